@@ -1,0 +1,12 @@
+"""The one exception a user is meant to read.
+
+Every command catches it, prints its message as one line and exits with 1. Whatever raises it has already made
+sure that nothing written before is lost.
+"""
+
+
+class AuroraError(Exception):
+    """Something the user can mend: bad input, a wrong version, a file that is not what it should be.
+
+    The message is one line that names the file, the record where there is one, and the remedy.
+    """
