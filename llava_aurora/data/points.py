@@ -1,0 +1,176 @@
+"""Marked points: choosing them in a depth map, reading their depth, drawing circle and letter into the image.
+
+Stands between a depth map and the depth records: a question asks which of the points marked here is closest.
+Points are (x, y) pixels of the image, x to the right, y down. Lengths in pixels are meant for a frame of 336 and
+scale with the shorter side of the image at hand. Source: AURORA, supplement, and HardBLINK for the look of a mark.
+"""
+
+from collections.abc import Sequence
+from functools import lru_cache
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+
+Point = tuple[int, int]
+
+REFERENCE_FRAME = 336
+_CIRCLE_RADIUS = 4.0
+_LETTER_SIZE = 12.0
+_CANDIDATES = 192
+_BATCHES = 6
+_STARTS = 12
+
+
+def mark_radius(height: int, width: int) -> int:
+    """Radius in pixels of the circle around a marked point: 4 in a frame of 336, never under 2."""
+    return max(2, round(_CIRCLE_RADIUS * min(height, width) / REFERENCE_FRAME))
+
+
+def depth_at(relative_depth: np.ndarray, point: Point) -> int:
+    """Depth of a point: the median of the pixels under its mark, so that one odd pixel does not decide.
+
+    Args:
+        relative_depth: (H, W), any real dtype; for uint8 maps 0 means unknown, and higher is closer.
+        point: (x, y) inside the map. The square under its mark is cut off at the border of the map.
+
+    Raises:
+        ValueError: if the point lies outside the map.
+    """
+    height, width = relative_depth.shape
+    x, y = point
+    if not (0 <= x < width and 0 <= y < height):
+        raise ValueError(f"point ({x}, {y}) is outside a depth map of {width} × {height} pixels")
+    radius = mark_radius(height, width)
+    patch = relative_depth[max(0, y - radius) : y + radius + 1, max(0, x - radius) : x + radius + 1]
+    return int(np.median(patch))
+
+
+def sample_points(
+    *,
+    relative_depth: np.ndarray,
+    count: int,
+    rng: np.random.Generator,
+    min_distance: float = 20.0,
+    min_depth_gap: int = 20,
+    margin: int | None = None,
+) -> list[Point] | None:
+    """Draws points at random whose order in depth is beyond doubt.
+
+    Any two lie at least `min_distance` apart and their depths (`depth_at`) differ by at least `min_depth_gap`. The
+    depth under a point's mark is known everywhere and varies by less than half that gap, which keeps points off depth
+    edges and leaves their order the same whichever pixel under the mark is read.
+
+    Args:
+        relative_depth: uint8 (H, W), higher = closer, 0 = unknown.
+        count: how many points; 2 to 5 in AURORA.
+        min_distance: Euclidean, in pixels of a 336 frame.
+        min_depth_gap: of 255.
+        margin: pixels of this map kept free along its border; by default what the circle needs, and never less.
+
+    Returns:
+        `count` points, or None if several hundred candidates held no such set: the map is too flat or too small.
+
+    Raises:
+        ValueError: if the map is not uint8 (H, W) or `count` is not positive.
+    """
+    if relative_depth.ndim != 2 or relative_depth.dtype != np.uint8:
+        raise ValueError(
+            f"relative_depth must be uint8 (height, width), not {relative_depth.dtype} {relative_depth.shape}"
+        )
+    if count < 1:
+        raise ValueError(f"count must be at least 1, not {count}")
+    height, width = relative_depth.shape
+    radius = mark_radius(height, width)
+    border = max(radius, 0 if margin is None else margin)
+    if min(height, width) <= 2 * border:
+        return None
+    distance = min_distance * min(height, width) / REFERENCE_FRAME
+    for _ in range(_BATCHES):
+        x = rng.integers(border, width - border, size=_CANDIDATES)
+        y = rng.integers(border, height - border, size=_CANDIDATES)
+        depth, flat = _depth_under_marks(relative_depth, x, y, radius, min_depth_gap)
+        chosen = _choose(x[flat], y[flat], depth[flat], count, distance, min_depth_gap)
+        if chosen is not None:
+            return chosen
+    return None
+
+
+def draw_points(image: np.ndarray, points: Sequence[Point], letters: Sequence[str]) -> np.ndarray:
+    """Marks points: a red circle around each and its white letter on a black plate above it.
+
+    The plate goes below the circle where it would leave the image or cover another point's circle above, and is
+    pushed sideways to stay inside the image.
+
+    Args:
+        image: uint8 (H, W, 3); left as it is.
+        points: (x, y) inside the image.
+        letters: one for each point, in the same order.
+
+    Returns:
+        uint8 (H, W, 3), a new array.
+
+    Raises:
+        ValueError: if there are not as many letters as points.
+    """
+    if len(points) != len(letters):
+        raise ValueError(f"{len(points)} points need as many letters, not {len(letters)}")
+    canvas = Image.fromarray(image)
+    pen = ImageDraw.Draw(canvas)
+    height, width = image.shape[:2]
+    radius = mark_radius(height, width)
+    scale = min(height, width) / REFERENCE_FRAME
+    font = _font(max(9.0, _LETTER_SIZE * scale))
+    padding = max(1, round(2 * scale))
+    for (x, y), letter in zip(points, letters, strict=True):
+        left, top, right, bottom = pen.textbbox((0, 0), letter, font=font)
+        plate_width, plate_height = round(right - left) + 2 * padding, round(bottom - top) + 2 * padding
+        plate_x = min(max(0, x - plate_width // 2), width - plate_width)
+        above, below = y - 2 * radius - plate_height, y + 2 * radius + 1
+        inside = [plate_y for plate_y in (above, below) if 0 <= plate_y <= height - plate_height] or [max(0, above)]
+        plates = [(plate_x, plate_y, plate_x + plate_width - 1, plate_y + plate_height - 1) for plate_y in inside]
+        plate = next((plate for plate in plates if not _covers_a_circle(plate, points, radius)), plates[0])
+        pen.rectangle(plate, fill=(0, 0, 0))
+        pen.text((plate[0] + padding - left, plate[1] + padding - top), letter, font=font, fill=(255, 255, 255))
+    for x, y in points:
+        outline = (x - radius, y - radius, x + radius, y + radius)
+        pen.ellipse(outline, outline=(255, 0, 0), width=max(1, round(2 * scale)))
+    return np.array(canvas)
+
+
+def _depth_under_marks(
+    relative_depth: np.ndarray, x: np.ndarray, y: np.ndarray, radius: int, min_depth_gap: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Median depth under the mark of each candidate, int64 (N,), and whether that depth is clear, bool (N,)."""
+    reach = np.arange(-radius, radius + 1)
+    patches = relative_depth[y[:, None, None] + reach[:, None], x[:, None, None] + reach].reshape(len(x), -1)
+    ordered = np.sort(patches, axis=1).astype(np.int64)
+    clear = (ordered[:, 0] > 0) & (2 * (ordered[:, -1] - ordered[:, 0]) < min_depth_gap)
+    return ordered[:, ordered.shape[1] // 2], clear
+
+
+def _choose(
+    x: np.ndarray, y: np.ndarray, depth: np.ndarray, count: int, distance: float, min_depth_gap: int
+) -> list[Point] | None:
+    """First fit, from several starts: takes a candidate, drops those too near to it in place or depth, goes on."""
+    for start in range(min(_STARTS, len(x))):
+        open_candidates = np.arange(start, len(x))
+        chosen: list[int] = []
+        while len(open_candidates) and len(chosen) < count:
+            taken = open_candidates[0]
+            chosen.append(int(taken))
+            far = (x[open_candidates] - x[taken]) ** 2 + (y[open_candidates] - y[taken]) ** 2 >= distance**2
+            apart = np.abs(depth[open_candidates] - depth[taken]) >= min_depth_gap
+            open_candidates = open_candidates[far & apart]
+        if len(chosen) == count:
+            return [(int(x[i]), int(y[i])) for i in chosen]
+    return None
+
+
+def _covers_a_circle(plate: tuple[int, int, int, int], points: Sequence[Point], radius: int) -> bool:
+    left, top, right, bottom = plate
+    return any(left - radius <= x <= right + radius and top - radius <= y <= bottom + radius for x, y in points)
+
+
+@lru_cache(maxsize=8)
+def _font(size: float) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
+    return ImageFont.load_default(size)
