@@ -1,0 +1,132 @@
+"""Relative depth maps before and after the VQ-VAE: read from a file, resized, scaled to the model's range and back.
+
+A map is uint8 (H, W), higher = closer; the model sees it in [-1, 1].
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from llava_aurora.errors import AuroraError
+
+MAP_SUFFIXES = (".png", ".npy")
+
+
+def to_model_range(depth: np.ndarray) -> Tensor:
+    """uint8 array of any shape -> float32 tensor of that shape in [-1, 1]; 255 (closest) becomes 1.
+
+    Raises:
+        ValueError: if the array is not uint8.
+    """
+    if depth.dtype != np.uint8:
+        raise ValueError(f"expected an 8-bit relative depth map (uint8), found {depth.dtype}")
+    return torch.from_numpy(np.array(depth)).float() / 127.5 - 1
+
+
+def from_model_range(depth: Tensor) -> np.ndarray:
+    """Tensor of any shape in [-1, 1] (values outside are clipped) -> uint8 array of that shape."""
+    return ((depth.detach().float().clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8).cpu().numpy()
+
+
+def resize_nearest(depth: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """(H, W) -> `size` (height, width): each pixel is the one nearest to its centre, so no new depth appears.
+
+    Raises:
+        ValueError: if depth is not a non-empty (H, W) array.
+    """
+    if depth.ndim != 2 or depth.size == 0:
+        raise ValueError(f"expected a depth map (H, W), found shape {depth.shape}")
+    rows, columns = ((2 * np.arange(new) + 1) * old // (2 * new) for old, new in zip(depth.shape, size, strict=True))
+    return depth[rows[:, None], columns]
+
+
+def read_depth_map(path: str | Path) -> np.ndarray:
+    """Reads relative depth as uint8 (H, W), higher = closer.
+
+    PNG of 8 or 16 bits (grey, or colour with three equal channels), or .npy (H, W) of uint8, uint16 or float in [0, 1].
+
+    Raises:
+        AuroraError: naming the file, if it cannot be read, is no such map, or holds NaN or nothing but zeros.
+    """
+    path = Path(path)
+    try:
+        values = np.load(path, allow_pickle=False) if path.suffix.lower() == ".npy" else _read_image(path)
+        return check_depth_map(values)
+    except (OSError, ValueError, EOFError, SyntaxError) as error:  # Pillow calls a broken PNG a SyntaxError
+        raise AuroraError(f"{path}: not a usable depth map: {error}") from error
+
+
+def check_depth_map(values: np.ndarray) -> np.ndarray:
+    """uint8, uint16 or float in [0, 1], (H, W) -> uint8 (H, W).
+
+    Raises:
+        ValueError: for another shape or type, NaN, values outside [0, 1], or a map of zeros.
+    """
+    if values.ndim != 2 or values.size == 0:
+        raise ValueError(f"expected height x width, found shape {values.shape}")
+    if values.dtype.kind == "f":
+        if not np.isfinite(values).all():
+            raise ValueError("it holds NaN or infinite values")
+        if values.min() < 0 or values.max() > 1:
+            raise ValueError(f"expected relative depth in [0, 1], found {values.min():g} to {values.max():g}")
+        values = np.round(values * 255).astype(np.uint8)
+    elif values.dtype == np.uint16:
+        values = np.round(values / 257).astype(np.uint8)
+    elif values.dtype != np.uint8:
+        raise ValueError(f"expected uint8, uint16 or float, found {values.dtype}")
+    if not values.any():
+        raise ValueError("it is all zero")
+    return values
+
+
+def find_maps(folder: str | Path) -> list[Path]:
+    """All .png and .npy files under a folder, sorted by their path.
+
+    Raises:
+        AuroraError: if it is no folder or holds none.
+    """
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise AuroraError(f"{folder}: no such folder of depth maps")
+    paths = sorted(path for path in folder.rglob("*") if path.suffix.lower() in MAP_SUFFIXES and path.is_file())
+    if not paths:
+        raise AuroraError(f"{folder}: no depth maps ({', '.join(MAP_SUFFIXES)}) in this folder")
+    return paths
+
+
+class DepthMapFolder(Sequence[np.ndarray]):
+    """The maps under a folder, read when asked for: uint8 (H, W) each.
+
+    Raises:
+        AuroraError: as `find_maps`; an item as `read_depth_map`.
+    """
+
+    def __init__(self, folder: str | Path) -> None:
+        self.paths = find_maps(folder)
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def __getitem__(self, index: int) -> np.ndarray:  # type: ignore[override]
+        return read_depth_map(self.paths[index])
+
+
+def _read_image(path: Path) -> np.ndarray:
+    with Image.open(path) as image:
+        if image.mode in ("L", "I;16", "I;16B"):
+            return np.asarray(image)
+        if image.mode == "I":  # how older Pillow versions open a 16-bit PNG
+            values = np.asarray(image)
+            if values.min() < 0 or values.max() > 65535:
+                raise ValueError("expected at most 16 bits a pixel")
+            return values.astype(np.uint16)
+        if image.mode == "RGB":
+            values = np.asarray(image)
+            if (values == values[..., :1]).all():
+                return np.ascontiguousarray(values[..., 0])
+            raise ValueError("expected a grey picture, found colours")
+        raise ValueError(f"expected a grey picture, found Pillow mode {image.mode}")
