@@ -21,6 +21,32 @@ app.add_typer(data_app, name="data")
 # --- LLaVA: patches and state -----------------------------------------------------------------------------------------
 
 
+@app.command(
+    epilog="Examples: llava-aurora patch --source ~/LLaVA  |  llava-aurora patch --source ~/LLaVA --check  |  "
+    "llava-aurora patch --source .venv/lib/python3.11/site-packages --reverse"
+)
+def patch(
+    source: Annotated[Path, typer.Option(help="The folder that contains llava/: a checkout or site-packages.")],
+    check: Annotated[bool, typer.Option("--check", help="Change nothing; exit code 1 unless all are applied.")] = False,
+    reverse: Annotated[bool, typer.Option("--reverse", help="Take the patches out again.")] = False,
+) -> None:
+    """Put into LLaVA's source what it needs for current libraries. Twice is the same as once."""
+    from llava_aurora import patch_queue
+
+    if check and reverse:
+        raise AuroraError("--check changes nothing and --reverse does; give one of them")
+    if reverse:
+        patch_queue.reverse(source)
+    elif not check:
+        patch_queue.apply(source)
+    states = patch_queue.status(source)
+    for each, state in states.items():
+        print(f"{state.value:10}{each.name:32}{each.description}")
+    missing = sum(state is not patch_queue.State.APPLIED for state in states.values())
+    if check and missing:
+        raise AuroraError(f"{source}: {missing} of {len(states)} patches are not applied")
+
+
 # --- VQ-VAE -----------------------------------------------------------------------------------------------------------
 
 
