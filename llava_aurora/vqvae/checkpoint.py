@@ -157,14 +157,13 @@ def _read_pickled_weights(path: Path) -> dict[str, Tensor]:
 
 
 def _infer_config(weights: dict[str, Tensor], path: Path) -> DepthVQVAEConfig:
-    """Reads widths and depths off the shapes: 4x4 kernels halve the frame, `net.0` marks a residual block."""
+    """Reads widths and depths off the names and shapes: the last of the encoder's plain convolutions is the 1x1."""
     codebook = weights.get("quantizer.codebook")
     if codebook is None or codebook.ndim != 2:
         raise AuroraError(f"{path}: no depth VQ-VAE, `_vq_vae._embedding` (codes, dimensions) is missing")
-    channels: list[int] = []
-    while (kernel := weights.get(f"encoder.{2 * len(channels)}.weight")) is not None and kernel.shape[2:] == (4, 4):
-        channels.append(kernel.shape[0])
     blocks = sum(1 for name in weights if re.fullmatch(r"encoder\.\d+\.net\.0\.weight", name))
+    positions = sorted(int(name.split(".")[1]) for name in weights if re.fullmatch(r"encoder\.\d+\.weight", name))
+    channels = [len(weights[f"encoder.{position}.weight"]) for position in positions[:-1]]
     settings: dict[str, Any] = {"channels": channels, "residual_blocks": blocks}
     try:
         return DepthVQVAEConfig(
