@@ -13,6 +13,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from safetensors import SafetensorError
+
 from llava_aurora.errors import AuroraError
 
 
@@ -67,6 +69,30 @@ def atomic_folder(path: str | Path) -> Iterator[Path]:
             shutil.rmtree(older, ignore_errors=True)
 
 
+@contextmanager
+def staged_into(folder: str | Path) -> Iterator[Path]:
+    """Yields a temporary folder; moves each of its files and folders into `folder` if the block succeeds.
+
+    For a folder that holds other things as well, such as the output folder of a training run.
+
+    Raises:
+        AuroraError: if the file system refuses; the older files in `folder` are still there.
+    """
+    folder = Path(folder)
+    with _writing(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        staging = Path(tempfile.mkdtemp(prefix=".saving-", dir=folder))
+        try:
+            yield staging
+            for entry in sorted(staging.iterdir()):
+                destination = folder / entry.name
+                if entry.is_dir():
+                    shutil.rmtree(destination, ignore_errors=True)
+                os.replace(entry, destination)
+        finally:
+            shutil.rmtree(staging, ignore_errors=True)
+
+
 def write_text(path: str | Path, text: str) -> None:
     """Writes `text` as UTF-8, atomically."""
     with atomic_file(path) as temporary:
@@ -97,8 +123,8 @@ def read_json(path: str | Path, *, what: str) -> Any:
 def _writing(path: Path) -> Iterator[None]:
     try:
         yield
-    except OSError as error:
-        reason = error.strerror or str(error)
+    except (OSError, SafetensorError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
         raise AuroraError(f"{path}: not written ({reason}); what was there before is unchanged") from error
 
 

@@ -1,0 +1,61 @@
+"""The flags of a training run: LLaVA's three argument groups, extended.
+
+Importing this module imports LLaVA's training code; nothing is changed there (integration.py does that).
+"""
+
+import json
+from dataclasses import dataclass, field
+from typing import Any
+
+from llava.train import train as upstream
+
+from llava_aurora.errors import AuroraError
+
+
+@dataclass
+class ModelArguments(upstream.ModelArguments):
+    perception_modalities: str = field(
+        default="",
+        metadata={"help": "Perception tokens to add, separated by commas: depth,box. Empty: upstream's LLaVA."},
+    )
+    depth_vqvae: str | None = field(
+        default=None, metadata={"help": "Folder (or published .pt file) of the VQ-VAE behind the depth tokens."}
+    )
+    coordinate_frame: int = field(
+        default=336, metadata={"help": "Side in pixels of the frame that coordinates refer to; one token a pixel."}
+    )
+    modality_options: str = field(
+        default="{}", metadata={"help": 'Settings of other modalities as JSON: \'{"name": {"setting": 1}}\'.'}
+    )
+    unfreeze_mm_vision_tower: bool = field(default=False, metadata={"help": "Train the vision tower too."})
+
+    def modality_settings(self) -> dict[str, dict[str, Any]]:
+        """Settings of each modality asked for, by name.
+
+        Raises:
+            AuroraError: if --modality_options is no JSON object of objects, or names a modality not asked for.
+        """
+        names = [name.strip() for name in self.perception_modalities.split(",") if name.strip()]
+        try:
+            options = json.loads(self.modality_options)
+        except ValueError as error:
+            raise AuroraError(f"--modality_options is not valid JSON: {error}") from error
+        known = {"depth": {"vqvae": self.depth_vqvae}, "box": {"frame": self.coordinate_frame}}
+        if not isinstance(options, dict) or not all(isinstance(value, dict) for value in options.values()):
+            raise AuroraError('--modality_options must map names to settings: \'{"name": {"setting": 1}}\'')
+        if unknown := set(options) - set(names):
+            raise AuroraError(f"--modality_options names {', '.join(sorted(unknown))}, not in --perception_modalities")
+        return {name: {**known.get(name, {}), **options.get(name, {})} for name in names}
+
+
+@dataclass
+class DataArguments(upstream.DataArguments):
+    pass
+
+
+@dataclass
+class TrainingArguments(upstream.TrainingArguments):
+    # The Trainer's default replaces NaN by 0 in the log, so that a broken run looks like a perfect one.
+    logging_nan_inf_filter: bool = field(
+        default=False, metadata={"help": "Show a NaN loss as 0. Off here, unlike in transformers: NaN is shown as NaN."}
+    )

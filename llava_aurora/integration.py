@@ -1,0 +1,139 @@
+"""Where the plugin takes hold of LLaVA: the only file that assigns to `llava.*`.
+
+`train()` in `llava/train/train.py` looks a few names up in its module when it is called. `register()` puts our
+subclasses under these names, `unregister()` the originals back. What is missing or of another version is refused here,
+with what was expected, what was found, and the command that mends it.
+"""
+
+import importlib.metadata
+import importlib.util
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from packaging.specifiers import SpecifierSet
+
+from llava_aurora import patch_queue
+from llava_aurora.errors import AuroraError
+
+# What the plugin was measured with. Outside these ranges something is known to break; see patches/README.md.
+REQUIRED = {
+    "llava-torch": "==1.2.2.post1",
+    "transformers": ">=4.57.6,<5",
+    "torch": ">=2.6",
+    "deepspeed": ">=0.19.8",
+    "accelerate": ">=1.12,<1.13",
+    "peft": ">=0.15",
+}
+REMEDY = "run `bash scripts/setup.sh`"
+
+_originals: dict[str, Any] = {}
+
+
+@dataclass(frozen=True)
+class Version:
+    """One line of the version guard: what is needed, what is there (None: not installed), and whether it fits."""
+
+    package: str
+    required: str
+    found: str | None
+
+    @property
+    def fits(self) -> bool:
+        return self.found is not None and SpecifierSet(self.required).contains(self.found, prereleases=True)
+
+
+def versions() -> list[Version]:
+    """What is needed and what is there, without importing any of it."""
+    return [Version(package, required, _installed(package)) for package, required in REQUIRED.items()]
+
+
+def check_versions() -> None:
+    """Raises AuroraError for the first package that does not fit, naming both versions and the remedy."""
+    for version in versions():
+        if not version.fits:
+            raise AuroraError(
+                f"{version.package}{version.required} is needed, {version.found or 'none'} is installed; {REMEDY}"
+            )
+
+
+def register() -> None:
+    """Makes LLaVA's train() build our model, trainer and dataset. Doing it twice changes nothing.
+
+    Raises:
+        AuroraError: if a version does not fit, LLaVA is not patched, or a name that is to be replaced is not there.
+    """
+    if _originals:
+        return
+    check_versions()
+    _check_patched()
+    from llava.train import train as upstream
+
+    from llava_aurora import configuration
+    from llava_aurora.data.dataset import make_supervised_data_module
+    from llava_aurora.modeling.aurora_llama import AuroraLlamaForCausalLM
+    from llava_aurora.training.trainer import AuroraTrainer
+
+    replacements = {
+        "ModelArguments": configuration.ModelArguments,
+        "DataArguments": configuration.DataArguments,
+        "TrainingArguments": configuration.TrainingArguments,
+        "LlavaLlamaForCausalLM": AuroraLlamaForCausalLM,
+        "LLaVATrainer": AuroraTrainer,
+        "make_supervised_data_module": make_supervised_data_module,
+    }
+    missing = [name for name in replacements if name not in vars(upstream)]
+    if missing:
+        raise AuroraError(f"{upstream.__file__}: has no {', '.join(missing)}, which LLaVA 1.2.2.post1 has; {REMEDY}")
+    for name, replacement in replacements.items():
+        _originals[name] = vars(upstream)[name]
+        setattr(upstream, name, replacement)
+
+
+def unregister() -> None:
+    """Puts LLaVA's own names back. Without a `register()` before it does nothing."""
+    if not _originals:
+        return
+    from llava.train import train as upstream
+
+    for name, original in _originals.items():
+        setattr(upstream, name, original)
+    _originals.clear()
+
+
+def is_registered() -> bool:
+    return bool(_originals)
+
+
+def attention_kernel() -> tuple[str, str]:
+    """The attention implementation to train with, and why: FlashAttention 2 where it can run, else torch's own."""
+    import torch
+    from transformers.utils import is_flash_attn_2_available
+
+    if not torch.cuda.is_available():
+        return "sdpa", "no CUDA device; torch's scaled_dot_product_attention runs everywhere"
+    if is_flash_attn_2_available():
+        return "flash_attention_2", "a CUDA device and flash-attn are there"
+    return "sdpa", "flash-attn is not installed (pip install 'llava-aurora[flash]'); torch picks its own flash kernel"
+
+
+def _installed(package: str) -> str | None:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def installed_source() -> Path:
+    """The folder that contains the installed `llava/`. Nothing of LLaVA is imported."""
+    found = importlib.util.find_spec("llava")
+    if found is None or not found.submodule_search_locations:
+        raise AuroraError(f"LLaVA is not installed; {REMEDY}")
+    return Path(next(iter(found.submodule_search_locations))).parent
+
+
+def _check_patched() -> None:
+    source = installed_source()
+    for patch, state in patch_queue.status(source).items():
+        if state is not patch_queue.State.APPLIED:
+            raise AuroraError(f"{source}/llava: {patch.name} is {state.value} instead of applied; {REMEDY}")

@@ -1,0 +1,90 @@
+"""Boxes and points as pixel coordinates: `(<PIXEL_x1>,<PIXEL_y1>,<PIXEL_x2>,<PIXEL_y2>)`, or two for a point.
+
+Coordinates live in the square frame to which every image is resized (336 in AURORA), x to the right, y down.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, ClassVar
+
+from PIL import Image, ImageDraw
+
+from llava_aurora.errors import AuroraError
+from llava_aurora.modalities.base import Modality, register_modality
+from llava_aurora.vocabulary import pixel_family
+
+Box = tuple[int, int, int, int]
+Point = tuple[int, int]
+
+
+@register_modality
+class BoxModality(Modality):
+    """Args: frame: side of the square frame in pixels; coordinates are 0 … frame - 1."""
+
+    name: ClassVar[str] = "box"
+    order: ClassVar[int] = 20
+
+    def __init__(self, *, frame: int = 336) -> None:
+        self.frame = frame
+        self.family = pixel_family(frame=frame)
+
+    def encode(self, annotation: Sequence[float]) -> list[int]:
+        """A box (x1, y1, x2, y2) or a point (x, y), in frame pixels. Coordinates are rounded down.
+
+        A box may end at `frame` itself, its right or lower edge; the last pixel stands for that.
+
+        Raises:
+            AuroraError: for a wrong number of coordinates, NaN, one outside the frame, or x2 <= x1, y2 <= y1.
+        """
+        values = tuple(annotation)
+        kind = {2: "point", 4: "box"}.get(len(values))
+        if kind is None:
+            raise AuroraError(f"a box has 4 coordinates and a point 2, not {len(values)}: {values}")
+        limit = self.frame if kind == "box" else self.frame - 1
+        if not all(math.isfinite(value) and 0 <= value <= limit for value in values):
+            raise AuroraError(f"{kind} {values} is outside the frame of {self.frame} × {self.frame} pixels")
+        if kind == "box" and (values[2] <= values[0] or values[3] <= values[1]):
+            raise AuroraError(
+                f"box {values} is empty or upside down; it must be (x1, y1, x2, y2) with x1 < x2, y1 < y2"
+            )
+        codes = [min(int(value), self.frame - 1) for value in values]
+        if kind == "box":
+            for low, high in ((0, 2), (1, 3)):
+                codes[low] = min(codes[low], self.frame - 2)
+                codes[high] = max(codes[high], codes[low] + 1)
+        return codes
+
+    def decode(self, codes: Sequence[int]) -> tuple[int, ...]:
+        return tuple(int(code) for code in codes)
+
+    def draw(self, annotations: Sequence[Sequence[int]], image: Image.Image) -> Image.Image:
+        """Outlines the boxes and dots the points, scaled from the frame to the image, numbered from 1."""
+        canvas = image.convert("RGB")
+        pen = ImageDraw.Draw(canvas)
+        across, down = canvas.width / self.frame, canvas.height / self.frame
+        width = max(1, canvas.width // 150)
+        for number, annotation in enumerate(annotations, start=1):
+            x, y = annotation[0] * across, annotation[1] * down
+            if len(annotation) == 4:
+                corner = (annotation[2] * across, annotation[3] * down)
+                pen.rectangle([(x, y), corner], outline=(255, 230, 0), width=width)
+            else:
+                pen.ellipse([x - 2 * width, y - 2 * width, x + 2 * width, y + 2 * width], fill=(255, 230, 0))
+            pen.text((x + 2 * width, y), str(number), fill=(255, 230, 0), stroke_width=1, stroke_fill=(0, 0, 0))
+        return canvas
+
+    def allowed_codes(self, prefix: Sequence[int]) -> range:
+        """The second corner lies right of and below the first; what leaves no room for one can only be a point."""
+        if len(prefix) < 2:
+            return range(self.frame)
+        if max(prefix[:2]) >= self.frame - 1:
+            return range(0)
+        return range(prefix[len(prefix) - 2] + 1, self.frame)
+
+    def settings(self) -> dict[str, Any]:
+        return {"frame": self.frame}
+
+    @classmethod
+    def from_settings(cls, settings: Mapping[str, Any], folder: Path) -> "BoxModality":
+        return cls(frame=int(settings.get("frame", 336)))

@@ -1,0 +1,131 @@
+"""Depth maps as codes of a VQ-VAE: START, one code per cell of a square grid row by row, END.
+
+A depth map is 8-bit relative depth, uint8 (H, W), higher = closer, 0 = nothing known. Source: AURORA, sec. 3; AiT.
+"""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import numpy as np
+from PIL import Image
+
+from llava_aurora.errors import AuroraError
+from llava_aurora.modalities.base import Modality, register_modality, resize_nearest
+from llava_aurora.vocabulary import depth_family
+
+if TYPE_CHECKING:
+    import torch
+
+    from llava_aurora.vqvae.autoencoder import DepthVQVAE
+
+VQVAE_FOLDER = "depth_vqvae"
+
+
+@register_modality
+class DepthModality(Modality):
+    """Args: vqvae: a trained depth VQ-VAE; it is only read from, never trained here."""
+
+    name: ClassVar[str] = "depth"
+    order: ClassVar[int] = 10
+
+    def __init__(self, *, vqvae: "DepthVQVAE") -> None:
+        self.vqvae = vqvae.eval().requires_grad_(False)
+        config = vqvae.config
+        self.grid = config.grid
+        self.family = depth_family(codebook_size=config.codebook_size, codes_per_map=self.grid**2)
+
+    def encode(self, annotation: np.ndarray) -> list[int]:
+        """uint8 (H, W) of any size to grid × grid codes.
+
+        Raises:
+            AuroraError: if the map is not two-dimensional uint8, or is zero everywhere.
+        """
+        depth = np.asarray(annotation)
+        if depth.ndim != 2 or depth.dtype != np.uint8:
+            raise AuroraError(f"a depth map is uint8 (height, width), not {depth.dtype} {depth.shape}")
+        if not depth.any():
+            raise AuroraError("the depth map is zero everywhere: no depth is known in it")
+        return self.vqvae.encode_array(depth)
+
+    def decode(self, codes: Sequence[int]) -> np.ndarray:
+        """Codes to uint8 (image_size, image_size), the frame of the VQ-VAE."""
+        return self.vqvae.decode_codes(codes)
+
+    def draw(self, annotations: Sequence[np.ndarray], image: Image.Image) -> Image.Image:
+        """The last map as a colour picture (bright = close), of the size of `image`; black if there is none."""
+        if not annotations:
+            return Image.new("RGB", image.size)
+        return color_map(resize_nearest(annotations[-1], image.size))
+
+    def reconstruct(self, probabilities: "torch.Tensor") -> "torch.Tensor":
+        return self.vqvae.decode_soft(probabilities)
+
+    def settings(self) -> dict[str, Any]:
+        from llava_aurora.vqvae.checkpoint import fingerprint
+
+        return {
+            "vqvae": VQVAE_FOLDER,
+            "fingerprint": fingerprint(self.vqvae),
+            "grid": self.grid,
+            "codebook_size": self.family.size,
+        }
+
+    @classmethod
+    def from_settings(cls, settings: Mapping[str, Any], folder: Path) -> "DepthModality":
+        """`settings["vqvae"]` is a folder of ours or a published weight file, relative to `folder`.
+
+        Raises:
+            AuroraError: if there is none, or if its weights are not those the settings were written with.
+        """
+        from llava_aurora.vqvae.checkpoint import fingerprint, load_depth_vqvae
+
+        if not settings.get("vqvae"):
+            raise AuroraError(
+                "the depth modality needs a VQ-VAE: give --depth_vqvae FOLDER (`llava-aurora vqvae train`)"
+            )
+        path = Path(folder) / settings["vqvae"]
+        if not path.exists():
+            raise AuroraError(
+                f"{folder}: the depth VQ-VAE {settings['vqvae']!r} is missing; copy it from the run that wrote this"
+                " folder, without it depth tokens mean nothing"
+            )
+        modality = cls(vqvae=load_depth_vqvae(path))
+        expected, found = settings.get("fingerprint"), fingerprint(modality.vqvae)
+        if expected and expected != found:
+            raise AuroraError(
+                f"{path}: this is another VQ-VAE (fingerprint {found[:12]}) than the one the model was trained with"
+                f" ({expected[:12]}); its codes would mean something else"
+            )
+        return modality
+
+    def save_files(self, folder: Path) -> None:
+        from llava_aurora.vqvae.checkpoint import save_depth_vqvae
+
+        save_depth_vqvae(self.vqvae, folder / VQVAE_FOLDER)
+
+
+def color_map(depth: np.ndarray) -> Image.Image:
+    """uint8 (H, W) to a colour picture in matplotlib's "inferno": bright = close."""
+    from matplotlib import colormaps
+
+    return Image.fromarray((colormaps["inferno"](depth)[..., :3] * 255).astype(np.uint8))
+
+
+def read_depth_map(path: str | Path) -> np.ndarray:
+    """Reads an 8-bit grey PNG of relative depth. Returns uint8 (H, W).
+
+    Raises:
+        AuroraError: if the file is missing, no picture, not 8-bit grey, or zero everywhere.
+    """
+    try:
+        with Image.open(path) as picture:
+            picture.load()
+            mode, depth = picture.mode, np.asarray(picture)
+    except (OSError, SyntaxError) as error:
+        raise AuroraError(f"{path}: cannot read the depth map: {error}") from error
+    if mode != "L":
+        raise AuroraError(f"{path}: a depth map is an 8-bit grey picture, this one has mode {mode}; convert it first")
+    if not depth.any():
+        raise AuroraError(f"{path}: the depth map is zero everywhere: no depth is known in it")
+    return depth

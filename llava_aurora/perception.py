@@ -1,0 +1,102 @@
+"""What one model knows of perception tokens: its modalities, and the ids of their tokens on its tokenizer.
+
+Built once, when a model is given its tokens or loaded from a folder; every later stage (loss, decoding, evaluation)
+asks this object and nothing else.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from llava_aurora.errors import AuroraError
+from llava_aurora.modalities import Modality, build_modalities, vocabulary_of
+from llava_aurora.vocabulary import PerceptionIds, PerceptionVocabulary
+
+FORMAT = 1
+
+
+@dataclass(frozen=True)
+class Perception:
+    """Args: modalities: by name, in the order of their tokens; ids: their vocabulary on the model's tokenizer."""
+
+    modalities: Mapping[str, Modality]
+    ids: PerceptionIds
+
+    @classmethod
+    def teach(cls, tokenizer: Any, modalities: Mapping[str, Modality]) -> "Perception":
+        """Adds the modalities' tokens to a tokenizer that has none of them, or finds them where they all are."""
+        vocabulary = vocabulary_of(modalities.values())
+        vocabulary.add_to(tokenizer)
+        return cls(modalities=modalities, ids=vocabulary.bind(tokenizer))
+
+    @classmethod
+    def from_config(cls, block: Mapping[str, Any], *, folder: Path, tokenizer: Any) -> "Perception":
+        """Reads the `aurora` block of a config.json.
+
+        Args:
+            block: what `config` wrote.
+            folder: the checkpoint's folder, to which its paths are relative.
+            tokenizer: the tokenizer found in that folder.
+
+        Raises:
+            AuroraError: for a block of another format, a missing VQ-VAE, or a tokenizer with other tokens or ids
+                (the message names both sides).
+        """
+        if block.get("format") != FORMAT:
+            raise AuroraError(
+                f"{folder}/config.json: the aurora block has format {block.get('format')!r}, this version reads"
+                f" {FORMAT}; use the llava_aurora that wrote it"
+            )
+        modalities = build_modalities(block["modalities"], folder)
+        vocabulary = vocabulary_of(modalities.values())
+        known = tokenizer.get_vocab()
+        for family in vocabulary.families:
+            written = block["tokens"].get(family.name, {})
+            first = family.tokens[0]
+            found = {
+                "first_token": first,
+                "first_id": known.get(first),
+                "count": sum(t in known for t in family.tokens),
+            }
+            if written != found:
+                raise AuroraError(
+                    f"{folder}: the model was trained with {written.get('count')} {family.name} tokens from"
+                    f" {written.get('first_token')} = {written.get('first_id')}, but the tokenizer has"
+                    f" {found['count']} from {found['first_token']} = {found['first_id']}; use that run's tokenizer"
+                )
+        return cls(modalities=modalities, ids=vocabulary.bind(tokenizer))
+
+    @property
+    def vocabulary(self) -> PerceptionVocabulary:
+        return self.ids.vocabulary
+
+    @property
+    def token_count(self) -> int:
+        return len(self.vocabulary.tokens)
+
+    def config(self) -> dict[str, Any]:
+        """The `aurora` block that config.json keeps."""
+        tokens = {
+            family.name: {
+                "first_token": family.tokens[0],
+                "first_id": self.ids.first_ids[family.name],
+                "count": len(family.tokens),
+            }
+            for family in self.vocabulary.families
+        }
+        settings = {name: modality.settings() for name, modality in self.modalities.items()}
+        return {"format": FORMAT, "modalities": settings, "tokens": tokens}
+
+    def id_ranges(self) -> dict[str, range]:
+        """For each modality, by name, the ids of all its tokens."""
+        return {
+            name: range(first, first + len(modality.family.tokens))
+            for name, modality in self.modalities.items()
+            for first in [self.ids.first_ids[modality.family.name]]
+        }
+
+    def save_files(self, folder: Path) -> None:
+        """Writes what the modalities keep beside config.json (the depth VQ-VAE)."""
+        for modality in self.modalities.values():
+            modality.save_files(folder)
