@@ -147,7 +147,7 @@ def _surface(
     period: float,
 ) -> Texture:
     pattern, first, second = choices[int(rng.integers(len(choices)))]
-    tint = rng.uniform(0.82, 1.04, size=3) * rng.uniform(0.85, 1.0)
+    tint = rng.uniform(0.9, 1.04, size=3) * rng.uniform(0.8, 1.0)
     return Texture(
         pattern=pattern if config.textures else "plain",
         first=_scaled(first, tint),
