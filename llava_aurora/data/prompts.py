@@ -29,7 +29,7 @@ def _fields(question: str = "", answer: str = "", optional: str = "") -> Fields:
 
 
 # Fields: map = the span of depth tokens; points = "A (x,y), B (x,y)"; letters = "A, B or C"; answer = the letter;
-# name, names = what is counted, singular and plural; boxes = one a line, numbered; count = how many.
+# thing, things = what is counted, singular and plural; boxes = one a line, numbered; count = how many.
 FIELDS: Mapping[str, Fields] = {
     "depth_generation": _fields(answer="map"),
     "depth_chain": _fields(answer="points map answer", optional="letters"),
@@ -38,11 +38,11 @@ FIELDS: Mapping[str, Fields] = {
     "depth_chain_from_coordinates": _fields(question="points", answer="map answer", optional="letters points"),
     "depth_direct_from_coordinates": _fields(question="points", answer="answer", optional="letters points"),
     "point_location": _fields(answer="points", optional="letters"),
-    "box_generation": _fields(question="names", answer="boxes", optional="name"),
-    "counting_chain": _fields(question="names", answer="boxes count", optional="name"),
-    "counting_direct": _fields(question="names", answer="count", optional="name"),
-    "box_generation_of_none": _fields(question="names", optional="name"),
-    "counting_chain_of_none": _fields(question="names", answer="count", optional="name"),
+    "box_generation": _fields(question="things", answer="boxes", optional="thing"),
+    "counting_chain": _fields(question="things", answer="boxes count", optional="thing"),
+    "counting_direct": _fields(question="things", answer="count", optional="thing"),
+    "box_generation_of_none": _fields(question="things", optional="thing"),
+    "counting_chain_of_none": _fields(question="things", answer="count", optional="thing"),
 }
 
 TEMPLATES: Mapping[str, Mapping[str, tuple[str, ...]]] = {
@@ -108,30 +108,30 @@ TEMPLATES: Mapping[str, Mapping[str, tuple[str, ...]]] = {
         "answers": ("The marked points are {points}.",),
     },
     "box_generation": {
-        "questions": ("Draw a box around each of the {names}.", "Where are the {names}? Give a box for each."),
+        "questions": ("Draw a box around each of the {things}.", "Where are the {things}? Give a box for each."),
         "answers": ("{boxes}",),
     },
     "counting_chain": {
         "questions": (
-            "How many {names} are in the image? Think step by step.",
-            "Count the {names} one after the other. How many are there?",
+            "How many {things} are in the image? Think step by step.",
+            "Count the {things} one after the other. How many are there?",
         ),
-        "answers": ("The {names} are at\n{boxes}\nSo there are {count}. The answer is {count}.",),
+        "answers": ("The {things} are at\n{boxes}\nSo there are {count}. The answer is {count}.",),
     },
     "counting_direct": {
-        "questions": ("How many {names} are in the image?", "What is the number of {names} in the image?"),
+        "questions": ("How many {things} are in the image?", "What is the number of {things} in the image?"),
         "answers": ("{count}",),
     },
     "box_generation_of_none": {
-        "questions": ("Draw a box around each of the {names}.", "Where are the {names}? Give a box for each."),
-        "answers": ("There are no {names} in the image.",),
+        "questions": ("Draw a box around each of the {things}.", "Where are the {things}? Give a box for each."),
+        "answers": ("There are no {things} in the image.",),
     },
     "counting_chain_of_none": {
         "questions": (
-            "How many {names} are in the image? Think step by step.",
-            "Count the {names} one after the other. How many are there?",
+            "How many {things} are in the image? Think step by step.",
+            "Count the {things} one after the other. How many are there?",
         ),
-        "answers": ("There are no {names} in the image. The answer is {count}.",),
+        "answers": ("There are no {things} in the image. The answer is {count}.",),
     },
 }
 

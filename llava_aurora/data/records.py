@@ -123,8 +123,8 @@ class RecordWriter:
         rng: np.random.Generator,
     ) -> Record:
         lines = "\n".join(f"{number}. {self.coordinates(box)}" for number, box in enumerate(boxes, start=1))
-        truth = {"names": plural, "boxes": [list(box) for box in boxes], "answer": str(len(boxes))}
-        values = {"name": singular, "names": plural, "boxes": lines, "count": len(boxes)}
+        truth = {"things": plural, "boxes": [list(box) for box in boxes], "answer": str(len(boxes))}
+        values = {"thing": singular, "things": plural, "boxes": lines, "count": len(boxes)}
         return self._record(task if boxes else none, name, image, rng, truth, **values)
 
     # --- parts --------------------------------------------------------------------------------------------------------

@@ -27,7 +27,7 @@ class AuroraLlamaForCausalLM(LlavaLlamaForCausalLM):
     """
 
     # The tower is loaded from its own folder, as upstream does; the state dict only repeats it.
-    _keys_to_ignore_on_load_unexpected = (r"vision_tower\.",)
+    _keys_to_ignore_on_load_unexpected = [r"vision_tower\."]  # noqa: RUF012 - as transformers declares it
 
     def __init__(self, config: LlavaConfig) -> None:
         own_tower = Path(config.name_or_path or ".") / VISION_TOWER_FOLDER

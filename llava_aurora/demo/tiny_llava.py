@@ -1,0 +1,119 @@
+"""A LLaVA small enough to be trained from nothing on two cores: a tiny Llama, a tiny CLIP, a SentencePiece tokenizer.
+
+Everything is saved as an ordinary LLaVA checkpoint, so that what comes after cannot tell it from a real one.
+"""
+
+import io
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import sentencepiece
+import torch
+from llava.conversation import conv_templates
+from llava.model.language_model.llava_llama import LlavaConfig, LlavaLlamaForCausalLM
+from transformers import CLIPImageProcessor, CLIPVisionConfig, CLIPVisionModel, LlamaTokenizer
+
+from llava_aurora.atomic import atomic_folder
+
+VISION_TOWER = "vision_tower"
+
+
+@dataclass(frozen=True, kw_only=True)
+class TinyLlavaConfig:
+    """Sizes. The defaults are those of the demo; `frame` is a multiple of `patch`."""
+
+    frame: int = 112
+    patch: int = 14
+    vision_width: int = 128
+    vision_layers: int = 3
+    width: int = 128
+    layers: int = 4
+    heads: int = 4
+    vocabulary: int = 640
+    max_length: int = 512
+
+
+def build_tiny_llava(out: Path, *, corpus: Iterable[str], config: TinyLlavaConfig, seed: int) -> Path:
+    """Writes a LLaVA with random weights.
+
+    Args:
+        out: its folder; the vision tower lies in a folder inside it. Replaced if it is there.
+        corpus: texts the tokenizer is trained on; LLaVA's conversation template is added.
+        config: sizes.
+        seed: of the weights.
+
+    Returns:
+        the folder of the vision tower.
+    """
+    torch.manual_seed(seed)
+    with atomic_folder(out) as folder:
+        tokenizer = train_tokenizer(corpus, folder=folder, vocabulary=config.vocabulary, max_length=config.max_length)
+        tokenizer.save_pretrained(folder)
+        tower = CLIPVisionModel(
+            CLIPVisionConfig(
+                hidden_size=config.vision_width,
+                intermediate_size=2 * config.vision_width,
+                num_hidden_layers=config.vision_layers,
+                num_attention_heads=config.heads,
+                image_size=config.frame,
+                patch_size=config.patch,
+            )
+        )
+        tower.save_pretrained(folder / VISION_TOWER)
+        side = {"height": config.frame, "width": config.frame}
+        CLIPImageProcessor(size=side, crop_size=side, do_center_crop=False).save_pretrained(folder / VISION_TOWER)
+        language = LlavaConfig(
+            vocab_size=len(tokenizer),
+            hidden_size=config.width,
+            intermediate_size=3 * config.width,
+            num_hidden_layers=config.layers,
+            num_attention_heads=config.heads,
+            max_position_embeddings=config.max_length,
+            bos_token_id=tokenizer.bos_token_id,
+            eos_token_id=tokenizer.eos_token_id,
+            **_multimodal_settings(config, folder),
+        )
+        model = LlavaLlamaForCausalLM(language)
+        model.config.mm_vision_tower = str((out / VISION_TOWER).absolute())
+        model.save_pretrained(folder)
+    return out / VISION_TOWER
+
+
+def train_tokenizer(corpus: Iterable[str], *, folder: Path, vocabulary: int, max_length: int) -> LlamaTokenizer:
+    """Trains a SentencePiece tokenizer in the manner of Llama's (BPE, bytes as fallback, split digits)."""
+    template = conv_templates["vicuna_v1"]
+    texts = [f"{template.system} {' '.join(f'{role}:' for role in template.roles)} {text}" for text in corpus]
+    model = io.BytesIO()
+    sentencepiece.SentencePieceTrainer.train(
+        sentence_iterator=iter(line for text in texts for line in text.split("\n") if line),
+        model_writer=model,
+        model_type="bpe",
+        vocab_size=vocabulary,
+        hard_vocab_limit=False,
+        byte_fallback=True,
+        split_digits=True,
+        character_coverage=1.0,
+        normalization_rule_name="identity",
+        remove_extra_whitespaces=False,
+        pad_id=-1,
+        num_threads=1,
+        minloglevel=2,
+    )
+    path = folder / "tokenizer.model"
+    path.write_bytes(model.getvalue())
+    return LlamaTokenizer(str(path), legacy=False, model_max_length=max_length)
+
+
+def _multimodal_settings(config: TinyLlavaConfig, folder: Path) -> dict[str, Any]:
+    return {
+        "mm_vision_tower": str(folder / VISION_TOWER),
+        "mm_hidden_size": config.vision_width,
+        "mm_projector_type": "mlp2x_gelu",
+        "mm_vision_select_layer": -1,
+        "mm_vision_select_feature": "patch",
+        "mm_use_im_start_end": False,
+        "mm_use_im_patch_token": False,
+        "use_mm_proj": True,
+    }

@@ -1,0 +1,152 @@
+"""Asks a model the questions of records and compares what it writes with the truth they keep."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+from rich.progress import Progress
+
+from llava_aurora.data.points import depth_at
+from llava_aurora.data.records import Record
+from llava_aurora.errors import AuroraError
+from llava_aurora.evaluation.scoring import stated_answer
+from llava_aurora.generation.generate import Answer, generate
+from llava_aurora.modalities.depth import read_depth_map
+from llava_aurora.perception import Perception
+from llava_aurora.vocabulary import MalformedSpan
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """One question asked.
+
+    Attributes:
+        record: with the truth under "aurora".
+        answer: what the model wrote.
+        stated: the letter or number it says, None if it says none.
+        depth: the map it wrote, uint8 (H, W), higher = closer; None if it wrote none.
+        boxes: the boxes it wrote, in the coordinate frame.
+    """
+
+    record: Record
+    answer: Answer
+    stated: str | None
+    depth: np.ndarray | None
+    boxes: tuple[tuple[int, ...], ...]
+
+    @property
+    def truth(self) -> dict[str, Any]:
+        return self.record["aurora"]
+
+    @property
+    def correct(self) -> bool:
+        return self.stated == self.truth.get("answer")
+
+    def read_out(self, *, frame: int) -> str | None:
+        """The letter of the point that is closest by the map the model wrote, whatever it answered.
+
+        Args:
+            frame: side of the frame that the points' coordinates refer to.
+        """
+        if self.depth is None or "points" not in self.truth:
+            return None
+        return closest_by(self.depth, self.truth["points"], frame=frame)
+
+
+def closest_by(depth: np.ndarray, points: dict[str, Sequence[int]], *, frame: int) -> str:
+    """Letter of the point with the highest value in a map of any size; of equals, the first letter."""
+    across, down = depth.shape[1] / frame, depth.shape[0] / frame
+    values = {letter: depth_at(depth, (int(x * across), int(y * down))) for letter, (x, y) in sorted(points.items())}
+    return max(values, key=lambda letter: values[letter])
+
+
+def ask(
+    loaded: tuple[Any, Any, Any, int],
+    records: Sequence[Record],
+    *,
+    images: Path,
+    batch_size: int = 32,
+    description: str = "Asking",
+    **options: Any,
+) -> list[Outcome]:
+    """Asks the question of each record.
+
+    Args:
+        loaded: what `load_pretrained_model` returned.
+        records: from records.py.
+        images: the folder their image paths are relative to.
+        batch_size: questions at a time.
+        description: of the progress bar.
+        options: for `generate`.
+
+    Raises:
+        AuroraError: if an image cannot be read; it names record and file.
+    """
+    tokenizer, model, image_processor, _ = loaded
+    outcomes: list[Outcome] = []
+    with Progress(transient=True) as progress:
+        task = progress.add_task(description, total=len(records))
+        for start in range(0, len(records), batch_size):
+            batch = records[start : start + batch_size]
+            answers = generate(
+                model,
+                tokenizer,
+                image_processor,
+                images=[_open(images, record) for record in batch],
+                questions=[question(record) for record in batch],
+                **options,
+            )
+            outcomes += [
+                outcome(record, answer, model.perception) for record, answer in zip(batch, answers, strict=True)
+            ]
+            progress.advance(task, len(batch))
+    return outcomes
+
+
+def question(record: Record) -> str:
+    """The human's first words, without the image token."""
+    return record["conversations"][0]["value"].replace("<image>", "").strip()
+
+
+def outcome(record: Record, answer: Answer, perception: Perception | None) -> Outcome:
+    """Reads a model's answer: what it states, and the pictures it wrote. A map that was cut off counts as none."""
+    depth, boxes = None, ()
+    if perception is not None and "depth" in perception.modalities:
+        maps = _spans(perception, "depth", answer.ids)
+        depth = perception.modalities["depth"].decode(maps[-1]) if maps else None
+    if perception is not None and "box" in perception.modalities:
+        boxes = tuple(codes for codes in _spans(perception, "box", answer.ids) if len(codes) == 4)
+    stated = stated_answer(answer.text, task=record["aurora"]["task"])
+    return Outcome(record=record, answer=answer, stated=stated, depth=depth, boxes=boxes)
+
+
+def accuracy(outcomes: Sequence[Outcome], right: Callable[[Outcome], bool]) -> float:
+    """Share of outcomes that are right; NaN of none."""
+    return sum(map(right, outcomes)) / len(outcomes) if outcomes else float("nan")
+
+
+def true_depth(outcome: Outcome, *, images: Path, size: tuple[int, int]) -> np.ndarray:
+    """The true map of a record, uint8, resized to `size` = (width, height) by nearest neighbour."""
+    depth = read_depth_map(images / outcome.truth["depth"])
+    return np.asarray(Image.fromarray(depth).resize(size, Image.Resampling.NEAREST))
+
+
+def _spans(perception: Perception, name: str, ids: Sequence[int]) -> list[tuple[int, ...]]:
+    try:
+        spans = perception.ids.spans(perception.modalities[name].family, ids)
+    except MalformedSpan:
+        return []
+    return [span.codes for span in spans]
+
+
+def _open(images: Path, record: Record) -> Image.Image:
+    try:
+        with Image.open(images / record["image"]) as picture:
+            return picture.convert("RGB")
+    except OSError as error:
+        raise AuroraError(
+            f"{images / record['image']}: cannot read the image of record {record['id']}: {error}"
+        ) from error
