@@ -11,7 +11,8 @@
 #   TORCH_VERSION=2.13.0         another torch; one that is in .venv already is kept unless this names another
 #   LLAVA_SOURCE=/path/to/LLaVA  a checkout of LLaVA 1.2.2.post1 instead of its source distribution; it is copied, not
 #                                changed
-# pip's own settings (PIP_INDEX_URL, PIP_FIND_LINKS, proxies, ...) hold as always.
+# pip's own settings (PIP_INDEX_URL, PIP_FIND_LINKS, proxies, ...) hold as always. Without a GPU, the much smaller CPU
+# build of torch is taken where pip finds one: PIP_EXTRA_INDEX_URL=https://download.pytorch.org/whl/cpu
 set -euo pipefail
 
 [[ ${1:-} == --help || ${1:-} == -h ]] && { sed -n '2,/^set /{/^set /d;s/^# \{0,1\}//;p}' "${BASH_SOURCE[0]}"; exit 0; }
@@ -40,7 +41,10 @@ was the reason, run this again: what is done already is kept."; }
 }
 
 # Conflicts are not worth a warning: LLaVA's own pins contradict all that is installed here, and are meant to.
-install() { local what=$1; shift; logged "$what" "$python" -m pip install --no-warn-conflicts "$@"; }
+pip_install() { "$python" -m pip install --no-warn-conflicts --constraint "$venv/constraints.txt" "$@"; }
+install() { local what=$1; shift; logged "$what" pip_install "$@"; }
+
+lock_torch() { sed "s/^torch==.*/torch==$1/" constraints.txt >"$venv/constraints.txt"; }
 
 suits() { # is this command a Python that the dependencies support?
     "$1" -c 'import sys; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 12))' 2>/dev/null
@@ -83,17 +87,17 @@ install_torch() {
     if [[ -z $have || ( -n $want && ${have%%+*} != "${want%%+*}" ) ]]; then
         want=${want:-$(sed -n 's/^torch==//p' constraints.txt)}
         say "torch $want (the largest download)"
-        # PyPI's build brings 2 GB of CUDA libraries: without an NVIDIA GPU a CPU build is taken where pip can find one.
+        lock_torch "$want"
+        # PyPI's build brings gigabytes of CUDA libraries.
         if [[ $want == *+* ]] || command -v nvidia-smi >/dev/null ||
-            ! "$python" -m pip install --no-warn-conflicts "torch==$want+cpu" >>"$log" 2>&1; then
+            ! pip_install "torch==$want+cpu" >>"$log" 2>&1; then
             install "installing torch $want" "torch==$want"
         fi
         have=$(torch_version)
         [[ -n $have ]] || fail "torch $want was installed but cannot be imported; try: $python -c 'import torch'"
     fi
     # From here on pip may not replace it, so that no other package brings another build.
-    sed "s/^torch==.*/torch==$have/" constraints.txt >"$venv/constraints.txt"
-    export PIP_CONSTRAINT=$venv/constraints.txt
+    lock_torch "$have"
 }
 
 install_dependencies() {

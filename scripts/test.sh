@@ -1,0 +1,24 @@
+#!/usr/bin/env bash
+# Sets everything up, then runs every check: lint, format, types, tests. Arguments go to pytest:
+#
+#   bash scripts/test.sh                      everything
+#   bash scripts/test.sh -m "not deepspeed"   without the runs on two processes
+#   bash scripts/test.sh tests/test_cli.py -k help
+set -euo pipefail
+
+[[ ${1:-} == --help ]] && { sed -n '2,/^set /{/^set /d;s/^# \{0,1\}//;p}' "${BASH_SOURCE[0]}"; exit 0; }
+
+root=$(cd -P -- "$(dirname -- "${BASH_SOURCE[0]}")/.." && pwd)
+cd "$root"
+bash scripts/setup.sh
+
+export PATH=$root/.venv/bin:$PATH
+# Two processes on the CPU stand for the GPUs; nothing is fetched from the network; threads do not outnumber the cores.
+export DS_ACCELERATOR=cpu TORCH_EXTENSIONS_DIR=${TORCH_EXTENSIONS_DIR:-$root/.venv/torch_extensions}
+export HF_HUB_OFFLINE=1 TRANSFORMERS_OFFLINE=1 HF_HUB_DISABLE_TELEMETRY=1 WANDB_MODE=disabled
+export TOKENIZERS_PARALLELISM=false OMP_NUM_THREADS=${OMP_NUM_THREADS:-1} MPLBACKEND=Agg PYTHONUNBUFFERED=1
+
+ruff check .
+ruff format --check .
+mypy
+exec python -m pytest "$@"
