@@ -204,10 +204,7 @@ def _list(out: Path, records: Mapping[int, SceneRecord]) -> None:
 
 
 def _line(record: SceneRecord) -> str:
-    objects = [
-        {"name": item.name, **asdict(item), "near": round(item.near, 4), "far": round(item.far, 4)}
-        for item in record.objects
-    ]
+    objects = [{"name": item.name, **asdict(item)} for item in record.objects]
     return json.dumps({**asdict(record), "objects": objects}) + "\n"
 
 
