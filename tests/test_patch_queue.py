@@ -1,0 +1,233 @@
+"""The patch queue on LLaVA's own source distribution: in, in again, out; and every way a tree can be unknown."""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from llava_aurora import patch_queue
+from llava_aurora.errors import AuroraError
+from llava_aurora.patch_queue import Patch, State
+
+PATCHES = patch_queue.read_series()
+SDIST = Path(sys.prefix) / "src" / f"llava-torch-{patch_queue.LLAVA_VERSION}.tar.gz"
+MOST_CHANGED_LINES = 15
+
+
+@pytest.fixture(scope="session")
+def sdist(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """LLaVA's source distribution, unpacked; never changed by a test."""
+    if not SDIST.is_file():
+        reason = f"{SDIST} is missing; run scripts/setup.sh"
+        pytest.fail(reason) if os.environ.get("CI") else pytest.skip(reason)
+    folder = tmp_path_factory.mktemp("sdist")
+    shutil.unpack_archive(SDIST, folder)
+    return folder / f"llava-torch-{patch_queue.LLAVA_VERSION}"
+
+
+@pytest.fixture
+def source(sdist: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(sdist / "llava", tmp_path / "LLaVA checkout" / "llava")).parent
+
+
+def contents(source: Path) -> dict[str, tuple[bytes, int]]:
+    """Text and mode of every file, and no others: a temporary file left behind would show."""
+    files = (path for path in source.rglob("*") if path.is_file())
+    return {str(path.relative_to(source)): (path.read_bytes(), path.stat().st_mode) for path in files}
+
+
+def changed_lines(patch: Patch) -> list[str]:
+    lines = patch.path.read_text().splitlines()
+    return [line for line in lines if line[:1] in "+-" and line[:4] not in ("+++ ", "--- ") and line]
+
+
+def body(patch: Patch) -> str:
+    text = patch.path.read_text()
+    return text[text.index("\n--- ") + 1 :]
+
+
+def test_apply_then_reverse_leaves_the_pristine_tree(source: Path) -> None:
+    pristine = contents(source)
+    touched = {name for patch in PATCHES for name in patch.files}
+
+    assert set(patch_queue.status(source).values()) == {State.PENDING}
+    assert patch_queue.apply(source) == len(touched)
+    patched = contents(source)
+    assert set(patch_queue.status(source).values()) == {State.APPLIED}
+    assert {name for name in pristine if pristine[name] != patched[name]} == touched
+
+    assert patch_queue.apply(source) == 0
+    assert contents(source) == patched
+
+    assert patch_queue.reverse(source) == len(touched)
+    assert contents(source) == pristine
+    assert patch_queue.reverse(source) == 0
+    assert contents(source) == pristine
+
+
+def test_the_result_compiles(source: Path) -> None:
+    patch_queue.apply(source)
+    for name in {name for patch in PATCHES for name in patch.files}:
+        compile((source / name).read_text(), name, "exec")
+
+
+@pytest.mark.parametrize("length", range(len(PATCHES) + 1))
+def test_a_prefix_is_completed_and_reversed(sdist: Path, source: Path, tmp_path: Path, length: int) -> None:
+    prefix = tmp_path / "prefix"
+    shutil.copytree(patch_queue.patch_directory(), prefix)
+    (prefix / "series").write_text("".join(f"{patch.name}.patch\n" for patch in PATCHES[:length]))
+    patch_queue.apply(source, directory=prefix)
+
+    states = list(patch_queue.status(source).values())
+    assert states == [State.APPLIED] * length + [State.PENDING] * (len(PATCHES) - length)
+    patch_queue.apply(source)
+    assert set(patch_queue.status(source).values()) == {State.APPLIED}
+    patch_queue.reverse(source)
+    assert contents(source / "llava") == contents(sdist / "llava")
+
+
+def test_a_run_cut_short_between_two_files_is_completed(sdist: Path, source: Path) -> None:
+    patch_queue.apply(source)
+    patched = contents(source)
+    two_files = next(patch for patch in PATCHES if len(patch.files) > 1)
+    shutil.copy(sdist / two_files.files[-1], source / two_files.files[-1])
+
+    assert patch_queue.status(source)[two_files] is State.PENDING
+    assert patch_queue.apply(source) == 1
+    assert contents(source) == patched
+
+
+@pytest.mark.parametrize("patch", PATCHES, ids=lambda patch: patch.name)
+@pytest.mark.parametrize("patched_before", [False, True], ids=["pristine", "patched"])
+def test_an_unknown_tree_is_refused_and_untouched(source: Path, patch: Patch, patched_before: bool) -> None:
+    if patched_before:
+        patch_queue.apply(source)
+    changes = changed_lines(patch)
+    own_lines = [line[1:] for line in changes if line[0] == ("+" if patched_before else "-")]
+    if not own_lines:  # a patch that only adds: what it adds beside must be gone
+        own_lines = [line[1:] for line in body(patch).splitlines() if line[:1] == " " and line.strip()]
+    file = source / patch.files[-1]
+    text = file.read_text()
+    assert own_lines[-1] in text
+    file.write_text(text.replace(own_lines[-1], own_lines[-1] + "  # somebody's own"))
+    before = contents(source)
+
+    for change in (patch_queue.apply, patch_queue.reverse):
+        with pytest.raises(AuroraError) as refusal:
+            change(source)
+        assert str(file) in str(refusal.value)
+        assert patch.name in str(refusal.value)
+        assert contents(source) == before
+    assert patch_queue.status(source)[patch] is State.CONFLICT
+
+
+def test_a_missing_file_is_refused_by_name(source: Path) -> None:
+    missing = source / PATCHES[-1].files[0]
+    missing.unlink()
+    before = contents(source)
+    with pytest.raises(AuroraError, match=missing.name):
+        patch_queue.apply(source)
+    assert contents(source) == before
+
+
+def test_a_change_elsewhere_in_a_file_is_kept(source: Path) -> None:
+    file = source / "llava" / "train" / "train.py"
+    file.write_text("# somebody's own first line\n" + file.read_text())
+    before = contents(source)
+    patch_queue.apply(source)
+    assert set(patch_queue.status(source).values()) == {State.APPLIED}
+    patch_queue.reverse(source)
+    assert contents(source) == before
+
+
+def test_a_folder_without_llava_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(AuroraError, match="no folder llava"):
+        patch_queue.apply(tmp_path)
+
+
+def test_a_file_that_cannot_be_written_leaves_all_as_it_was(source: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The last of the files fails: not one of the earlier may have taken its place."""
+    before = contents(source)
+    write_bytes, written = Path.write_bytes, []
+
+    def full_disk(path: Path, text: bytes) -> int:
+        if path.is_relative_to(source):
+            written.append(path)
+            if len(written) == 3:
+                raise OSError(28, "No space left on device")
+        return write_bytes(path, text)
+
+    monkeypatch.setattr(Path, "write_bytes", full_disk)
+    with pytest.raises(AuroraError, match="No space left on device"):
+        patch_queue.apply(source)
+    assert len(written) == 3
+    assert contents(source) == before
+
+
+def test_works_inside_a_repository_that_knows_nothing_of_the_tree(
+    source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """git apply silently skips paths outside the repository it believes to be in; it may not find this one."""
+    subprocess.run(["git", "init", "--quiet", str(tmp_path)], check=True)
+    temporary = tmp_path / "temporary"
+    temporary.mkdir()
+    monkeypatch.setattr("tempfile.tempdir", str(temporary))
+    monkeypatch.setenv("GIT_DIR", str(tmp_path / ".git"))
+    monkeypatch.setenv("GIT_WORK_TREE", str(tmp_path))
+    monkeypatch.chdir(source)
+
+    patch_queue.apply(Path("."))
+    assert set(patch_queue.status(source).values()) == {State.APPLIED}
+    assert not list(temporary.iterdir())
+
+
+def test_the_users_git_settings_change_nothing(
+    source: Path, sdist: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = tmp_path / "gitconfig"
+    settings.write_text("[apply]\n\twhitespace = fix\n[core]\n\tautocrlf = true\n")
+    monkeypatch.setenv("GIT_CONFIG_GLOBAL", str(settings))
+    patch_queue.apply(source)
+    patch_queue.reverse(source)
+    assert contents(source / "llava") == contents(sdist / "llava")
+
+
+def test_without_git_the_remedy_is_named(source: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", "")
+    with pytest.raises(AuroraError, match="apt-get install git"):
+        patch_queue.apply(source)
+
+
+def test_series_names_every_patch_in_order() -> None:
+    directory = patch_queue.patch_directory()
+    assert [patch.path.name for patch in PATCHES] == sorted(path.name for path in directory.glob("*.patch"))
+    assert [int(patch.name[:4]) for patch in PATCHES] == list(range(1, len(PATCHES) + 1))
+
+
+def test_a_patch_that_series_names_must_be_there(tmp_path: Path) -> None:
+    (tmp_path / "series").write_text("0001-gone.patch\n")
+    with pytest.raises(AuroraError, match=r"0001-gone\.patch"):
+        patch_queue.read_series(tmp_path)
+
+
+@pytest.mark.parametrize("patch", PATCHES, ids=lambda patch: patch.name)
+def test_header_and_size(patch: Patch) -> None:
+    header = patch.path.read_text().partition("\n\n")[0].splitlines()
+    fields = {line.partition(":")[0]: line.partition(":")[2].strip() for line in header if not line.startswith(" ")}
+    assert list(fields) == ["Description", "Origin", "Forwarded", "Can-Go-When"]
+    assert all(fields.values())
+    assert sum(line.startswith(" ") for line in header) >= 2, "the Description says why, in lines of its own"
+    assert 1 <= len(changed_lines(patch)) <= MOST_CHANGED_LINES
+
+
+@pytest.mark.parametrize("patch", PATCHES, ids=lambda patch: patch.name)
+def test_every_hunk_fits_in_one_place_only(sdist: Path, patch: Patch) -> None:
+    for part in body(patch).split("--- a/")[1:]:
+        name, *hunks = part.split("\n@@ ")
+        text = (sdist / name.partition("\n")[0]).read_text()
+        for hunk in hunks:
+            lines = hunk.splitlines(keepends=True)[1:]
+            assert text.count("".join(line[1:] for line in lines if line[0] in " -")) == 1
