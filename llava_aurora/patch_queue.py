@@ -52,16 +52,15 @@ class _File:
 
 
 def patch_directory() -> Path:
-    """The folder with `series`: inside the installed package, or beside it in a checkout.
+    """The shipped queue. In a checkout it is a link to `patches/` at the root, so that a wheel carries it too.
 
     Raises:
-        AuroraError: if it is in neither place.
+        AuroraError: if it is not there.
     """
-    package = Path(__file__).resolve().parent
-    for candidate in (package / "patches", package.parent / "patches"):
-        if (candidate / "series").is_file():
-            return candidate
-    raise AuroraError(f"{package}: no patches/series in or beside it; reinstall llava-aurora")
+    directory = Path(__file__).resolve().parent / "patches"
+    if not (directory / "series").is_file():
+        raise AuroraError(f"{directory}: the patch queue is missing; reinstall llava-aurora")
+    return directory
 
 
 def read_series(directory: str | Path | None = None) -> tuple[Patch, ...]:
