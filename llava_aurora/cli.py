@@ -5,7 +5,7 @@ Heavy imports happen inside the commands, so that `--help` answers without loadi
 
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -50,7 +50,163 @@ def patch(
 # --- VQ-VAE -----------------------------------------------------------------------------------------------------------
 
 
+@vqvae_app.command(
+    "train",
+    epilog="Examples: llava-aurora vqvae train depth_maps/ --out vqvae/  |  llava-aurora vqvae train depth_maps/ "
+    "--out vqvae/ --resume  |  llava-aurora vqvae train depth_maps/ --out small/ --image-size 96 "
+    "--channels 8,16,32,64 --code-dim 16 --batch-size 16 --learning-rate 1e-3",
+)
+def vqvae_train(
+    maps: Annotated[Path, typer.Argument(help="Folder of relative depth maps (.png of 8 or 16 bits, .npy).")],
+    out: Annotated[Path, typer.Option(help="Folder for the checkpoint, the log and the state to resume from.")],
+    image_size: Annotated[int | None, typer.Option(help="Side of the frame in pixels.")] = None,
+    channels: Annotated[str | None, typer.Option(help="Widths, one halving of the frame each: 16,32,64,...")] = None,
+    code_dim: Annotated[int | None, typer.Option(help="Length of a code.")] = None,
+    codebook_size: Annotated[int | None, typer.Option(help="Number of codes.")] = None,
+    epochs: Annotated[int | None, typer.Option(min=1, help="In all, those before a resume included.")] = None,
+    batch_size: Annotated[int | None, typer.Option(min=1)] = None,
+    learning_rate: Annotated[float | None, typer.Option(min=0.0)] = None,
+    seed: Annotated[int | None, typer.Option(min=0)] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on from the state in --out, if there is one.")] = False,
+    device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1, ...")] = "cpu",
+) -> None:
+    """Train a depth VQ-VAE; what is left out is as in the paper."""
+    from llava_aurora.vqvae.autoencoder import config_from_dict
+    from llava_aurora.vqvae.training import train_depth_vqvae
+
+    shape = {"image_size": image_size, "channels": channels, "code_dim": code_dim, "codebook_size": codebook_size}
+    recipe = {"epochs": epochs, "batch_size": batch_size, "learning_rate": learning_rate, "seed": seed}
+    settings: dict[str, Any] = {name: value for name, value in shape.items() if value is not None}
+    given: dict[str, Any] = {name: value for name, value in recipe.items() if value is not None}
+    try:
+        if channels is not None:
+            settings["channels"] = [int(width) for width in channels.split(",")]
+        config = config_from_dict(settings)
+    except ValueError as error:
+        raise AuroraError(f"no VQ-VAE can have this shape: {error}") from error
+    train_depth_vqvae(depth_maps=maps, out=out, config=config, resume=resume, device=_usable(device), **given)
+    print(f"{out}: the VQ-VAE")
+
+
+@vqvae_app.command(
+    "encode",
+    epilog="Example: llava-aurora vqvae encode depth_maps/ --vqvae vqvae/ --out codes.jsonl",
+)
+def vqvae_encode(
+    maps: Annotated[Path, typer.Argument(help="Folder of relative depth maps (.png of 8 or 16 bits, .npy).")],
+    vqvae: Annotated[Path, typer.Option(help="VQ-VAE folder, or a published .pt file.")],
+    out: Annotated[Path, typer.Option(help="The file of codes to write: JSON lines.")],
+    batch_size: Annotated[int, typer.Option(min=1)] = 32,
+    device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1, ...")] = "cpu",
+) -> None:
+    """Turn a folder of depth maps into a file of codes; maps that cannot be used are listed, exit code 1."""
+    from llava_aurora.vqvae.checkpoint import load_depth_vqvae
+    from llava_aurora.vqvae.folders import encode_folder
+
+    model = load_depth_vqvae(vqvae, device=_usable(device))
+    report = encode_folder(model=model, maps=maps, out=out, batch_size=batch_size)
+    _report_failures(report.written, report.failures, out)
+
+
+@vqvae_app.command(
+    "decode",
+    epilog="Examples: llava-aurora vqvae decode codes.jsonl --vqvae vqvae/ --out decoded/  |  "
+    "llava-aurora vqvae decode codes.jsonl --vqvae vqvae/ --out decoded/ --height 480 --width 640",
+)
+def vqvae_decode(
+    codes: Annotated[Path, typer.Argument(help="A file that `vqvae encode` wrote.")],
+    vqvae: Annotated[Path, typer.Option(help="The VQ-VAE that the codes come from.")],
+    out: Annotated[Path, typer.Option(help="Folder for the depth maps, 8-bit PNG.")],
+    height: Annotated[int | None, typer.Option(min=1, help="Pixels; the VQ-VAE's frame if left out.")] = None,
+    width: Annotated[int | None, typer.Option(min=1, help="Pixels; the VQ-VAE's frame if left out.")] = None,
+    batch_size: Annotated[int, typer.Option(min=1)] = 32,
+    device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1, ...")] = "cpu",
+) -> None:
+    """Turn a file of codes into depth maps; lines that cannot be used are listed, exit code 1."""
+    from llava_aurora.vqvae.checkpoint import load_depth_vqvae
+    from llava_aurora.vqvae.folders import decode_file
+
+    model = load_depth_vqvae(vqvae, device=_usable(device))
+    size = (height or model.config.image_size, width or model.config.image_size)
+    report = decode_file(model=model, codes=codes, out=out, size=size, batch_size=batch_size)
+    _report_failures(report.written, report.failures, out)
+
+
+def _usable(device: str) -> str:
+    import torch
+
+    try:
+        torch.zeros((), device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise AuroraError(f"--device {device}: not usable here: {str(error).splitlines()[0]}") from error
+    return device
+
+
+def _report_failures(written: int, failures: list[str], out: Path) -> None:
+    """Prints what a command on many files did; exit code 1 if some failed, after all were tried."""
+    print(f"{out}: {written} written, {len(failures)} failed")
+    for failure in failures:
+        print(f"error: {failure}", file=sys.stderr)
+    if failures:
+        raise typer.Exit(1)
+
+
 # --- Data -------------------------------------------------------------------------------------------------------------
+
+
+@data_app.command(
+    epilog="Example: llava-aurora data scenes --out scenes --count 6000 --frame 112 --workers 2. "
+    "Run again after an interruption: it goes on where it was."
+)
+def scenes(
+    out: Annotated[Path, typer.Option(help="Folder to make; an unfinished one of the same settings is continued.")],
+    count: Annotated[int, typer.Option(help="How many scenes.")],
+    seed: Annotated[int, typer.Option(help="Another seed, other scenes.")] = 0,
+    frame: Annotated[int, typer.Option(help="Side of the square images in pixels.")] = 336,
+    min_objects: Annotated[int, typer.Option(help="Fewest objects in a scene.")] = 1,
+    max_objects: Annotated[int, typer.Option(help="Most objects in a scene.")] = 9,
+    shadows: Annotated[bool, typer.Option("--shadows/--no-shadows", help="Objects cast shadows.")] = True,
+    antialias: Annotated[bool, typer.Option("--antialias/--no-antialias", help="Smooth edges.")] = True,
+    textures: Annotated[bool, typer.Option("--textures/--no-textures", help="Surfaces have patterns.")] = True,
+    metric_depth: Annotated[bool, typer.Option("--metric-depth", help="Also write 16-bit depth in mm.")] = False,
+    workers: Annotated[int, typer.Option(help="Processes; 0 = one for each core.")] = 0,
+) -> None:
+    """Render rooms with named objects: images, exact depth maps, boxes."""
+    import os
+
+    from llava_aurora.data.scene_folder import write_scenes
+    from llava_aurora.data.scenes import SceneConfig
+
+    config = SceneConfig(
+        frame=frame,
+        min_objects=min_objects,
+        max_objects=max_objects,
+        shadows=shadows,
+        antialias=antialias,
+        textures=textures,
+    )
+    workers = workers or os.cpu_count() or 1
+    records = write_scenes(out=out, count=count, seed=seed, config=config, workers=workers, metric_depth=metric_depth)
+    objects = sum(len(record.objects) for record in records)
+    print(f"{out}: {len(records)} scenes with {objects} objects; the list is {out / 'scenes.jsonl'}")
+
+
+# --- The demo ---------------------------------------------------------------------------------------------------------
+
+
+@app.command(epilog="Examples: llava-aurora demo  |  llava-aurora demo --preset smoke --out smoke_output")
+def demo(
+    out: Annotated[Path, typer.Option(help="Output folder; a demo that was stopped goes on there.")] = Path(
+        "demo_output"
+    ),
+    preset: Annotated[
+        str, typer.Option(help="demo: ten minutes on two cores. smoke: a minute, learns nothing.")
+    ] = "demo",
+) -> None:
+    """From nothing to a model that writes depth maps as tokens: scenes, VQ-VAE, fine-tuning, report and pictures."""
+    from llava_aurora.demo.pipeline import Demo
+
+    Demo(name=preset, out=out).run()
 
 
 def main() -> None:

@@ -193,6 +193,13 @@ class DepthVQVAE(nn.Module):
         Raises:
             ValueError: if the number of codes is another, or a code is not in [0, codebook_size).
         """
+        self.check_codes(codes)
+        indices = torch.tensor(list(codes), device=self._device()).view(1, self.grid, self.grid)
+        depth = from_model_range(self.decode(indices)[0, 0])
+        return depth if size is None else resize_nearest(depth, size)
+
+    def check_codes(self, codes: Sequence[int]) -> None:
+        """Raises ValueError, saying where, unless codes are grid * grid whole numbers in [0, codebook_size)."""
         if len(codes) != self.codes_per_map:
             raise ValueError(f"expected {self.codes_per_map} codes ({self.grid}x{self.grid}), found {len(codes)}")
         for position, code in enumerate(codes):
@@ -200,9 +207,6 @@ class DepthVQVAE(nn.Module):
                 raise ValueError(f"code {code!r} at position {position} is no whole number")
             if not 0 <= code < self.config.codebook_size:
                 raise ValueError(f"code {code} at position {position} is not in [0, {self.config.codebook_size})")
-        indices = torch.tensor(list(codes), device=self._device()).view(1, self.grid, self.grid)
-        depth = from_model_range(self.decode(indices)[0, 0])
-        return depth if size is None else resize_nearest(depth, size)
 
     def _check_depth(self, depth: Tensor) -> None:
         size = self.config.image_size
