@@ -15,6 +15,7 @@ Point = tuple[int, int]
 
 REFERENCE_FRAME = 336
 _CIRCLE_RADIUS = 4.0
+_DEPTH_RADIUS = 3.0
 _LETTER_SIZE = 12.0
 _CANDIDATES = 192
 _BATCHES = 6
@@ -26,12 +27,17 @@ def mark_radius(height: int, width: int) -> int:
     return max(2, round(_CIRCLE_RADIUS * min(height, width) / REFERENCE_FRAME))
 
 
+def depth_radius(height: int, width: int) -> int:
+    """Half the side of the square inside the circle over which a point's depth is read: 3 in a frame of 336."""
+    return max(1, round(_DEPTH_RADIUS * min(height, width) / REFERENCE_FRAME))
+
+
 def depth_at(relative_depth: np.ndarray, point: Point) -> int:
-    """Depth of a point: the median of the pixels under its mark, so that one odd pixel does not decide.
+    """Depth of a point: the median of the pixels inside its circle, so that one odd pixel does not decide.
 
     Args:
         relative_depth: (H, W), any real dtype; for uint8 maps 0 means unknown, and higher is closer.
-        point: (x, y) inside the map. The square under its mark is cut off at the border of the map.
+        point: (x, y) inside the map. The square around it is cut off at the border of the map.
 
     Raises:
         ValueError: if the point lies outside the map.
@@ -40,7 +46,7 @@ def depth_at(relative_depth: np.ndarray, point: Point) -> int:
     x, y = point
     if not (0 <= x < width and 0 <= y < height):
         raise ValueError(f"point ({x}, {y}) is outside a depth map of {width} × {height} pixels")
-    radius = mark_radius(height, width)
+    radius = depth_radius(height, width)
     patch = relative_depth[max(0, y - radius) : y + radius + 1, max(0, x - radius) : x + radius + 1]
     return int(np.median(patch))
 
@@ -57,8 +63,8 @@ def sample_points(
     """Draws points at random whose order in depth is beyond doubt.
 
     Any two lie at least `min_distance` apart and their depths (`depth_at`) differ by at least `min_depth_gap`. The
-    depth under a point's mark is known everywhere and varies by less than half that gap, which keeps points off depth
-    edges and leaves their order the same whichever pixel under the mark is read.
+    depth inside a point's circle is known everywhere and varies by less than half that gap, which keeps points off
+    depth edges and leaves their order the same whichever pixel inside the circle is read.
 
     Args:
         relative_depth: uint8 (H, W), higher = closer, 0 = unknown.
@@ -80,15 +86,15 @@ def sample_points(
     if count < 1:
         raise ValueError(f"count must be at least 1, not {count}")
     height, width = relative_depth.shape
-    radius = mark_radius(height, width)
-    border = max(radius, 0 if margin is None else margin)
+    radius = depth_radius(height, width)
+    border = max(mark_radius(height, width), 0 if margin is None else margin)
     if min(height, width) <= 2 * border:
         return None
     distance = min_distance * min(height, width) / REFERENCE_FRAME
     for _ in range(_BATCHES):
         x = rng.integers(border, width - border, size=_CANDIDATES)
         y = rng.integers(border, height - border, size=_CANDIDATES)
-        depth, flat = _depth_under_marks(relative_depth, x, y, radius, min_depth_gap)
+        depth, flat = _depth_inside_circles(relative_depth, x, y, radius, min_depth_gap)
         chosen = _choose(x[flat], y[flat], depth[flat], count, distance, min_depth_gap)
         if chosen is not None:
             return chosen
@@ -137,10 +143,10 @@ def draw_points(image: np.ndarray, points: Sequence[Point], letters: Sequence[st
     return np.array(canvas)
 
 
-def _depth_under_marks(
+def _depth_inside_circles(
     relative_depth: np.ndarray, x: np.ndarray, y: np.ndarray, radius: int, min_depth_gap: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Median depth under the mark of each candidate, int64 (N,), and whether that depth is clear, bool (N,)."""
+    """Median depth inside the circle of each candidate, int64 (N,), and whether that depth is clear, bool (N,)."""
     reach = np.arange(-radius, radius + 1)
     patches = relative_depth[y[:, None, None] + reach[:, None], x[:, None, None] + reach].reshape(len(x), -1)
     ordered = np.sort(patches, axis=1).astype(np.int64)

@@ -1,8 +1,8 @@
 """Geometry of the ray-caster: a camera in a room with solids, and which surface each ray meets at which depth.
 
 First stage of a scene; surfaces.py colours what is hit here. The world has x to the right, y up, z into the room, in
-metres, the floor at y = 0. Many rays share one origin; their directions are float32 (3, N). Only + - * / sqrt act on
-arrays, which IEEE 754 defines exactly, so that one seed gives the same pixels everywhere.
+metres, the floor at y = 0. Rays share one origin; directions are float32 (3, N). Only + - * / sqrt act on arrays: IEEE
+754 defines them exactly, so that one seed gives the same pixels everywhere.
 """
 
 import math
@@ -61,13 +61,10 @@ class Camera:
         Returns:
             float32 (3, N). A step of 1 along a ray goes 1 m along the optical axis, so that ray parameters are z-depth.
         """
-        right, up, forward = self.axes()
         across = ((columns - self.frame / 2) / self.focal_length).astype(np.float32)
         above = ((self.frame / 2 - rows) / self.focal_length).astype(np.float32)
-        rays = [
-            across * np.float32(r) + above * np.float32(u) + np.float32(f)
-            for r, u, f in zip(right, up, forward, strict=True)
-        ]
+        axes = np.array(self.axes(), np.float32)
+        rays = [across * right + above * up + forward for right, up, forward in axes.T]
         return np.stack(rays).reshape(3, -1)
 
     def project(self, point: Vector) -> Vector:

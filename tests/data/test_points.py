@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from llava_aurora.data.points import depth_at, draw_points, mark_radius, sample_points
+from llava_aurora.data.points import depth_at, depth_radius, draw_points, mark_radius, sample_points
 
 
 def slope(side: int) -> np.ndarray:
@@ -30,7 +30,7 @@ def test_sampled_points_keep_every_rule(side, count, gap, distance, seed):
     if points is None:
         return
     assert len(points) == count
-    radius = mark_radius(side, side)
+    radius = depth_radius(side, side)
     for x, y in points:
         assert 9 <= x < side - 9
         assert 9 <= y < side - 9
