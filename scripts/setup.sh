@@ -79,7 +79,10 @@ make_venv() {
         fail "$venv was made with another Python than PYTHON=$PYTHON; remove the folder and run this again"
 }
 
-torch_version() { "$python" -c 'import torch; print(torch.__version__)' 2>/dev/null || true; }
+# The version pip knows: PyPI's CUDA build is 2.13.0 there and calls itself 2.13.0+cu130 when it is imported.
+torch_version() {
+    "$python" -c 'import torch; from importlib.metadata import version; print(version("torch"))' 2>/dev/null || true
+}
 
 install_torch() {
     local have want=${TORCH_VERSION:-}
