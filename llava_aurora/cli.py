@@ -47,6 +47,15 @@ def patch(
         raise AuroraError(f"{source}: {missing} of {len(states)} patches are not applied")
 
 
+@app.command(epilog="Example: llava-aurora doctor")
+def doctor() -> None:
+    """Show versions, patches, the attention kernel, devices and DeepSpeed; exit code 1 if something is amiss."""
+    from llava_aurora.doctor import examine
+
+    if not examine():
+        raise AuroraError("this installation cannot train; run `bash scripts/setup.sh`")
+
+
 # --- VQ-VAE -----------------------------------------------------------------------------------------------------------
 
 

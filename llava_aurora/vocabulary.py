@@ -157,6 +157,11 @@ class PerceptionVocabulary:
     def tokens(self) -> tuple[str, ...]:
         return tuple(token for family in self.families for token in family.tokens)
 
+    def remove_from(self, text: str) -> str:
+        """The text without any of these tokens, such as a tokenizer is trained on."""
+        names = "|".join(family.name for family in self.families)
+        return re.sub(rf"<(?:{names})_(?:\d+|START|END)>", "", text)
+
     def add_to(self, tokenizer: Any) -> int:
         """Adds the tokens as ordinary ones, so that `skip_special_tokens=True` keeps them. Returns how many are new.
 

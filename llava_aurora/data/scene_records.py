@@ -15,7 +15,7 @@ from llava_aurora.data.scene_folder import SceneRecord, read_scenes
 from llava_aurora.data.scenes import COLORS, SHAPES
 from llava_aurora.errors import AuroraError
 from llava_aurora.modalities.box import BoxModality
-from llava_aurora.modalities.depth import read_depth_map
+from llava_aurora.vqvae.maps import read_depth_map
 
 # The paper's mixture asks for maps and for answers; locating points and points given by coordinates are added, since
 # its maps are right more often than its answers.
@@ -61,7 +61,7 @@ def write_scene_records(
     Args:
         out: the JSON file.
         scenes: a folder that `write_scenes` made.
-        codes: codes of each depth map by its file name, from `read_codes`.
+        codes: codes of each depth map by its name, from `read_codes`.
         writer: wording and tokens.
         tasks: what to ask.
 
@@ -80,7 +80,7 @@ def _ask(
 ) -> list[Record]:
     """The records of one scene; they depend on its id and the seed alone."""
     rng = np.random.default_rng([tasks.seed, int(scene.id)])
-    name = Path(scene.depth).name
+    name = Path(scene.depth).stem
     if name not in codes:
         raise AuroraError(
             f"{folder / scene.depth}: has no codes; encode the folder again (`llava-aurora vqvae encode`)"

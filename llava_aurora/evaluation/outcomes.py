@@ -14,9 +14,9 @@ from llava_aurora.data.records import Record
 from llava_aurora.errors import AuroraError
 from llava_aurora.evaluation.scoring import stated_answer
 from llava_aurora.generation.generate import Answer, generate
-from llava_aurora.modalities.depth import read_depth_map
 from llava_aurora.perception import Perception
 from llava_aurora.vocabulary import MalformedSpan
+from llava_aurora.vqvae.maps import read_depth_map, resize_nearest
 
 
 @dataclass(frozen=True)
@@ -128,10 +128,9 @@ def accuracy(outcomes: Sequence[Outcome], right: Callable[[Outcome], bool]) -> f
     return sum(map(right, outcomes)) / len(outcomes) if outcomes else float("nan")
 
 
-def true_depth(outcome: Outcome, *, images: Path, size: tuple[int, int]) -> np.ndarray:
-    """The true map of a record, uint8, resized to `size` = (width, height) by nearest neighbour."""
-    depth = read_depth_map(images / outcome.truth["depth"])
-    return np.asarray(Image.fromarray(depth).resize(size, Image.Resampling.NEAREST))
+def true_depth(record: Record, *, images: Path, size: int) -> np.ndarray:
+    """The true map of a record, uint8 (size, size), by nearest neighbour."""
+    return resize_nearest(read_depth_map(images / record["aurora"]["depth"]), (size, size))
 
 
 def _spans(perception: Perception, name: str, ids: Sequence[int]) -> list[tuple[int, ...]]:

@@ -12,7 +12,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-import numpy as np
 from PIL import Image
 
 from llava_aurora.errors import AuroraError
@@ -129,8 +128,3 @@ def _import_all() -> None:
     package = importlib.import_module("llava_aurora.modalities")
     for module in pkgutil.iter_modules(package.__path__):
         importlib.import_module(f"{package.__name__}.{module.name}")
-
-
-def resize_nearest(array: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """Resizes a uint8 (H, W) array to `size` = (width, height) without inventing values between two pixels."""
-    return np.asarray(Image.fromarray(array).resize(size, Image.Resampling.NEAREST))

@@ -11,7 +11,7 @@ import numpy as np
 from PIL import Image
 
 from llava_aurora.errors import AuroraError
-from llava_aurora.modalities.base import Modality, register_modality, resize_nearest
+from llava_aurora.modalities.base import Modality, register_modality
 from llava_aurora.vocabulary import depth_family
 
 if TYPE_CHECKING:
@@ -36,17 +36,17 @@ class DepthModality(Modality):
         self.family = depth_family(codebook_size=config.codebook_size, codes_per_map=self.grid**2)
 
     def encode(self, annotation: np.ndarray) -> list[int]:
-        """uint8 (H, W) of any size to grid × grid codes.
+        """(H, W) of any size to grid × grid codes; uint8, uint16, or float in [0, 1].
 
         Raises:
-            AuroraError: if the map is not two-dimensional uint8, or is zero everywhere.
+            AuroraError: if it has another shape or type, holds NaN, or is zero everywhere.
         """
-        depth = np.asarray(annotation)
-        if depth.ndim != 2 or depth.dtype != np.uint8:
-            raise AuroraError(f"a depth map is uint8 (height, width), not {depth.dtype} {depth.shape}")
-        if not depth.any():
-            raise AuroraError("the depth map is zero everywhere: no depth is known in it")
-        return self.vqvae.encode_array(depth)
+        from llava_aurora.vqvae.maps import check_depth_map
+
+        try:
+            return self.vqvae.encode_array(check_depth_map(np.asarray(annotation)))
+        except ValueError as error:
+            raise AuroraError(f"not a usable depth map: {error}") from error
 
     def decode(self, codes: Sequence[int]) -> np.ndarray:
         """Codes to uint8 (image_size, image_size), the frame of the VQ-VAE."""
@@ -56,7 +56,7 @@ class DepthModality(Modality):
         """The last map as a colour picture (bright = close), of the size of `image`; black if there is none."""
         if not annotations:
             return Image.new("RGB", image.size)
-        return color_map(resize_nearest(annotations[-1], image.size))
+        return color_map(annotations[-1]).resize(image.size, Image.Resampling.NEAREST)
 
     def reconstruct(self, probabilities: "torch.Tensor") -> "torch.Tensor":
         return self.vqvae.decode_soft(probabilities)
@@ -110,22 +110,3 @@ def color_map(depth: np.ndarray) -> Image.Image:
     from matplotlib import colormaps
 
     return Image.fromarray((colormaps["inferno"](depth)[..., :3] * 255).astype(np.uint8))
-
-
-def read_depth_map(path: str | Path) -> np.ndarray:
-    """Reads an 8-bit grey PNG of relative depth. Returns uint8 (H, W).
-
-    Raises:
-        AuroraError: if the file is missing, no picture, not 8-bit grey, or zero everywhere.
-    """
-    try:
-        with Image.open(path) as picture:
-            picture.load()
-            mode, depth = picture.mode, np.asarray(picture)
-    except (OSError, SyntaxError) as error:
-        raise AuroraError(f"{path}: cannot read the depth map: {error}") from error
-    if mode != "L":
-        raise AuroraError(f"{path}: a depth map is an 8-bit grey picture, this one has mode {mode}; convert it first")
-    if not depth.any():
-        raise AuroraError(f"{path}: the depth map is zero everywhere: no depth is known in it")
-    return depth

@@ -14,6 +14,9 @@ def main() -> None:
     """Runs one rank. An AuroraError ends in one line on stderr and exit code 1."""
     # DeepSpeed compiles its CPU operators once; beside the environment they are found again by every run in it.
     os.environ.setdefault("TORCH_EXTENSIONS_DIR", os.path.join(sys.prefix, "torch_extensions"))
+    # Without a number of its own each rank would take every core.
+    ranks = int(os.environ.get("LOCAL_WORLD_SIZE") or os.environ.get("LOCAL_SIZE") or 1)
+    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // ranks)))
     try:
         run(sys.argv[1:])
     except AuroraError as error:

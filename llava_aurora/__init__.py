@@ -1,0 +1,32 @@
+"""Perception tokens for LLaVA: a model that writes depth maps and boxes as tokens while it reasons.
+
+    from llava_aurora import load_pretrained_model, generate, register
+
+Importing this module loads neither torch nor LLaVA; the names below do when they are first used.
+"""
+
+import importlib
+from typing import Any
+
+from llava_aurora.errors import AuroraError
+from llava_aurora.version import __version__
+
+_PUBLIC = {
+    "Modality": "llava_aurora.modalities",
+    "Perception": "llava_aurora.perception",
+    "PerceptionLogitsProcessor": "llava_aurora.generation.constraint",
+    "PerceptionVocabulary": "llava_aurora.vocabulary",
+    "generate": "llava_aurora.generation.generate",
+    "load_pretrained_model": "llava_aurora.modeling.checkpoint",
+    "register": "llava_aurora.integration",
+    "register_modality": "llava_aurora.modalities",
+    "unregister": "llava_aurora.integration",
+}
+
+__all__ = ["AuroraError", "__version__", *_PUBLIC]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _PUBLIC:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(_PUBLIC[name]), name)

@@ -1,0 +1,66 @@
+"""Starts `deepspeed scripts/finetune_aurora.sh` as a user would, with a progress bar over its log."""
+
+import ast
+import os
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+from llava_aurora.errors import AuroraError
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+
+
+def finetune_command(flags: Sequence[str], *, ranks: int) -> list[str]:
+    """The command line. Raises AuroraError if this is no checkout of the repository."""
+    script = REPOSITORY / "scripts" / "finetune_aurora.sh"
+    if not script.is_file():
+        raise AuroraError(f"{script}: missing; the demo runs from a checkout of the repository (pip install -e .)")
+    launcher = Path(sys.executable).with_name("deepspeed")
+    return [str(launcher), "--num_gpus", str(ranks), str(script), *flags]
+
+
+def run_training(command: Sequence[str], *, log: Path, description: str) -> None:
+    """Runs it; everything it prints goes to `log`, its losses to a progress bar.
+
+    Raises:
+        AuroraError: if it fails, with the last error it printed and the name of the log.
+    """
+    environment = {"DS_ACCELERATOR": "cpu", "PYTHONUNBUFFERED": "1", **os.environ}
+    environment["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"
+    columns = (TextColumn("{task.description}"), BarColumn(), TimeRemainingColumn(), TextColumn("{task.fields[note]}"))
+    with (
+        log.open("w", encoding="utf-8") as file,
+        Progress(*columns) as progress,
+        subprocess.Popen(
+            command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment, errors="replace"
+        ) as process,
+    ):
+        task = progress.add_task(description, total=1.0, note="starting")
+        assert process.stdout is not None
+        lines: list[str] = []
+        for line in process.stdout:
+            file.write(line)
+            file.flush()
+            lines.append(line.strip())
+            logged = _logged(line)
+            if "loss" in logged:
+                progress.update(task, completed=logged["epoch"], note=f"loss {logged['loss']:.3f}")
+        if process.wait() != 0:
+            errors = [line for line in lines if "error" in line.lower()]
+            raise AuroraError(f"fine-tuning failed, see {log}: {(errors or lines or ['no output'])[-1]}")
+        progress.update(task, completed=1.0)
+
+
+def _logged(line: str) -> dict[str, float]:
+    """The dictionary that the Trainer prints at each logging step; empty for any other line."""
+    start = line.find("{'loss'")
+    if start < 0:
+        return {}
+    try:
+        return ast.literal_eval(line[start:].strip())
+    except (ValueError, SyntaxError):
+        return {}

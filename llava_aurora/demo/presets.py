@@ -1,0 +1,90 @@
+"""Sizes of the demo. `demo` is made for two cores and ten minutes; `smoke` only shows that every stage runs."""
+
+from dataclasses import dataclass, field
+
+from llava_aurora.data.scenes import SceneConfig
+from llava_aurora.demo.tiny_llava import TinyLlavaConfig
+from llava_aurora.vqvae.autoencoder import DepthVQVAEConfig
+
+
+@dataclass(frozen=True, kw_only=True)
+class Preset:
+    """Everything that decides how long the demo takes and how well its model sees.
+
+    Args:
+        scenes, held_out: numbers of scenes to train on and to ask about.
+        scene: of both.
+        vqvae, vqvae_epochs, vqvae_batch, vqvae_learning_rate: of the depth VQ-VAE.
+        model: of the LLaVA; its frame is that of the scenes and of the coordinates.
+        shares: records of each task a scene.
+        epochs, batch, learning_rate: of fine-tuning; `batch` is per rank.
+        ranks: processes of fine-tuning, and of rendering.
+        pictures: how many held-out scenes are drawn.
+    """
+
+    scenes: int
+    held_out: int
+    scene: SceneConfig
+    vqvae: DepthVQVAEConfig
+    vqvae_epochs: int
+    vqvae_batch: int
+    vqvae_learning_rate: float
+    model: TinyLlavaConfig
+    shares: dict[str, float]
+    epochs: float
+    batch: int
+    learning_rate: float
+    ranks: int = 2
+    pictures: int = 6
+    seed: int = 0
+    points: tuple[int, ...] = field(default=(2, 3, 4, 5))
+
+
+PRESETS = {
+    "demo": Preset(
+        scenes=5000,
+        held_out=120,
+        scene=SceneConfig(frame=112, shadows=False),
+        vqvae=DepthVQVAEConfig(image_size=96, channels=(16, 32, 64, 128), code_dim=64, codebook_size=64),
+        vqvae_epochs=10,
+        vqvae_batch=32,
+        vqvae_learning_rate=1e-3,
+        model=TinyLlavaConfig(),
+        shares={
+            "depth_generation": 1.0,
+            "depth_chain_from_coordinates": 0.7,
+            "depth_direct_from_coordinates": 0.3,
+            "point_location": 0.3,
+            "depth_chain": 0.2,
+            "box_generation": 0.3,
+            "counting_chain": 0.3,
+            "counting_direct": 0.2,
+        },
+        epochs=1,
+        batch=16,
+        learning_rate=1e-3,
+    ),
+    "smoke": Preset(
+        scenes=24,
+        held_out=6,
+        scene=SceneConfig(frame=56, shadows=False, antialias=False),
+        vqvae=DepthVQVAEConfig(image_size=48, channels=(8, 8, 16, 16), code_dim=16, codebook_size=16),
+        vqvae_epochs=2,
+        vqvae_batch=8,
+        vqvae_learning_rate=1e-3,
+        model=TinyLlavaConfig(
+            frame=56, width=64, layers=2, vision_width=64, vision_layers=2, vocabulary=420, max_length=512
+        ),
+        shares={
+            "depth_generation": 1.0,
+            "depth_chain_from_coordinates": 1.0,
+            "depth_direct_from_coordinates": 1.0,
+            "counting_chain": 1.0,
+        },
+        epochs=1,
+        batch=8,
+        learning_rate=1e-3,
+        pictures=2,
+        points=(2,),
+    ),
+}

@@ -1,0 +1,75 @@
+"""`llava-aurora doctor`: what is installed, whether it fits together, and what a training run would use, and why."""
+
+import os
+import platform
+import shutil
+from collections.abc import Callable
+
+from rich.console import Console
+from rich.table import Table
+
+from llava_aurora import integration, patch_queue
+from llava_aurora.errors import AuroraError
+from llava_aurora.version import __version__
+
+
+def examine() -> bool:
+    """Prints the state of the installation. Returns whether a training run can start."""
+    table = Table("", "found", "needed or why", title=f"llava_aurora {__version__}", title_justify="left")
+    sound = True
+    table.add_row("Python", platform.python_version(), ">=3.10")
+    for version in integration.versions():
+        sound &= version.fits
+        state = version.found or "none"
+        table.add_row(version.package, state if version.fits else f"[red]{state}[/red]", version.required)
+    for name, check in (
+        ("patches", _patches),
+        ("attention", _attention),
+        ("device", _device),
+        ("DeepSpeed", _deepspeed),
+    ):
+        good, found, why = _guarded(check)
+        sound &= good
+        table.add_row(name, found if good else f"[red]{found}[/red]", why)
+    Console().print(table)
+    return sound
+
+
+def _guarded(check: Callable[[], tuple[bool, str, str]]) -> tuple[bool, str, str]:
+    """A check that cannot be made is a finding, too."""
+    try:
+        return check()
+    except (AuroraError, ImportError) as error:
+        return False, "unknown", str(error)
+
+
+def _patches() -> tuple[bool, str, str]:
+    source = integration.installed_source()
+    states = patch_queue.status(source)
+    missing = [patch.name for patch, state in states.items() if state is not patch_queue.State.APPLIED]
+    found = f"{len(states) - len(missing)} of {len(states)} applied"
+    return not missing, found, f"missing: {', '.join(missing)}" if missing else str(source)
+
+
+def _attention() -> tuple[bool, str, str]:
+    return True, *integration.attention_kernel()
+
+
+def _device() -> tuple[bool, str, str]:
+    import torch
+
+    if torch.cuda.is_available():
+        names = {torch.cuda.get_device_name(number) for number in range(torch.cuda.device_count())}
+        return True, f"{torch.cuda.device_count()} × {', '.join(sorted(names))}", f"CUDA {torch.version.cuda}"
+    return True, f"CPU, {os.cpu_count()} cores", "no CUDA device; small models only"
+
+
+def _deepspeed() -> tuple[bool, str, str]:
+    import torch
+
+    if torch.cuda.is_available():
+        return True, "nccl", "CUDA devices talk through NCCL"
+    compiler = shutil.which("c++") or shutil.which("g++")
+    if compiler is None:
+        return False, "gloo", "no C++ compiler: DeepSpeed builds its CPU operators when first used; install g++"
+    return True, "gloo", f"CPU ranks (DS_ACCELERATOR=cpu); operators are built by {compiler}"
