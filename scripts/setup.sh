@@ -134,6 +134,10 @@ build_communication() {
         say "no C++ compiler: DeepSpeed will not train without a GPU until one is there (apt-get install g++ python3-dev)"
         return
     fi
+    if [[ $venv == *[[:space:]]* ]]; then # torch does not quote the paths it hands to the linker
+        say "$root has a blank in its path: DeepSpeed cannot compile there and will not train without a GPU"
+        return
+    fi
     say "DeepSpeed's communication between CPU processes"
     DS_ACCELERATOR=cpu "$python" -c 'from deepspeed.ops.op_builder.cpu import ShareMemCommBuilder as B; B().load()' \
         >>"$log" 2>&1 || say "it did not compile (see $log): DeepSpeed will not train without a GPU; apt-get install g++ python3-dev"
