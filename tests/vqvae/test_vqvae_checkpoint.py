@@ -124,6 +124,7 @@ class Payload:
         return setattr, (Payload, "ran", True)
 
 
+@pytest.mark.filterwarnings("ignore:Detected pickle protocol 4")
 def test_a_pickle_with_code_in_it_is_refused_and_not_run(tmp_path: Path):
     path = tmp_path / "evil.pt"
     torch.save({"weights": published(), "extra": Payload()}, path)
