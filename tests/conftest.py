@@ -1,0 +1,172 @@
+"""The tiny LLaVA that every test shares: 56-pixel frame, 16 image tokens, maps of 3 × 3 codes out of 16."""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from llava_aurora.data.prompts import Prompts
+from llava_aurora.data.records import RecordWriter, letter_points
+from llava_aurora.demo.tiny_llava import VISION_TOWER, TinyLlavaConfig, build_tiny_llava
+from llava_aurora.vocabulary import PerceptionVocabulary, depth_family, pixel_family
+from llava_aurora.vqvae.autoencoder import DepthVQVAEConfig, build_depth_vqvae
+from llava_aurora.vqvae.checkpoint import save_depth_vqvae
+
+ROOT = Path(__file__).resolve().parents[1]
+FRAME, CODES, CELLS = 56, 16, 9
+TINY_VQVAE = DepthVQVAEConfig(image_size=48, channels=(8, 8, 16, 16), code_dim=16, codebook_size=CODES)
+TINY_LLAVA = TinyLlavaConfig(
+    frame=FRAME, width=64, layers=2, vision_width=64, vision_layers=2, vocabulary=420, max_length=512
+)
+DEPTH, PIXELS = depth_family(codebook_size=CODES, codes_per_map=CELLS), pixel_family(frame=FRAME)
+
+
+@dataclass(frozen=True)
+class Workshop:
+    """A folder with all that a training run needs."""
+
+    folder: Path
+
+    @property
+    def base(self) -> Path:
+        return self.folder / "base"
+
+    @property
+    def vqvae(self) -> Path:
+        return self.folder / "vqvae"
+
+    @property
+    def images(self) -> Path:
+        return self.folder / "images"
+
+    @property
+    def records(self) -> Path:
+        return self.folder / "train.json"
+
+    def flags(self, out: Path, **changes: object) -> list[str]:
+        """LLaVA's flags for a short run; a change of None leaves a flag out."""
+        flags: dict[str, object] = {
+            "model_name_or_path": self.base,
+            "version": "v1",
+            "data_path": self.records,
+            "image_folder": self.images,
+            "vision_tower": self.base / VISION_TOWER,
+            "mm_projector_type": "mlp2x_gelu",
+            "mm_vision_select_layer": -1,
+            "mm_use_im_start_end": False,
+            "mm_use_im_patch_token": False,
+            "output_dir": out,
+            "max_steps": 4,
+            "per_device_train_batch_size": 4,
+            "learning_rate": 1e-3,
+            "logging_steps": 1,
+            "save_strategy": "no",
+            "model_max_length": 512,
+            "lazy_preprocess": True,
+            "report_to": "none",
+            "disable_tqdm": True,
+            **changes,
+        }
+        return [part for name, value in flags.items() if value is not None for part in (f"--{name}", str(value))]
+
+    def perception_flags(self) -> dict[str, object]:
+        return {"perception_modalities": "depth,box", "depth_vqvae": self.vqvae, "coordinate_frame": FRAME}
+
+
+@pytest.fixture(scope="session")
+def writer() -> RecordWriter:
+    return RecordWriter(prompts=Prompts(), depth=DEPTH, pixels=PIXELS)
+
+
+@pytest.fixture(scope="session")
+def workshop(tmp_path_factory: pytest.TempPathFactory, writer: RecordWriter) -> Workshop:
+    """Base model, VQ-VAE, sixteen random images and the records about them."""
+    shop = Workshop(tmp_path_factory.mktemp("workshop"))
+    rng = np.random.default_rng(0)
+    shop.images.mkdir()
+    records = []
+    for number in range(16):
+        name = f"{number}.png"
+        Image.fromarray(rng.integers(0, 256, (FRAME, FRAME, 3), dtype=np.uint8)).save(shop.images / name)
+        codes = rng.integers(0, CODES, CELLS).tolist()
+        points = letter_points([(1, 2), (30, 40), (55, 5)], [10, 200, 90], rng)
+        about = {"name": str(number), "image": name, "rng": rng}
+        boxes = [(1, 2, 30, 40), (5, 6, 9, 9)][: number % 3]
+        records += [
+            writer.depth_generation(codes=codes, **about),
+            writer.depth_chain(codes=codes, points=points, **about),
+            writer.depth_direct(points=points, marked=False, **about),
+            writer.counting_chain(singular="red cube", plural="red cubes", boxes=boxes, **about),
+        ]
+    shop.records.write_text(json.dumps(records))
+    vocabulary = PerceptionVocabulary((DEPTH, PIXELS))
+    texts = [vocabulary.remove_from(turn["value"]) for record in records for turn in record["conversations"]]
+    build_tiny_llava(shop.base, corpus=texts, config=TINY_LLAVA, seed=0)
+    torch.manual_seed(0)
+    save_depth_vqvae(build_depth_vqvae(TINY_VQVAE), shop.vqvae)
+    return shop
+
+
+@dataclass(frozen=True)
+class Finished:
+    """A run that has ended: its exit code, all it printed, and the logs of its steps."""
+
+    code: int
+    output: str
+
+    @property
+    def losses(self) -> list[dict[str, float]]:
+        import ast
+
+        return [ast.literal_eval(line) for line in self.output.splitlines() if line.startswith("{'loss'")]
+
+
+Start = Callable[..., Finished]
+
+
+@pytest.fixture(scope="session")
+def start() -> Start:
+    """Runs a command from the root of the repository, as a user would, on the CPU."""
+
+    def run(*command: object, **environment: str) -> Finished:
+        binaries = str(Path(sys.executable).parent)
+        done = subprocess.run(
+            [str(part) for part in command],
+            cwd=ROOT,
+            env={
+                **os.environ,
+                "PATH": f"{binaries}{os.pathsep}{os.environ['PATH']}",
+                "VIRTUAL_ENV": sys.prefix,
+                "DS_ACCELERATOR": "cpu",
+                "HF_HUB_OFFLINE": "1",
+                "OMP_NUM_THREADS": "1",
+                **environment,
+            },
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            timeout=900,
+        )
+        return Finished(done.returncode, done.stdout)
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def finetuned(workshop: Workshop, start: Start, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Finished]:
+    """A model with depth and box tokens, fine-tuned by `deepspeed scripts/finetune_aurora.sh` on two ranks, ZeRO-3."""
+    out = tmp_path_factory.mktemp("finetuned") / "llava-aurora"
+    flags = workshop.flags(
+        out, deepspeed="deepspeed_configs/zero3.json", unfreeze_mm_vision_tower=True, **workshop.perception_flags()
+    )
+    run = start("deepspeed", "--num_gpus", 2, "scripts/finetune_aurora.sh", *flags)
+    assert run.code == 0, run.output[-3000:]
+    return out, run
