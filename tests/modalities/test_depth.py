@@ -1,0 +1,70 @@
+"""Depth maps as codes of a VQ-VAE."""
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from llava_aurora.errors import AuroraError
+from llava_aurora.modalities.depth import DepthModality
+from llava_aurora.vqvae.checkpoint import load_depth_vqvae
+
+
+@pytest.fixture(scope="module")
+def depth(workshop):
+    return DepthModality(vqvae=load_depth_vqvae(workshop.vqvae))
+
+
+def ramp(height: int, width: int) -> np.ndarray:
+    return np.tile(np.linspace(1, 255, width).astype(np.uint8), (height, 1))
+
+
+def test_a_map_becomes_one_code_per_cell_and_a_map_again(depth):
+    codes = depth.encode(ramp(56, 56))
+    assert len(codes) == 9
+    assert depth.decode(codes).shape == (48, 48)
+    (written,) = depth.read(depth.text(ramp(56, 56)))
+    assert np.array_equal(written, depth.decode(codes))
+
+
+@pytest.mark.parametrize("size", [(48, 48), (31, 90), (336, 336)])
+def test_a_map_of_any_size_is_resized(depth, size):
+    assert len(depth.encode(ramp(*size))) == 9
+
+
+@pytest.mark.parametrize(
+    ("annotation", "message"),
+    [
+        (np.zeros((48, 48), np.uint8), "all zero"),
+        (np.full((48, 48), np.nan, np.float32), "NaN"),
+        (np.ones((48, 48, 3), np.uint8), "height x width"),
+        (np.full((48, 48), 3.5, np.float32), r"\[0, 1\]"),
+    ],
+)
+def test_bad_maps_are_refused(depth, annotation, message):
+    with pytest.raises(AuroraError, match=message):
+        depth.encode(annotation)
+
+
+def test_one_hot_probabilities_reconstruct_the_decoded_map(depth):
+    codes = torch.arange(9)
+    picture = depth.reconstruct(torch.nn.functional.one_hot(codes, 16).float()[None])
+    assert torch.allclose(picture, depth.vqvae.decode(codes.view(1, 3, 3)), atol=1e-5)
+
+
+def test_it_is_found_again_in_a_folder_and_another_vqvae_is_refused(depth, tmp_path):
+    depth.save_files(tmp_path)
+    again = DepthModality.from_settings(depth.settings(), tmp_path)
+    assert again.settings() == depth.settings()
+    with pytest.raises(AuroraError, match="another VQ-VAE"):
+        DepthModality.from_settings({**depth.settings(), "fingerprint": "0" * 64}, tmp_path)
+    with pytest.raises(AuroraError, match="is missing"):
+        DepthModality.from_settings(depth.settings(), tmp_path / "elsewhere")
+    with pytest.raises(AuroraError, match="--depth_vqvae"):
+        DepthModality.from_settings({}, tmp_path)
+
+
+def test_a_picture_has_the_size_of_the_image(depth):
+    image = Image.new("RGB", (100, 60))
+    assert depth.draw([ramp(48, 48)], image).size == (100, 60)
+    assert not np.asarray(depth.draw([], image)).any()
