@@ -40,7 +40,10 @@ class ModelArguments(upstream.ModelArguments):
             options = json.loads(self.modality_options)
         except ValueError as error:
             raise AuroraError(f"--modality_options is not valid JSON: {error}") from error
-        known = {"depth": {"vqvae": self.depth_vqvae}, "box": {"frame": self.coordinate_frame}}
+        known: dict[str, dict[str, Any]] = {
+            "depth": {"vqvae": self.depth_vqvae},
+            "box": {"frame": self.coordinate_frame},
+        }
         if not isinstance(options, dict) or not all(isinstance(value, dict) for value in options.values()):
             raise AuroraError('--modality_options must map names to settings: \'{"name": {"setting": 1}}\'')
         if unknown := set(options) - set(names):

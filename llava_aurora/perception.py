@@ -7,11 +7,14 @@ asks this object and nothing else.
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from llava_aurora.errors import AuroraError
 from llava_aurora.modalities import Modality, build_modalities, vocabulary_of
 from llava_aurora.vocabulary import PerceptionIds, PerceptionVocabulary
+
+if TYPE_CHECKING:
+    import torch
 
 FORMAT = 1
 
@@ -95,6 +98,16 @@ class Perception:
             for name, modality in self.modalities.items()
             for first in [self.ids.first_ids[modality.family.name]]
         }
+
+    def code_features(self) -> "dict[range, torch.Tensor]":
+        """For the code ids of each modality that has some, what they stand for: codes alike in it start alike."""
+        features = {}
+        for modality in self.modalities.values():
+            values = modality.code_features()
+            if values is not None:
+                first = self.ids.first_code_id(modality.family)
+                features[range(first, first + modality.family.size)] = values
+        return features
 
     def save_files(self, folder: Path) -> None:
         """Writes what the modalities keep beside config.json (the depth VQ-VAE)."""

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -87,10 +88,11 @@ def _ask(
         )
     depth = read_depth_map(folder / scene.depth)
     points = _points(depth, rng, tasks)
-    image = {"name": scene.id, "image": scene.image, "rng": rng}
-    thing = {**image, **_thing(scene, rng, tasks.coordinate_frame)}
-    marked = {**image, "image": f"marked/{scene.id}.png", "points": points}
-    asked = {"marked": False, **image, "points": points}
+    marked_image = f"marked/{scene.id}.png"
+    image: dict[str, Any] = {"name": scene.id, "image": scene.image, "rng": rng}
+    thing: dict[str, Any] = {**image, **_thing(scene, rng, tasks.coordinate_frame)}
+    marked: dict[str, Any] = {**image, "image": marked_image, "points": points}
+    asked: dict[str, Any] = {**image, "marked": False, "points": points}
     makers: dict[str, Callable[[], Record]] = {
         "depth_generation": lambda: writer.depth_generation(codes=codes[name], **image),
         "depth_chain": lambda: writer.depth_chain(codes=codes[name], **marked),
@@ -107,8 +109,8 @@ def _ask(
         wanted = rng.random() < tasks.shares.get(task, 0.0)
         if wanted and (points or not task.startswith(("depth_chain", "depth_direct", "point"))):
             records.append(maker())
-    if any(record["image"] == marked["image"] for record in records):
-        _mark(folder, scene, points, marked["image"], tasks.coordinate_frame)
+    if any(record["image"] == marked_image for record in records):
+        _mark(folder, scene, points, marked_image, tasks.coordinate_frame)
     for record in records:
         record["aurora"]["depth"] = scene.depth
     return records

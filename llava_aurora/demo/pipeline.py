@@ -109,8 +109,9 @@ class Demo:
             out=folder,
             config=preset.vqvae,
             epochs=preset.vqvae_epochs,
-            batch_size=preset.vqvae_batch,
-            learning_rate=preset.vqvae_learning_rate,
+            learning_rate=1e-3,
+            learning_rate_decay=0.8,
+            decay_steps=460,
             seed=preset.seed,
             resume=True,
         )

@@ -14,7 +14,7 @@ class Preset:
     Args:
         scenes, held_out: numbers of scenes to train on and to ask about.
         scene: of both.
-        vqvae, vqvae_epochs, vqvae_batch, vqvae_learning_rate: of the depth VQ-VAE.
+        vqvae, vqvae_epochs: of the depth VQ-VAE, which is trained in small batches at a fast falling rate.
         model: of the LLaVA; its frame is that of the scenes and of the coordinates.
         shares: records of each task a scene.
         epochs, batch, learning_rate: of fine-tuning; `batch` is per rank.
@@ -27,8 +27,6 @@ class Preset:
     scene: SceneConfig
     vqvae: DepthVQVAEConfig
     vqvae_epochs: int
-    vqvae_batch: int
-    vqvae_learning_rate: float
     model: TinyLlavaConfig
     shares: dict[str, float]
     epochs: float
@@ -42,13 +40,11 @@ class Preset:
 
 PRESETS = {
     "demo": Preset(
-        scenes=5000,
-        held_out=120,
+        scenes=6000,
+        held_out=100,
         scene=SceneConfig(frame=112, shadows=False),
-        vqvae=DepthVQVAEConfig(image_size=96, channels=(16, 32, 64, 128), code_dim=64, codebook_size=64),
-        vqvae_epochs=10,
-        vqvae_batch=32,
-        vqvae_learning_rate=1e-3,
+        vqvae=DepthVQVAEConfig(image_size=96, channels=(8, 16, 32, 64), code_dim=16, codebook_size=64),
+        vqvae_epochs=6,
         model=TinyLlavaConfig(),
         shares={
             "depth_generation": 1.0,
@@ -70,8 +66,6 @@ PRESETS = {
         scene=SceneConfig(frame=56, shadows=False, antialias=False),
         vqvae=DepthVQVAEConfig(image_size=48, channels=(8, 8, 16, 16), code_dim=16, codebook_size=16),
         vqvae_epochs=2,
-        vqvae_batch=8,
-        vqvae_learning_rate=1e-3,
         model=TinyLlavaConfig(
             frame=56, width=64, layers=2, vision_width=64, vision_layers=2, vocabulary=420, max_length=512
         ),

@@ -45,7 +45,7 @@ def write_report(demo: "Demo") -> Path:
     """Asks the trained model about the held-out scenes and the photograph; writes all of it into the output folder."""
     loaded = load_pretrained_model(str(demo.work / "model"))
     perception = loaded[1].perception
-    assert perception is not None, "the demo trains a model with perception tokens"
+    assert isinstance(perception, Perception), "the demo trains a model with perception tokens"
     records = read_json(demo.work / "records" / "held_out.json", what="held-out records")
     outcomes = ask(loaded, records, images=demo.images, description="Asking the trained model")
     by_task: dict[str, list[Outcome]] = {}
@@ -141,8 +141,9 @@ def draw_photograph(demo: "Demo", loaded: tuple[Any, Any, Any, int]) -> Path:
     frame = demo.preset.model.frame
     photograph = load_photograph(frame=frame)
     true = relative_depth(photograph.depth)
+    measured = np.where(photograph.known, true, 0)  # points lie where depth was measured, not filled in
     rng = np.random.default_rng(demo.preset.seed)
-    positions = sample_points(relative_depth=true, count=min(3, max(demo.preset.points)), rng=rng)
+    positions = sample_points(relative_depth=measured, count=min(3, max(demo.preset.points)), rng=rng)
     assert positions is not None, "the photograph has depths enough for three points"
     points = [
         MarkedPoint(letter=letter, x=x, y=y, depth=depth_at(true, (x, y)))
@@ -192,10 +193,14 @@ def _readable(text: str, families: Sequence[Any]) -> str:
 def _untrained(demo: "Demo") -> tuple[Any, Any, Any, int]:
     """The base model with its new tokens, before any training."""
     tokenizer, model, image_processor, length = load_pretrained_model(str(demo.work / "base"))
-    settings = {"depth": {"vqvae": str(demo.work / "vqvae")}, "box": {"frame": demo.preset.model.frame}}
+    settings: dict[str, dict[str, Any]] = {
+        "depth": {"vqvae": str(demo.work / "vqvae")},
+        "box": {"frame": demo.preset.model.frame},
+    }
     words = len(tokenizer)
     perception = Perception.teach(tokenizer, build_modalities(settings, Path()))
-    grow_embeddings(model, rows=len(tokenizer), new_ids=range(words, len(tokenizer)))
+    new_ids, features = range(words, len(tokenizer)), perception.code_features()
+    grow_embeddings(model, rows=len(tokenizer), new_ids=new_ids, features=features)
     assert isinstance(model, AuroraLlamaForCausalLM)
     model.attach_perception(perception)
     return tokenizer, model, image_processor, length
@@ -231,7 +236,7 @@ def _text(
     losses = [entry for entry in history if "loss" in entry]
     first, last = (losses[0], losses[-1]) if losses else ({}, {})
     parts = [name for name in last if name == "loss" or name.startswith("loss_")]
-    trained = next((entry for entry in history if "train_runtime" in entry), {})
+    trained: Mapping[str, float] = next((entry for entry in history if "train_runtime" in entry), {})
     command = " ".join(map(shlex.quote, read_json(demo.work / "command.json", what="command")))
     lines = [
         "# What the demo learned",

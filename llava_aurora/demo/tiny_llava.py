@@ -29,7 +29,7 @@ class TinyLlavaConfig:
     vision_width: int = 128
     vision_layers: int = 3
     width: int = 128
-    layers: int = 4
+    layers: int = 3
     heads: int = 4
     vocabulary: int = 640
     max_length: int = 512
@@ -67,7 +67,7 @@ def build_tiny_llava(out: Path, *, corpus: Iterable[str], config: TinyLlavaConfi
         language = LlavaConfig(
             vocab_size=len(tokenizer),
             hidden_size=config.width,
-            intermediate_size=3 * config.width,
+            intermediate_size=2 * config.width,
             num_hidden_layers=config.layers,
             num_attention_heads=config.heads,
             max_position_embeddings=config.max_length,

@@ -113,7 +113,8 @@ def question(record: Record) -> str:
 
 def outcome(record: Record, answer: Answer, perception: Perception | None) -> Outcome:
     """Reads a model's answer: what it states, and the pictures it wrote. A map that was cut off counts as none."""
-    depth, boxes = None, ()
+    depth: np.ndarray | None = None
+    boxes: tuple[tuple[int, ...], ...] = ()
     if perception is not None and "depth" in perception.modalities:
         maps = _spans(perception, "depth", answer.ids)
         depth = perception.modalities["depth"].decode(maps[-1]) if maps else None

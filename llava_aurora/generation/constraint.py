@@ -121,16 +121,15 @@ class PerceptionLogitsProcessor(LogitsProcessor):
 
     def __init__(self, perception: Perception, *, answer_start: Sequence[int] = ()) -> None:
         self.answer_start = list(answer_start)
-        rules = {True: DelimitedRule, False: SeparatedRule}
         self.rules = [
-            rules[modality.family.delimited](modality=modality, ids=perception.ids)
+            (DelimitedRule if modality.family.delimited else SeparatedRule)(modality=modality, ids=perception.ids)
             for modality in perception.modalities.values()
         ]
         self.reach = max(rule.reach for rule in self.rules)
         self._columns: torch.Tensor | None = None
         self._outside: torch.Tensor | None = None
 
-    def __call__(self, input_ids: torch.LongTensor, scores: torch.FloatTensor) -> torch.FloatTensor:
+    def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
         """Rules out what may not come next.
 
         Args:

@@ -74,6 +74,12 @@ class Modality(ABC):
         """
         return None
 
+    # what its tokens start from ---------------------------------------------------------------------------------------
+
+    def code_features(self) -> "torch.Tensor | None":
+        """What each code stands for, (family.size, F): codes alike in it start alike. None: by chance."""
+        return None
+
     # what a checkpoint keeps --------------------------------------------------------------------------------------
 
     @abstractmethod

@@ -6,13 +6,16 @@ Coordinates live in the square frame to which every image is resized (336 in AUR
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from PIL import Image, ImageDraw
 
 from llava_aurora.errors import AuroraError
 from llava_aurora.modalities.base import Modality, register_modality
 from llava_aurora.vocabulary import pixel_family
+
+if TYPE_CHECKING:
+    import torch
 
 Box = tuple[int, int, int, int]
 Point = tuple[int, int]
@@ -81,6 +84,14 @@ class BoxModality(Modality):
         if max(prefix[:2]) >= self.frame - 1:
             return range(0)
         return range(prefix[len(prefix) - 2] + 1, self.frame)
+
+    def code_features(self) -> "torch.Tensor":
+        """Sines and cosines of the position, with wavelengths from twice the frame down to 8 pixels."""
+        import torch
+
+        wavelengths = torch.logspace(math.log10(2 * self.frame), math.log10(8), 8)
+        phase = 2 * math.pi * torch.arange(self.frame)[:, None] / wavelengths
+        return torch.cat([phase.sin(), phase.cos()], dim=1)
 
     def settings(self) -> dict[str, Any]:
         return {"frame": self.frame}

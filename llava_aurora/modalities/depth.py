@@ -61,6 +61,10 @@ class DepthModality(Modality):
     def reconstruct(self, probabilities: "torch.Tensor") -> "torch.Tensor":
         return self.vqvae.decode_soft(probabilities)
 
+    def code_features(self) -> "torch.Tensor":
+        """The vectors of the codebook."""
+        return self.vqvae.quantizer.codebook
+
     def settings(self) -> dict[str, Any]:
         from llava_aurora.vqvae.checkpoint import fingerprint
 

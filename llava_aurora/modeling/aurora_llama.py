@@ -71,7 +71,8 @@ class AuroraLlamaForCausalLM(LlavaLlamaForCausalLM):
         words = len(tokenizer)
         perception = Perception.teach(tokenizer, build_modalities(settings, Path()))
         if len(tokenizer) > words:
-            grow_embeddings(self, rows=len(tokenizer), new_ids=range(words, len(tokenizer)))
+            new_ids, features = range(words, len(tokenizer)), perception.code_features()
+            grow_embeddings(self, rows=len(tokenizer), new_ids=new_ids, features=features)
         for embeddings in (self.get_input_embeddings(), self.get_output_embeddings()):
             embeddings.requires_grad_(True)
         self.attach_perception(perception)

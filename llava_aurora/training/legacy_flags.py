@@ -31,6 +31,8 @@ def translate(arguments: Sequence[str], *, cuda: bool, tf32: bool) -> tuple[list
             new_flag = RENAMED[flag]
         elif flag == "--tf32" and _is_true(values) and not tf32:
             new_values = ["False"]
+        elif flag == "--bf16" and _is_true(values) and not cuda and "--deepspeed" in given:
+            new_values = ["False"]  # transformers refuses bf16 under DeepSpeed without a GPU
         elif flag == "--report_to" and "wandb" in values and importlib.util.find_spec("wandb") is None:
             new_values = [value for value in values if value != "wandb"] or ["none"]
         if (new_flag, new_values) != (flag, values):
@@ -39,7 +41,7 @@ def translate(arguments: Sequence[str], *, cuda: bool, tf32: bool) -> tuple[list
     bf16 = any(flag == "--bf16" and _is_true(values) for flag, values in pairs)
     if bf16 and not cuda and not given & {"--deepspeed", "--use_cpu"}:
         translated += ["--use_cpu", "True"]
-        notes.append("--bf16 without a CUDA device and DeepSpeed -> --use_cpu True added")
+        notes.append("--bf16 without a CUDA device -> --use_cpu True added")
     return translated, notes
 
 

@@ -59,6 +59,8 @@ def test_a_picture_shows_the_box_where_it_is():
     image = Image.new("RGB", (168, 168))
     drawn = np.asarray(BOX.draw([(100, 100, 200, 200)], image)).any(axis=2)
     rows, columns = np.nonzero(drawn[:, :])
-    assert (rows.min() >= 48) and (columns.min() == 50)
-    assert drawn[100, 60] and drawn[60, 100]
+    assert rows.min() >= 48
+    assert columns.min() == 50
+    assert drawn[100, 60]
+    assert drawn[60, 100]
     assert not drawn[75, 90]

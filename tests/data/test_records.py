@@ -1,0 +1,133 @@
+"""Records in LLaVA's format: what a question and its answer say, and the truth kept beside them."""
+
+import json
+
+import numpy as np
+import pytest
+
+from llava_aurora.data.prompts import FIELDS, TEMPLATES, Prompts, _problem
+from llava_aurora.data.records import MarkedPoint, RecordWriter, closest, letter_points
+from llava_aurora.errors import AuroraError
+from llava_aurora.vocabulary import depth_family, pixel_family
+
+DEPTH, PIXELS = depth_family(codebook_size=16, codes_per_map=4), pixel_family(frame=336)
+POINTS = [MarkedPoint("A", 10, 20, 50), MarkedPoint("B", 30, 40, 200), MarkedPoint("C", 5, 6, 100)]
+CODES = [3, 1, 4, 1]
+
+
+@pytest.fixture
+def writer():
+    return RecordWriter(prompts=Prompts(), depth=DEPTH, pixels=PIXELS)
+
+
+def about(**more):
+    return {"name": "7", "image": "7.png", "rng": np.random.default_rng(0), **more}
+
+
+def turns(record):
+    return [turn["value"] for turn in record["conversations"]]
+
+
+def test_a_depth_chain_states_coordinates_map_comparison_and_letter_in_this_order(writer):
+    record = writer.depth_chain(points=POINTS, codes=CODES, **about())
+    question, answer = turns(record)
+    assert question.startswith("<image>\n")
+    assert "A, B or C" in question
+    steps = ["A (<PIXEL_10>,<PIXEL_20>)", "C (<PIXEL_5>,<PIXEL_6>)", DEPTH.text(CODES), "highest at B", "(B)."]
+    assert [answer.index(step) for step in steps] == sorted(answer.index(step) for step in steps)
+    assert record["aurora"]["answer"] == "B"
+    assert record["aurora"]["points"] == {"A": [10, 20], "B": [30, 40], "C": [5, 6]}
+
+
+def test_the_coordinate_step_can_be_left_out(writer):
+    _, answer = turns(writer.depth_chain(points=POINTS, codes=CODES, coordinate_step=False, **about()))
+    assert "PIXEL" not in answer
+    assert DEPTH.text(CODES) in answer
+
+
+def test_points_can_be_given_in_the_question(writer):
+    for record in (
+        writer.depth_chain(points=POINTS, codes=CODES, marked=False, **about()),
+        writer.depth_direct(points=POINTS, marked=False, **about()),
+    ):
+        assert "B (<PIXEL_30>,<PIXEL_40>)" in turns(record)[0]
+
+
+def test_without_coordinate_tokens_plain_numbers_are_written():
+    writer = RecordWriter(prompts=Prompts(), depth=DEPTH, pixels=None)
+    assert "B (30,40)" in turns(writer.point_location(points=POINTS, **about()))[1]
+
+
+def test_a_direct_answer_is_the_letter_alone_in_brackets(writer):
+    assert turns(writer.depth_direct(points=POINTS, **about()))[1] == "(B)"
+
+
+def test_generation_is_the_map_alone(writer):
+    assert DEPTH.parse(turns(writer.depth_generation(codes=CODES, **about()))[1])[0].codes == tuple(CODES)
+
+
+def counting(**more):
+    return about(singular="red cube", plural="red cubes", **more)
+
+
+def test_a_counting_chain_lists_the_boxes_numbered_from_one_and_concludes(writer):
+    boxes = [(1, 2, 3, 4), (5, 6, 70, 80)]
+    record = writer.counting_chain(boxes=boxes, **counting())
+    question, answer = turns(record)
+    assert "red cubes" in question
+    assert "\n1. (<PIXEL_1>,<PIXEL_2>,<PIXEL_3>,<PIXEL_4>)\n2. (<PIXEL_5>," in answer
+    assert answer.endswith("The answer is 2.")
+    assert record["aurora"]["answer"] == "2"
+
+
+def test_none_of_a_kind_is_said_without_a_box(writer):
+    _, answer = turns(writer.counting_chain(boxes=[], **counting()))
+    assert "PIXEL" not in answer
+    assert answer.endswith("The answer is 0.")
+    assert turns(writer.counting_direct(boxes=[], **counting()))[1] == "0"
+
+
+def test_letters_give_neither_place_nor_order_away():
+    rng = np.random.default_rng(0)
+    answers = [closest(letter_points([(0, 0), (9, 9), (5, 5)], [1, 2, 3], rng)).letter for _ in range(300)]
+    assert {answers.count(letter) > 70 for letter in "ABC"} == {True}
+
+
+def test_the_same_seed_writes_the_same_record(writer):
+    assert writer.depth_chain(points=POINTS, codes=CODES, **about()) == writer.depth_chain(
+        points=POINTS, codes=CODES, **about()
+    )
+
+
+def test_every_shipped_template_has_the_fields_it_needs():
+    assert set(TEMPLATES) == set(FIELDS)
+    for task, kinds in TEMPLATES.items():
+        for kind, templates in kinds.items():
+            assert templates
+            assert [_problem(FIELDS[task], kind, template) for template in templates] == [None] * len(templates)
+
+
+def test_a_file_replaces_the_wording(tmp_path):
+    path = tmp_path / "prompts.json"
+    path.write_text(json.dumps({"depth_direct": {"questions": ["Nearest of {letters}?"]}}))
+    writer = RecordWriter(prompts=Prompts.load(path), depth=DEPTH, pixels=PIXELS)
+    assert turns(writer.depth_direct(points=POINTS, **about())) == ["<image>\nNearest of A, B or C?", "(B)"]
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ({"depth": {}}, "unknown task 'depth'"),
+        ({"depth_direct": {"question": ["?"]}}, "task depth_direct: 'questions' and 'answers' are expected"),
+        ({"depth_direct": {"questions": []}}, "with at least one"),
+        ({"depth_chain": {"answers": ["({answer})"]}}, r"lacks \{map\}"),
+        ({"depth_direct": {"answers": ["{answer} {maps}"]}}, r"uses \{maps\}"),
+        ({"depth_direct": {"answers": ["{answer"]}}, "is no template"),
+        ([], "a JSON object of tasks"),
+    ],
+)
+def test_bad_wording_is_refused_by_file_task_and_template(tmp_path, content, message):
+    path = tmp_path / "prompts.json"
+    path.write_text(json.dumps(content))
+    with pytest.raises(AuroraError, match=f"prompts.json: .*{message}"):
+        Prompts.load(path)

@@ -1,0 +1,57 @@
+"""The demo in small: every stage runs, the report and its pictures are there, and a second call does nothing twice."""
+
+import json
+import re
+import sys
+
+import pytest
+from PIL import Image
+
+pytestmark = [pytest.mark.deepspeed, pytest.mark.slow]
+
+
+@pytest.fixture(scope="module")
+def demo(start, tmp_path_factory):
+    out = tmp_path_factory.mktemp("demo") / "demo_output"
+    run = start(sys.executable, "-m", "llava_aurora.cli", "demo", "--preset", "smoke", "--out", out)
+    assert run.code == 0, run.output[-3000:]
+    return out, run
+
+
+def test_the_report_holds_every_number_and_picture(demo):
+    out, _ = demo
+    report = (out / "report.md").read_text()
+    for heading in ("## Depth maps", "## Answers", "## Pictures", "## Training", "## Again"):
+        assert heading in report
+    for line in ("VQ-VAE's copy", "written by the trained model", "mean map", "before training"):
+        assert line in report
+    pictures = re.findall(r"!\[[^]]*\]\(([^)]+)\)", report)
+    assert len(pictures) >= 4
+    assert "photograph_motorcycle.png" in pictures
+    for picture in pictures:
+        with Image.open(out / picture) as opened:
+            assert min(opened.size) > 300
+    assert "scripts/finetune_aurora.sh" in report
+
+
+def test_numbers_are_within_their_ranges(demo):
+    numbers = json.loads((demo[0] / "report.json").read_text())
+    assert all(0 <= value <= 1 for value in numbers["depth_mse"].values())
+    assert all(0 <= row["value"] <= 1 for row in numbers["answers"])
+    assert numbers["loss"][-1]["loss"] > 0
+
+
+def test_what_is_done_is_not_done_again(demo, start):
+    out, first = demo
+    before = (out / "work" / "model" / "model.safetensors").stat().st_mtime_ns
+    again = start(sys.executable, "-m", "llava_aurora.cli", "demo", "--preset", "smoke", "--out", out)
+    assert again.code == 0, again.output[-3000:]
+    assert (out / "work" / "model" / "model.safetensors").stat().st_mtime_ns == before
+    assert "Report:" in first.output
+    assert "Report:" in again.output
+
+
+def test_a_folder_of_other_sizes_is_refused(demo, start):
+    run = start(sys.executable, "-m", "llava_aurora.cli", "demo", "--preset", "demo", "--out", demo[0])
+    assert run.code == 1
+    assert "holds a demo of other sizes" in run.output

@@ -1,0 +1,125 @@
+"""Training runs as a user starts them: on two CPU ranks, by both forms of the script, with LLaVA's own flags."""
+
+import json
+import math
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from llava_aurora import load_pretrained_model
+
+pytestmark = pytest.mark.deepspeed
+SCRIPT = "scripts/finetune_aurora.sh"
+
+
+def test_two_ranks_learn_and_tell_each_part_of_the_loss(finetuned):
+    out, run = finetuned
+    assert len(run.losses) == 4
+    for step in run.losses:
+        assert all(math.isfinite(step[part]) for part in ("loss", "loss_text", "loss_depth", "loss_box"))
+        low, high = (f([step[part] for part in ("loss_text", "loss_depth", "loss_box")]) for f in (min, max))
+        assert low <= step["loss"] + 1e-2
+        assert step["loss"] <= high + 1e-2
+    assert run.losses[-1]["loss"] < run.losses[0]["loss"]
+    assert {path.name for path in out.iterdir()} >= {
+        "config.json",
+        "depth_vqvae",
+        "model.safetensors",
+        "tokenizer.model",
+        "trainer_state.json",
+        "vision_tower",
+    }
+    assert not list(out.glob(".saving-*"))
+
+
+def test_bash_starts_the_same_run(finetuned, workshop, start, tmp_path):
+    out = tmp_path / "llava-aurora"
+    flags = workshop.flags(
+        out, deepspeed="deepspeed_configs/zero3.json", unfreeze_mm_vision_tower=True, **workshop.perception_flags()
+    )
+    run = start("bash", SCRIPT, *flags, NUM_GPUS="2")
+    assert run.code == 0, run.output[-3000:]
+    assert run.losses == finetuned[1].losses
+
+
+# The flags of LLaVA's own scripts/v1_5/*.sh, in their spelling; only paths and sizes are those of the tiny model.
+V15_FLAGS = {
+    "bf16": True,
+    "num_train_epochs": 1,
+    "per_device_eval_batch_size": 4,
+    "gradient_accumulation_steps": 1,
+    "evaluation_strategy": "no",
+    "save_strategy": "steps",
+    "save_steps": 50000,
+    "save_total_limit": 1,
+    "weight_decay": 0.0,
+    "warmup_ratio": 0.03,
+    "lr_scheduler_type": "cosine",
+    "tf32": True,
+    "gradient_checkpointing": True,
+    "dataloader_num_workers": 1,
+    "report_to": "wandb",
+}
+
+
+@pytest.fixture
+def projector(workshop):
+    path = workshop.folder / "mm_projector.bin"
+    weights = load_file(workshop.base / "model.safetensors")
+    torch.save({name: value for name, value in weights.items() if "mm_projector" in name}, path)
+    return path
+
+
+def test_finetune_as_llava_writes_it(workshop, start, projector, tmp_path):
+    flags = workshop.flags(
+        tmp_path / "out",
+        deepspeed="deepspeed_configs/zero3.json",
+        pretrain_mm_mlp_adapter=projector,
+        image_aspect_ratio="pad",
+        group_by_modality_length=True,
+        **V15_FLAGS,
+    )
+    run = start("deepspeed", "--num_gpus", 2, SCRIPT, *flags)
+    assert run.code == 0, run.output[-3000:]
+    for note in ("--evaluation_strategy no -> --eval_strategy no", "--tf32 True -> --tf32 False", "--report_to wandb"):
+        assert run.output.count(f"translated flag: {note}") == 1
+    assert len(run.losses) == 4
+    assert "loss_depth" not in run.losses[0]
+    config = json.loads((tmp_path / "out" / "config.json").read_text())
+    assert "aurora" not in config
+
+
+def test_finetune_lora_as_llava_writes_it_with_perception_tokens(workshop, start, tmp_path):
+    out = tmp_path / "llava-aurora-lora"
+    flags = workshop.flags(
+        out,
+        deepspeed="deepspeed_configs/zero3.json",
+        lora_enable=True,
+        lora_r=8,
+        lora_alpha=16,
+        mm_projector_lr=2e-5,
+        **V15_FLAGS,
+        **workshop.perception_flags(),
+    )
+    run = start("deepspeed", "--num_gpus", 2, SCRIPT, *flags)
+    assert run.code == 0, run.output[-3000:]
+    assert math.isfinite(run.losses[-1]["loss_depth"])
+    tokenizer, model, _, _ = load_pretrained_model(str(out))
+    assert list(model.perception.modalities) == ["depth", "box"]
+    base = load_pretrained_model(str(workshop.base))[1]
+    words = base.get_input_embeddings().weight.shape[0]
+    assert model.get_output_embeddings().weight.shape[0] == len(tokenizer) == words + 74
+    layer = "model.layers.0.self_attn.q_proj.weight"
+    assert not torch.equal(model.state_dict()[layer], base.state_dict()[layer])
+
+
+def test_pretrain_as_llava_writes_it(workshop, start, tmp_path):
+    out = tmp_path / "pretrain"
+    flags = workshop.flags(
+        out, deepspeed="deepspeed_configs/zero2.json", tune_mm_mlp_adapter=True, **{**V15_FLAGS, "save_steps": 24000}
+    )
+    run = start("deepspeed", "--num_gpus", 2, SCRIPT, *flags)
+    assert run.code == 0, run.output[-3000:]
+    weights = torch.load(out / "mm_projector.bin", weights_only=True)
+    assert all("mm_projector" in name for name in weights)

@@ -1,0 +1,51 @@
+"""With every perception flag off, training is upstream's, bit for bit."""
+
+import re
+import sys
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+pytestmark = pytest.mark.slow
+UPSTREAM = "from llava.train.train import train; train(attn_implementation='sdpa')"
+OURS = "from llava_aurora.training.train import main; main()"
+
+
+def test_losses_weights_and_tokenizer_are_upstreams(workshop, start, tmp_path):
+    runs = {}
+    for name, code in (("upstream", UPSTREAM), ("ours", OURS)):
+        flags = workshop.flags(tmp_path / name, use_cpu=True, logging_nan_inf_filter=False, seed=7)
+        runs[name] = start(sys.executable, "-c", code, *flags)
+        assert runs[name].code == 0, runs[name].output[-3000:]
+    compared = ("loss", "grad_norm", "learning_rate")
+    steps = {name: [[step[key] for key in compared] for step in run.losses] for name, run in runs.items()}
+    assert len(steps["ours"]) == 4
+    assert steps["ours"] == steps["upstream"]
+    theirs, ours = (load_file(tmp_path / name / "model.safetensors") for name in ("upstream", "ours"))
+    assert list(ours) == list(theirs)
+    assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
+    vocabularies = [(tmp_path / name / "tokenizer_config.json").read_text() for name in ("upstream", "ours")]
+    assert vocabularies[0] == vocabularies[1]
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"perception_modalities": "depth"}, "error: the depth modality needs a VQ-VAE"),
+        ({"perception_modalities": "dept"}, "error: unknown perception modality 'dept'; there are: box, depth"),
+        ({"data_path": "none.json"}, "error: none.json: cannot read the training records"),
+        (
+            {"perception_modalities": "box", "coordinate_frame": 50},
+            r"train.json: record 1 \(id 0/depth_chain\): turn 1: code 55",
+        ),
+        ({"perception_modalities": "box", "tune_mm_mlp_adapter": True}, "error: --tune_mm_mlp_adapter trains"),
+        ({"modality_options": "{"}, "error: --modality_options is not valid JSON"),
+    ],
+)
+def test_bad_input_is_one_line_and_exit_code_one(workshop, start, tmp_path, changes, message):
+    run = start(sys.executable, "-c", OURS, *workshop.flags(tmp_path / "out", use_cpu=True, **changes))
+    assert run.code == 1
+    (line,) = [line for line in run.output.splitlines() if line.startswith("error: ")]
+    assert re.search(message, line), line
+    assert "Traceback" not in run.output
