@@ -200,6 +200,48 @@ def scenes(
     print(f"{out}: {len(records)} scenes with {objects} objects; the list is {out / 'scenes.jsonl'}")
 
 
+@data_app.command(
+    "records",
+    epilog="Examples: llava-aurora data records --scenes scenes/ --codes codes.jsonl --vqvae vq/ --out train.json  |  "
+    "llava-aurora data records ... --tasks depth_generation=1,depth_chain=0.5 --prompts my_wording.json",
+)
+def scene_records(
+    scenes: Annotated[Path, typer.Option(help="Folder of `data scenes`; also the --image_folder of training.")],
+    codes: Annotated[Path, typer.Option(help="Its depth folder as codes, from `vqvae encode`.")],
+    vqvae: Annotated[Path, typer.Option(help="The VQ-VAE that the codes come from.")],
+    out: Annotated[Path, typer.Option(help="The JSON file to write: the --data_path of training.")],
+    tasks: Annotated[str, typer.Option(help="task=records a scene, with commas; all once if left out.")] = "",
+    points: Annotated[str, typer.Option(help="Allowed numbers of points in a question.")] = "2,3,4,5",
+    frame: Annotated[int, typer.Option(help="Side of the frame that coordinates refer to.")] = 336,
+    plain_coordinates: Annotated[bool, typer.Option("--plain-coordinates", help="Numbers instead of tokens.")] = False,
+    prompts: Annotated[Path | None, typer.Option(help="JSON file of your own wording.")] = None,
+    seed: Annotated[int, typer.Option(help="Of everything drawn at random.")] = 0,
+) -> None:
+    """Ask questions of scenes: training records in LLaVA's JSON format."""
+    from llava_aurora.data.prompts import Prompts
+    from llava_aurora.data.records import RecordWriter
+    from llava_aurora.data.scene_records import DEFAULT_SHARES, SceneTasks, write_scene_records
+    from llava_aurora.vocabulary import depth_family, pixel_family
+    from llava_aurora.vqvae.checkpoint import load_depth_vqvae
+    from llava_aurora.vqvae.folders import read_codes
+
+    model = load_depth_vqvae(vqvae)
+    try:
+        shares = {name: float(share) for name, share in (part.split("=") for part in tasks.split(",") if part)}
+        counts = [int(count) for count in points.split(",")]
+    except ValueError as error:
+        raise AuroraError(f"--tasks is name=share,… and --points is number,…: {error}") from error
+    writer = RecordWriter(
+        prompts=Prompts.load(prompts) if prompts else Prompts(),
+        depth=depth_family(codebook_size=model.config.codebook_size, codes_per_map=model.codes_per_map),
+        pixels=None if plain_coordinates else pixel_family(frame=frame),
+    )
+    asked = SceneTasks(shares=shares or DEFAULT_SHARES, points=counts, coordinate_frame=frame, seed=seed)
+    known = read_codes(codes, model=model).codes
+    records = write_scene_records(out, scenes=scenes, codes=known, writer=writer, tasks=asked)
+    print(f"{out}: {len(records)} records; train with --image_folder {scenes}")
+
+
 # --- The demo ---------------------------------------------------------------------------------------------------------
 
 

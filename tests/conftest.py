@@ -24,7 +24,7 @@ ROOT = Path(__file__).resolve().parents[1]
 FRAME, CODES, CELLS = 56, 16, 9
 TINY_VQVAE = DepthVQVAEConfig(image_size=48, channels=(8, 8, 16, 16), code_dim=16, codebook_size=CODES)
 TINY_LLAVA = TinyLlavaConfig(
-    frame=FRAME, width=64, layers=2, vision_width=64, vision_layers=2, vocabulary=420, max_length=512
+    frame=FRAME, patch=14, width=64, layers=2, vision_width=64, vision_layers=2, vocabulary=420, max_length=512
 )
 DEPTH, PIXELS = depth_family(codebook_size=CODES, codes_per_map=CELLS), pixel_family(frame=FRAME)
 

@@ -42,23 +42,23 @@ PRESETS = {
     "demo": Preset(
         scenes=6000,
         held_out=100,
-        scene=SceneConfig(frame=112, shadows=False),
+        scene=SceneConfig(frame=96, shadows=False),
         vqvae=DepthVQVAEConfig(image_size=96, channels=(8, 16, 32, 64), code_dim=16, codebook_size=64),
         vqvae_epochs=6,
         model=TinyLlavaConfig(),
         shares={
             "depth_generation": 1.0,
             "depth_chain_from_coordinates": 0.7,
-            "depth_direct_from_coordinates": 0.3,
-            "point_location": 0.3,
+            "depth_direct_from_coordinates": 1.0,
+            "point_location": 0.2,
             "depth_chain": 0.2,
-            "box_generation": 0.3,
-            "counting_chain": 0.3,
+            "box_generation": 0.2,
+            "counting_chain": 0.2,
             "counting_direct": 0.2,
         },
         epochs=1,
         batch=16,
-        learning_rate=1e-3,
+        learning_rate=2e-3,
     ),
     "smoke": Preset(
         scenes=24,
@@ -67,7 +67,7 @@ PRESETS = {
         vqvae=DepthVQVAEConfig(image_size=48, channels=(8, 8, 16, 16), code_dim=16, codebook_size=16),
         vqvae_epochs=2,
         model=TinyLlavaConfig(
-            frame=56, width=64, layers=2, vision_width=64, vision_layers=2, vocabulary=420, max_length=512
+            frame=56, patch=14, width=64, layers=2, vision_width=64, vision_layers=2, vocabulary=420, max_length=512
         ),
         shares={
             "depth_generation": 1.0,

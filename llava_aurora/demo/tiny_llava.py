@@ -22,10 +22,10 @@ VISION_TOWER = "vision_tower"
 
 @dataclass(frozen=True, kw_only=True)
 class TinyLlavaConfig:
-    """Sizes. The defaults are those of the demo; `frame` is a multiple of `patch`."""
+    """Sizes. The defaults are those of the demo: one image token for each of its 6 × 6 codes."""
 
-    frame: int = 112
-    patch: int = 14
+    frame: int = 96
+    patch: int = 16
     vision_width: int = 128
     vision_layers: int = 3
     width: int = 128

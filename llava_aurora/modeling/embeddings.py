@@ -18,8 +18,8 @@ def grow_embeddings(
 ) -> None:
     """Resizes the input embedding and the output head to `rows` rows and starts the new ones.
 
-    A new row is the mean of the old rows plus a deviation as large as theirs: noise, or, for ids with features, a random
-    projection of these, so that tokens which stand for similar things (neighbouring coordinates, similar codes) start
+    A new row is the mean of the old rows plus a deviation as large as theirs: noise, or, for ids with features, a
+    random projection of these, so that tokens for similar things (neighbouring coordinates, similar codes) start
     alike. The same on every rank, whatever is partitioned.
 
     Args:
