@@ -67,11 +67,15 @@ def write_scene_records(
         tasks: what to ask.
 
     Raises:
-        AuroraError: if a scene cannot be read or has no codes; it names the file.
+        AuroraError: naming file and scene, if one cannot be read, has no codes, a depth map of another size than its
+            image, or a box outside of it.
     """
     records: list[Record] = []
     for scene in track(read_scenes(scenes), description="Writing records", transient=True):
-        records += _ask(scene, folder=scenes, codes=codes, writer=writer, tasks=tasks)
+        try:
+            records += _ask(scene, folder=scenes, codes=codes, writer=writer, tasks=tasks)
+        except AuroraError as error:
+            raise AuroraError(f"{scenes / 'scenes.jsonl'}: scene {scene.id}: {error}") from error
     write_json(out, records, indent=None)
     return records
 
@@ -87,6 +91,11 @@ def _ask(
             f"{folder / scene.depth}: has no codes; encode the folder again (`llava-aurora vqvae encode`)"
         )
     depth = read_depth_map(folder / scene.depth)
+    if depth.shape != scene.size[::-1]:
+        raise AuroraError(
+            f"{folder / scene.depth}: the depth map is {depth.shape[1]} × {depth.shape[0]} pixels, its image"
+            f" {scene.size[0]} × {scene.size[1]}; make them again (`llava-aurora data scenes`)"
+        )
     points = _points(depth, rng, tasks)
     marked_image = f"marked/{scene.id}.png"
     image: dict[str, Any] = {"name": scene.id, "image": scene.image, "rng": rng}

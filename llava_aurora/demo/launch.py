@@ -7,6 +7,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+import torch
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from llava_aurora.errors import AuroraError
@@ -15,7 +16,13 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 
 
 def finetune_command(flags: Sequence[str], *, ranks: int) -> list[str]:
-    """The command line. Raises AuroraError if this is no checkout of the repository."""
+    """The command line, for so many ranks or as many GPUs as there are.
+
+    Raises:
+        AuroraError: if this is no checkout of the repository.
+    """
+    if torch.cuda.is_available():
+        ranks = min(ranks, torch.cuda.device_count())
     script = REPOSITORY / "scripts" / "finetune_aurora.sh"
     if not script.is_file():
         raise AuroraError(f"{script}: missing; the demo runs from a checkout of the repository (pip install -e .)")
@@ -29,7 +36,9 @@ def run_training(command: Sequence[str], *, log: Path, description: str) -> None
     Raises:
         AuroraError: if it fails, with the last error it printed and the name of the log.
     """
-    environment = {"DS_ACCELERATOR": "cpu", "PYTHONUNBUFFERED": "1", **os.environ}
+    environment = {"PYTHONUNBUFFERED": "1", **os.environ}
+    if not torch.cuda.is_available():
+        environment.setdefault("DS_ACCELERATOR", "cpu")
     environment["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"
     columns = (TextColumn("{task.description}"), BarColumn(), TimeRemainingColumn(), TextColumn("{task.fields[note]}"))
     with (

@@ -90,6 +90,51 @@ def test_the_same_seed_writes_the_same_records(write):
     assert write(seed=1) == write(seed=1) != write(seed=2)
 
 
+@pytest.fixture
+def spoilt(tmp_path):
+    """A folder of one scene, to be spoilt."""
+    folder = tmp_path / "spoilt"
+    write_scenes(out=folder, count=1, seed=5, config=SceneConfig(frame=FRAME, shadows=False))
+
+    def run():
+        writer = RecordWriter(
+            prompts=Prompts(), depth=depth_family(codebook_size=4, codes_per_map=4), pixels=pixel_family(frame=FRAME)
+        )
+        tasks = SceneTasks(shares=DEFAULT_SHARES, coordinate_frame=FRAME)
+        write_scene_records(tmp_path / "train.json", scenes=folder, codes=CODES, writer=writer, tasks=tasks)
+
+    return folder, run
+
+
+def test_a_depth_map_of_another_size_is_refused(spoilt):
+    folder, run = spoilt
+    Image.fromarray(np.full((32, 48), 7, np.uint8)).save(folder / "depth" / "000000.png")
+    with pytest.raises(
+        AuroraError, match=r"scene 000000: .*000000\.png: the depth map is 48 × 32 .* its image 64 × 64"
+    ):
+        run()
+
+
+def test_a_depth_map_of_zeros_is_refused(spoilt):
+    folder, run = spoilt
+    Image.fromarray(np.zeros((FRAME, FRAME), np.uint8)).save(folder / "depth" / "000000.png")
+    with pytest.raises(AuroraError, match=r"scene 000000: .*000000\.png: .* all zero"):
+        run()
+
+
+@pytest.mark.parametrize("box", [[60, 60, 70, 70], [30, 30, 20, 40]])
+def test_a_box_outside_the_image_or_upside_down_is_refused(spoilt, box):
+    folder, run = spoilt
+    path = folder / "scenes.jsonl"
+    scene = json.loads(path.read_text())
+    for thing in scene["objects"]:
+        thing["box"] = box
+    path.write_text(json.dumps(scene) + "\n")
+    with pytest.raises(AuroraError, match=r"scenes\.jsonl"):
+        for _ in range(8):
+            run()
+
+
 def test_what_is_missing_or_unknown_is_named(write):
     with pytest.raises(AuroraError, match=r"000000\.png: has no codes"):
         write(codes={})
