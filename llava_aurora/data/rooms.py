@@ -55,6 +55,7 @@ class SceneConfig:
         textures: whether surfaces have patterns.
         min_visible_area: an object counts only if it covers this share of the frame; what shows less is taken out.
         min_visible_share: and only if this share of its own outline within the frame is not hidden by others.
+        variety: how much rooms and cameras differ from each other; 0 is always the same room from the same place.
     """
 
     frame: int = 336
@@ -65,6 +66,7 @@ class SceneConfig:
     textures: bool = True
     min_visible_area: float = 0.003
     min_visible_share: float = 0.5
+    variety: float = 1.0
 
     def __post_init__(self) -> None:
         if not 32 <= self.frame <= 2048:
@@ -73,6 +75,8 @@ class SceneConfig:
             raise AuroraError(
                 f"objects {self.min_objects} to {self.max_objects} is out of range: give 0 <= min <= max <= 12"
             )
+        if not 0 <= self.variety <= 1:
+            raise AuroraError(f"variety {self.variety} is out of range: give 0 to 1")
         for name in ("min_visible_area", "min_visible_share"):
             if not 0 <= getattr(self, name) < 1:
                 raise AuroraError(f"{name} {getattr(self, name)} is out of range: give a share from 0 to below 1")
@@ -106,14 +110,19 @@ class World:
 
 def sample_world(rng: np.random.Generator, config: SceneConfig) -> World:
     """Draws a room and up to `config.max_objects` items that stand apart from each other and in view."""
-    room = Room(low=(-rng.uniform(1.6, 4.0), 0.0, 0.0), high=(rng.uniform(1.6, 4.0), rng.uniform(2.4, 3.6), 0.0))
-    width, height, length = room.high[0] - room.low[0], room.high[1], rng.uniform(4.0, 9.0)
+
+    def vary(low: float, high: float) -> float:
+        middle = (low + high) / 2
+        return middle + config.variety * (rng.uniform(low, high) - middle)
+
+    room = Room(low=(-vary(1.6, 4.0), 0.0, 0.0), high=(vary(1.6, 4.0), vary(2.4, 3.6), 0.0))
+    width, height, length = room.high[0] - room.low[0], room.high[1], vary(4.0, 9.0)
     room = Room(low=room.low, high=(room.high[0], height, length))
     camera = Camera(
-        position=(rng.uniform(-0.25, 0.25) * width / 2, rng.uniform(1.1, min(2.1, height - 0.3)), 0.25),
-        yaw=math.radians(rng.uniform(-22, 22)),
-        pitch=math.radians(rng.uniform(9, 27)),
-        field_of_view=math.radians(rng.uniform(52, 72)),
+        position=(vary(-0.25, 0.25) * width / 2, vary(1.1, min(2.1, height - 0.3)), 0.25),
+        yaw=math.radians(vary(-22, 22)),
+        pitch=math.radians(vary(9, 27)),
+        field_of_view=math.radians(vary(52, 72)),
         frame=config.frame,
     )
     light = Light(

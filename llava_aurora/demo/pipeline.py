@@ -180,6 +180,7 @@ class Demo:
             "num_train_epochs": preset.epochs,
             "per_device_train_batch_size": preset.batch,
             "learning_rate": preset.learning_rate,
+            "adam_beta2": 0.95,
             "lr_scheduler_type": "cosine",
             "warmup_ratio": 0.03,
             "weight_decay": 0.0,

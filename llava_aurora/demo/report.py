@@ -54,7 +54,7 @@ def write_report(demo: "Demo") -> Path:
 
     depth = depth_errors(demo, perception, by_task["depth_generation"])
     rows = answer_rows(by_task, frame=demo.preset.model.frame)
-    rows.append(_vqvae_read_out(demo, perception, by_task["depth_chain_from_coordinates"]))
+    rows += read_out_limits(demo, perception, by_task["depth_chain_from_coordinates"])
     pictures = [*draw_held_out(demo, perception, by_task), draw_photograph(demo, loaded)]
     history = read_json(demo.work / "model" / "trainer_state.json", what="log of the training run")["log_history"]
     save_loss_curves(demo.out / "loss.png", history)
@@ -77,8 +77,7 @@ def depth_errors(demo: "Demo", perception: Perception, outcomes: Sequence[Outcom
     """
     modality = perception.modalities["depth"]
     size = modality.vqvae.config.image_size  # type: ignore[attr-defined]
-    training = sorted((demo.work / "scenes" / "train" / "depth").glob("*.png"))[:1000]
-    mean = np.mean([resize_nearest(np.asarray(Image.open(path)), (size, size)) for path in training], axis=0)
+    mean = _mean_map(demo, size)
     true = [true_depth(outcome.record, images=demo.images, size=size) for outcome in outcomes]
     copies = [modality.decode(modality.encode(depth)) for depth in true]
     written = [mean if outcome.depth is None else outcome.depth for outcome in outcomes]
@@ -99,15 +98,16 @@ def answer_rows(by_task: Mapping[str, Sequence[Outcome]], *, frame: int) -> list
     """Accuracy of answers and of the maps behind them, by task and number of points, each with its chance level."""
     rows = []
     for task in ("depth_chain_from_coordinates", "depth_direct_from_coordinates", "depth_chain"):
-        for count in (2, 3, 4, 5):
-            asked = [outcome for outcome in by_task.get(task, ()) if len(outcome.truth["points"]) == count]
+        for counts in ((2,), (3,), (4,), (5,), (3, 4, 5)):
+            asked = [outcome for outcome in by_task.get(task, ()) if len(outcome.truth["points"]) in counts]
             if not asked:
                 continue
-            name = f"{task}, {count} points"
-            rows.append(Row(f"{name}: answer", accuracy(asked, lambda o: o.correct), 1 / count, len(asked)))
+            name = f"{task}, {' to '.join(map(str, {counts[0]: 0, counts[-1]: 0}))} points"
+            chance = float(np.mean([1 / len(outcome.truth["points"]) for outcome in asked]))
+            rows.append(Row(f"{name}: answer", accuracy(asked, lambda o: o.correct), chance, len(asked)))
             if "chain" in task:
                 right = accuracy(asked, lambda o: o.read_out(frame=frame) == o.truth["answer"])
-                rows.append(Row(f"{name}: read out of its map", right, 1 / count, len(asked)))
+                rows.append(Row(f"{name}: read out of its map", right, chance, len(asked)))
     for task in ("counting_chain", "counting_direct"):
         asked = list(by_task.get(task, ()))
         answers = [outcome.truth["answer"] for outcome in asked]
@@ -210,17 +210,29 @@ def _map_start(perception: Perception) -> str:
     return perception.modalities["depth"].family.start
 
 
-def _vqvae_read_out(demo: "Demo", perception: Perception, outcomes: Sequence[Outcome]) -> Row:
-    """How often the VQ-VAE's own copy of the true map ranks the points right: what the codes can say at best."""
+def read_out_limits(demo: "Demo", perception: Perception, outcomes: Sequence[Outcome]) -> list[Row]:
+    """What reading points out of a map gives: of the VQ-VAE's copy at best, of the mean map without looking."""
     modality, frame = perception.modalities["depth"], demo.preset.model.frame
-    right = 0
-    for outcome in outcomes:
-        true = true_depth(outcome.record, images=demo.images, size=frame)
-        copy = modality.decode(modality.encode(true))
-        right += closest_by(copy, outcome.truth["points"], frame=frame) == outcome.truth["answer"]
-    chance = float(np.mean([1 / len(outcome.truth["points"]) for outcome in outcomes])) if outcomes else None
-    share = right / len(outcomes) if outcomes else float("nan")
-    return Row("all points: read out of the VQ-VAE's copy", share, chance, len(outcomes))
+    true = [true_depth(outcome.record, images=demo.images, size=frame) for outcome in outcomes]
+    maps = {
+        "the VQ-VAE's copy": [modality.decode(modality.encode(depth)) for depth in true],
+        "the mean map, the same for every scene": [_mean_map(demo, frame)] * len(true),
+    }
+    chance = float(np.mean([1 / len(outcome.truth["points"]) for outcome in outcomes]))
+    rows = []
+    for name, depths in maps.items():
+        right = sum(
+            closest_by(depth, outcome.truth["points"], frame=frame) == outcome.truth["answer"]
+            for depth, outcome in zip(depths, outcomes, strict=True)
+        )
+        rows.append(Row(f"all points: read out of {name}", right / len(outcomes), chance, len(outcomes)))
+    return rows
+
+
+def _mean_map(demo: "Demo", size: int) -> np.ndarray:
+    """float64 (size, size): the mean of a thousand maps of the training scenes."""
+    paths = sorted((demo.work / "scenes" / "train" / "depth").glob("*.png"))[:1000]
+    return np.mean([resize_nearest(np.asarray(Image.open(path)), (size, size)) for path in paths], axis=0)
 
 
 def _mse(maps: Sequence[np.ndarray], true: Sequence[np.ndarray]) -> float:
