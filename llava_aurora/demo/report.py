@@ -25,6 +25,7 @@ from llava_aurora.modeling.aurora_llama import AuroraLlamaForCausalLM
 from llava_aurora.modeling.checkpoint import load_pretrained_model
 from llava_aurora.modeling.embeddings import grow_embeddings
 from llava_aurora.perception import Perception
+from llava_aurora.vocabulary import MalformedSpan
 from llava_aurora.vqvae.maps import resize_nearest
 
 if TYPE_CHECKING:
@@ -182,12 +183,15 @@ def _save(demo: "Demo", perception: Perception, name: str, panels: Sequence[Any]
 
 
 def _readable(text: str, families: Sequence[Any]) -> str:
-    """Spans folded, coordinates as plain numbers."""
-    for family in families:
-        if not family.delimited:
-            for span in reversed(family.parse(text)):
-                text = f"{text[: span.start]}({','.join(map(str, span.codes))}){text[span.end :]}"
-    return fold_spans(text, families)
+    """Maps folded, coordinates as plain numbers; as it is where a span is malformed."""
+    try:
+        for family in families:
+            if not family.delimited:
+                for span in reversed(family.parse(text)):
+                    text = f"{text[: span.start]}({','.join(map(str, span.codes))}){text[span.end :]}"
+        return fold_spans(text, families)
+    except MalformedSpan:
+        return text
 
 
 def _untrained(demo: "Demo") -> tuple[Any, Any, Any, int]:

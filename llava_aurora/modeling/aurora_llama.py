@@ -49,10 +49,11 @@ class AuroraLlamaForCausalLM(LlavaLlamaForCausalLM):
         """LLaVA's train() calls this when model and tokenizer stand, before the trainer is built.
 
         Adds the tokens of `model_args.perception_modalities`, grows the embeddings and sets what is trained. Both whole
-        matrices are trained, as AURORA does.
+        matrices are trained, as AURORA does. A base model that has tokens already goes on with them.
 
         Raises:
-            AuroraError: if a modality cannot be built, or if only the projector is to be trained.
+            AuroraError: if a modality cannot be built, the base model has tokens of other settings, or only the
+                projector is to be trained.
         """
         super().initialize_vision_tokenizer(model_args, tokenizer)
         if model_args.unfreeze_mm_vision_tower:
@@ -61,18 +62,32 @@ class AuroraLlamaForCausalLM(LlavaLlamaForCausalLM):
             tower.vision_tower.requires_grad_(True)
             self.config.mm_vision_tower_trained = True
         settings = model_args.modality_settings()
-        if not settings:
+        described = getattr(self.config, "aurora", None)
+        if not settings and not described:
             return
         if model_args.tune_mm_mlp_adapter:
             raise AuroraError(
                 "--tune_mm_mlp_adapter trains and saves the projector alone, so new tokens would never be learned;"
                 " leave out --perception_modalities in this stage and give them in the next"
             )
+        base = Path(model_args.model_name_or_path)
+        if not settings:
+            self._train_tokens(Perception.from_config(described, folder=base, tokenizer=tokenizer), tokenizer)
+            return
         words = len(tokenizer)
         perception = Perception.teach(tokenizer, build_modalities(settings, Path()))
+        if described and described != perception.config():
+            raise AuroraError(
+                f"{base}: the base model has perception tokens of other settings ({described['modalities']}) than those"
+                f" asked for ({perception.config()['modalities']}); leave out --perception_modalities to go on with its"
+                " own"
+            )
         if len(tokenizer) > words:
             new_ids, features = range(words, len(tokenizer)), perception.code_features()
             grow_embeddings(self, rows=len(tokenizer), new_ids=new_ids, features=features)
+        self._train_tokens(perception, tokenizer)
+
+    def _train_tokens(self, perception: Perception, tokenizer: Any) -> None:
         for embeddings in (self.get_input_embeddings(), self.get_output_embeddings()):
             embeddings.requires_grad_(True)
         self.attach_perception(perception)

@@ -20,7 +20,9 @@ def main() -> None:
     try:
         run(sys.argv[1:])
     except AuroraError as error:
-        print(f"error: {error}", file=sys.stderr, flush=True)
+        # From a worker of the data loader the message comes at the end of a traceback.
+        message = str(error).strip().splitlines()[-1].removeprefix(f"{AuroraError.__module__}.AuroraError: ")
+        print(f"error: {message}", file=sys.stderr, flush=True)
         # The other ranks may wait in a collective operation: an ordinary exit would wait for them.
         os._exit(1)
 

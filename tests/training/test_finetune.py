@@ -33,6 +33,22 @@ def test_two_ranks_learn_and_tell_each_part_of_the_loss(finetuned):
     assert not list(out.glob(".saving-*"))
 
 
+def test_a_model_with_tokens_goes_on_with_them_without_a_flag(finetuned, workshop, start, tmp_path):
+    tower = finetuned[0] / "vision_tower"
+    flags = {"model_name_or_path": finetuned[0], "vision_tower": tower, "max_steps": 1, "use_cpu": True}
+    out = tmp_path / "llava-aurora-2"
+    run = start("python", SCRIPT, *workshop.flags(out, **flags))
+    assert run.code == 0, run.output[-3000:]
+    assert "loss_depth" in run.losses[0]
+    before, after = (load_pretrained_model(str(folder))[1] for folder in (finetuned[0], out))
+    assert after.perception.config() == before.perception.config()
+
+    other = {**flags, "perception_modalities": "depth", "depth_vqvae": workshop.vqvae}
+    refused = start("python", SCRIPT, *workshop.flags(tmp_path / "other", **other))
+    assert refused.code == 1
+    assert "has perception tokens of other settings" in refused.output.splitlines()[-1]
+
+
 def test_bash_starts_the_same_run(finetuned, workshop, start, tmp_path):
     out = tmp_path / "llava-aurora"
     flags = workshop.flags(

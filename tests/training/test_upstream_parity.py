@@ -40,6 +40,10 @@ def test_losses_weights_and_tokenizer_are_upstreams(workshop, start, tmp_path):
             r"train.json: record 1 \(id 0/depth_chain\): turn 1: code 55",
         ),
         ({"perception_modalities": "box", "tune_mm_mlp_adapter": True}, "error: --tune_mm_mlp_adapter trains"),
+        (
+            {"image_folder": "/nowhere", "dataloader_num_workers": 1},
+            r"train.json: record \d+ .*: cannot read its image",
+        ),
         ({"modality_options": "{"}, "error: --modality_options is not valid JSON"),
     ],
 )
