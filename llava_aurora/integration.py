@@ -23,7 +23,7 @@ REQUIRED = {
     "torch": ">=2.6",
     "deepspeed": ">=0.19.8",
     "accelerate": ">=1.12,<1.13",
-    "peft": ">=0.15",
+    "peft": ">=0.17",
 }
 REMEDY = "run `bash scripts/setup.sh`"
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from rich.console import Console
 
 from llava_aurora.atomic import atomic_folder, read_json, write_json
+from llava_aurora.data.photograph import load_photograph
 from llava_aurora.data.prompts import Prompts
 from llava_aurora.data.records import RecordWriter
 from llava_aurora.data.scene_folder import write_scenes
@@ -56,6 +57,7 @@ class Demo:
         Raises:
             AuroraError: if the folder was made with other sizes, or a stage fails.
         """
+        load_photograph(frame=self.preset.model.frame)  # what is missing for the last stage is said before the first
         self._claim()
         self._stage("Render scenes", self.work / "scenes", self._scenes)
         self._stage("Train the depth VQ-VAE", self.work / "vqvae", self._vqvae)
