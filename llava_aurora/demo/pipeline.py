@@ -122,7 +122,7 @@ class Demo:
         preset = self.preset
         vqvae = load_depth_vqvae(self.work / "vqvae")
         depth, pixels = self._families()
-        writer = RecordWriter(prompts=Prompts(), depth=depth, pixels=pixels)
+        writer = RecordWriter(prompts=Prompts.plain(), depth=depth, pixels=pixels)
         asked = {
             "train": (preset.shares, preset.seed),
             "held_out": (dict.fromkeys(HELD_OUT_TASKS, 1.0), preset.seed + 1),
@@ -182,7 +182,7 @@ class Demo:
             "num_train_epochs": preset.epochs,
             "per_device_train_batch_size": preset.batch,
             "learning_rate": preset.learning_rate,
-            "adam_beta2": 0.95,
+            "adam_beta2": 0.98,
             "lr_scheduler_type": "cosine",
             "warmup_ratio": 0.03,
             "weight_decay": 0.0,

@@ -58,7 +58,7 @@ PRESETS = {
         },
         epochs=1,
         batch=16,
-        learning_rate=4e-3,
+        learning_rate=1.5e-3,
     ),
     "smoke": Preset(
         scenes=24,

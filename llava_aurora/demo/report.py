@@ -55,6 +55,7 @@ def write_report(demo: "Demo") -> Path:
 
     depth = depth_errors(demo, perception, by_task["depth_generation"])
     rows = answer_rows(by_task, frame=demo.preset.model.frame)
+    rows += read_out_of_generated_maps(by_task, frame=demo.preset.model.frame)
     rows += read_out_limits(demo, perception, by_task["depth_chain_from_coordinates"])
     pictures = [*draw_held_out(demo, perception, by_task), draw_photograph(demo, loaded)]
     history = read_json(demo.work / "model" / "trainer_state.json", what="log of the training run")["log_history"]
@@ -103,7 +104,7 @@ def answer_rows(by_task: Mapping[str, Sequence[Outcome]], *, frame: int) -> list
             asked = [outcome for outcome in by_task.get(task, ()) if len(outcome.truth["points"]) in counts]
             if not asked:
                 continue
-            name = f"{task}, {' to '.join(map(str, {counts[0]: 0, counts[-1]: 0}))} points"
+            name = f"{task}, {_range(counts)} points"
             chance = float(np.mean([1 / len(outcome.truth["points"]) for outcome in asked]))
             rows.append(Row(f"{name}: answer", accuracy(asked, lambda o: o.correct), chance, len(asked)))
             if "chain" in task:
@@ -127,12 +128,12 @@ def draw_held_out(demo: "Demo", perception: Perception, by_task: Mapping[str, Se
             panels = depth_panels(
                 image, true=true, copy=modality.decode(modality.encode(true)), outcome=outcome, frame=frame
             )
-        paths.append(_save(demo, perception, f"scene_{outcome.record['id'].split('/')[0]}_depth", panels, outcome))
+        paths.append(_save(demo, perception, f"scene_{_scene(outcome)}_depth", panels, outcome))
     counted = [outcome for outcome in by_task["counting_chain"] if outcome.truth["boxes"]]
     for outcome in counted[: max(1, demo.preset.pictures // 3)]:
         with Image.open(demo.images / outcome.record["image"]) as image:
             panels = box_panels(image, outcome=outcome, frame=frame)
-        paths.append(_save(demo, perception, f"scene_{outcome.record['id'].split('/')[0]}_boxes", panels, outcome))
+        paths.append(_save(demo, perception, f"scene_{_scene(outcome)}_boxes", panels, outcome))
     return paths
 
 
@@ -155,7 +156,7 @@ def draw_photograph(demo: "Demo", loaded: tuple[Any, Any, Any, int]) -> Path:
     folder = demo.work / "photograph"
     folder.mkdir(exist_ok=True)
     Image.fromarray(photograph.image).save(folder / "motorcycle.png")
-    record = RecordWriter(prompts=Prompts(), depth=depth, pixels=pixels).depth_chain(
+    record = RecordWriter(prompts=Prompts.plain(), depth=depth, pixels=pixels).depth_chain(
         name="photograph", image="motorcycle.png", points=points, codes=modality.encode(true), rng=rng, marked=False
     )
     outcome = ask(loaded, [record], images=folder, description="Asking about the photograph")[0]
@@ -212,6 +213,32 @@ def _untrained(demo: "Demo") -> tuple[Any, Any, Any, int]:
 
 def _map_start(perception: Perception) -> str:
     return perception.modalities["depth"].family.start
+
+
+def read_out_of_generated_maps(by_task: Mapping[str, Sequence[Outcome]], *, frame: int) -> list[Row]:
+    """Points of a scene's question, read out of the map that the model wrote when it was asked for the map alone."""
+    maps = {_scene(outcome): outcome.depth for outcome in by_task["depth_generation"]}
+    asked = by_task["depth_chain_from_coordinates"]
+    rows = []
+    for counts in ((2,), (3,), (4,), (5,), (3, 4, 5)):
+        right = []
+        for outcome in asked:
+            depth, truth = maps.get(_scene(outcome)), outcome.truth
+            if len(truth["points"]) in counts:
+                right.append(depth is not None and closest_by(depth, truth["points"], frame=frame) == truth["answer"])
+        if right:
+            chance = float(np.mean([1 / len(o.truth["points"]) for o in asked if len(o.truth["points"]) in counts]))
+            name = f"depth_generation, {_range(counts)} points: read out of its map"
+            rows.append(Row(name, sum(right) / len(right), chance, len(right)))
+    return rows
+
+
+def _scene(outcome: Outcome) -> str:
+    return outcome.record["id"].split("/")[0]
+
+
+def _range(counts: Sequence[int]) -> str:
+    return str(counts[0]) if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"
 
 
 def read_out_limits(demo: "Demo", perception: Perception, outcomes: Sequence[Outcome]) -> list[Row]:

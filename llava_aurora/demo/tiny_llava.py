@@ -85,7 +85,7 @@ def build_tiny_llava(out: Path, *, corpus: Iterable[str], config: TinyLlavaConfi
 
 @torch.no_grad()
 def _place_patches(tower: CLIPVisionModel) -> None:
-    """Starts the position embeddings from sines of row and column, and patches as loud as these.
+    """Starts the position embeddings from sines of row and column, as loud as the patches.
 
     Learned from scratch, where a patch lies takes longer than what is in it.
     """
@@ -96,8 +96,7 @@ def _place_patches(tower: CLIPVisionModel) -> None:
     rows, columns = torch.meshgrid(torch.arange(side), torch.arange(side), indexing="ij")
     phases = [place.reshape(-1, 1) * frequencies for place in (columns, rows)]
     waves = torch.cat([wave for phase in phases for wave in (phase.sin(), phase.cos())], dim=1)
-    embeddings.position_embedding.weight[1:] = 0.7 * waves
-    embeddings.patch_embedding.weight.mul_(3)
+    embeddings.position_embedding.weight[1:] = waves
 
 
 def train_tokenizer(corpus: Iterable[str], *, folder: Path, vocabulary: int, max_length: int) -> LlamaTokenizer:

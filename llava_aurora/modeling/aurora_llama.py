@@ -62,7 +62,7 @@ class AuroraLlamaForCausalLM(LlavaLlamaForCausalLM):
             tower.vision_tower.requires_grad_(True)
             self.config.mm_vision_tower_trained = True
         settings = model_args.modality_settings()
-        described = getattr(self.config, "aurora", None)
+        described: dict[str, Any] = getattr(self.config, "aurora", {})
         if not settings and not described:
             return
         if model_args.tune_mm_mlp_adapter:
