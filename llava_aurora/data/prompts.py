@@ -144,7 +144,7 @@ class Prompts:
 
     @classmethod
     def plain(cls) -> "Prompts":
-        """One wording a task. Maps then stand at the same distance from the image, which a small model learns fastest."""
+        """One wording a task. Maps then stand at one distance from the image, which a small model learns fastest."""
         return cls({task: {kind: value[:1] for kind, value in kinds.items()} for task, kinds in TEMPLATES.items()})
 
     @classmethod

@@ -42,7 +42,7 @@ PRESETS = {
     "demo": Preset(
         scenes=8000,
         held_out=100,
-        scene=SceneConfig(frame=96, shadows=False, variety=0.3),
+        scene=SceneConfig(frame=96, shadows=False, variety=0.5),
         vqvae=DepthVQVAEConfig(image_size=96, channels=(8, 16, 32, 64), code_dim=16, codebook_size=32),
         vqvae_epochs=4,
         model=TinyLlavaConfig(),
