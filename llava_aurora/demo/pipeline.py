@@ -190,7 +190,7 @@ class Demo:
             "group_by_modality_length": True,
             "lazy_preprocess": True,
             "save_strategy": "no",
-            "logging_steps": 10,
+            "logging_steps": 0.02,  # of all steps
             "report_to": "none",
             "disable_tqdm": True,
             "seed": preset.seed,

@@ -63,7 +63,7 @@ def save_panels(path: Path, panels: Sequence[Panel], *, question: str, answer: s
     lines = [f"Q: {question}", f"A: {answer}", f"true: {truth}"]
     text = "\n".join(textwrap.fill(line, width, subsequent_indent="   ") for line in lines)
     figure.subplots_adjust(left=0.01, right=0.99, top=0.93, bottom=0.3, wspace=0.03)
-    figure.text(0.02, 0.27, text, fontsize=10, va="top", family="monospace")
+    figure.text(0.02, 0.27, text, fontsize=10, va="top", family="monospace", parse_math=False)
     _save(figure, path)
 
 

@@ -92,8 +92,8 @@ def ask(
         for start in range(0, len(records), batch_size):
             batch = records[start : start + batch_size]
             answers = generate(
-                model,
                 tokenizer,
+                model,
                 image_processor,
                 images=[_open(images, record) for record in batch],
                 questions=[question(record) for record in batch],

@@ -32,8 +32,8 @@ class Answer:
 
 @torch.inference_mode()
 def generate(
-    model: AuroraLlamaForCausalLM,
     tokenizer: Any,
+    model: AuroraLlamaForCausalLM,
     image_processor: Any,
     *,
     images: Sequence[Image.Image],
@@ -47,7 +47,7 @@ def generate(
     """Answers one question about each image, all in one batch.
 
     Args:
-        model, tokenizer, image_processor: from `load_pretrained_model`.
+        tokenizer, model, image_processor: from `load_pretrained_model`, in its order.
         images: one for each question; any size and mode.
         questions: without the image token.
         conversation: name of LLaVA's conversation template.

@@ -112,12 +112,12 @@ def load_pretrained_model(
     else:
         model = AuroraLlamaForCausalLM.from_pretrained(folder, **options)
     _add_image_tokens(model, tokenizer)
+    if lora:  # before the tower is there, as in training: LoRA would take its layers for the language model's
+        model = _merge_lora(model, folder)
     tower = model.get_vision_tower()
     if not tower.is_loaded:
         tower.load_model()
         tower.to(device=model.device, dtype=dtype)
-    if lora:
-        model = _merge_lora(model, folder)
     if getattr(config, "aurora", None) is not None:
         model.attach_perception(Perception.from_config(config.aurora, folder=folder, tokenizer=tokenizer))
     context_length = getattr(config, "max_sequence_length", 2048)
@@ -160,8 +160,12 @@ def _merge_lora(model: AuroraLlamaForCausalLM, folder: Path) -> AuroraLlamaForCa
     if not path.is_file():
         raise AuroraError(f"{path}: missing; a LoRA folder without it lacks its projector and token rows")
     prefix = "base_model.model."
-    weights = torch.load(path, map_location="cpu", weights_only=True)
-    result = model.load_state_dict({name.removeprefix(prefix): value for name, value in weights.items()}, strict=False)
+    weights = {
+        name.removeprefix(prefix): value
+        for name, value in torch.load(path, map_location="cpu", weights_only=True).items()
+        if TOWER_PREFIX not in name  # a trained tower has a folder of its own
+    }
+    result = model.load_state_dict(weights, strict=False)
     if result.unexpected_keys:
         raise AuroraError(f"{path}: holds {result.unexpected_keys[0]}, which the model lacks; is the base another one?")
     return PeftModel.from_pretrained(model, folder).merge_and_unload()

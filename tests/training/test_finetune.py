@@ -2,6 +2,7 @@
 
 import json
 import math
+import shutil
 
 import pytest
 import torch
@@ -80,17 +81,30 @@ V15_FLAGS = {
 
 
 @pytest.fixture
+def language_model(workshop):
+    """What LLaVA starts from: a language model that has never seen an image."""
+    folder = workshop.folder / "vicuna"
+    shutil.copytree(workshop.base, folder, dirs_exist_ok=True)
+    config = json.loads((folder / "config.json").read_text())
+    config = {name: value for name, value in config.items() if "mm_" not in name}
+    (folder / "config.json").write_text(json.dumps(config))
+    return folder
+
+
+@pytest.fixture
 def projector(workshop):
+    """What its first stage leaves."""
     path = workshop.folder / "mm_projector.bin"
     weights = load_file(workshop.base / "model.safetensors")
     torch.save({name: value for name, value in weights.items() if "mm_projector" in name}, path)
     return path
 
 
-def test_finetune_as_llava_writes_it(workshop, start, projector, tmp_path):
+def test_finetune_as_llava_writes_it(workshop, start, language_model, projector, tmp_path):
     flags = workshop.flags(
         tmp_path / "out",
         deepspeed="deepspeed_configs/zero3.json",
+        model_name_or_path=language_model,
         pretrain_mm_mlp_adapter=projector,
         image_aspect_ratio="pad",
         group_by_modality_length=True,
@@ -130,10 +144,15 @@ def test_finetune_lora_as_llava_writes_it_with_perception_tokens(workshop, start
     assert not torch.equal(model.state_dict()[layer], base.state_dict()[layer])
 
 
-def test_pretrain_as_llava_writes_it(workshop, start, tmp_path):
+def test_pretrain_as_llava_writes_it(workshop, start, language_model, tmp_path):
     out = tmp_path / "pretrain"
     flags = workshop.flags(
-        out, deepspeed="deepspeed_configs/zero2.json", tune_mm_mlp_adapter=True, **{**V15_FLAGS, "save_steps": 24000}
+        out,
+        deepspeed="deepspeed_configs/zero2.json",
+        model_name_or_path=language_model,
+        version="plain",
+        tune_mm_mlp_adapter=True,
+        **{**V15_FLAGS, "save_steps": 24000},
     )
     run = start("deepspeed", "--num_gpus", 2, SCRIPT, *flags)
     assert run.code == 0, run.output[-3000:]
