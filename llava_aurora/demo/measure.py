@@ -1,0 +1,152 @@
+"""What the model of the demo is worth: its maps, its answers, points read out of its maps; each beside a baseline."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from PIL import Image
+
+from llava_aurora.evaluation.outcomes import Outcome, accuracy, ask, closest_by, true_depth
+from llava_aurora.modalities import build_modalities
+from llava_aurora.modeling.aurora_llama import AuroraLlamaForCausalLM
+from llava_aurora.modeling.checkpoint import load_pretrained_model
+from llava_aurora.modeling.embeddings import grow_embeddings
+from llava_aurora.perception import Perception
+from llava_aurora.vqvae.maps import resize_nearest
+
+if TYPE_CHECKING:
+    from llava_aurora.demo.pipeline import Demo
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of the table of results. `chance` is what guessing would give."""
+
+    name: str
+    value: float
+    chance: float | None
+    count: int
+
+
+def depth_errors(demo: "Demo", perception: Perception, outcomes: Sequence[Outcome]) -> dict[str, float]:
+    """Mean squared error of maps in [0, 1] against the truth: the VQ-VAE's copy, the model's map, two baselines.
+
+    A map that was not written counts as the mean map.
+    """
+    modality = perception.modalities["depth"]
+    size = modality.vqvae.config.image_size  # type: ignore[attr-defined]
+    mean = _mean_map(demo, size)
+    true = [true_depth(outcome.record, images=demo.images, size=size) for outcome in outcomes]
+    copies = [modality.decode(modality.encode(depth)) for depth in true]
+    written = [mean if outcome.depth is None else outcome.depth for outcome in outcomes]
+    untrained = ask(
+        _untrained(demo),
+        [outcome.record for outcome in outcomes],
+        images=demo.images,
+        description="Asking an untrained model",
+        answer_start=_map_start(perception),
+        max_new_tokens=modality.family.lengths[-1] + 2,
+    )
+    guesses = [mean if outcome.depth is None else outcome.depth for outcome in untrained]
+    pairs = {"vqvae": copies, "model": written, "mean map": [mean] * len(true), "untrained model": guesses}
+    return {name: _mse(maps, true) for name, maps in pairs.items()}
+
+
+def answer_rows(by_task: Mapping[str, Sequence[Outcome]], *, frame: int) -> list[Row]:
+    """Accuracy of answers and of the maps behind them, by task and number of points, each with its chance level."""
+    rows = []
+    for task in ("depth_chain_from_coordinates", "depth_direct_from_coordinates", "depth_chain"):
+        for counts in ((2,), (3,), (4,), (5,), (3, 4, 5)):
+            asked = [outcome for outcome in by_task.get(task, ()) if len(outcome.truth["points"]) in counts]
+            if not asked:
+                continue
+            name = f"{task}, {_range(counts)} points"
+            chance = float(np.mean([1 / len(outcome.truth["points"]) for outcome in asked]))
+            rows.append(Row(f"{name}: answer", accuracy(asked, lambda o: o.correct), chance, len(asked)))
+            if "chain" in task:
+                right = accuracy(asked, lambda o: o.read_out(frame=frame) == o.truth["answer"])
+                rows.append(Row(f"{name}: read out of its map", right, chance, len(asked)))
+    for task in ("counting_chain", "counting_direct"):
+        asked = list(by_task.get(task, ()))
+        answers = [outcome.truth["answer"] for outcome in asked]
+        most_frequent = max(map(answers.count, answers)) / len(answers) if answers else None
+        rows.append(Row(f"{task}: answer", accuracy(asked, lambda o: o.correct), most_frequent, len(asked)))
+    return rows
+
+
+def _untrained(demo: "Demo") -> tuple[Any, Any, Any, int]:
+    """The base model with its new tokens, before any training."""
+    tokenizer, model, image_processor, length = load_pretrained_model(str(demo.work / "base"))
+    settings: dict[str, dict[str, Any]] = {
+        "depth": {"vqvae": str(demo.work / "vqvae")},
+        "box": {"frame": demo.preset.model.frame},
+    }
+    words = len(tokenizer)
+    perception = Perception.teach(tokenizer, build_modalities(settings, Path()))
+    new_ids, features = range(words, len(tokenizer)), perception.code_features()
+    grow_embeddings(model, rows=len(tokenizer), new_ids=new_ids, features=features)
+    assert isinstance(model, AuroraLlamaForCausalLM)
+    model.attach_perception(perception)
+    return tokenizer, model, image_processor, length
+
+
+def _map_start(perception: Perception) -> str:
+    return perception.modalities["depth"].family.start
+
+
+def read_out_of_generated_maps(by_task: Mapping[str, Sequence[Outcome]], *, frame: int) -> list[Row]:
+    """Points of a scene's question, read out of the map that the model wrote when it was asked for the map alone."""
+    maps = {scene_of(outcome): outcome.depth for outcome in by_task["depth_generation"]}
+    asked = by_task["depth_chain_from_coordinates"]
+    rows = []
+    for counts in ((2,), (3,), (4,), (5,), (3, 4, 5)):
+        right = []
+        for outcome in asked:
+            depth, truth = maps.get(scene_of(outcome)), outcome.truth
+            if len(truth["points"]) in counts:
+                right.append(depth is not None and closest_by(depth, truth["points"], frame=frame) == truth["answer"])
+        if right:
+            chance = float(np.mean([1 / len(o.truth["points"]) for o in asked if len(o.truth["points"]) in counts]))
+            name = f"depth_generation, {_range(counts)} points: read out of its map"
+            rows.append(Row(name, sum(right) / len(right), chance, len(right)))
+    return rows
+
+
+def scene_of(outcome: Outcome) -> str:
+    return outcome.record["id"].split("/")[0]
+
+
+def _range(counts: Sequence[int]) -> str:
+    return str(counts[0]) if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"
+
+
+def read_out_limits(demo: "Demo", perception: Perception, outcomes: Sequence[Outcome]) -> list[Row]:
+    """What reading points out of a map gives: of the VQ-VAE's copy at best, of the mean map without looking."""
+    modality, frame = perception.modalities["depth"], demo.preset.model.frame
+    true = [true_depth(outcome.record, images=demo.images, size=frame) for outcome in outcomes]
+    maps = {
+        "the VQ-VAE's copy": [modality.decode(modality.encode(depth)) for depth in true],
+        "the mean map, the same for every scene": [_mean_map(demo, frame)] * len(true),
+    }
+    chance = float(np.mean([1 / len(outcome.truth["points"]) for outcome in outcomes]))
+    rows = []
+    for name, depths in maps.items():
+        right = sum(
+            closest_by(depth, outcome.truth["points"], frame=frame) == outcome.truth["answer"]
+            for depth, outcome in zip(depths, outcomes, strict=True)
+        )
+        rows.append(Row(f"all points: read out of {name}", right / len(outcomes), chance, len(outcomes)))
+    return rows
+
+
+def _mean_map(demo: "Demo", size: int) -> np.ndarray:
+    """float64 (size, size): the mean of a thousand maps of the training scenes."""
+    paths = sorted((demo.work / "scenes" / "train" / "depth").glob("*.png"))[:1000]
+    return np.mean([resize_nearest(np.asarray(Image.open(path)), (size, size)) for path in paths], axis=0)
+
+
+def _mse(maps: Sequence[np.ndarray], true: Sequence[np.ndarray]) -> float:
+    errors = [np.mean((a / 255 - b / 255) ** 2) for a, b in zip(maps, true, strict=True)]
+    return float(np.mean(errors))
