@@ -27,6 +27,17 @@ class ModelArguments(upstream.ModelArguments):
     modality_options: str = field(
         default="{}", metadata={"help": 'Settings of other modalities as JSON: \'{"name": {"setting": 1}}\'.'}
     )
+    perception_init: str = field(
+        default="neighbours",
+        metadata={
+            "help": "What the new rows start from: 'mean' of the words, mean + 'noise', the 'words' of a description, or"
+            " 'neighbours' (mean + noise, tokens for similar things start alike)."
+        },
+    )
+    train_base_vocabulary: bool = field(
+        default=False,
+        metadata={"help": "Where the language model is not fully trained: train the original rows too, as AURORA did."},
+    )
     unfreeze_mm_vision_tower: bool = field(default=False, metadata={"help": "Train the vision tower too."})
 
     def modality_settings(self) -> dict[str, dict[str, Any]]:
@@ -53,11 +64,46 @@ class ModelArguments(upstream.ModelArguments):
 
 @dataclass
 class DataArguments(upstream.DataArguments):
-    pass
+    curriculum: str = field(
+        default="",
+        metadata={"help": "Order of the tasks: linear, softmax, constant, or a YAML file. Empty: upstream's shuffling."},
+    )
+    train_tasks: str = field(
+        default="",
+        metadata={"help": "Train on these alone: names of tasks or kinds (atomic, chain, direct), with commas."},
+    )
+    coordinate_step: bool = field(
+        default=True, metadata={"help": "False: chains about marked points leave out the points' coordinates."}
+    )
+    plain_coordinates: bool = field(
+        default=False, metadata={"help": "Write coordinates as plain numbers instead of tokens."}
+    )
+    eval_data_path: str | None = field(
+        default=None, metadata={"help": "Records to evaluate on every --eval_steps (with --eval_strategy steps)."}
+    )
 
 
 @dataclass
 class TrainingArguments(upstream.TrainingArguments):
+    perception_lr: float | None = field(
+        default=None, metadata={"help": "Learning rate of the new tokens' rows; --learning_rate if left out."}
+    )
+    mm_vision_tower_lr: float | None = field(
+        default=None, metadata={"help": "Learning rate of the vision tower; --learning_rate if left out."}
+    )
+    reconstruction_loss_weight: float = field(
+        default=0.0, metadata={"help": "Weight of the loss between written and true depth map, decoded. 0: none."}
+    )
+    reconstruction_loss_start: int = field(
+        default=0, metadata={"help": "The step from which on the reconstruction loss counts."}
+    )
+    information_bottleneck: str = field(
+        default="",
+        metadata={"help": "What is hidden from all that follows a map: chain, image, or both with a comma."},
+    )
+    eval_pictures: int = field(
+        default=4, metadata={"help": "How many decoded maps of the evaluation records are drawn for TensorBoard."}
+    )
     # The Trainer's default replaces NaN by 0 in the log, so that a broken run looks like a perfect one.
     logging_nan_inf_filter: bool = field(
         default=False, metadata={"help": "Show a NaN loss as 0. Off here, unlike in transformers: NaN is shown as NaN."}
