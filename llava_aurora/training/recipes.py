@@ -1,0 +1,177 @@
+"""Recipes: named sets of flags that a training script fills in where the user gives none.
+
+`scripts/finetune_aurora_lora.sh` trains with `aurora_lora`, `scripts/pretrain_aurora.sh` with `pretrain`;
+`scripts/finetune_aurora.sh` has none. Nothing heavy is imported here.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from llava_aurora.errors import AuroraError
+from llava_aurora.training.legacy_flags import RENAMED
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """Flags of one kind of run.
+
+    Args:
+        name: what a script asks for.
+        title: what it trains, in one line.
+        script: the script that uses it, relative to the repository.
+        needs: flags without which nothing can be trained; the recipe cannot know them.
+        example: the flags of a typical call.
+        deepspeed: name of a file in deepspeed_configs/.
+        flags: all others, by name.
+    """
+
+    name: str
+    title: str
+    script: str
+    needs: tuple[str, ...]
+    example: str
+    deepspeed: str | None = None
+    flags: Mapping[str, Any]
+
+    def defaults(self, root: Path) -> dict[str, str]:
+        """Every flag as text.
+
+        Args:
+            root: the repository, so that its DeepSpeed configuration is found from any working directory.
+        """
+        config = {"deepspeed": root / "deepspeed_configs" / self.deepspeed} if self.deepspeed else {}
+        return {name: str(value) for name, value in {**config, **self.flags}.items()}
+
+
+# LLaVA-1.5: the projector in front of a CLIP tower, and what its scripts say about memory, schedule and log.
+_LLAVA_15 = {
+    "vision_tower": "openai/clip-vit-large-patch14-336",
+    "mm_vision_select_layer": -2,
+    "mm_projector_type": "mlp2x_gelu",
+    "mm_use_im_start_end": False,
+    "mm_use_im_patch_token": False,
+    "model_max_length": 2048,
+    "bf16": True,
+    "tf32": True,
+    "gradient_checkpointing": True,
+    "weight_decay": 0.0,
+    "warmup_ratio": 0.03,
+    "lr_scheduler_type": "cosine",
+    "logging_steps": 1,
+    "dataloader_num_workers": 4,
+    "lazy_preprocess": True,
+}
+
+DROP_IN = Recipe(
+    name="",
+    title="LLaVA's fine-tuning with perception tokens; every flag is yours",
+    script="scripts/finetune_aurora.sh",
+    needs=("model_name_or_path", "data_path"),
+    example="--model_name_or_path liuhaotian/llava-v1.5-13b --version v1 --data_path train.json --image_folder images"
+    " --vision_tower openai/clip-vit-large-patch14-336 --mm_vision_select_layer -2 --mm_projector_type mlp2x_gelu"
+    " --mm_use_im_start_end False --mm_use_im_patch_token False --perception_modalities depth,box"
+    " --depth_vqvae path/to/vqvae --bf16 True --deepspeed deepspeed_configs/zero3.json --output_dir checkpoints/mine",
+    flags={},
+)
+
+_RECIPES = (
+    # Source: AURORA (arXiv 2412.03548) and its supplement. Records come in the curriculum's order, so that grouping
+    # them by length, which LLaVA's own scripts do, is left out.
+    Recipe(
+        name="aurora_lora",
+        title="AURORA as in the paper: LoRA on LLaVA-1.5-13B with depth and box tokens, by a curriculum of ten epochs",
+        script="scripts/finetune_aurora_lora.sh",
+        needs=("data_path",),
+        example="--data_path train.json --image_folder images --depth_vqvae path/to/vqvae",
+        deepspeed="zero3.json",
+        flags={
+            "model_name_or_path": "liuhaotian/llava-v1.5-13b",
+            "version": "v1",
+            **_LLAVA_15,
+            "image_aspect_ratio": "pad",
+            "perception_modalities": "depth,box",
+            "train_base_vocabulary": True,
+            "curriculum": "linear",
+            "lora_enable": True,
+            "lora_r": 128,
+            "lora_alpha": 256,
+            "learning_rate": 2e-4,
+            "mm_projector_lr": 2e-5,
+            "num_train_epochs": 10,
+            "per_device_train_batch_size": 16,
+            "gradient_accumulation_steps": 1,
+            "save_strategy": "steps",
+            "save_steps": 200,
+            "save_total_limit": 2,
+            "output_dir": "checkpoints/llava-aurora-13b-lora",
+        },
+    ),
+    # Source: LLaVA's scripts/v1_5/pretrain.sh.
+    Recipe(
+        name="pretrain",
+        title="LLaVA-1.5's first stage: the projector alone, between CLIP and Vicuna-13B",
+        script="scripts/pretrain_aurora.sh",
+        needs=("data_path",),
+        example="--data_path blip_laion_cc_sbu_558k.json --image_folder images",
+        deepspeed="zero2.json",
+        flags={
+            "model_name_or_path": "lmsys/vicuna-13b-v1.5",
+            "version": "plain",
+            **_LLAVA_15,
+            "tune_mm_mlp_adapter": True,
+            "learning_rate": 1e-3,
+            "num_train_epochs": 1,
+            "per_device_train_batch_size": 32,
+            "gradient_accumulation_steps": 1,
+            "save_strategy": "steps",
+            "save_steps": 24000,
+            "save_total_limit": 1,
+            "output_dir": "checkpoints/llava-13b-pretrain",
+        },
+    ),
+)
+RECIPES = {recipe.name: recipe for recipe in _RECIPES}
+
+
+def find_recipe(name: str | None) -> Recipe:
+    """The recipe of this name; without a name, the one that fills nothing in.
+
+    Raises:
+        AuroraError: if there is none of this name.
+    """
+    if name is None:
+        return DROP_IN
+    if name not in RECIPES:
+        raise AuroraError(f"unknown recipe {name!r}; there are: {', '.join(RECIPES)}")
+    return RECIPES[name]
+
+
+def given(arguments: Sequence[str]) -> set[str]:
+    """Names of the flags on a command line, in the installed transformers' spelling, without `--` and `--no_`.
+
+    `--eval-strategy no`, `--evaluation_strategy=no` and `--eval_strategy no` all give `eval_strategy`.
+    """
+    names = set()
+    for argument in arguments:
+        if argument.startswith("--"):
+            flag = "--" + argument[2:].partition("=")[0].replace("-", "_")
+            names.add(RENAMED.get(flag, flag)[2:].removeprefix("no_"))
+    return names
+
+
+def fill(arguments: Sequence[str], defaults: Mapping[str, str]) -> list[str]:
+    """Adds each default whose flag is not on the command line.
+
+    They are put first: of a flag that comes twice (`--learning_ra 1`, an abbreviation, is not known as one here) the
+    last one counts, which is the user's.
+    """
+    known = given(arguments)
+    return [f"--{name}={value}" for name, value in defaults.items() if name not in known] + list(arguments)
+
+
+def missing(arguments: Sequence[str], needs: Sequence[str]) -> list[str]:
+    """Those of the needed flags that are not on the command line, abbreviations understood."""
+    known = given(arguments) - {""}
+    return [name for name in needs if not any(name.startswith(flag) for flag in known)]

@@ -1,0 +1,208 @@
+"""Recipes and the command line: who wins, what is missing, what cannot work; no model is loaded."""
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+import pytest
+
+from llava_aurora import integration
+from llava_aurora.errors import AuroraError
+from llava_aurora.training import train
+from llava_aurora.training.recipes import DROP_IN, RECIPES, fill, find_recipe, given, missing
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture(scope="module")
+def parser():
+    integration.register()
+    yield train.flag_parser(DROP_IN, {})
+    integration.unregister()
+
+
+def parsed(parser: argparse.ArgumentParser, recipe: str, flags: str) -> argparse.Namespace:
+    return parser.parse_args(fill(flags.split(), RECIPES[recipe].defaults(ROOT)))
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_every_flag_of_a_recipe_exists_and_its_files_are_there(parser, name):
+    recipe = RECIPES[name]
+    flags = parser.parse_args(fill([], recipe.defaults(ROOT)))
+    assert set(recipe.flags) <= set(vars(flags))
+    assert Path(flags.deepspeed).is_file()
+    assert (ROOT / recipe.script).is_file()
+
+
+def test_the_papers_recipe(parser):
+    flags = parsed(parser, "aurora_lora", "--data_path train.json")
+    assert (flags.lora_enable, flags.lora_r, flags.lora_alpha) == (True, 128, 256)
+    assert (flags.learning_rate, flags.mm_projector_lr, flags.per_device_train_batch_size) == (2e-4, 2e-5, 16)
+    assert (flags.lr_scheduler_type, flags.warmup_ratio, flags.model_max_length) == ("cosine", 0.03, 2048)
+    assert (flags.curriculum, flags.num_train_epochs, flags.group_by_modality_length) == ("linear", 10, False)
+    assert flags.train_base_vocabulary
+
+
+@pytest.mark.parametrize(
+    ("flags", "name", "value"),
+    [
+        ("--lora_r=8", "lora_r", 8),
+        ("--lora-r 8", "lora_r", 8),
+        ("--learning_ra 1", "learning_rate", 1.0),
+        ("--lora_enable False", "lora_enable", False),
+        ("--curriculum=", "curriculum", ""),
+        ("--mm-use-im-patch-token", "mm_use_im_patch_token", True),
+        ("--save_strategy no", "save_strategy", "no"),
+        ("--gradient_checkpointing", "gradient_checkpointing", True),
+    ],
+)
+def test_the_users_flag_wins_in_any_spelling(parser, flags, name, value):
+    assert getattr(parsed(parser, "aurora_lora", flags), name) == value
+
+
+def test_an_empty_value_wins_too(parser):
+    assert parsed(parser, "aurora_lora", "").curriculum == "linear"
+    flags = parser.parse_args(fill(["--curriculum", ""], RECIPES["aurora_lora"].defaults(ROOT)))
+    assert flags.curriculum == ""
+
+
+def test_flags_are_known_in_every_spelling():
+    arguments = ["--evaluation_strategy=no", "--lora-r", "8", "--no_double_quant", "value", "--local_rank=0"]
+    assert given(arguments) == {"eval_strategy", "lora_r", "double_quant", "local_rank"}
+
+
+@pytest.mark.parametrize(
+    ("flags", "absent"),
+    [
+        ("", ["model_name_or_path", "data_path"]),
+        ("--data-path train.json", ["model_name_or_path"]),
+        ("--model_name base --data_pa=train.json", []),
+    ],
+)
+def test_what_is_missing(flags, absent):
+    assert missing(flags.split(), DROP_IN.needs) == absent
+
+
+def test_an_unknown_recipe_is_refused():
+    with pytest.raises(AuroraError, match="unknown recipe 'best'; there are: aurora_lora, pretrain"):
+        find_recipe("best")
+
+
+def test_tensorboard_is_the_default_log(parser):
+    flags = [parser.parse_args(fill(given, train.REPORT_TO)).report_to for given in ([], ["--report_to", "none"])]
+    assert flags[0] in ("tensorboard", ["tensorboard"])
+    assert flags[1] in ("none", ["none"])
+
+
+def test_an_unknown_flag_is_a_usage_error(parser):
+    with pytest.raises(train.UsageError, match="unrecognized arguments: --lern_rate 1"):
+        parser.parse_args(["--lern_rate", "1"])
+
+
+# --- Checks before the model is loaded --------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def check(parser, workshop, tmp_path):
+    def run(**changes: object) -> None:
+        train.check_flags(parser.parse_args(workshop.flags(tmp_path / "out", **changes)))
+
+    return run
+
+
+def test_a_sound_command_line_passes(check, workshop):
+    check(deepspeed=ROOT / "deepspeed_configs" / "zero3.json", **workshop.perception_flags())
+    check(model_name_or_path="liuhaotian/llava-v1.5-13b", vision_tower="openai/clip-vit-large-patch14-336")
+    check(deepspeed='{"zero_optimization": {"stage": 2}}', image_folder=None)
+
+
+@pytest.mark.parametrize(
+    ("flag", "remedy"),
+    [
+        ("data_path", "llava-aurora data records"),
+        ("image_folder", "the folder that"),
+        ("deepspeed", "deepspeed_configs/"),
+        ("vision_tower", "on the Hugging Face hub"),
+        ("model_name_or_path", "on the Hugging Face hub"),
+        ("eval_data_path", "JSON"),
+        ("pretrain_mm_mlp_adapter", "pretrain_aurora.sh"),
+    ],
+)
+def test_a_missing_file_is_named_with_its_flag_and_a_remedy(check, flag, remedy):
+    with pytest.raises(AuroraError, match=f"^--{flag} /nowhere/at/all: no such file") as error:
+        check(**{flag: "/nowhere/at/all"})
+    assert remedy in str(error.value)
+
+
+@pytest.mark.parametrize(("vqvae", "problem"), [(None, "is missing"), ("/nowhere", "no such file")])
+def test_depth_tokens_need_their_vqvae(check, vqvae, problem):
+    with pytest.raises(AuroraError, match=f"--depth_vqvae .*{problem}"):
+        check(perception_modalities="depth,box", depth_vqvae=vqvae)
+    check(perception_modalities="box", depth_vqvae=None)
+
+
+def test_a_curriculum_and_grouping_exclude_each_other(check):
+    with pytest.raises(AuroraError, match="--curriculum linear orders the records, and so does --group_by_modality"):
+        check(curriculum="linear", group_by_modality_length=True)
+
+
+def test_quantized_training_needs_bitsandbytes_and_no_zero_3(check, monkeypatch, tmp_path):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(AuroraError, match="--bits 4 needs bitsandbytes; run: pip install bitsandbytes"):
+        check(bits=4)
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: name)
+    config = tmp_path / "mine.json"
+    for stage in (2, 3):
+        config.write_text(json.dumps({"zero_optimization": {"stage": stage}}))
+        if stage == 2:
+            check(bits=8, deepspeed=config)
+            continue
+        with pytest.raises(AuroraError, match=r"--bits 8 cannot be combined with ZeRO-3.*zero2\.json"):
+            check(bits=8, deepspeed=config)
+    config.write_text("stage: 3")
+    with pytest.raises(AuroraError, match="no DeepSpeed configuration in JSON"):
+        check(bits=8, deepspeed=config)
+
+
+def test_an_information_bottleneck_takes_sdpa_and_says_why(parser, monkeypatch):
+    monkeypatch.setattr(integration, "attention_kernel", lambda: ("flash_attention_2", "it is there"))
+    assert train.attention_kernel(parser.parse_args([])) == ("flash_attention_2", "it is there")
+    kernel, reason = train.attention_kernel(parser.parse_args(["--information_bottleneck", "chain"]))
+    assert kernel == "sdpa"
+    assert "FlashAttention takes no such mask" in reason
+
+
+# --- Resuming ---------------------------------------------------------------------------------------------------------
+
+
+def test_checkpoints_that_were_cut_off_are_set_aside(tmp_path):
+    for step, whole in ((100, True), (200, True), (300, False)):
+        folder = tmp_path / f"checkpoint-{step}"
+        folder.mkdir()
+        (folder / "config.json").write_text("{}")
+        if whole:
+            (folder / "trainer_state.json").write_text("{}")
+    (tmp_path / "partial-checkpoint-300").mkdir()
+    (note,) = train.set_aside_partial_checkpoints(tmp_path)
+    assert note.endswith("checkpoint-300 has no trainer_state.json; it is now called partial-checkpoint-300")
+    assert {path.name for path in tmp_path.iterdir()} == {
+        "checkpoint-100",
+        "checkpoint-200",
+        "partial-checkpoint-300",
+    }
+    assert train.set_aside_partial_checkpoints(tmp_path) == []
+    assert train.set_aside_partial_checkpoints(tmp_path / "none") == []
+
+
+def test_rank_one_lets_rank_zero_speak(monkeypatch, capfd):
+    slept, codes = [], []
+    monkeypatch.setattr(train.time, "sleep", slept.append)
+    monkeypatch.setattr(train.os, "_exit", codes.append)
+    monkeypatch.setattr(sys, "argv", ["x.sh"])
+    for rank in ("0", "1"):
+        monkeypatch.setenv("LOCAL_RANK", rank)
+        train.main(str(ROOT / "scripts" / "finetune_aurora.sh"))
+    assert codes == [2, 2]
+    assert slept == [20]
+    assert "--model_name_or_path and --data_path are missing" in capfd.readouterr().err
