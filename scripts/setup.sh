@@ -19,32 +19,15 @@ set -euo pipefail
 
 root=$(cd -P -- "$(dirname -- "${BASH_SOURCE[0]}")/.." && pwd)
 cd "$root"
+name=setup
 venv=$root/.venv
-python=$venv/bin/python
-log=$venv/setup.log
-stamp=$venv/setup.stamp
+constraints=$venv/constraints.txt
 llava_version=1.2.2.post1
 llava_sdist=$venv/src/llava-torch-$llava_version.tar.gz
 export TORCH_EXTENSIONS_DIR=${TORCH_EXTENSIONS_DIR:-$venv/torch_extensions}
-export PIP_DISABLE_PIP_VERSION_CHECK=1
-SECONDS=0
+source scripts/environment.sh
 
-say() { printf 'setup: %s\n' "$*"; }
-fail() { printf 'setup: error: %s\n' "$*" >&2; exit 1; }
-
-# Output goes to the log; a failure shows the log's end and one line with the remedy.
-logged() {
-    local what=$1
-    shift
-    "$@" >>"$log" 2>&1 || { tail -n 15 "$log" >&2; fail "$what failed (whole log: $log). If the network or a proxy \
-was the reason, run this again: what is done already is kept."; }
-}
-
-# Conflicts are not worth a warning: LLaVA's own pins contradict all that is installed here, and are meant to.
-pip_install() { "$python" -m pip install --no-warn-conflicts --constraint "$venv/constraints.txt" "$@"; }
-install() { local what=$1; shift; logged "$what" pip_install "$@"; }
-
-lock_torch() { sed "s/^torch==.*/torch==$1/" constraints.txt >"$venv/constraints.txt"; }
+lock_torch() { sed "s/^torch==.*/torch==$1/" constraints.txt >"$constraints"; }
 
 suits() { # is this command a Python that the dependencies support?
     "$1" -c 'import sys; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 12))' 2>/dev/null
@@ -77,11 +60,6 @@ make_venv() {
     [[ -z ${PYTHON:-} || $("$PYTHON" -c 'import sys; print(sys.version_info[:2])') == \
         $("$python" -c 'import sys; print(sys.version_info[:2])') ]] ||
         fail "$venv was made with another Python than PYTHON=$PYTHON; remove the folder and run this again"
-}
-
-# The version pip knows: PyPI's CUDA build is 2.13.0 there and calls itself 2.13.0+cu130 when it is imported.
-torch_version() {
-    "$python" -c 'import torch; from importlib.metadata import version; print(version("torch"))' 2>/dev/null || true
 }
 
 install_torch() {
@@ -146,7 +124,7 @@ build_communication() {
 verify() {
     local have
     have=$(torch_version)
-    [[ torch==$have == "$(grep '^torch==' "$venv/constraints.txt")" ]] || fail "torch was replaced by $have while other packages were installed"
+    [[ torch==$have == "$(grep '^torch==' "$constraints")" ]] || fail "torch was replaced by $have while other packages were installed"
     (cd / && logged "importing LLaVA's training code" "$python" -c 'import llava.train.train, llava.model.builder')
 }
 
@@ -154,7 +132,7 @@ verify() {
 fingerprint() {
     {
         printf '%s\n' "$root" "${TORCH_VERSION:-}" "${LLAVA_SOURCE:-}"
-        cat "${BASH_SOURCE[0]}" setup.cfg pyproject.toml constraints.txt llava_aurora/patch_queue.py patches/series patches/*.patch
+        cat scripts/setup.sh scripts/environment.sh setup.cfg pyproject.toml constraints.txt llava_aurora/patch_queue.py patches/series patches/*.patch
         [[ -z ${LLAVA_SOURCE:-} ]] || find "$LLAVA_SOURCE/llava" -type f -name '*.py' -exec cat {} + | sort
     } | sha256sum
 }
@@ -166,22 +144,11 @@ if [[ -n ${LLAVA_SOURCE:-} ]]; then
 fi
 
 mkdir -p "$venv/src"
-if command -v flock >/dev/null; then # two set-ups at once would spoil each other's work
-    exec 9>"$venv/setup.lock"
-    flock 9
-fi
-wanted=$(fingerprint)
-if [[ -x $python && -f $stamp && $(<"$stamp") == "$wanted" ]]; then
-    say "nothing to do (.venv is up to date)"
-    exit 0
-fi
-rm -f "$stamp"
-: >"$log"
+begin
 make_venv
 install_torch
 install_dependencies
 install_llava
 build_communication
 verify
-printf '%s\n' "$wanted" >"$stamp"
-say "done in $SECONDS s: $("$python" -c 'import sys, torch; print(f"Python {sys.version.split()[0]}, torch {torch.__version__}")')"
+finish

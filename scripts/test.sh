@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # Sets everything up, then runs every check: lint, format, types, tests. Arguments go to pytest:
 #
-#   bash scripts/test.sh                      everything
+#   bash scripts/test.sh                      everything but the comparison with unpatched LLaVA
+#   bash scripts/test.sh --with-upstream      that too; sets up unpatched LLaVA in .venv-upstream first
 #   bash scripts/test.sh -m "not deepspeed"   without the runs on two processes
 #   bash scripts/test.sh tests/test_cli.py -k help
 set -euo pipefail
@@ -10,7 +11,13 @@ set -euo pipefail
 
 root=$(cd -P -- "$(dirname -- "${BASH_SOURCE[0]}")/.." && pwd)
 cd "$root"
+with_upstream=
+[[ ${1:-} == --with-upstream ]] && { with_upstream=yes; shift; }
 bash scripts/setup.sh
+if [[ -n $with_upstream ]]; then
+    bash scripts/setup_upstream.sh
+    export LLAVA_AURORA_UPSTREAM_PYTHON=$root/.venv-upstream/bin/python
+fi
 
 export PATH=$root/.venv/bin:$PATH
 # Two processes on the CPU stand for the GPUs; nothing is fetched from the network; threads do not outnumber the cores.
