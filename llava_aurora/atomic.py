@@ -17,6 +17,8 @@ from safetensors import SafetensorError
 
 from llava_aurora.errors import AuroraError
 
+STAGING_PREFIX = ".saving-"
+
 
 @contextmanager
 def atomic_file(path: str | Path) -> Iterator[Path]:
@@ -81,7 +83,7 @@ def staged_into(folder: str | Path) -> Iterator[Path]:
     folder = Path(folder)
     with _writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
-        staging = Path(tempfile.mkdtemp(prefix=".saving-", dir=folder))
+        staging = Path(tempfile.mkdtemp(prefix=STAGING_PREFIX, dir=folder))
         try:
             yield staging
             for entry in sorted(staging.iterdir()):

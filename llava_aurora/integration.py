@@ -72,7 +72,7 @@ def register() -> None:
     from llava_aurora import configuration
     from llava_aurora.data.dataset import make_supervised_data_module
     from llava_aurora.modeling.aurora_llama import AuroraLlamaForCausalLM
-    from llava_aurora.training.trainer import AuroraTrainer
+    from llava_aurora.training.trainer import AuroraTrainer, save_trained_model
 
     replacements = {
         "ModelArguments": configuration.ModelArguments,
@@ -81,6 +81,7 @@ def register() -> None:
         "LlavaLlamaForCausalLM": AuroraLlamaForCausalLM,
         "LLaVATrainer": AuroraTrainer,
         "make_supervised_data_module": make_supervised_data_module,
+        "safe_save_model_for_hf_trainer": save_trained_model,
     }
     missing = [name for name in replacements if name not in vars(upstream)]
     if missing:

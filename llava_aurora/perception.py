@@ -109,6 +109,19 @@ class Perception:
                 features[range(first, first + modality.family.size)] = values
         return features
 
+    def descriptions(self, tokenizer: Any) -> list[list[int]]:
+        """For each perception token, in the order of their ids, the ids of the words that describe it."""
+        texts = [text for family in self.vocabulary.families for text in family.descriptions]
+        return tokenizer(texts, add_special_tokens=False).input_ids
+
+    def token_ids(self) -> range:
+        """The ids of all perception tokens; the families follow one another. Raises AuroraError if they do not."""
+        firsts = [self.ids.first_ids[family.name] for family in self.vocabulary.families]
+        lengths = [len(family.tokens) for family in self.vocabulary.families]
+        if any(first + length != after for first, length, after in zip(firsts, lengths, firsts[1:], strict=False)):
+            raise AuroraError(f"the ids of the perception tokens do not follow one another: families start at {firsts}")
+        return range(firsts[0], firsts[-1] + lengths[-1])
+
     def save_files(self, folder: Path) -> None:
         """Writes what the modalities keep beside config.json (the depth VQ-VAE)."""
         for modality in self.modalities.values():

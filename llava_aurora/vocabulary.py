@@ -70,6 +70,11 @@ class TokenFamily:
         delimiters = (self.start, self.end) if self.delimited else ()
         return delimiters + tuple(f"<{self.name}_{code}>" for code in range(self.size))
 
+    @cached_property
+    def descriptions(self) -> tuple[str, ...]:
+        """Each token in plain words, in the order of `tokens`: "depth start", "depth 5"."""
+        return tuple(token.strip("<>").replace("_", " ").lower() for token in self.tokens)
+
     def text(self, codes: Sequence[int]) -> str:
         """Writes one span. Raises ValueError for a wrong number of codes or a code out of range."""
         if len(codes) not in self.lengths:
@@ -99,6 +104,10 @@ class TokenFamily:
     def count(self, text: str) -> int:
         """How many tokens of this family a text holds, delimiters included."""
         return text.count(f"<{self.name}_")
+
+    def plain(self, text: str) -> str:
+        """The text with each code token written as its number: "(<PIXEL_1>,<PIXEL_2>)" becomes "(1,2)"."""
+        return self._code_pattern.sub(r"\1", text)
 
     @cached_property
     def _code_pattern(self) -> re.Pattern[str]:

@@ -12,7 +12,7 @@ from llava_aurora.evaluation.outcomes import Outcome, accuracy, ask, closest_by,
 from llava_aurora.modalities import build_modalities
 from llava_aurora.modeling.aurora_llama import AuroraLlamaForCausalLM
 from llava_aurora.modeling.checkpoint import load_pretrained_model
-from llava_aurora.modeling.embeddings import grow_embeddings
+from llava_aurora.modeling.embeddings import RowStart, grow_embeddings
 from llava_aurora.perception import Perception
 from llava_aurora.vqvae.maps import resize_nearest
 
@@ -83,10 +83,9 @@ def _untrained(demo: "Demo") -> tuple[Any, Any, Any, int]:
         "depth": {"vqvae": str(demo.work / "vqvae")},
         "box": {"frame": demo.preset.model.frame},
     }
-    words = len(tokenizer)
     perception = Perception.teach(tokenizer, build_modalities(settings, Path()))
-    new_ids, features = range(words, len(tokenizer)), perception.code_features()
-    grow_embeddings(model, rows=len(tokenizer), new_ids=new_ids, features=features)
+    start = RowStart(features=perception.code_features())
+    grow_embeddings(model, rows=len(tokenizer), ids=perception.token_ids(), start=start)
     assert isinstance(model, AuroraLlamaForCausalLM)
     model.attach_perception(perception)
     return tokenizer, model, image_processor, length

@@ -24,11 +24,13 @@ if TYPE_CHECKING:
 class Modality(ABC):
     """One kind of intermediate picture that a model can write down.
 
-    `order` places its tokens among those of other modalities: lower comes first, ties go by name.
+    `order` places its tokens among those of other modalities: lower comes first, ties go by name. `has_picture` says
+    that spans can be compared as pictures (`reconstruct`).
     """
 
     name: ClassVar[str]
     order: ClassVar[int] = 100
+    has_picture: ClassVar[bool] = False
     family: TokenFamily
 
     # annotation -> codes -> text ----------------------------------------------------------------------------------
@@ -63,16 +65,19 @@ class Modality(ABC):
 
     # what the reconstruction loss compares ------------------------------------------------------------------------
 
-    def reconstruct(self, probabilities: "torch.Tensor") -> "torch.Tensor | None":
-        """Differentiable picture of a span, from the model's probabilities over its codes.
+    def reconstruct(self, probabilities: "torch.Tensor") -> "torch.Tensor":
+        """Differentiable picture of each span, from the model's probabilities over its codes.
 
         Args:
             probabilities: (B, codes in a span, family.size), rows sum to 1; one-hot rows give the true picture.
 
         Returns:
-            (B, C, H, W), or None for a modality without a picture to compare.
+            (B, C, H, W).
+
+        Raises:
+            NotImplementedError: unless `has_picture`.
         """
-        return None
+        raise NotImplementedError(f"{self.name} spans have no picture to compare")
 
     # what its tokens start from ---------------------------------------------------------------------------------------
 

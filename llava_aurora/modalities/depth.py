@@ -28,6 +28,7 @@ class DepthModality(Modality):
 
     name: ClassVar[str] = "depth"
     order: ClassVar[int] = 10
+    has_picture: ClassVar[bool] = True
 
     def __init__(self, *, vqvae: "DepthVQVAE") -> None:
         self.vqvae = vqvae.eval().requires_grad_(False)
@@ -59,7 +60,7 @@ class DepthModality(Modality):
         return color_map(annotations[-1]).resize(image.size, Image.Resampling.NEAREST)
 
     def reconstruct(self, probabilities: "torch.Tensor") -> "torch.Tensor":
-        return self.vqvae.decode_soft(probabilities)
+        return self.vqvae.to(probabilities.device).decode_soft(probabilities)
 
     def code_features(self) -> "torch.Tensor":
         """The vectors of the codebook."""

@@ -7,13 +7,17 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from llava.constants import IMAGE_TOKEN_INDEX
 from llava.model.language_model.llava_llama import LlavaConfig, LlavaLlamaForCausalLM
+from torch import Tensor
 from transformers.modeling_outputs import CausalLMOutputWithPast
 
 from llava_aurora.errors import AuroraError
 from llava_aurora.modalities import build_modalities
-from llava_aurora.modeling.embeddings import grow_embeddings
-from llava_aurora.modeling.loss_parts import LossParts
+from llava_aurora.modeling.bottleneck import text_and_image
+from llava_aurora.modeling.embeddings import RowStart, grow_embeddings, initial_rows_of, present_rows_of
+from llava_aurora.modeling.objective import Objective
+from llava_aurora.modeling.perception_head import ROWS, split_rows
 from llava_aurora.perception import Perception
 
 VISION_TOWER_FOLDER = "vision_tower"
@@ -35,25 +39,25 @@ class AuroraLlamaForCausalLM(LlavaLlamaForCausalLM):
             config.mm_vision_tower = str(own_tower.absolute())
         super().__init__(config)
         self.perception: Perception | None = None
-        self.loss_parts: LossParts | None = None
+        self.objective: Objective | None = None
 
     def attach_perception(self, perception: Perception) -> None:
         """Makes the model aware of its tokens, and its config describe them."""
         self.perception = perception
-        self.loss_parts = LossParts(id_ranges=perception.id_ranges())
+        self.objective = Objective(perception)
         self.config.aurora = perception.config()
 
-    # --- training -----------------------------------------------------------------------------------------------------
+    # --- given its tokens ---------------------------------------------------------------------------------------------
 
     def initialize_vision_tokenizer(self, model_args: Any, tokenizer: Any) -> None:
         """LLaVA's train() calls this when model and tokenizer stand, before the trainer is built.
 
-        Adds the tokens of `model_args.perception_modalities`, grows the embeddings and sets what is trained. Both whole
-        matrices are trained, as AURORA does. A base model that has tokens already goes on with them.
+        Adds the tokens of `model_args.perception_modalities` and sets what is trained: in a full fine-tuning both
+        whole vocabulary matrices, otherwise the new rows alone (`train_base_vocabulary` trains the whole matrices there
+        too). A base model that has tokens already goes on with them.
 
         Raises:
-            AuroraError: if a modality cannot be built, the base model has tokens of other settings, or only the
-                projector is to be trained.
+            AuroraError: if a modality cannot be built, or the base model has tokens of other settings.
         """
         super().initialize_vision_tokenizer(model_args, tokenizer)
         if model_args.unfreeze_mm_vision_tower:
@@ -65,33 +69,49 @@ class AuroraLlamaForCausalLM(LlavaLlamaForCausalLM):
         described: dict[str, Any] = getattr(self.config, "aurora", {})
         if not settings and not described:
             return
-        if model_args.tune_mm_mlp_adapter:
-            raise AuroraError(
-                "--tune_mm_mlp_adapter trains and saves the projector alone, so new tokens would never be learned;"
-                " leave out --perception_modalities in this stage and give them in the next"
-            )
         base = Path(model_args.model_name_or_path)
-        if not settings:
-            self._train_tokens(Perception.from_config(described, folder=base, tokenizer=tokenizer), tokenizer)
-            return
         words = len(tokenizer)
-        perception = Perception.teach(tokenizer, build_modalities(settings, Path()))
+        if settings:
+            perception = Perception.teach(tokenizer, build_modalities(settings, Path()))
+        else:
+            perception = Perception.from_config(described, folder=base, tokenizer=tokenizer)
         if described and described != perception.config():
             raise AuroraError(
                 f"{base}: the base model has perception tokens of other settings ({described['modalities']}) than those"
                 f" asked for ({perception.config()['modalities']}); leave out --perception_modalities to go on with its"
                 " own"
             )
-        if len(tokenizer) > words:
-            new_ids, features = range(words, len(tokenizer)), perception.code_features()
-            grow_embeddings(self, rows=len(tokenizer), new_ids=new_ids, features=features)
-        self._train_tokens(perception, tokenizer)
-
-    def _train_tokens(self, perception: Perception, tokenizer: Any) -> None:
-        for embeddings in (self.get_input_embeddings(), self.get_output_embeddings()):
-            embeddings.requires_grad_(True)
+        self._add_rows(perception, tokenizer, new=len(tokenizer) > words, model_args=model_args)
         self.attach_perception(perception)
         tokenizer.perception = perception  # the dataset is built from the tokenizer alone
+
+    def _add_rows(self, perception: Perception, tokenizer: Any, *, new: bool, model_args: Any) -> None:
+        """Rows for the tokens, whole or of their own; `new`: the model has none for them yet."""
+        ids = perception.token_ids()
+        start = RowStart(
+            method=model_args.perception_init,
+            features=perception.code_features(),
+            descriptions=perception.descriptions(tokenizer),
+        )
+        language_model_trained = all(parameter.requires_grad for parameter in self.model.layers.parameters())
+        if language_model_trained or model_args.train_base_vocabulary:
+            if new:
+                most = max(len(tokenizer), self.get_input_embeddings().num_embeddings)
+                grow_embeddings(self, rows=most, ids=ids, start=start)
+            for embeddings in (self.get_input_embeddings(), self.get_output_embeddings()):
+                embeddings.requires_grad_(True)
+            return
+        rows = initial_rows_of(self, ids=ids, start=start) if new else present_rows_of(self, ids=ids)
+        for matrix, row in _rows_beside_projector(model_args.pretrain_mm_mlp_adapter).items():
+            if len(row) != len(ids):
+                raise AuroraError(
+                    f"{model_args.pretrain_mm_mlp_adapter}: holds {len(row)} rows of perception tokens, but {len(ids)}"
+                    " are asked for; give the modalities and settings of the run that wrote it"
+                )
+            rows[matrix] = row.to(rows[matrix])
+        split_rows(self, ids=ids, rows=rows)
+
+    # --- forward ------------------------------------------------------------------------------------------------------
 
     def encode_images(self, images: torch.Tensor) -> torch.Tensor:
         """Image features for the language model; with gradients for the vision tower where it is trained.
@@ -107,7 +127,7 @@ class AuroraLlamaForCausalLM(LlavaLlamaForCausalLM):
 
     def forward(
         self,
-        input_ids: torch.LongTensor | None = None,
+        input_ids: Any = None,
         attention_mask: torch.Tensor | None = None,
         position_ids: torch.LongTensor | None = None,
         past_key_values: Any = None,
@@ -122,27 +142,49 @@ class AuroraLlamaForCausalLM(LlavaLlamaForCausalLM):
         cache_position: torch.LongTensor | None = None,
         logits_to_keep: int | torch.Tensor = 0,
     ) -> tuple | CausalLMOutputWithPast:
-        """As upstream's. With perception tokens and labels, each part's loss is summed up beside the whole one's."""
-        if inputs_embeds is None:
-            input_ids, position_ids, attention_mask, past_key_values, inputs_embeds, labels = (
-                self.prepare_inputs_labels_for_multimodal(
-                    input_ids, position_ids, attention_mask, past_key_values, labels, images, image_sizes
-                )
+        """As upstream's; but in training with perception tokens, logits are computed only where there is a label, and
+        only the loss comes back (objective.py).
+        """
+        if self.objective is None or labels is None or not self.training:
+            return super().forward(
+                input_ids=input_ids,
+                attention_mask=attention_mask,
+                position_ids=position_ids,
+                past_key_values=past_key_values,
+                inputs_embeds=inputs_embeds,
+                labels=labels,
+                use_cache=use_cache,
+                output_attentions=output_attentions,
+                output_hidden_states=output_hidden_states,
+                images=images,
+                image_sizes=image_sizes,
+                return_dict=return_dict,
+                cache_position=cache_position,
+                logits_to_keep=logits_to_keep,
             )
-        outputs = super().forward(
-            input_ids=input_ids,
-            attention_mask=attention_mask,
-            position_ids=position_ids,
-            past_key_values=past_key_values,
-            inputs_embeds=inputs_embeds,
-            labels=labels,
-            use_cache=use_cache,
-            output_attentions=output_attentions,
-            output_hidden_states=output_hidden_states,
-            return_dict=return_dict,
-            cache_position=cache_position,
-            logits_to_keep=logits_to_keep,
-        )
-        if labels is not None and self.training and self.loss_parts is not None:
-            self.loss_parts.add(outputs.logits, labels)
-        return outputs
+        images_of_rows: list[tuple[int, int]] = []
+        if inputs_embeds is None:
+            if self.objective.bottleneck is not None:
+                images_of_rows = text_and_image(input_ids, attention_mask, IMAGE_TOKEN_INDEX)
+            _, position_ids, attention_mask, _, inputs_embeds, labels = self.prepare_inputs_labels_for_multimodal(
+                input_ids, position_ids, attention_mask, None, labels, images, image_sizes
+            )
+        mask = self.objective.mask(attention_mask, labels, images=images_of_rows, dtype=inputs_embeds.dtype)
+        hidden = self.model(
+            attention_mask=mask, position_ids=position_ids, inputs_embeds=inputs_embeds, use_cache=False
+        ).last_hidden_state
+        loss: Any = self.objective.loss(hidden, labels, head=self.lm_head)
+        return CausalLMOutputWithPast(loss=loss)
+
+
+def _rows_beside_projector(path: str | None) -> dict[str, Tensor]:
+    """The rows of perception tokens that a first stage (projector only) left in its mm_projector.bin, if any."""
+    if path is None:
+        return {}
+    weights = torch.load(path, map_location="cpu", weights_only=True)
+    return {
+        matrix: weight
+        for name, weight in weights.items()
+        for place, matrix in (("embed_tokens", "input"), ("lm_head", "output"))
+        if name.endswith(f"{place}.{ROWS}")
+    }

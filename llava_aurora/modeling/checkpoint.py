@@ -1,11 +1,10 @@
-"""Folders that describe themselves: what a training run leaves, and how it is found again without a flag.
+"""Folders that describe themselves, read: what a training run left (writing.py) is found again without a flag.
 
 A folder is an ordinary LLaVA checkpoint. Beside it stand the weights of what gives the tokens their meaning (the depth
 VQ-VAE), the vision tower if that was trained, and in config.json a block `aurora` that names tokens, ids and settings.
 Upstream LLaVA overlooks all three and loads the rest.
 """
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,42 +13,14 @@ from llava.model.builder import load_pretrained_model as upstream_load_pretraine
 from llava.model.language_model.llava_llama import LlavaConfig
 from transformers import AutoConfig, AutoTokenizer, BitsAndBytesConfig, PretrainedConfig, PreTrainedModel
 
-from llava_aurora.atomic import read_json, write_json
+from llava_aurora.atomic import read_json
 from llava_aurora.errors import AuroraError
-from llava_aurora.modeling.aurora_llama import VISION_TOWER_FOLDER, AuroraLlamaForCausalLM
+from llava_aurora.modeling.aurora_llama import AuroraLlamaForCausalLM
+from llava_aurora.modeling.perception_head import ROWS
+from llava_aurora.modeling.writing import NON_LORA_WEIGHTS, PROJECTOR_WEIGHTS, TOWER_PREFIX
 from llava_aurora.perception import Perception
 
 LORA_CONFIG = "adapter_config.json"
-NON_LORA_WEIGHTS = "non_lora_trainables.bin"
-TOWER_PREFIX = "vision_tower.vision_tower."
-
-
-def write_perception_files(
-    folder: Path, *, model: AuroraLlamaForCausalLM, weights: Mapping[str, torch.Tensor], final_folder: Path
-) -> None:
-    """Writes beside an ordinary LLaVA checkpoint what makes it describe itself.
-
-    Args:
-        folder: where to write now; may be a temporary place.
-        model: the trained model, unwrapped.
-        weights: whole tensors by name; the vision tower's are taken from here if it was trained.
-        final_folder: where the folder will stand, for the path to the tower that config.json gives to upstream.
-    """
-    if model.perception is not None:
-        model.perception.save_files(folder)
-    if not getattr(model.config, "mm_vision_tower_trained", False):
-        return
-    tower = model.get_vision_tower()
-    own = {name.split(TOWER_PREFIX)[1]: tensor.clone() for name, tensor in weights.items() if TOWER_PREFIX in name}
-    tower.vision_tower.save_pretrained(folder / VISION_TOWER_FOLDER, state_dict=own)
-    tower.image_processor.save_pretrained(folder / VISION_TOWER_FOLDER)
-    config_file = folder / "config.json"
-    own_path = str((final_folder / VISION_TOWER_FOLDER).absolute())
-    if config_file.is_file():
-        config = read_json(config_file, what="model configuration")
-        write_json(config_file, config | {"mm_vision_tower": own_path})
-    else:
-        model.config.mm_vision_tower = own_path  # of a LoRA folder, config.json is written last, by upstream
 
 
 def load_pretrained_model(
@@ -64,13 +35,14 @@ def load_pretrained_model(
     *,
     torch_dtype: torch.dtype | None = None,
 ) -> tuple[Any, PreTrainedModel, Any, int]:
-    """Loads a LLaVA folder, with or without perception tokens, whole or LoRA.
+    """Loads a LLaVA folder, with or without perception tokens: whole, LoRA, or projector only.
 
-    The arguments are upstream's, in its order; none but the first is needed. A LoRA folder names its base itself.
+    The arguments are upstream's, in its order; none but the first is needed. A LoRA folder names its base itself; of a
+    folder with the projector alone, `model_base` has to say it.
 
     Args:
         model_path: the folder.
-        model_base: overrides the base that a LoRA folder names.
+        model_base: the base of a projector; overrides the base that a LoRA folder names.
         model_name: only for models that are no Llama (MPT, Mistral), which upstream loads.
         load_8bit, load_4bit: quantize by bitsandbytes.
         device_map: for transformers; without it the whole model goes to `device`.
@@ -105,15 +77,20 @@ def load_pretrained_model(
     if use_flash_attn:
         options["attn_implementation"] = "flash_attention_2"
 
-    lora = (folder / LORA_CONFIG).is_file()
+    lora, projector = (folder / LORA_CONFIG).is_file(), (folder / PROJECTOR_WEIGHTS).is_file()
+    if projector and model_base is None and not _has_weights(folder):
+        raise AuroraError(f"{folder}: holds a projector alone; say with model_base (--base) what it was trained on")
     tokenizer = _load_tokenizer(folder, model_base)
-    if lora:
-        model = _load_lora(folder, model_base, config, tokenizer, options)
+    if lora or model_base is not None:
+        model = _load_base(model_base or _lora_base(folder), config, options)
     else:
         model = AuroraLlamaForCausalLM.from_pretrained(folder, **options)
     _add_image_tokens(model, tokenizer)
     if lora:  # before the tower is there, as in training: LoRA would take its layers for the language model's
+        _load_trained(model, folder / NON_LORA_WEIGHTS)
         model = _merge_lora(model, folder)
+    elif model_base is not None:
+        _load_trained(model, folder / PROJECTOR_WEIGHTS)
     tower = model.get_vision_tower()
     if not tower.is_loaded:
         tower.load_model()
@@ -140,11 +117,12 @@ def _lora_base(folder: Path) -> str:
     return read_json(folder / LORA_CONFIG, what="LoRA settings")["base_model_name_or_path"]
 
 
-def _load_lora(
-    folder: Path, model_base: str | None, config: PretrainedConfig, tokenizer: Any, options: dict[str, Any]
-) -> AuroraLlamaForCausalLM:
-    """The base model of a LoRA folder, with as many rows as the folder's tokenizer needs."""
-    base = model_base or _lora_base(folder)
+def _has_weights(folder: Path) -> bool:
+    return any(folder.glob("*.safetensors")) or any(folder.glob("pytorch_model*.bin"))
+
+
+def _load_base(base: str, config: PretrainedConfig, options: dict[str, Any]) -> AuroraLlamaForCausalLM:
+    """The model that a folder was trained on, with as many rows as the folder's tokens need."""
     rows = config.vocab_size
     config.vocab_size = AutoConfig.from_pretrained(base).vocab_size
     model = AuroraLlamaForCausalLM.from_pretrained(base, config=config, **options)
@@ -153,21 +131,29 @@ def _load_lora(
     return model
 
 
-def _merge_lora(model: AuroraLlamaForCausalLM, folder: Path) -> AuroraLlamaForCausalLM:
-    from peft import PeftModel
-
-    path = folder / NON_LORA_WEIGHTS
+def _load_trained(model: AuroraLlamaForCausalLM, path: Path) -> None:
+    """Loads what was trained beside LoRA, or alone: projector, rows of new tokens, whole matrices."""
     if not path.is_file():
-        raise AuroraError(f"{path}: missing; a LoRA folder without it lacks its projector and token rows")
-    prefix = "base_model.model."
+        raise AuroraError(f"{path}: missing; without it the folder lacks its projector and token rows")
     weights = {
-        name.removeprefix(prefix): value
+        name.removeprefix("base_model.model."): value
         for name, value in torch.load(path, map_location="cpu", weights_only=True).items()
         if TOWER_PREFIX not in name  # a trained tower has a folder of its own
     }
+    for name in [name for name in weights if name.endswith(f".{ROWS}")]:
+        first = min(block["first_id"] for block in model.config.aurora["tokens"].values())
+        rows = weights.pop(name)
+        matrix = model.get_parameter(name.removesuffix(ROWS) + "weight")
+        with torch.no_grad():
+            matrix[first : first + len(rows)] = rows
     result = model.load_state_dict(weights, strict=False)
     if result.unexpected_keys:
         raise AuroraError(f"{path}: holds {result.unexpected_keys[0]}, which the model lacks; is the base another one?")
+
+
+def _merge_lora(model: AuroraLlamaForCausalLM, folder: Path) -> AuroraLlamaForCausalLM:
+    from peft import PeftModel
+
     return PeftModel.from_pretrained(model, folder).merge_and_unload()
 
 

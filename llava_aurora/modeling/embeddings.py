@@ -1,66 +1,122 @@
-"""Rows for the perception tokens in the input embedding and the output head, safe under DeepSpeed ZeRO-3."""
+"""What the rows of new tokens start from, in the input embedding and the output head; safe under DeepSpeed ZeRO-3."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Literal, get_args
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from transformers import PreTrainedModel
 
+from llava_aurora.errors import AuroraError
 
-def grow_embeddings(
-    model: PreTrainedModel,
-    *,
-    rows: int,
-    new_ids: range,
-    features: Mapping[range, torch.Tensor] | None = None,
-    seed: int = 0,
-) -> None:
-    """Resizes the input embedding and the output head to `rows` rows and starts the new ones.
+Method = Literal["mean", "noise", "words", "neighbours"]
 
-    A new row is the mean of the old rows plus a deviation as large as theirs: noise, or, for ids with features, a
-    random projection of these, so that tokens for similar things (neighbouring coordinates, similar codes) start
-    alike. The same on every rank, whatever is partitioned.
+
+@dataclass(frozen=True, kw_only=True)
+class RowStart:
+    """How new rows start. All of it is the same on every rank, whatever is partitioned.
+
+    Args:
+        method: "mean": every row is the mean of the words' rows. "noise": the mean plus noise as large as the words'
+            deviation from it. "words": the mean of the rows of a description's words. "neighbours": as noise, but for
+            ids with features a random projection of these takes the place of noise, so that tokens for similar
+            things (neighbouring coordinates, similar codes) start alike.
+        features: (len(ids), F) for ranges of the new ids; for "neighbours".
+        descriptions: for each new id, in order, the ids of the words that describe it; for "words".
+        seed: of noise and projection.
+
+    Raises:
+        AuroraError: for an unknown method.
+    """
+
+    method: Method = "neighbours"
+    features: Mapping[range, Tensor] = field(default_factory=dict)
+    descriptions: Sequence[Sequence[int]] = ()
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.method not in get_args(Method):
+            raise AuroraError(f"--perception_init {self.method}: unknown; there are: {', '.join(get_args(Method))}")
+
+
+def initial_rows(words: Tensor, *, ids: range, start: RowStart, number: int) -> Tensor:
+    """The rows that new tokens start from.
+
+    Args:
+        words: (words, D), the rows of all tokens there were before.
+        ids: of the new tokens.
+        start: how.
+        number: 0 for the input embedding, 1 for the output head, so that their noise differs.
+
+    Returns:
+        (len(ids), D) in the type of `words`, on its device.
+    """
+    old = words.detach().float()
+    mean = old.mean(0)
+    if start.method == "mean":
+        return mean.expand(len(ids), -1).to(words.dtype).clone()
+    if start.method == "words":
+        return torch.stack([old[list(described)].mean(0) for described in start.descriptions]).to(words.dtype)
+    generator = torch.Generator().manual_seed(start.seed + number)
+    deviations = torch.randn(len(ids), words.shape[1], generator=generator)
+    if start.method == "neighbours":
+        for alike, values in start.features.items():
+            projection = torch.randn(values.shape[1], words.shape[1], generator=generator)
+            projected = (values.float().cpu() - values.float().cpu().mean(0)) @ projection
+            deviations[alike.start - ids.start : alike.stop - ids.start] = projected / projected.std()
+    return (mean + old.std() * deviations.to(old.device)).to(words.dtype)
+
+
+def initial_rows_of(model: PreTrainedModel, *, ids: range, start: RowStart) -> dict[str, Tensor]:
+    """`initial_rows` for both matrices of a causal language model, "input" and "output"."""
+    rows = {}
+    for number, (name, matrix) in enumerate(_matrices(model).items()):
+        with whole([matrix]):
+            rows[name] = initial_rows(matrix[: ids.start], ids=ids, start=start, number=number)
+    return rows
+
+
+def present_rows_of(model: PreTrainedModel, *, ids: range) -> dict[str, Tensor]:
+    """The rows that both matrices have for `ids` already, copied, "input" and "output"."""
+    rows = {}
+    for name, matrix in _matrices(model).items():
+        with whole([matrix]):
+            rows[name] = matrix[ids.start : ids.stop].detach().clone()
+    return rows
+
+
+def grow_embeddings(model: PreTrainedModel, *, rows: int, ids: range, start: RowStart) -> None:
+    """Resizes both whole matrices to `rows` rows and starts those of `ids`.
 
     Args:
         model: a causal language model; both matrices are (V, D).
         rows: the length of the tokenizer with the new tokens.
-        new_ids: ids of the tokens to start; the rest of the new rows, if any, are left as resizing made them.
-        features: (len(ids), F) for ranges of ids within `new_ids`.
-        seed: of noise and projection.
+        ids: of the new tokens; the rest of the new rows, if any, are left as resizing made them.
+        start: how they start.
 
     Raises:
-        ValueError: if `new_ids` lies outside the resized matrices.
+        ValueError: if `ids` lies outside the resized matrices.
     """
-    if not 0 < new_ids.start < new_ids.stop <= rows:
-        raise ValueError(f"new token ids {new_ids.start}…{new_ids.stop - 1} do not follow the words in {rows} rows")
+    if not 0 < ids.start < ids.stop <= rows:
+        raise ValueError(f"new token ids {ids.start}…{ids.stop - 1} do not follow the words in {rows} rows")
     model.resize_token_embeddings(rows, mean_resizing=False)
-    embeddings = [model.get_input_embeddings().weight, model.get_output_embeddings().weight]
-    distinct = embeddings[:1] if embeddings[0] is embeddings[1] else embeddings
-    for offset, weight in enumerate(distinct):
-        with whole([weight]):
-            _start_rows(weight, new_ids, features or {}, torch.Generator().manual_seed(seed + offset))
+    matrices = _matrices(model)
+    if matrices["input"] is matrices["output"]:
+        del matrices["output"]
+    for number, matrix in enumerate(matrices.values()):
+        with whole([matrix]), torch.no_grad():
+            matrix[ids.start : ids.stop] = initial_rows(matrix[: ids.start], ids=ids, start=start, number=number)
 
 
-@torch.no_grad()
-def _start_rows(
-    weight: nn.Parameter, new_ids: range, features: Mapping[range, torch.Tensor], generator: torch.Generator
-) -> None:
-    if weight.numel() == 0:  # another rank holds the gathered matrix
-        return
-    old = weight[: new_ids.start].float()
-    deviations = torch.randn(len(new_ids), weight.shape[1], generator=generator)
-    for ids, values in features.items():
-        projection = torch.randn(values.shape[1], weight.shape[1], generator=generator)
-        projected = (values.float().cpu() - values.float().cpu().mean(0)) @ projection
-        deviations[ids.start - new_ids.start : ids.stop - new_ids.start] = projected / projected.std()
-    started = old.mean(0) + old.std() * deviations.to(old.device)
-    weight[new_ids.start : new_ids.stop] = started.to(weight.dtype)
+def _matrices(model: PreTrainedModel) -> dict[str, nn.Parameter]:
+    return {"input": model.get_input_embeddings().weight, "output": model.get_output_embeddings().weight}
 
 
 @contextmanager
 def whole(parameters: Sequence[nn.Parameter]) -> Iterator[None]:
-    """Gathers parameters that ZeRO-3 has partitioned; what rank 0 writes into them reaches every rank.
+    """Gathers on every rank parameters that ZeRO-3 has partitioned; what rank 0 writes into them reaches every rank.
 
     Outside ZeRO-3 it does nothing: every rank holds, and writes, the whole.
     """

@@ -7,41 +7,39 @@ beside it. Nothing here changes a gradient.
 from collections.abc import Mapping
 
 import torch
-from torch.nn import functional
-
-IGNORE_INDEX = -100
+from torch import Tensor
 
 
 class LossParts:
-    """Running sums of the token losses since the last `read`, per part.
+    """Running means of the token losses since the last `read`, per part, and of whole-batch losses beside them.
 
     Args:
         id_ranges: for each part, the token ids that belong to it; every other id is "text".
+        extra: names of losses that are no token losses (the reconstruction loss), one number a batch.
     """
 
-    def __init__(self, *, id_ranges: Mapping[str, range]) -> None:
-        self.names = ["text", *id_ranges]
+    def __init__(self, *, id_ranges: Mapping[str, range], extra: tuple[str, ...] = ()) -> None:
+        self.names = ["text", *id_ranges, *extra]
         self.ranges = list(id_ranges.values())
-        self.totals: torch.Tensor | None = None
+        self.totals: Tensor | None = None
 
     @torch.no_grad()
-    def add(self, logits: torch.Tensor, labels: torch.Tensor) -> None:
+    def add(self, losses: Tensor, targets: Tensor, **extra: Tensor) -> None:
         """Adds one batch.
 
         Args:
-            logits: (B, T, V) of a causal model.
-            labels: int64 (B, T), -100 where nothing is to be learned; label t is predicted at t - 1.
+            losses: (N,), the cross-entropy of each labelled token.
+            targets: int64 (N,), their ids.
+            extra: scalars by the names given to the constructor.
         """
-        targets = labels[:, 1:].to(logits.device)
-        told = targets != IGNORE_INDEX
-        targets = targets[told]
-        losses = functional.cross_entropy(logits[:, :-1][told].float(), targets, reduction="none")
         part = torch.zeros_like(targets)
         for number, ids in enumerate(self.ranges, start=1):
             part[(targets >= ids.start) & (targets < ids.stop)] = number
         sums = torch.zeros(2, len(self.names), dtype=torch.float64, device=losses.device)
         sums[0].index_add_(0, part, losses.double())
         sums[1].index_add_(0, part, torch.ones_like(losses, dtype=torch.float64))
+        for name, value in extra.items():
+            sums[:, self.names.index(name)] = torch.stack([value.double(), torch.ones_like(value, dtype=torch.float64)])
         self.totals = sums if self.totals is None else self.totals + sums
 
     def read(self) -> dict[str, float]:
@@ -51,9 +49,13 @@ class LossParts:
         """
         totals = torch.zeros(2, len(self.names), dtype=torch.float64) if self.totals is None else self.totals
         self.totals = None
-        if torch.distributed.is_available() and torch.distributed.is_initialized():
-            device = "cuda" if torch.distributed.get_backend() == "nccl" else "cpu"
-            totals = totals.to(device)
-            torch.distributed.all_reduce(totals)
-        sums, counts = totals.tolist()
+        sums, counts = summed_over_ranks(totals).tolist()
         return {name: total / count for name, total, count in zip(self.names, sums, counts, strict=True) if count}
+
+
+def summed_over_ranks(totals: Tensor) -> Tensor:
+    """The sum over all ranks; a collective operation where there are several."""
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        totals = totals.to("cuda" if torch.distributed.get_backend() == "nccl" else "cpu")
+        torch.distributed.all_reduce(totals)
+    return totals

@@ -1,52 +1,111 @@
-"""LLaVA's trainer, which logs each part of the loss and leaves folders that describe themselves."""
+"""LLaVA's trainer: each part of the loss in the log, a learning rate for each part of the model, whole folders."""
 
 from pathlib import Path
 from typing import Any
 
 import torch
 from llava.train.llava_trainer import LLaVATrainer
-from llava.train.train import maybe_zero_3
+from llava.train.train import get_peft_state_maybe_zero_3, get_peft_state_non_lora_maybe_zero_3
+from peft import PeftModel
+from torch import Tensor, nn
+from transformers import Trainer
 
-from llava_aurora.atomic import staged_into
 from llava_aurora.modeling.aurora_llama import AuroraLlamaForCausalLM
-from llava_aurora.modeling.checkpoint import TOWER_PREFIX, write_perception_files
+from llava_aurora.modeling.bottleneck import InformationBottleneck
+from llava_aurora.modeling.perception_head import ROWS
+from llava_aurora.modeling.writing import write_lora_folder, write_projector_folder, write_whole_folder
 
 
 class AuroraTrainer(LLaVATrainer):
     """As upstream's as long as the model has no perception tokens and its vision tower is frozen."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        if self.aurora_model.objective is not None:
+            self.aurora_model.objective.bottleneck = InformationBottleneck.parse(self.args.information_bottleneck)
+        self.projector_only = self.args.tune_mm_mlp_adapter
+        # Upstream asks these two whether to write a folder by itself, file by file under its final name; without them
+        # it leaves every folder to the trainer's save_model.
+        self.args.tune_mm_mlp_adapter = self.args.lora_enable = False
 
     @property
     def aurora_model(self) -> AuroraLlamaForCausalLM:
         """The model itself, without wrappers of PEFT."""
         return self.model.get_base_model() if hasattr(self.model, "get_base_model") else self.model
 
+    def training_step(self, *args: Any, **kwargs: Any) -> Tensor:
+        """As upstream's, with the reconstruction loss from its first step on."""
+        if self.aurora_model.objective is not None:
+            started = self.state.global_step >= self.args.reconstruction_loss_start
+            weight = self.args.reconstruction_loss_weight if started else 0.0
+            self.aurora_model.objective.reconstruction_weight = weight
+        return super().training_step(*args, **kwargs)
+
     def log(self, logs: dict[str, float], *args: Any, **kwargs: Any) -> None:
         """Adds `loss_text`, `loss_depth`, … to each line of training log. Called on every rank."""
-        parts = self.aurora_model.loss_parts
-        if parts is not None and "loss" in logs:
-            logs |= {f"loss_{name}": round(value, 4) for name, value in parts.read().items()}
+        objective = self.aurora_model.objective
+        if objective is not None and "loss" in logs:
+            logs |= {f"loss_{name}": round(value, 4) for name, value in objective.parts.read().items()}
         super().log(logs, *args, **kwargs)
 
-    def _save(self, output_dir: str | None = None, state_dict: dict[str, torch.Tensor] | None = None) -> None:
-        """Writes a whole model: under another name first, so that an older one stays until the new one is whole."""
-        final_folder = Path(output_dir or self.args.output_dir)
-        with staged_into(final_folder) as staging:
-            super()._save(str(staging), state_dict)
-            if (staging / "config.json").is_file():
-                weights = self.model.state_dict() if state_dict is None else state_dict
-                write_perception_files(staging, model=self.aurora_model, weights=weights, final_folder=final_folder)
+    # --- what is trained how fast -------------------------------------------------------------------------------------
 
-    def save_state(self) -> None:
-        """LLaVA's train() calls this after the last step; a LoRA folder gets what upstream does not write into it."""
-        super().save_state()
-        if not self.args.lora_enable:
+    def create_optimizer(self) -> torch.optim.Optimizer:
+        """Upstream's optimizer; with `--perception_lr` or `--mm_vision_tower_lr` each part has a rate of its own."""
+        rates = {
+            ROWS: self.args.perception_lr,
+            "vision_tower": self.args.mm_vision_tower_lr,
+            "mm_projector": self.args.mm_projector_lr,
+        }
+        if self.optimizer is not None or (self.args.perception_lr is None and self.args.mm_vision_tower_lr is None):
+            return super().create_optimizer()
+        decayed = set(self.get_decay_parameter_names(self.model))
+        groups: dict[tuple[float | None, bool], list[nn.Parameter]] = {}
+        for name, parameter in self.model.named_parameters():
+            if parameter.requires_grad:
+                rate = next((rate for part, rate in rates.items() if part in name), None)
+                groups.setdefault((rate, name in decayed), []).append(parameter)
+        optimizer_class, options = Trainer.get_optimizer_cls_and_kwargs(self.args)
+        self.optimizer: torch.optim.Optimizer = optimizer_class(
+            [
+                {
+                    "params": parameters,
+                    "weight_decay": self.args.weight_decay if decays else 0.0,
+                    **({} if rate is None else {"lr": rate}),
+                }
+                for (rate, decays), parameters in groups.items()
+            ],
+            **options,
+        )
+        return self.optimizer
+
+    # --- what a folder gets -------------------------------------------------------------------------------------------
+
+    def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
+        """Writes the trained model, whole, LoRA or projector only, as a folder that describes itself.
+
+        A collective operation under ZeRO-3; rank 0 writes.
+        """
+        if not self.projector_only and not isinstance(self.model, PeftModel):
+            super().save_model(output_dir, _internal_call)  # gathers, then calls _save on rank 0
             return
-        folder, model = Path(self.args.output_dir), self.aurora_model
-        weights = {}
-        if getattr(model.config, "mm_vision_tower_trained", False):
-            tower = ((name, value) for name, value in model.named_parameters() if TOWER_PREFIX in name)
-            weights = {name: maybe_zero_3(value, ignore_status=True) for name, value in tower}
+        folder = Path(output_dir or self.args.output_dir)
+        others = get_peft_state_non_lora_maybe_zero_3(self.model.named_parameters())
+        if self.projector_only:
+            if self.args.should_save:
+                write_projector_folder(folder, model=self.model, tokenizer=self.processing_class, weights=others)
+            return
+        adapter = get_peft_state_maybe_zero_3(self.model.named_parameters(), self.args.lora_bias)
         if self.args.should_save:
-            with staged_into(folder) as staging:
-                self.processing_class.save_pretrained(staging)
-                write_perception_files(staging, model=model, weights=weights, final_folder=folder)
+            write_lora_folder(folder, model=self.model, tokenizer=self.processing_class, adapter=adapter, others=others)
+
+    def _save(self, output_dir: str | None = None, state_dict: dict[str, Tensor] | None = None) -> None:
+        """Writes a whole model. Called on rank 0, with the gathered weights."""
+        folder = Path(output_dir or self.args.output_dir)
+        weights = self.model.state_dict() if state_dict is None else state_dict
+        write_whole_folder(folder, model=self.aurora_model, weights=weights, write=super()._save)
+
+
+def save_trained_model(trainer: AuroraTrainer, output_dir: str) -> None:
+    """What LLaVA's train() calls at its end, on every rank."""
+    trainer.save_model(output_dir)

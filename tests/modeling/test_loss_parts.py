@@ -10,24 +10,17 @@ from llava_aurora.modeling.loss_parts import LossParts
 RANGES = {"depth": range(10, 14), "box": range(14, 20)}
 
 
-def by_hand(logits: torch.Tensor, labels: torch.Tensor) -> dict[str, float]:
-    sums: dict[str, list[float]] = {}
-    for row in range(labels.shape[0]):
-        for place in range(1, labels.shape[1]):
-            target = int(labels[row, place])
-            if target == -100:
-                continue
-            name = next((name for name, ids in RANGES.items() if target in ids), "text")
-            scores = logits[row, place - 1]
-            sums.setdefault(name, []).append(math.log(scores.exp().sum()) - float(scores[target]))
-    return {name: sum(values) / len(values) for name, values in sums.items()}
+def by_hand(losses: torch.Tensor, targets: torch.Tensor) -> dict[str, float]:
+    values: dict[str, list[float]] = {}
+    for loss, target in zip(losses.tolist(), targets.tolist(), strict=True):
+        name = next((name for name, ids in RANGES.items() if target in ids), "text")
+        values.setdefault(name, []).append(loss)
+    return {name: sum(parts) / len(parts) for name, parts in values.items()}
 
 
 def batch(seed: int) -> tuple[torch.Tensor, torch.Tensor]:
     generator = torch.Generator().manual_seed(seed)
-    labels = torch.randint(0, 20, (3, 12), generator=generator)
-    labels[:, :4] = -100
-    return torch.randn(3, 12, 20, generator=generator), labels
+    return torch.rand(24, generator=generator), torch.randint(0, 20, (24,), generator=generator)
 
 
 def test_parts_are_the_means_over_their_tokens():
@@ -47,14 +40,22 @@ def test_several_batches_are_summed_and_reading_starts_anew():
 
 
 def test_a_part_without_a_token_is_left_out():
-    logits, labels = batch(0)
+    losses, targets = batch(0)
     parts = LossParts(id_ranges=RANGES)
-    parts.add(logits, labels.clamp(max=5))
+    parts.add(losses, targets.clamp(max=5))
     assert list(parts.read()) == ["text"]
 
 
+def test_a_loss_of_the_whole_batch_is_averaged_over_the_batches_that_had_it():
+    parts = LossParts(id_ranges=RANGES, extra=("reconstruction",))
+    parts.add(*batch(0))
+    parts.add(*batch(1), reconstruction=torch.tensor(0.5))
+    parts.add(*batch(2), reconstruction=torch.tensor(0.1))
+    assert parts.read()["reconstruction"] == pytest.approx(0.3)
+
+
 def test_nan_stays_nan():
-    logits, labels = batch(0)
+    losses, targets = batch(0)
     parts = LossParts(id_ranges=RANGES)
-    parts.add(logits * math.nan, labels)
+    parts.add(losses * math.nan, targets)
     assert math.isnan(parts.read()["text"])

@@ -1,0 +1,77 @@
+"""What training asks of a model with perception tokens: token losses in parts, the reconstruction loss, the mask.
+
+Logits are computed only where there is a label. LLaVA computes them for every image position too, which no loss reads.
+"""
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from llava_aurora.modeling.bottleneck import InformationBottleneck, image_features
+from llava_aurora.modeling.labelled_tokens import LabelledTokens
+from llava_aurora.modeling.loss_parts import LossParts
+from llava_aurora.modeling.reconstruction_loss import reconstruction_loss
+from llava_aurora.perception import Perception
+
+
+class Objective:
+    """Args: perception: the model's tokens.
+
+    Attributes:
+        parts: each part of the loss since it was last read.
+        reconstruction_weight: what the reconstruction loss is multiplied by; 0 leaves it out.
+        bottleneck: what is hidden behind a map; None hides nothing.
+    """
+
+    def __init__(self, perception: Perception) -> None:
+        self.perception = perception
+        self.parts = LossParts(id_ranges=perception.id_ranges(), extra=("reconstruction",))
+        self.reconstruction_weight = 0.0
+        self.bottleneck: InformationBottleneck | None = None
+
+    def loss(self, hidden: Tensor, labels: Tensor, *, head: Callable[[Tensor], Tensor]) -> Tensor:
+        """The mean loss of the labelled tokens, plus the weighted reconstruction loss.
+
+        Args:
+            hidden: (B, T, D), the language model's last hidden states.
+            labels: int64 (B, T), -100 where nothing is to be learned.
+            head: (N, D) to logits (N, V).
+        """
+        tokens = LabelledTokens.of(labels.to(hidden.device))
+        logits = head(hidden[:, :-1][tokens.told]).float()
+        losses = functional.cross_entropy(logits, tokens.targets, reduction="none")
+        loss = losses.sum() / max(len(losses), 1)  # a batch without a label must not make the others' gradients NaN
+        extra = {}
+        if self.reconstruction_weight:
+            reconstruction = reconstruction_loss(logits, tokens, self.perception)
+            extra["reconstruction"] = reconstruction.detach()
+            loss = loss + self.reconstruction_weight * reconstruction
+        self.parts.add(losses.detach(), tokens.targets, **extra)
+        return loss
+
+    def mask(
+        self, attention_mask: Tensor | None, labels: Tensor, *, images: Sequence[tuple[int, int]], dtype: torch.dtype
+    ) -> Tensor | None:
+        """The attention mask, with the information bottleneck in it if there is one.
+
+        Args:
+            attention_mask: (B, T), or None if all is valid.
+            labels: int64 (B, T), with the image's features put in.
+            images: from `text_and_image`, or nothing where there are no images.
+            dtype: of the model's activations.
+        """
+        if self.bottleneck is None:
+            return attention_mask
+        valid = torch.ones_like(labels) if attention_mask is None else attention_mask
+        places = images or [(-1, 0)] * len(labels)
+        families = [modality.family for modality in self.perception.modalities.values() if modality.has_picture]
+        return self.bottleneck.mask(
+            labels=labels,
+            valid=valid.bool(),
+            images=image_features(places, valid.sum(1).tolist()),
+            start_ids=[self.perception.ids.start_id(family) for family in families],
+            end_ids=[self.perception.ids.end_id(family) for family in families],
+            dtype=dtype,
+        )
