@@ -25,12 +25,13 @@ class Modality(ABC):
     """One kind of intermediate picture that a model can write down.
 
     `order` places its tokens among those of other modalities: lower comes first, ties go by name. `has_picture` says
-    that spans can be compared as pictures (`reconstruct`).
+    that spans can be compared as pictures (`reconstruct`); `measure` names what `compare` gives.
     """
 
     name: ClassVar[str]
     order: ClassVar[int] = 100
     has_picture: ClassVar[bool] = False
+    measure: ClassVar[str | None] = None
     family: TokenFamily
 
     # annotation -> codes -> text ----------------------------------------------------------------------------------
@@ -78,6 +79,12 @@ class Modality(ABC):
             NotImplementedError: unless `has_picture`.
         """
         raise NotImplementedError(f"{self.name} spans have no picture to compare")
+
+    # how far off a span is ----------------------------------------------------------------------------------------
+
+    def compare(self, written: Sequence[int], true: Sequence[int]) -> float | None:
+        """How alike two spans of codes are, in [0, 1], 1 = the same; None where that is not measured."""
+        return None
 
     # what its tokens start from ---------------------------------------------------------------------------------------
 

@@ -27,6 +27,7 @@ class BoxModality(Modality):
 
     name: ClassVar[str] = "box"
     order: ClassVar[int] = 20
+    measure: ClassVar[str | None] = "iou"
 
     def __init__(self, *, frame: int = 336) -> None:
         self.frame = frame
@@ -84,6 +85,19 @@ class BoxModality(Modality):
         if max(prefix[:2]) >= self.frame - 1:
             return range(0)
         return range(prefix[len(prefix) - 2] + 1, self.frame)
+
+    def compare(self, written: Sequence[int], true: Sequence[int]) -> float | None:
+        """Intersection over union of two boxes, 0 for one without area; None for points."""
+        if len(true) != 4:
+            return None
+        corners = [
+            (max(one, other), min(far, beyond))
+            for one, other, far, beyond in zip(written[:2], true[:2], written[2:], true[2:], strict=True)
+        ]
+        common = math.prod(max(0, high - low) for low, high in corners)
+        areas = [max(0, box[2] - box[0]) * max(0, box[3] - box[1]) for box in (written, true)]
+        union = sum(areas) - common
+        return common / union if union else 0.0
 
     def code_features(self) -> "torch.Tensor":
         """Sines and cosines of the position, with wavelengths from twice the frame down to 8 pixels."""

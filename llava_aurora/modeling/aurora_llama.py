@@ -142,10 +142,10 @@ class AuroraLlamaForCausalLM(LlavaLlamaForCausalLM):
         cache_position: torch.LongTensor | None = None,
         logits_to_keep: int | torch.Tensor = 0,
     ) -> tuple | CausalLMOutputWithPast:
-        """As upstream's; but in training with perception tokens, logits are computed only where there is a label, and
-        only the loss comes back (objective.py).
+        """As upstream's; but in training and its evaluations, a model with perception tokens computes logits only where
+        there is a label, and returns the loss alone (objective.py).
         """
-        if self.objective is None or labels is None or not self.training:
+        if self.objective is None or labels is None or not (self.training or self.objective.metrics):
             return super().forward(
                 input_ids=input_ids,
                 attention_mask=attention_mask,

@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from llava_aurora.modeling.bottleneck import InformationBottleneck, image_features
+from llava_aurora.modeling.code_metrics import CodeMetrics
 from llava_aurora.modeling.labelled_tokens import LabelledTokens
 from llava_aurora.modeling.loss_parts import LossParts
 from llava_aurora.modeling.reconstruction_loss import reconstruction_loss
@@ -23,6 +24,7 @@ class Objective:
         parts: each part of the loss since it was last read.
         reconstruction_weight: what the reconstruction loss is multiplied by; 0 leaves it out.
         bottleneck: what is hidden behind a map; None hides nothing.
+        metrics: gathers what an evaluation measures while one goes on, else None.
     """
 
     def __init__(self, perception: Perception) -> None:
@@ -30,9 +32,10 @@ class Objective:
         self.parts = LossParts(id_ranges=perception.id_ranges(), extra=("reconstruction",))
         self.reconstruction_weight = 0.0
         self.bottleneck: InformationBottleneck | None = None
+        self.metrics: CodeMetrics | None = None
 
     def loss(self, hidden: Tensor, labels: Tensor, *, head: Callable[[Tensor], Tensor]) -> Tensor:
-        """The mean loss of the labelled tokens, plus the weighted reconstruction loss.
+        """The mean loss of the labelled tokens, plus, outside evaluations, the weighted reconstruction loss.
 
         Args:
             hidden: (B, T, D), the language model's last hidden states.
@@ -43,6 +46,9 @@ class Objective:
         logits = head(hidden[:, :-1][tokens.told]).float()
         losses = functional.cross_entropy(logits, tokens.targets, reduction="none")
         loss = losses.sum() / max(len(losses), 1)  # a batch without a label must not make the others' gradients NaN
+        if self.metrics is not None:
+            self.metrics.add(logits, losses, tokens)
+            return loss
         extra = {}
         if self.reconstruction_weight:
             reconstruction = reconstruction_loss(logits, tokens, self.perception)

@@ -40,7 +40,7 @@ def write_whole_folder(
     joined = dict(weights) if model.perception is None else join_rows(weights, ids=model.perception.token_ids())
     with staged_into(folder) as staging:
         write(str(staging), joined)
-        _write_perception_files(staging, model=model, weights=joined, final_folder=folder)
+        write_perception_files(staging, model=model, weights=joined, final_folder=folder)
 
 
 def write_lora_folder(
@@ -61,7 +61,7 @@ def write_lora_folder(
         model.save_pretrained(staging, state_dict=adapter, save_embedding_layers=False)
         torch.save(dict(others), staging / NON_LORA_WEIGHTS)
         tokenizer.save_pretrained(staging)
-        _write_perception_files(staging, model=base, weights=others, final_folder=folder)
+        write_perception_files(staging, model=base, weights=others, final_folder=folder)
 
 
 def write_projector_folder(
@@ -81,7 +81,7 @@ def write_projector_folder(
         torch.save(kept, staging / PROJECTOR_WEIGHTS)
         if model.perception is not None:
             tokenizer.save_pretrained(staging)
-        _write_perception_files(staging, model=model, weights=weights, final_folder=folder)
+        write_perception_files(staging, model=model, weights=weights, final_folder=folder)
 
 
 def _write_config(folder: Path, model: AuroraLlamaForCausalLM) -> None:
@@ -90,7 +90,7 @@ def _write_config(folder: Path, model: AuroraLlamaForCausalLM) -> None:
     config.save_pretrained(folder)
 
 
-def _write_perception_files(
+def write_perception_files(
     folder: Path, *, model: AuroraLlamaForCausalLM, weights: Mapping[str, Tensor], final_folder: Path
 ) -> None:
     """Writes the modalities' files and a trained tower into `folder`, which will stand at `final_folder`."""

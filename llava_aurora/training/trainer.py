@@ -3,15 +3,19 @@
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from llava.train.llava_trainer import LLaVATrainer
 from llava.train.train import get_peft_state_maybe_zero_3, get_peft_state_non_lora_maybe_zero_3
 from peft import PeftModel
 from torch import Tensor, nn
 from transformers import Trainer
+from transformers.integrations import TensorBoardCallback
+from transformers.trainer_utils import EvalLoopOutput
 
 from llava_aurora.modeling.aurora_llama import AuroraLlamaForCausalLM
 from llava_aurora.modeling.bottleneck import InformationBottleneck
+from llava_aurora.modeling.code_metrics import CodeMetrics
 from llava_aurora.modeling.perception_head import ROWS
 from llava_aurora.modeling.writing import write_lora_folder, write_projector_folder, write_whole_folder
 
@@ -47,6 +51,27 @@ class AuroraTrainer(LLaVATrainer):
         if objective is not None and "loss" in logs:
             logs |= {f"loss_{name}": round(value, 4) for name, value in objective.parts.read().items()}
         super().log(logs, *args, **kwargs)
+
+    # --- what an evaluation measures ----------------------------------------------------------------------------------
+
+    def evaluation_loop(self, *args: Any, metric_key_prefix: str = "eval", **kwargs: Any) -> EvalLoopOutput:
+        """As upstream's, with each part of the loss, the accuracy of codes, and pictures of maps for TensorBoard."""
+        objective = self.aurora_model.objective
+        if objective is None:
+            return super().evaluation_loop(*args, metric_key_prefix=metric_key_prefix, **kwargs)
+        objective.metrics = metrics = CodeMetrics(objective.perception, pictures=self.args.eval_pictures)
+        try:
+            output = super().evaluation_loop(*args, metric_key_prefix=metric_key_prefix, **kwargs)
+        finally:
+            objective.metrics = None
+        figures = {f"{metric_key_prefix}_{name}": round(value, 4) for name, value in metrics.read().items()}
+        output.metrics.update(figures)
+        for callback in self.callback_handler.callbacks:
+            if isinstance(callback, TensorBoardCallback) and callback.tb_writer is not None:
+                for number, picture in enumerate(metrics.pictures()):
+                    name = f"{metric_key_prefix}/map_{number} (true, written)"
+                    callback.tb_writer.add_image(name, np.asarray(picture), self.state.global_step, dataformats="HWC")
+        return output
 
     # --- what is trained how fast -------------------------------------------------------------------------------------
 
