@@ -1,0 +1,61 @@
+"""A curriculum as a table and as a picture: what each task gets in each epoch."""
+
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from llava_aurora.atomic import atomic_file
+from llava_aurora.data.curriculum import Curriculum
+from llava_aurora.data.tasks import OTHER, TASKS, Kind
+
+# One hue a domain would hide which kind a task is of, so a hue is a kind, and its shades are tasks.
+HUES: dict[Kind, str] = {"atomic": "Blues", "chain": "Oranges", "direct": "Greens"}
+
+
+def print_schedule(curriculum: Curriculum, epochs: int, *, console: Console | None = None) -> None:
+    """Prints records and per cent of each task in each epoch. Args: epochs: of the run; console: stdout if left out."""
+    plan = [curriculum.quotas(epoch, epochs=epochs) for epoch in range(epochs)]
+    table = Table(title=f"{curriculum.schedule.source}: {curriculum.length:,} records an epoch")
+    table.add_column("epoch", justify="right")
+    for task in plan[0]:
+        table.add_column(task, justify="right", overflow="fold")
+    for number, quotas in enumerate(plan, start=1):
+        cells = [f"{count:,} ({count / curriculum.length:.0%})" for count in quotas.values()]
+        table.add_row(str(number), *cells)
+    table.add_section()
+    table.add_row("in file", *(f"{curriculum.available(task):,}" for task in plan[0]))
+    (console or Console()).print(table)
+
+
+def draw_schedule(curriculum: Curriculum, epochs: int, path: str | Path) -> None:
+    """Writes a PNG of stacked bars, one an epoch. Raises AuroraError if it cannot be written."""
+    import matplotlib
+    from matplotlib.figure import Figure
+    from matplotlib.ticker import MaxNLocator
+
+    plan = [curriculum.quotas(epoch, epochs=epochs) for epoch in range(epochs)]
+    figure = Figure(figsize=(8, 4.2), layout="constrained")
+    axes = figure.subplots()
+    bottoms = [0.0] * epochs
+    kinds = [*HUES]
+    tasks = sorted(plan[0], key=lambda task: len(kinds) if task == OTHER else kinds.index(TASKS[task].kind))
+    for task in tasks:
+        heights = [100 * quotas[task] / curriculum.length for quotas in plan]
+        label = f"{task} ({'no task' if task == OTHER else TASKS[task].kind})"
+        color = "grey" if task == OTHER else matplotlib.colormaps[HUES[TASKS[task].kind]](_shade(task, tasks))
+        axes.bar(range(1, epochs + 1), heights, bottom=bottoms, label=label, color=color, edgecolor="white", width=0.9)
+        bottoms = [bottom + height for bottom, height in zip(bottoms, heights, strict=True)]
+    axes.set(xlabel="epoch", ylabel="% of the epoch's records", ylim=(0, 100), xlim=(0.4, epochs + 0.6))
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.set_title(f"{curriculum.schedule.source}: {curriculum.length:,} records an epoch", loc="left")
+    axes.spines[["top", "right"]].set_visible(False)
+    handles, labels = axes.get_legend_handles_labels()
+    axes.legend(handles[::-1], labels[::-1], loc="center left", bbox_to_anchor=(1, 0.5), frameon=False)
+    with atomic_file(path) as temporary:
+        figure.savefig(temporary, format="png", dpi=120)
+
+
+def _shade(task: str, tasks: list[str]) -> float:
+    same = [other for other in tasks if other != OTHER and TASKS[other].kind == TASKS[task].kind]
+    return 0.75 - 0.45 * same.index(task) / max(len(same) - 1, 1)
