@@ -144,3 +144,7 @@ def test_a_tokenizer_with_some_of_the_tokens_is_refused(tokenizer):
 def test_a_tokenizer_without_the_tokens_is_refused(tokenizer):
     with pytest.raises(AuroraError, match="gives <DEPTH_START> id"):
         PerceptionVocabulary(FAMILIES).bind(tokenizer)
+
+
+def test_codes_become_plain_numbers_whatever_the_size_of_the_family():
+    assert AURORA_PIXELS.plain("A (<PIXEL_1>,<PIXEL_900>), <DEPTH_3>") == "A (1,900), <DEPTH_3>"

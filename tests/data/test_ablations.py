@@ -1,0 +1,128 @@
+"""Ablations change what is read of a record and nothing else; tasks are chosen by name or kind."""
+
+import copy
+import json
+
+import numpy as np
+import pytest
+
+from llava_aurora.data.ablations import (
+    check_coordinate_step,
+    has_coordinates,
+    select_tasks,
+    transforms,
+    with_plain_coordinates,
+    without_coordinate_step,
+)
+from llava_aurora.data.prompts import TEMPLATES, Prompts
+from llava_aurora.data.records import RecordWriter, closest, letter_points
+from llava_aurora.data.store import RecordStore
+from llava_aurora.errors import AuroraError
+from llava_aurora.vocabulary import depth_family, pixel_family
+
+DEPTH, PIXELS = depth_family(codebook_size=16, codes_per_map=9), pixel_family(frame=56)
+CODES = [3] * 9
+POINTS = letter_points([(1, 2), (30, 40), (55, 5)], [10, 200, 90], np.random.default_rng(1))
+
+POINTS_ANSWER = closest(POINTS).letter
+
+
+def chain(answer=None, *, pixels=PIXELS, marked=True, **more):
+    prompts = Prompts({"depth_chain": {"answers": (answer,)}} if answer else None)
+    writer = RecordWriter(prompts=prompts, depth=DEPTH, pixels=pixels)
+    about = {"name": "7", "image": "7.png", "rng": np.random.default_rng(0), "marked": marked}
+    return writer.depth_chain(codes=CODES, points=POINTS, **about, **more)
+
+
+def values(record):
+    return [turn["value"] for turn in record["conversations"]]
+
+
+def test_every_coordinate_becomes_a_number_in_question_and_answer():
+    record = chain(marked=False)
+    before = copy.deepcopy(record)
+    assert values(with_plain_coordinates(record)) == values(chain(pixels=None, marked=False))
+    assert record == before
+
+
+def test_boxes_become_numbers_and_maps_stay(writer):
+    about = {"name": "7", "image": "7.png", "rng": np.random.default_rng(0), "singular": "cube", "plural": "cubes"}
+    record = writer.box_generation(boxes=[(1, 2, 30, 40), (5, 6, 9, 9)], **about)
+    assert values(with_plain_coordinates(record))[1] == "1. (1,2,30,40)\n2. (5,6,9,9)"
+    assert DEPTH.text(CODES) in values(with_plain_coordinates(chain()))[1]
+
+
+@pytest.mark.parametrize("pixels", [PIXELS, None], ids=["tokens", "numbers"])
+@pytest.mark.parametrize("answer", TEMPLATES["depth_chain"]["answers"])
+def test_a_chain_without_its_coordinate_step_is_the_writers_own(answer, pixels):
+    record = chain(answer, pixels=pixels)
+    question, text = values(without_coordinate_step(record))
+    assert question == values(record)[0]
+    assert not has_coordinates(text)
+    assert text == values(chain(pixels=pixels, coordinate_step=False))[1]
+    assert without_coordinate_step(record)["aurora"]["task"] == "depth_chain_without_points"
+
+
+@pytest.mark.parametrize(
+    ("answer", "expected"),
+    [
+        ("I look. {points} are marked! The map: {map}. So ({answer}).", "I look. The map: {map}. So ({answer})."),
+        ("Points:\n{points}\nMap:\n{map} ({answer})", "Points:\nMap:\n{map} ({answer})"),
+        ("{points}. {map} At {points}: ({answer})", "{map} At {points}: ({answer})"),
+    ],
+)
+def test_only_sentences_with_coordinates_before_the_map_go(answer, expected):
+    points = ", ".join(f"{point.letter} {PIXELS.text((point.x, point.y))}" for point in POINTS)
+    filled = expected.format(points=points, map=DEPTH.text(CODES), answer=POINTS_ANSWER)
+    assert values(without_coordinate_step(chain(answer)))[1] == filled
+
+
+def test_other_tasks_keep_their_coordinates(writer):
+    locate = writer.point_location(name="7", image="7.png", points=POINTS, rng=np.random.default_rng(0))
+    for record in (chain(marked=False), locate, {"conversations": [{"from": "gpt", "value": "(1,2)"}]}):
+        assert without_coordinate_step(record) == record
+
+
+def test_coordinates_that_cannot_be_left_out_name_file_and_record(tmp_path):
+    path = tmp_path / "train.json"
+    path.write_text(json.dumps([chain(), chain("With {points} the map is {map}. ({answer})")]))
+    with pytest.raises(AuroraError, match=r"train.json: record \(id 7/depth_chain\): .* same sentence as the map"):
+        check_coordinate_step(RecordStore.open(path))
+    record = chain()
+    record["conversations"][1]["value"] = "(A)"
+    with pytest.raises(AuroraError, match=r"record \(id 7/depth_chain\): a depth chain without a map"):
+        without_coordinate_step(record)
+
+
+def test_both_ablations_together_leave_neither_tokens_nor_step():
+    record = chain()
+    for transform in transforms(plain_coordinates=True, coordinate_step=False):
+        record = transform(record)
+    assert values(record)[1] == values(chain(pixels=None, coordinate_step=False))[1]
+    assert transforms(plain_coordinates=False, coordinate_step=True) == []
+
+
+@pytest.mark.parametrize(
+    ("train_tasks", "expected"),
+    [
+        ("", {"depth_generation": 4, "depth_chain": 3, "counting_direct": 2, "other": 1}),
+        ("depth_chain", {"depth_chain": 3}),
+        (" atomic, direct ", {"depth_generation": 4, "counting_direct": 2}),
+        ("chain,counting_direct,other", {"depth_chain": 3, "counting_direct": 2, "other": 1}),
+    ],
+)
+def test_tasks_are_chosen_by_name_or_kind(make_store, train_tasks, expected):
+    store = make_store({"depth_generation": 4, "depth_chain": 3, "counting_direct": 2, None: 1})
+    assert select_tasks(store, train_tasks).task_counts() == expected
+
+
+@pytest.mark.parametrize(
+    ("train_tasks", "message"),
+    [
+        ("atomic,chian", "unknown task 'chian'; there are the kinds atomic, chain, direct and the tasks depth_gen"),
+        ("direct", r"has no record of direct \(--train_tasks\); it has depth_generation \(4\)"),
+    ],
+)
+def test_unknown_tasks_and_an_empty_choice_are_refused(make_store, train_tasks, message):
+    with pytest.raises(AuroraError, match=message):
+        select_tasks(make_store({"depth_generation": 4}), train_tasks)
