@@ -49,7 +49,7 @@ class AuroraTrainer(LLaVATrainer):
         """Adds `loss_text`, `loss_depth`, … to each line of training log. Called on every rank."""
         objective = self.aurora_model.objective
         if objective is not None and "loss" in logs:
-            logs |= {f"loss_{name}": round(value, 4) for name, value in objective.parts.read().items()}
+            logs |= {f"loss_{name}": _short(value) for name, value in objective.parts.read().items()}
         super().log(logs, *args, **kwargs)
 
     # --- what an evaluation measures ----------------------------------------------------------------------------------
@@ -64,7 +64,7 @@ class AuroraTrainer(LLaVATrainer):
             output = super().evaluation_loop(*args, metric_key_prefix=metric_key_prefix, **kwargs)
         finally:
             objective.metrics = None
-        figures = {f"{metric_key_prefix}_{name}": round(value, 4) for name, value in metrics.read().items()}
+        figures = {f"{metric_key_prefix}_{name}": _short(value) for name, value in metrics.read().items()}
         output.metrics.update(figures)
         for callback in self.callback_handler.callbacks:
             if isinstance(callback, TensorBoardCallback) and callback.tb_writer is not None:
@@ -98,7 +98,7 @@ class AuroraTrainer(LLaVATrainer):
                     "weight_decay": self.args.weight_decay if decays else 0.0,
                     **({} if rate is None else {"lr": rate}),
                 }
-                for (rate, decays), parameters in groups.items()
+                for (rate, decays), parameters in sorted(groups.items(), key=lambda item: item[0][0] is not None)
             ],
             **options,
         )
@@ -129,6 +129,10 @@ class AuroraTrainer(LLaVATrainer):
         folder = Path(output_dir or self.args.output_dir)
         weights = self.model.state_dict() if state_dict is None else state_dict
         write_whole_folder(folder, model=self.aurora_model, weights=weights, write=super()._save)
+
+
+def _short(value: float) -> float:
+    return float(f"{value:.4g}")
 
 
 def save_trained_model(trainer: AuroraTrainer, output_dir: str) -> None:
