@@ -8,7 +8,7 @@ import torch
 from llava.train.llava_trainer import LLaVATrainer
 from llava.train.train import get_peft_state_maybe_zero_3, get_peft_state_non_lora_maybe_zero_3
 from peft import PeftModel
-from torch import Tensor, nn
+from torch import Tensor
 from transformers import Trainer
 from transformers.integrations import TensorBoardCallback
 from transformers.trainer_utils import EvalLoopOutput
@@ -16,8 +16,8 @@ from transformers.trainer_utils import EvalLoopOutput
 from llava_aurora.modeling.aurora_llama import AuroraLlamaForCausalLM
 from llava_aurora.modeling.bottleneck import InformationBottleneck
 from llava_aurora.modeling.code_metrics import CodeMetrics
-from llava_aurora.modeling.perception_head import ROWS
 from llava_aurora.modeling.writing import write_lora_folder, write_projector_folder, write_whole_folder
+from llava_aurora.training.parameter_groups import PARTS, parameter_groups
 
 
 class AuroraTrainer(LLaVATrainer):
@@ -77,31 +77,17 @@ class AuroraTrainer(LLaVATrainer):
 
     def create_optimizer(self) -> torch.optim.Optimizer:
         """Upstream's optimizer; with `--perception_lr` or `--mm_vision_tower_lr` each part has a rate of its own."""
-        rates = {
-            ROWS: self.args.perception_lr,
-            "vision_tower": self.args.mm_vision_tower_lr,
-            "mm_projector": self.args.mm_projector_lr,
-        }
-        if self.optimizer is not None or (self.args.perception_lr is None and self.args.mm_vision_tower_lr is None):
+        rates = {flag: getattr(self.args, flag) for flag in PARTS}
+        if self.optimizer is not None or (rates["perception_lr"] is None and rates["mm_vision_tower_lr"] is None):
             return super().create_optimizer()
-        decayed = set(self.get_decay_parameter_names(self.model))
-        groups: dict[tuple[float | None, bool], list[nn.Parameter]] = {}
-        for name, parameter in self.model.named_parameters():
-            if parameter.requires_grad:
-                rate = next((rate for part, rate in rates.items() if part in name), None)
-                groups.setdefault((rate, name in decayed), []).append(parameter)
         optimizer_class, options = Trainer.get_optimizer_cls_and_kwargs(self.args)
-        self.optimizer: torch.optim.Optimizer = optimizer_class(
-            [
-                {
-                    "params": parameters,
-                    "weight_decay": self.args.weight_decay if decays else 0.0,
-                    **({} if rate is None else {"lr": rate}),
-                }
-                for (rate, decays), parameters in sorted(groups.items(), key=lambda item: item[0][0] is not None)
-            ],
-            **options,
+        groups = parameter_groups(
+            self.model.named_parameters(),
+            rates=rates,
+            decayed=self.get_decay_parameter_names(self.model),
+            weight_decay=self.args.weight_decay,
         )
+        self.optimizer: torch.optim.Optimizer = optimizer_class(groups, **options)
         return self.optimizer
 
     # --- what a folder gets -------------------------------------------------------------------------------------------
