@@ -5,7 +5,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from llava.train.llava_trainer import LLaVATrainer
 from llava.train.train import get_peft_state_maybe_zero_3, get_peft_state_non_lora_maybe_zero_3
 from peft import PeftModel
 from torch import Tensor
@@ -18,9 +17,10 @@ from llava_aurora.modeling.bottleneck import InformationBottleneck
 from llava_aurora.modeling.code_metrics import CodeMetrics
 from llava_aurora.modeling.writing import write_lora_folder, write_projector_folder, write_whole_folder
 from llava_aurora.training.parameter_groups import PARTS, parameter_groups
+from llava_aurora.training.resumable import ResumableTrainer
 
 
-class AuroraTrainer(LLaVATrainer):
+class AuroraTrainer(ResumableTrainer):
     """As upstream's as long as the model has no perception tokens and its vision tower is frozen."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:

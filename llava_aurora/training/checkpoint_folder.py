@@ -1,0 +1,189 @@
+"""The folders checkpoint-N of a run: how they come under their name, and what they say of the run that wrote them."""
+
+import errno
+import os
+import shutil
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from llava_aurora.atomic import STAGING_PREFIX, read_json, write_json
+from llava_aurora.errors import AuroraError
+
+RECORD = "aurora_run.json"
+STATE = "trainer_state.json"
+REPLACED = "replaced"
+ANEW = "or start anew with --resume_from_checkpoint False"
+
+
+@dataclass(frozen=True)
+class RunRecord:
+    """What a run has to share with the one it goes on from.
+
+    Args:
+        world_size: number of ranks.
+        per_device_batch: records of a rank in one forward pass.
+        accumulation: forward passes in a step.
+        zero_stage: of DeepSpeed; None without it.
+        lora: whether an adapter is trained.
+        order: the flags on which the order of the records depends, with their values.
+        data_path: the training file.
+        records: how many it has.
+        perception: the `aurora` block of the model's config.json.
+    """
+
+    world_size: int
+    per_device_batch: int
+    accumulation: int
+    zero_stage: int | None
+    lora: bool
+    order: dict[str, Any]
+    data_path: str
+    records: int
+    perception: dict[str, Any] | None
+
+    @property
+    def global_batch(self) -> int:
+        return self.world_size * self.per_device_batch * self.accumulation
+
+    def write(self, folder: Path) -> None:
+        write_json(folder / RECORD, asdict(self))
+
+    @classmethod
+    def read(cls, folder: Path) -> "RunRecord":
+        values = read_json(folder / RECORD, what="settings of the checkpoint's run")
+        try:
+            return cls(**values)
+        except TypeError as error:
+            raise AuroraError(
+                f"{folder / RECORD}: of another version ({error}); use the llava_aurora that wrote it"
+            ) from error
+
+    def check(self, checkpoint: Path, now: "RunRecord") -> None:
+        """Raises AuroraError if the run `now` would not go on where this one, which wrote `checkpoint`, stopped."""
+        for problem in (self._model_problem(now), self._batch_problem(now), self._order_problem(now)):
+            if problem:
+                raise AuroraError(f"{checkpoint}: {problem}, {ANEW}")
+
+    def _model_problem(self, now: "RunRecord") -> str | None:
+        tokens = _differences(self.perception or {}, now.perception or {})
+        if tokens:
+            return f"its perception tokens are others: {'; '.join(tokens[:3])}; give the flags of the run that wrote it"
+        if self.lora != now.lora:
+            return f"written {_with(self.lora)} LoRA, this run is {_with(now.lora)}; set --lora_enable {self.lora}"
+        if self.zero_stage != now.zero_stage:
+            name = "no --deepspeed" if self.zero_stage is None else f"deepspeed_configs/zero{self.zero_stage}.json"
+            return f"written with {_zero(self.zero_stage)}, this run has {_zero(now.zero_stage)}; start with {name}"
+        return None
+
+    def _batch_problem(self, now: "RunRecord") -> str | None:
+        if (self.global_batch, self.per_device_batch) == (now.global_batch, now.per_device_batch):
+            return None
+        passes = self.world_size * self.accumulation
+        if passes % now.world_size:
+            remedy = f"start a number of ranks that divides {passes}"
+        else:
+            remedy = (
+                f"set --per_device_train_batch_size {self.per_device_batch}"
+                f" --gradient_accumulation_steps {passes // now.world_size}"
+            )
+        return f"a step had {self._batch()}, in this run it has {now._batch()}; {remedy}"
+
+    def _batch(self) -> str:
+        return (
+            f"{self.global_batch} records ({self.world_size} ranks × {self.per_device_batch}"
+            f" × {self.accumulation} accumulation steps)"
+        )
+
+    def _order_problem(self, now: "RunRecord") -> str | None:
+        if self.records != now.records:
+            return (
+                f"written over {self.records} records ({self.data_path}), this run has {now.records}"
+                f" ({now.data_path}); give that run's --data_path"
+            )
+        for flag, value in self.order.items():
+            if value != now.order.get(flag):
+                remedy = f"leave out --{flag}" if value in (None, "") else f"set --{flag} {value}"
+                return f"the records came in another order (--{flag} is {now.order.get(flag)!r} now); {remedy}"
+        return None
+
+
+def _differences(written: Any, now: Any, path: str = "aurora") -> list[str]:
+    if isinstance(written, dict) and isinstance(now, dict):
+        names = sorted(written.keys() | now.keys())
+        return [line for name in names for line in _differences(written.get(name), now.get(name), f"{path}.{name}")]
+    return [] if written == now else [f"{path} is {_short(written)} there, {_short(now)} here"]
+
+
+def _short(value: Any) -> str:
+    return "missing" if value is None else "present" if isinstance(value, dict) else repr(value)
+
+
+def _with(there: bool) -> str:
+    return "with" if there else "without"
+
+
+def _zero(stage: int | None) -> str:
+    return "no DeepSpeed" if stage is None else f"ZeRO-{stage}"
+
+
+def is_whole(folder: Path) -> bool:
+    """Whether a run can go on from `folder`. The staging of a checkpoint makes that one look enough."""
+    return (folder / RECORD).is_file() and (folder / STATE).is_file()
+
+
+def checkpoints(run_folder: Path) -> list[Path]:
+    """The folders checkpoint-N, by N."""
+    found = [path for path in run_folder.glob("checkpoint-*") if path.is_dir() and _step(path).isdigit()]
+    return sorted(found, key=lambda path: int(_step(path)))
+
+
+def _step(folder: Path) -> str:
+    return folder.name.removeprefix("checkpoint-")
+
+
+def newest_whole(run_folder: Path) -> Path | None:
+    return next((folder for folder in reversed(checkpoints(run_folder)) if is_whole(folder)), None)
+
+
+def check_whole(folder: Path) -> None:
+    """Raises AuroraError, saying what is missing, if a run cannot go on from `folder`."""
+    if not folder.is_dir():
+        raise AuroraError(f"{folder}: no such folder; give a checkpoint-N, {ANEW}")
+    missing = [name for name in (RECORD, STATE) if not (folder / name).is_file()]
+    if missing:
+        raise AuroraError(
+            f"{folder}: no run can go on from it ({' and '.join(missing)} missing); give a checkpoint-N that a run of"
+            f" llava_aurora wrote with optimizer states, {ANEW}"
+        )
+
+
+def staging_for(run_folder: Path, name: str) -> Path:
+    """Where the ranks write checkpoint `name`, as a folder of that name; the same path on every rank."""
+    return run_folder / f"{STAGING_PREFIX}{name}"
+
+
+def put_in_place(staging: Path, final: Path) -> None:
+    """Renames `staging/final.name` to `final`; an older folder there goes once the new one stands.
+
+    Raises:
+        FileNotFoundError: if another rank has done so already.
+    """
+    staged = staging / final.name
+    try:
+        os.rename(staged, final)
+    except OSError as error:
+        if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+            raise
+        os.rename(final, staging / REPLACED)
+        os.rename(staged, final)
+    shutil.rmtree(staging, ignore_errors=True)
+
+
+def clear_leftovers(run_folder: Path) -> None:
+    """Removes what a killed run was writing; what it was about to replace goes back."""
+    for staging in run_folder.glob(f"{STAGING_PREFIX}*"):
+        final = run_folder / staging.name.removeprefix(STAGING_PREFIX)
+        if (staging / REPLACED).is_dir() and not final.exists():
+            os.rename(staging / REPLACED, final)
+        shutil.rmtree(staging, ignore_errors=True)

@@ -1,0 +1,300 @@
+"""Runs that can be killed at any moment and go on where they stopped, with the numbers of an unbroken run.
+
+Between LLaVA's trainer and ours: a checkpoint-N is there whole or not at all, `--resume_from_checkpoint` does what it
+says, and a run whose loss or weights are no longer finite ends before it can be saved.
+"""
+
+import shutil
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import torch
+from llava.train.llava_trainer import LLaVATrainer
+from peft import PeftModel
+from safetensors import SafetensorError
+from transformers.trainer_utils import TrainOutput
+
+from llava_aurora.atomic import read_json
+from llava_aurora.errors import AuroraError
+from llava_aurora.modeling.perception_head import ROWS
+from llava_aurora.modeling.writing import NON_LORA_WEIGHTS, PROJECTOR_WEIGHTS
+from llava_aurora.training import checkpoint_folder, world_size
+from llava_aurora.training.checkpoint_folder import STATE, RunRecord
+from llava_aurora.training.safe_loading import weights_only_loading
+
+
+class ResumableTrainer(LLaVATrainer):
+    """LLaVA's trainer with checkpoints that hold: nothing in a step is computed otherwise than upstream does."""
+
+    _staging: Path | None = None  # where a checkpoint is being written
+    _universal: Path | None = None  # what is resumed, cut anew for another number of ranks
+    _batch_records: torch.Tensor | None = None
+
+    # ------------------------------------------------------------------------------------------------- resuming
+
+    def train(self, resume_from_checkpoint: str | bool | None = None, *args: Any, **kwargs: Any) -> TrainOutput:
+        """Trains, from a checkpoint if `--resume_from_checkpoint` or LLaVA's train() says so.
+
+        Args:
+            resume_from_checkpoint: True if LLaVA's train() has seen a checkpoint-* in the output folder. The flag goes
+                before it: a folder, "True" (the newest whole checkpoint of the output folder) or "False" (start anew).
+
+        Raises:
+            AuroraError: if there is no such checkpoint, if it is of a run that this one does not continue, if a file of
+                it holds more than weights, or if loss or weights are no longer finite.
+        """
+        self._clear_leftovers(Path(self.args.output_dir))
+        checkpoint = self._chosen_checkpoint(resume_from_checkpoint)
+        # All the time, as load_best_model_at_end reads a checkpoint after the last step.
+        with weights_only_loading():
+            if checkpoint is not None:
+                checkpoint = self._prepared_checkpoint(checkpoint)
+            result = super().train(str(checkpoint) if checkpoint else None, *args, **kwargs)
+        self._refuse_broken_weights("the model")
+        return result
+
+    def _chosen_checkpoint(self, asked_for: str | bool | None) -> Path | None:
+        flag = self.args.resume_from_checkpoint
+        asked_for = asked_for if flag is None else {"true": True, "false": False}.get(str(flag).lower(), flag)
+        if not asked_for:
+            return None
+        if asked_for is not True:
+            checkpoint_folder.check_whole(Path(asked_for))
+            return Path(asked_for)
+        run_folder = Path(self.args.output_dir)
+        newest = checkpoint_folder.newest_whole(run_folder)
+        if newest is None:
+            for folder in reversed(checkpoint_folder.checkpoints(run_folder)):
+                checkpoint_folder.check_whole(folder)
+            raise AuroraError(f"{run_folder}: holds no checkpoint to resume; leave out --resume_from_checkpoint True")
+        return newest
+
+    def _prepared_checkpoint(self, checkpoint: Path) -> Path:
+        """Checks that this run continues `checkpoint`; returns the folder to load, another one for other ranks."""
+        written, now = RunRecord.read(checkpoint), self._run_record()
+        written.check(checkpoint, now)
+        self._check_optimizer_states(checkpoint)
+        step = read_json(checkpoint / STATE, what="trainer state")["global_step"]
+        self._say(f"resuming from {checkpoint}, step {step}")
+        if written.data_path != now.data_path:
+            self._say(f"resuming over {now.data_path}; the checkpoint was written over {written.data_path}")
+        if written.world_size == now.world_size:
+            return checkpoint
+        self._say(
+            f"resuming with {now.world_size} ranks what {written.world_size} wrote: random states are not taken over,"
+            " so dropout differs from an unbroken run"
+        )
+        if written.zero_stage is None:
+            return checkpoint
+        world_size.check_convertible(checkpoint, written, now.world_size)
+        into = checkpoint_folder.staging_for(
+            Path(self.args.output_dir), f"{checkpoint.name}-for-{now.world_size}-ranks"
+        )
+        if self.args.process_index == 0:
+            world_size.convert(checkpoint, into)
+        self.accelerator.wait_for_everyone()
+        if not into.is_dir():
+            raise AuroraError(
+                f"{into}: not seen on this node; another number of ranks needs an output folder all share"
+            )
+        self.accelerator.state.deepspeed_plugin.deepspeed_config.setdefault("checkpoint", {})["load_universal"] = True
+        self._universal = into
+        return into
+
+    def _check_optimizer_states(self, checkpoint: Path) -> None:
+        needed = "latest" if self.is_deepspeed_enabled else "optimizer.pt"
+        if not (checkpoint / needed).is_file():
+            raise AuroraError(
+                f"{checkpoint}: has no optimizer states ({needed} is missing: --save_only_model?); train on from its"
+                f" weights with --model_name_or_path {checkpoint}, {checkpoint_folder.ANEW}"
+            )
+
+    def _run_record(self) -> RunRecord:
+        args, dataset = self.args, self.train_dataset
+        deepspeed = self.is_deepspeed_enabled
+        return RunRecord(
+            world_size=args.world_size,
+            per_device_batch=args.train_batch_size,
+            accumulation=args.gradient_accumulation_steps,
+            zero_stage=self.accelerator.state.deepspeed_plugin.zero_stage if deepspeed else None,
+            lora=isinstance(self.model, PeftModel),
+            order={flag: getattr(args, flag) for flag in ("seed", "data_seed", "group_by_modality_length")}
+            | {flag: getattr(dataset.data_args, flag) for flag in ("train_tasks", "curriculum")},
+            data_path=str(dataset.data_path),
+            records=len(dataset),
+            perception=getattr(self.model.config, "aurora", None),
+        )
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
+        """Without DeepSpeed. Upstream reads a whole model or an adapter; this reads what else was trained."""
+        folder, model = Path(resume_from_checkpoint), self.model if model is None else model
+        lora, projector = isinstance(model, PeftModel), (folder / PROJECTOR_WEIGHTS).is_file()
+        if not projector:
+            super()._load_from_checkpoint(resume_from_checkpoint, model)
+        trained = {name for name, value in model.named_parameters() if value.requires_grad and "lora_" not in name}
+        if lora or projector:
+            _load_weights(model, folder / (PROJECTOR_WEIGHTS if projector else NON_LORA_WEIGHTS), names=trained)
+        elif any(name.endswith(ROWS) for name in trained):
+            raise AuroraError(
+                f"{folder}: the new tokens' rows stand inside the words' matrices there, which a run without DeepSpeed"
+                f" cannot take apart; start with --deepspeed, {checkpoint_folder.ANEW}"
+            )
+
+    def create_scheduler(self, num_training_steps: int, optimizer: Any = None) -> Any:
+        groups = (self.optimizer if optimizer is None else optimizer).param_groups
+        self._group_settings = [{name: value for name, value in group.items() if name != "params"} for group in groups]
+        return super().create_scheduler(num_training_steps, optimizer)
+
+    def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
+        super()._load_optimizer_and_scheduler(checkpoint)
+        if self._universal is None:
+            return
+        # Under ZeRO-3 DeepSpeed gives every group what the first one had, its learning rate and its weight decay, and
+        # all the same tensor to count steps, which Adam then advances once a group.
+        optimizer, rates = self.lr_scheduler.optimizer, self.lr_scheduler.get_last_lr()
+        for group, settings, rate in zip(optimizer.param_groups, self._group_settings, rates, strict=True):
+            group.update(settings, lr=rate)
+        for state in optimizer.state.values():
+            if torch.is_tensor(state.get("step")):
+                state["step"] = state["step"].clone()
+        # The checkpoints of this run itself are no universal ones.
+        self.deepspeed._config.load_universal_checkpoint = False
+        self.accelerator.wait_for_everyone()
+        if self.args.process_index == 0:
+            for folder in self._universal.glob("global_step*"):
+                shutil.rmtree(folder, ignore_errors=True)
+        self._universal = None
+
+    # --------------------------------------------------------------------------------------------------- saving
+
+    def _save_checkpoint(self, model: Any, trial: Any) -> None:
+        """Writes checkpoint-N beside its place; it gets its name when every rank has written its part."""
+        run_folder = Path(self._get_output_dir(trial))
+        final = run_folder / f"checkpoint-{self.state.global_step}"
+        self._refuse_broken_weights(final.name)
+        self._clear_leftovers(run_folder)
+        self._staging = checkpoint_folder.staging_for(run_folder, final.name)
+        staged = self._staging / final.name
+        try:
+            super()._save_checkpoint(model, trial)
+            if self.state.best_model_checkpoint == str(staged):
+                self.state.best_model_checkpoint = str(final)
+            if self.args.should_save:
+                self._run_record().write(staged)
+                if (staged / STATE).is_file():
+                    self.state.save_to_json(str(staged / STATE))
+        except (OSError, RuntimeError, SafetensorError) as error:
+            raise AuroraError(f"{final}: not written ({error}); {self._last_good()} is unchanged") from error
+        self.accelerator.wait_for_everyone()
+        self._put_in_place(final)
+        if self.args.should_save:
+            self._rotate_checkpoints(use_mtime=True, output_dir=str(run_folder))
+            if self.args.push_to_hub:
+                self._push_from_checkpoint(str(final))
+
+    def _put_in_place(self, final: Path) -> None:
+        """Rank 0 renames; then, on disks that it does not share, the first rank of each node."""
+        staging, self._staging = self._staging, None
+        assert staging is not None
+        if self.args.process_index == 0:
+            checkpoint_folder.put_in_place(staging, final)
+        self.accelerator.wait_for_everyone()
+        if self.args.process_index != 0 and self.args.local_process_index == 0:
+            with suppress(FileNotFoundError):
+                checkpoint_folder.put_in_place(staging, final)
+        self.accelerator.wait_for_everyone()
+
+    def _clear_leftovers(self, run_folder: Path) -> None:
+        if self.args.local_process_index == 0:
+            checkpoint_folder.clear_leftovers(run_folder)
+        self.accelerator.wait_for_everyone()
+
+    # What upstream's _save_checkpoint asks for while it writes, and what it does too early:
+
+    def _get_output_dir(self, trial: Any) -> str:
+        return super()._get_output_dir(trial) if self._staging is None else str(self._staging)
+
+    def _rotate_checkpoints(self, use_mtime: bool = False, output_dir: str | None = None) -> None:
+        if self._staging is None:
+            super()._rotate_checkpoints(use_mtime=use_mtime, output_dir=output_dir)
+
+    def _push_from_checkpoint(self, checkpoint_folder: str) -> None:
+        if self._staging is None:
+            super()._push_from_checkpoint(checkpoint_folder)
+
+    # ------------------------------------------------------------------------------------------ finite or not
+
+    def training_step(self, model: Any, inputs: dict[str, Any], num_items_in_batch: Any = None) -> torch.Tensor:
+        self._batch_records = inputs.pop("record_indices", None)
+        return super().training_step(model, inputs, num_items_in_batch)
+
+    def prediction_step(self, model: Any, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
+        inputs.pop("record_indices", None)
+        return super().prediction_step(model, inputs, *args, **kwargs)
+
+    def compute_loss(self, model: Any, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
+        """Raises AuroraError if the loss of a training step is not finite, before any gradient is."""
+        result = super().compute_loss(model, inputs, *args, **kwargs)
+        loss = result[0] if isinstance(result, tuple) else result
+        if model.training and not torch.isfinite(loss).all():
+            raise AuroraError(
+                f"step {self.state.global_step + 1}, rank {self.args.process_index}: the loss is"
+                f" {loss.mean().item()}; the batch was {self._batch_names()}. {self._way_on()}"
+            )
+        return result
+
+    def _batch_names(self) -> str:
+        if self._batch_records is None:
+            return "of unknown records"
+        records = self.train_dataset.list_data_dict
+        names = [f"{index} (id {records[index].get('id')})" for index in self._batch_records.tolist()]
+        return f"records {', '.join(names)}"
+
+    def _refuse_broken_weights(self, what: str) -> None:
+        """Raises AuroraError on every rank if a trained weight is not finite on any. Each looks at what it holds."""
+        trained = [(name, value) for name, value in self.model.named_parameters() if value.requires_grad]
+        held = [getattr(value, "ds_tensor", value).detach() for _, value in trained]
+        finite = torch.stack([torch.isfinite(part).all().to(self.args.device) for part in held]).int()
+        if torch.distributed.is_initialized():
+            torch.distributed.all_reduce(finite, op=torch.distributed.ReduceOp.MIN)
+        if not finite.all():
+            name = trained[int(finite.argmin())][0]
+            raise AuroraError(
+                f"step {self.state.global_step}: {name} holds NaN or infinity, {what} is not saved. {self._way_on()}"
+            )
+
+    def _last_good(self) -> str:
+        newest = checkpoint_folder.newest_whole(Path(self.args.output_dir))
+        return str(newest) if newest else "what was saved before"
+
+    def _way_on(self) -> str:
+        newest = checkpoint_folder.newest_whole(Path(self.args.output_dir))
+        if newest is None:
+            return "No checkpoint was saved before; lower --learning_rate, or look at the records, and start anew"
+        return (
+            f"The last good checkpoint is {newest}; lower --learning_rate, or look at the records, then go on with"
+            f" --resume_from_checkpoint {newest}"
+        )
+
+    def _say(self, line: str) -> None:
+        if self.is_world_process_zero():
+            print(line, flush=True)
+
+
+def _load_weights(model: Any, path: Path, *, names: set[str]) -> None:
+    """Gives a model the weights of a file, which must be those called `names`, no more and no fewer."""
+    if not path.is_file():
+        raise AuroraError(
+            f"{path}: missing; without it projector and token rows would start anew;"
+            f" resume from another checkpoint, {checkpoint_folder.ANEW}"
+        )
+    weights = torch.load(path, map_location="cpu", weights_only=True)
+    if names != weights.keys():
+        name = min(names ^ weights.keys())
+        where = "the file" if name in weights else "this run"
+        raise AuroraError(
+            f"{path}: {name} is trained in {where} alone; give the flags of the run that wrote it,"
+            f" {checkpoint_folder.ANEW}"
+        )
+    model.load_state_dict(weights, strict=False)

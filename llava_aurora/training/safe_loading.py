@@ -1,0 +1,65 @@
+"""Reading a checkpoint without running what is pickled in it.
+
+DeepSpeed's files are pickles, and it opens them in a dozen places with `weights_only=False`. torch itself has the
+switch that overrules all of them, and the list of classes that may be built all the same.
+"""
+
+import os
+import pickle
+import re
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+
+from llava_aurora.errors import AuroraError
+
+FORCE, FORBID = "TORCH_FORCE_WEIGHTS_ONLY_LOAD", "TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD"
+
+
+def safe_classes() -> list[Callable[..., Any] | tuple[Callable[..., Any], str]]:
+    """What DeepSpeed's files hold beside tensors and plain values: three records of numbers and one enumeration."""
+    from deepspeed.runtime.fp16.loss_scaler import DynamicLossScaler, LossScaler
+    from deepspeed.runtime.zero.config import ZeroStageEnum
+    from deepspeed.utils.tensor_fragment import fragment_address
+
+    return [DynamicLossScaler, LossScaler, ZeroStageEnum, fragment_address]
+
+
+@contextmanager
+def weights_only_loading() -> Iterator[None]:
+    """While it lasts, every torch.load of this process builds tensors, plain values and `safe_classes`, no more.
+
+    Raises:
+        AuroraError: naming the file and what is in it, if another object is pickled there or the file is damaged.
+    """
+    before = {name: os.environ.pop(name, None) for name in (FORCE, FORBID)}
+    os.environ[FORCE] = "1"
+    try:
+        with torch.serialization.safe_globals(safe_classes()):
+            yield
+    except (pickle.UnpicklingError, EOFError, RuntimeError) as error:
+        file = _file_of(error)
+        if file is None:
+            raise
+        raise AuroraError(f"{file}: not loaded: {_reason(error)}; resume from another checkpoint") from error
+    finally:
+        del os.environ[FORCE]
+        os.environ.update({name: value for name, value in before.items() if value is not None})
+
+
+def _file_of(error: BaseException) -> object | None:
+    """The file that torch.load was reading when `error` came up; torch's messages do not name it."""
+    for frame, _ in traceback.walk_tb(error.__traceback__):
+        if frame.f_code is torch.load.__code__:
+            return frame.f_locals["f"]
+    return None
+
+
+def _reason(error: BaseException) -> str:
+    foreign = re.search(r"GLOBAL (\S+)", str(error)) or re.search(r"got <class '(\S+)'>", str(error))
+    if foreign:
+        return f"it holds {foreign[1]} as a pickled object, which would run code of whoever wrote the file"
+    return f"the file is damaged ({type(error).__name__}: {str(error).strip().splitlines()[0]})"
