@@ -170,3 +170,33 @@ def finetuned(workshop: Workshop, start: Start, tmp_path_factory: pytest.TempPat
     run = start("deepspeed", "--num_gpus", 2, "scripts/finetune_aurora.sh", *flags)
     assert run.code == 0, run.output[-3000:]
     return out, run
+
+
+@pytest.fixture(scope="session")
+def finetuned_lora(workshop: Workshop, start: Start, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Finished]:
+    """LoRA with everything on: rows of their own, both extra losses, an evaluation split, checkpoints on the way."""
+    out = tmp_path_factory.mktemp("finetuned_lora") / "llava-aurora-lora"
+    flags = workshop.flags(
+        out,
+        deepspeed="deepspeed_configs/zero3.json",
+        lora_enable=True,
+        lora_r=8,
+        lora_alpha=16,
+        gradient_checkpointing=True,
+        perception_lr=2e-3,
+        mm_projector_lr=2e-5,
+        reconstruction_loss_weight=2.0,
+        reconstruction_loss_start=2,
+        information_bottleneck="chain,image",
+        eval_data_path=workshop.records,
+        eval_strategy="steps",
+        eval_steps=2,
+        per_device_eval_batch_size=4,
+        save_strategy="steps",
+        save_steps=2,
+        report_to="tensorboard",
+        **workshop.perception_flags(),
+    )
+    run = start("deepspeed", "--num_gpus", 2, "scripts/finetune_aurora.sh", *flags)
+    assert run.code == 0, run.output[-3000:]
+    return out, run

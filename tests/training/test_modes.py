@@ -1,0 +1,163 @@
+"""What is trained, logged and saved in each of LLaVA's modes, on the tiny model as a user would start it."""
+
+import json
+import math
+
+import pytest
+import torch
+
+from llava_aurora import load_pretrained_model
+from llava_aurora.errors import AuroraError
+from llava_aurora.modeling.merge import merge
+
+pytestmark = pytest.mark.deepspeed
+SCRIPT = "scripts/finetune_aurora.sh"
+
+
+@pytest.fixture(scope="module")
+def lora(finetuned_lora):
+    return load_pretrained_model(str(finetuned_lora[0]))
+
+
+@pytest.fixture(scope="module")
+def base(workshop):
+    return load_pretrained_model(str(workshop.base))[1]
+
+
+def test_lora_leaves_every_word_as_it_was_and_trains_the_new_rows(lora, base, finetuned_lora):
+    tokenizer, model, _, _ = lora
+    words = base.lm_head.weight.shape[0]
+    assert model.lm_head.weight.shape[0] == len(tokenizer) == words + 74
+    for trained, before in (
+        (model.lm_head.weight, base.lm_head.weight),
+        (model.model.embed_tokens.weight, base.model.embed_tokens.weight),
+    ):
+        assert torch.equal(trained[:words], before)
+    saved = torch.load(finetuned_lora[0] / "non_lora_trainables.bin", weights_only=True)
+    rows = {name: value for name, value in saved.items() if "mm_projector" not in name}
+    assert {name: tuple(value.shape) for name, value in rows.items()} == {
+        "base_model.model.model.embed_tokens.perception_rows": (74, 64),
+        "base_model.model.lm_head.perception_rows": (74, 64),
+    }
+    midway = torch.load(finetuned_lora[0] / "checkpoint-2" / "non_lora_trainables.bin", weights_only=True)
+    assert all(not torch.equal(midway[name], value) for name, value in saved.items())
+
+
+def test_a_checkpoint_on_the_way_is_a_whole_folder(finetuned_lora, lora):
+    model = load_pretrained_model(str(finetuned_lora[0] / "checkpoint-2"))[1]
+    assert model.perception.config() == lora[1].perception.config()
+    assert all(parameter.isfinite().all() for parameter in model.parameters())
+    assert not list(finetuned_lora[0].rglob(".saving-*"))
+
+
+def test_the_reconstruction_loss_counts_from_its_first_step_on(finetuned_lora):
+    logged = [step.get("loss_reconstruction") for step in finetuned_lora[1].losses]
+    assert logged[:2] == [None, None]
+    assert all(value > 0 for value in logged[2:])
+
+
+def test_evaluations_tell_how_well_tokens_are_written(finetuned_lora):
+    history = json.loads((finetuned_lora[0] / "trainer_state.json").read_text())["log_history"]
+    evaluations = [entry for entry in history if "eval_loss" in entry]
+    assert [entry["step"] for entry in evaluations] == [2, 4]
+    for entry in evaluations:
+        for name in ("depth_code_accuracy", "box_code_accuracy", "box_iou"):
+            assert 0 <= entry[f"eval_{name}"] <= 1
+        assert math.isfinite(entry["eval_loss_depth"])
+
+
+def test_tensorboard_shows_curves_and_maps(finetuned_lora):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    (folder,) = (finetuned_lora[0] / "runs").iterdir()
+    events = EventAccumulator(str(folder)).Reload()
+    assert set(events.Tags()["scalars"]) >= {
+        "train/loss",
+        "train/loss_depth",
+        "eval/box_iou",
+        "eval/depth_code_accuracy",
+    }
+    maps = events.Images("eval/map_0 (true, written)")
+    assert [picture.step for picture in maps] == [2, 4]
+    assert (maps[0].width, maps[0].height) == (320, 160)
+
+
+def test_a_merged_folder_is_the_same_model(finetuned_lora, lora, tmp_path):
+    out = merge(finetuned_lora[0], tmp_path / "llava-merged")
+    merged = load_pretrained_model(str(out))[1]
+    assert merged.perception.config() == lora[1].perception.config()
+    expected, found = lora[1].state_dict(), merged.state_dict()
+    assert list(found) == list(expected)
+    assert all(torch.equal(found[name], expected[name]) for name in expected)
+    with pytest.raises(AuroraError, match="is there already"):
+        merge(finetuned_lora[0], out)
+
+
+def test_rows_trained_with_the_projector_alone_are_where_the_next_stage_starts(workshop, start, tmp_path):
+    first, second = tmp_path / "llava-first", tmp_path / "llava-second-lora"
+    flags = workshop.flags(
+        first,
+        deepspeed="deepspeed_configs/zero2.json",
+        tune_mm_mlp_adapter=True,
+        perception_init="words",
+        **workshop.perception_flags(),
+    )
+    run = start("deepspeed", "--num_gpus", 2, SCRIPT, *flags)
+    assert run.code == 0, run.output[-3000:]
+    assert run.losses[-1]["loss_depth"] < run.losses[0]["loss_depth"]
+    saved = torch.load(first / "mm_projector.bin", weights_only=True)
+    rows = {name: value for name, value in saved.items() if "perception_rows" in name}
+    assert sorted(rows) == ["lm_head.perception_rows", "model.embed_tokens.perception_rows"]
+
+    with pytest.raises(AuroraError, match="holds a projector alone; say with model_base"):
+        load_pretrained_model(str(first))
+    model = load_pretrained_model(str(first), str(workshop.base))[1]
+    assert torch.equal(model.lm_head.weight[-74:], rows["lm_head.perception_rows"])
+
+    flags = workshop.flags(
+        second,
+        pretrain_mm_mlp_adapter=first / "mm_projector.bin",
+        lora_enable=True,
+        lora_r=8,
+        max_steps=1,
+        learning_rate=0.0,
+        use_cpu=True,
+        **workshop.perception_flags(),
+    )
+    run = start("python", SCRIPT, *flags)
+    assert run.code == 0, run.output[-3000:]
+    model = load_pretrained_model(str(second))[1]
+    assert torch.equal(model.model.embed_tokens.weight[-74:], rows["model.embed_tokens.perception_rows"])
+
+
+def test_the_papers_way_trains_both_whole_matrices(workshop, base, start, tmp_path):
+    out = tmp_path / "llava-whole-lora"
+    flags = workshop.flags(
+        out,
+        lora_enable=True,
+        lora_r=8,
+        train_base_vocabulary=True,
+        max_steps=1,
+        use_cpu=True,
+        **workshop.perception_flags(),
+    )
+    run = start("python", SCRIPT, *flags)
+    assert run.code == 0, run.output[-3000:]
+    model = load_pretrained_model(str(out))[1]
+    words = base.lm_head.weight.shape[0]
+    assert model.lm_head.weight.shape[0] == words + 74
+    assert not torch.equal(model.lm_head.weight[:words], base.lm_head.weight)
+    assert not torch.equal(model.model.embed_tokens.weight[:words], base.model.embed_tokens.weight)
+
+
+def test_a_frozen_language_model_keeps_its_words_and_is_saved_whole(workshop, base, start, tmp_path):
+    out = tmp_path / "llava-frozen"
+    flags = workshop.flags(
+        out, deepspeed="deepspeed_configs/zero3.json", freeze_backbone=True, max_steps=1, **workshop.perception_flags()
+    )
+    run = start("deepspeed", "--num_gpus", 2, SCRIPT, *flags)
+    assert run.code == 0, run.output[-3000:]
+    model = load_pretrained_model(str(out))[1]
+    words = base.lm_head.weight.shape[0]
+    assert torch.equal(model.lm_head.weight[:words], base.lm_head.weight)
+    assert model.lm_head.weight.shape[0] == words + 74
