@@ -19,13 +19,13 @@ from llava_aurora.errors import AuroraError
 
 
 @dataclass(frozen=True)
-class Pool:
-    """The records of one task.
+class Questions:
+    """The records of a task of chain or direct questions, by image.
 
     Args:
         records: indices into the store, int32 (n,), those of one image one after the other.
         starts: where in `records` each image starts, int32 (images,).
-        images: number of each image, int32 (images,), the same number in all pools of a domain.
+        images: number of each image, int32 (images,), the same for the same image in all tasks of a domain.
     """
 
     records: np.ndarray
@@ -47,7 +47,7 @@ class Curriculum:
     def __init__(self, store: RecordStore, schedule: Schedule) -> None:
         self.schedule = schedule
         counts = store.task_counts()
-        self.others = np.flatnonzero(store.tasks == TASK_NAMES.index(OTHER)).astype(np.int32)
+        self.others = _of_task(store.tasks, OTHER)
         self.counts = {task: count for task, count in counts.items() if task != OTHER}
         present = ", ".join(f"{task} ({count})" for task, count in counts.items())
         if not self.counts:
@@ -61,22 +61,22 @@ class Curriculum:
                 f" it has {present}"
             )
         self.length = schedule.length(self.counts) + len(self.others)
-        self._pools: dict[str, Pool] = {}
+        by_task = {task: _of_task(store.tasks, task) for task in self.counts}
+        self._atomic = {task: records for task, records in by_task.items() if TASKS[task].kind == "atomic"}
+        self._questions: dict[str, Questions] = {}
         self._image_counts: dict[str, int] = {}
         for domain in dict.fromkeys(TASKS[task].domain for task in self.counts):
-            self._add_pools(store, domain)
+            tasks = [task for task in self.counts if TASKS[task].domain == domain and task not in self._atomic]
+            self._group_by_image(domain, {task: by_task[task] for task in tasks}, store.images)
 
-    def _add_pools(self, store: RecordStore, domain: str) -> None:
-        tasks = [task for task in self.counts if TASKS[task].domain == domain]
-        codes = store.tasks
-        records = np.flatnonzero(np.isin(codes, [TASK_NAMES.index(task) for task in tasks])).astype(np.int32)
-        images = store.image_ids(records)
-        self._image_counts[domain] = int(images.max()) + 1
-        for task in tasks:
-            chosen = codes[records] == TASK_NAMES.index(task)
-            by_image = np.argsort(images[chosen], kind="stable")
-            unique, starts = np.unique(images[chosen][by_image], return_index=True)
-            self._pools[task] = Pool(records[chosen][by_image], starts.astype(np.int32), unique)
+    def _group_by_image(self, domain: str, records: dict[str, np.ndarray], digests: np.ndarray) -> None:
+        known = np.unique(digests[np.concatenate([*records.values(), np.zeros(0, dtype=np.int32)])])
+        self._image_counts[domain] = len(known)
+        for task, indices in records.items():
+            images = np.searchsorted(known, digests[indices]).astype(np.int32)
+            by_image = np.argsort(images, kind="stable")
+            unique, starts = np.unique(images[by_image], return_index=True)
+            self._questions[task] = Questions(indices[by_image], starts.astype(np.int32), unique)
 
     def available(self, task: str) -> int:
         """How many records of a task there are, OTHER included."""
@@ -106,14 +106,14 @@ class Curriculum:
         for task in self.counts:
             start = sum(before[task] for before in earlier)
             positions = np.arange(start, start + quotas[task])
-            draw = self._draw_atomic if TASKS[task].kind == "atomic" else self._draw_questions
+            draw = self._draw_atomic if task in self._atomic else self._draw_questions
             drawn.append(draw(task, positions, seed))
         order = np.concatenate(drawn)
         return order[_rng(seed, "order", epoch).permutation(len(order))]
 
     def _draw_atomic(self, task: str, positions: np.ndarray, seed: int) -> np.ndarray:
         """All records in a random order, then all in another one, and so on: those at `positions` of this sequence."""
-        records = self._pools[task].records
+        records = self._atomic[task]
         laps, places = np.divmod(positions, len(records))
         drawn = np.empty(len(positions), dtype=np.int32)
         for lap in np.unique(laps):
@@ -129,13 +129,13 @@ class Curriculum:
         An image with one kind only is passed over by the other. Of several records of one image each lap takes the
         next.
         """
-        pool, domain = self._pools[task], TASKS[task].domain
+        questions, domain = self._questions[task], TASKS[task].domain
         ranks = _rng(seed, domain, 0).permutation(self._image_counts[domain])
-        walk = np.argsort(ranks[pool.images])
+        walk = np.argsort(ranks[questions.images])
         laps, places = np.divmod(positions + self._lead(task), len(walk))
         images = walk[places]
-        sizes = np.diff(np.append(pool.starts, len(pool.records)))
-        return pool.records[pool.starts[images] + laps % sizes[images]]
+        sizes = np.diff(np.append(questions.starts, len(questions.records)))
+        return questions.records[questions.starts[images] + laps % sizes[images]]
 
     def _lead(self, task: str) -> int:
         """Where in the round of images a task starts: kinds take turns."""
@@ -145,7 +145,7 @@ class Curriculum:
         ]
         width = max(map(len, kinds))
         slots = [tasks[i] if i < len(tasks) else None for i in range(width) for tasks in kinds]
-        return len(self._pools[task].images) * slots.index(task) // len(slots)
+        return len(self._questions[task].images) * slots.index(task) // len(slots)
 
 
 class CurriculumSampler(Sampler[int]):
@@ -176,6 +176,10 @@ class CurriculumSampler(Sampler[int]):
     def __iter__(self) -> Iterator[int]:
         order = self.curriculum.order(self.epoch, epochs=self.epochs, seed=self.seed)
         return (int(index) for index in order)
+
+
+def _of_task(tasks: np.ndarray, name: str) -> np.ndarray:
+    return np.flatnonzero(tasks == TASK_NAMES.index(name)).astype(np.int32)
 
 
 def _rng(seed: int, name: str, number: int) -> np.random.Generator:

@@ -22,12 +22,12 @@ from llava_aurora.errors import AuroraError
 from llava_aurora.vocabulary import TokenFamily
 
 FORMAT = 1
-RECORDS_PER_BATCH = 2048
+RECORDS_PER_BATCH = 8192
 SCHEMA = pa.schema(
     [
         ("record", pa.large_string()),
         ("task", pa.dictionary(pa.int8(), pa.string())),
-        ("image", pa.string()),
+        ("image", pa.int64()),  # a digest: its name is in the record, and here it only tells which images are the same
         ("length", pa.int32()),
     ]
 )
@@ -107,27 +107,26 @@ class RecordStore(Sequence[dict[str, Any]]):
     @property
     def tasks(self) -> np.ndarray:
         """The task of each record as a position in TASK_NAMES, int8 (n,)."""
-        parts = [chunk.indices.to_numpy() for chunk in self._table["task"].chunks]
-        return self._selected(np.concatenate(parts))
+        return self._column([chunk.indices for chunk in self._table["task"].chunks])
 
     @property
     def lengths(self) -> np.ndarray:
         """Words and perception tokens of each record, negative for one without an image, int32 (n,)."""
-        return self._selected(self._table["length"].to_numpy())
+        return self._column(self._table["length"].chunks)
 
-    def image_ids(self, indices: np.ndarray) -> np.ndarray:
-        """Numbers for the images of these records, the same for the same image, int32 (n,), from 0 without gaps."""
-        rows = indices if self.rows is None else self.rows[indices]
-        names = self._table["image"].take(pa.array(rows)).combine_chunks().fill_null("")
-        return names.dictionary_encode().indices.to_numpy()
+    @property
+    def images(self) -> np.ndarray:
+        """Digests of the images' names, the same for the same image, int64 (n,)."""
+        return self._column(self._table["image"].chunks)
 
     def task_counts(self) -> dict[str, int]:
         """How many records there are of each task that has some."""
         counts = np.bincount(self.tasks, minlength=len(TASK_NAMES))
         return {name: int(count) for name, count in zip(TASK_NAMES, counts, strict=True) if count}
 
-    def _selected(self, column: np.ndarray) -> np.ndarray:
-        return column if self.rows is None else column[self.rows]
+    def _column(self, chunks: Sequence[pa.Array]) -> np.ndarray:
+        values = np.concatenate([chunk.to_numpy() for chunk in chunks])
+        return values if self.rows is None else values[self.rows]
 
     def __reduce__(self) -> tuple[Any, ...]:
         """A worker process gets the path and maps the file itself."""
@@ -162,11 +161,10 @@ def _convert(source: Path, file: Path, families: tuple[TokenFamily, ...]) -> Non
     with atomic_file(file) as temporary, pa.ipc.new_file(str(temporary), SCHEMA) as writer:
         for records in _batches(check_records(source, families=families)):
             tasks = pa.array([positions[task_name(record)] for record in records], pa.int8())
-            images = [record.get("image") for record in records]
             columns = [
                 pa.array([json.dumps(record) for record in records], pa.large_string()),
                 pa.DictionaryArray.from_arrays(tasks, names),
-                pa.array([image if isinstance(image, str) else None for image in images], pa.string()),
+                pa.array([_image_digest(record) for record in records], pa.int64()),
                 pa.array([record_length(record, families) for record in records], pa.int32()),
             ]
             writer.write_batch(pa.record_batch(columns, schema=SCHEMA))
@@ -181,6 +179,11 @@ def _batches(records: Iterable[dict[str, Any]]) -> Iterator[list[dict[str, Any]]
             batch = []
     if batch:
         yield batch
+
+
+def _image_digest(record: dict[str, Any]) -> int:
+    name = json.dumps(record.get("image")).encode()
+    return int.from_bytes(hashlib.blake2b(name, digest_size=8).digest(), "little", signed=True)
 
 
 def _key(source: Path, families: tuple[TokenFamily, ...]) -> str:

@@ -147,8 +147,8 @@ def test_what_cannot_be_ordered_is_refused_with_what_there_is(make_store):
 
 def test_memory_is_a_few_bytes_a_record(make_store):
     curriculum = Curriculum(make_store({"depth_chain": 3000, "depth_generation": 3000}), LinearSchedule())
-    arrays = [array for pool in curriculum._pools.values() for array in vars(pool).values()]
-    assert sum(array.nbytes for array in arrays) <= 12 * 6000
+    questions = [array for task in curriculum._questions.values() for array in vars(task).values()]
+    assert sum(array.nbytes for array in [*questions, *curriculum._atomic.values()]) <= 12 * 6000
 
 
 # --- under accelerate -------------------------------------------------------------------------------------------------

@@ -64,10 +64,12 @@ def test_lengths_without_an_image_are_negative(tmp_path):
     assert RecordStore.open(path).lengths.tolist() == [-3]
 
 
-def test_the_same_image_has_the_same_number(stored):
-    indices = np.array([0, 1, 2, 3, 4, 8])
-    numbers = stored.image_ids(indices)
-    assert numbers.tolist() == [0, 0, 0, 0, 1, 2]
+def test_the_same_image_has_the_same_digest(stored, workshop):
+    names = [record["image"] for record in read_records(workshop.records)]
+    assert dict(zip(names, stored.images.tolist(), strict=True)).keys() == set(names)
+    assert (
+        len(set(zip(names, stored.images.tolist(), strict=True))) == len(set(names)) == len(set(stored.images.tolist()))
+    )
 
 
 def test_a_selection_knows_its_rows(stored):
@@ -76,7 +78,7 @@ def test_a_selection_knows_its_rows(stored):
     assert [record["id"] for record in again] == [stored[8]["id"], stored[5]["id"]]
     assert [again.row(0), again.row(-1)] == [8, 5]
     assert again.lengths.tolist() == stored.lengths[[8, 5]].tolist()
-    assert again.image_ids(np.array([0, 1])).tolist() == [0, 1]
+    assert again.images.tolist() == stored.images[[8, 5]].tolist()
 
 
 def test_a_file_is_converted_once_and_again_when_it_or_what_is_checked_changes(tmp_path, cache, workshop):
