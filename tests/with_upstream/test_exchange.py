@@ -17,6 +17,7 @@ from llava.mm_utils import tokenizer_image_token
 from safetensors.torch import load_file, save_file
 
 from llava_aurora import load_pretrained_model, patch_queue
+from llava_aurora.modeling.merge import merge
 from llava_aurora.vocabulary import depth_family, pixel_family
 
 PYTHON = os.environ.get("LLAVA_AURORA_UPSTREAM_PYTHON")
@@ -163,6 +164,16 @@ def test_a_model_with_tokens_and_a_trained_tower_is_loaded_by_unpatched_llava(fi
     base = load_file(workshop.base / "vision_tower" / "model.safetensors")
     name = "vision_model.encoder.layers.0.mlp.fc1.weight"
     assert not torch.equal(upstream.weights[f"{TOWER}vision_tower.{name}"], base[name].half().float())
+    assert_reads_tokens(upstream)
+
+
+@pytest.mark.deepspeed
+def test_a_merged_lora_with_tokens_is_loaded_by_unpatched_llava(finetuned_lora, ask_upstream, tmp_path):
+    merged = merge(finetuned_lora[0], tmp_path / "merged")
+    prompts = PROMPTS | PERCEPTION_PROMPTS
+    upstream = ask_upstream(merged, prompts)
+    assert_all_is_known(upstream, trained_here=True)
+    assert_the_same(merged, upstream, prompts)
     assert_reads_tokens(upstream)
 
 
