@@ -5,9 +5,11 @@ rank computes the same order for itself, whatever the number of ranks and worker
 record at which it was stopped. Kept in memory are row numbers, a few bytes a record.
 """
 
+import math
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from torch.utils.data import Sampler
@@ -176,6 +178,19 @@ class CurriculumSampler(Sampler[int]):
     def __iter__(self) -> Iterator[int]:
         order = self.curriculum.order(self.epoch, epochs=self.epochs, seed=self.seed)
         return (int(index) for index in order)
+
+
+def planned_epochs(arguments: Any, *, length: int) -> int:
+    """How many epochs a run will have, by transformers' TrainingArguments; the last one may be unfinished.
+
+    Args:
+        arguments: of the run; `max_steps`, if given, counts more than `num_train_epochs`.
+        length: records in an epoch.
+    """
+    if arguments.max_steps <= 0:
+        return math.ceil(arguments.num_train_epochs)
+    batches = math.ceil(length / (arguments.train_batch_size * arguments.world_size))
+    return math.ceil(arguments.max_steps / math.ceil(batches / arguments.gradient_accumulation_steps))
 
 
 def _of_task(tasks: np.ndarray, name: str) -> np.ndarray:

@@ -1,10 +1,11 @@
-"""Training records as LLaVA reads them, checked before the first step.
+"""LLaVA's dataset over a record store, and the batches that are made of it.
 
-Every record is looked at once when the file is opened: its structure, and each span of perception tokens in it. What
-is wrong is said in one line that names file and record, before any time on a GPU is spent.
+Every record is looked at once when its file is opened for the first time (record_file.py); after that it is read from
+the store, changed by the ablations that the run asks for, and turned into tensors by upstream's own code.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,98 +13,110 @@ import torch
 from llava.train import train as upstream
 from PIL import Image
 
-from llava_aurora.atomic import read_json
+from llava_aurora.data.ablations import Transform, check_coordinate_step, select_tasks, transforms
+from llava_aurora.data.curriculum import Curriculum
+from llava_aurora.data.record_file import read_records
+from llava_aurora.data.schedule_file import read_schedule
+from llava_aurora.data.store import RecordStore
 from llava_aurora.errors import AuroraError
 from llava_aurora.vocabulary import TokenFamily
 
-SPEAKERS = ("human", "gpt")
+__all__ = ["AuroraCollator", "AuroraDataset", "RecordView", "make_supervised_data_module", "read_records"]
 
 
-def read_records(path: str | Path, *, families: Iterable[TokenFamily] = ()) -> list[dict[str, Any]]:
-    """Reads a training file in LLaVA's JSON format and checks it.
+class RecordView(Sequence[dict[str, Any]]):
+    """The records of a store as a run reads them: each changed by the same transforms."""
 
-    Raises:
-        AuroraError: naming file and record, if it is no such file or a span of tokens in it is malformed.
-    """
-    records = read_json(path, what="training records")
-    if not isinstance(records, list) or not records:
-        raise AuroraError(f"{path}: not LLaVA's format: a JSON list of records is expected, with at least one")
-    families = tuple(families)
-    for index, record in enumerate(records):
-        if problem := _problem(record, families):
-            name = f" (id {record['id']})" if isinstance(record, dict) and "id" in record else ""
-            raise AuroraError(f"{path}: record {index}{name}: {problem}")
-    return records
+    def __init__(self, store: RecordStore, transforms: Iterable[Transform] = ()) -> None:
+        self.store, self.transforms = store, tuple(transforms)
 
+    def __len__(self) -> int:
+        return len(self.store)
 
-def _problem(record: Any, families: tuple[TokenFamily, ...]) -> str | None:
-    if not isinstance(record, dict) or not isinstance(record.get("conversations"), list):
-        return 'not LLaVA\'s format: {"conversations": [{"from": "human", "value": …}, {"from": "gpt", …}]} is expected'
-    turns = record["conversations"]
-    if len(turns) < 2:
-        return "a conversation has at least a question and an answer"
-    for number, turn in enumerate(turns):
-        if not isinstance(turn, dict) or not isinstance(turn.get("value"), str):
-            return f"turn {number} has no text under 'value'"
-        if turn.get("from") != SPEAKERS[number % 2]:
-            return f"turn {number} is from {turn.get('from')!r}; 'human' and 'gpt' take turns, 'human' first"
-        for family in families:
-            try:
-                family.parse(turn["value"])
-            except AuroraError as error:
-                return f"turn {number}: {error}"
-    places = sum(turn["value"].count(upstream.DEFAULT_IMAGE_TOKEN) for turn in turns)
-    if "image" in record and places != 1:
-        return f"has an image and {places} places for it; exactly one {upstream.DEFAULT_IMAGE_TOKEN} is expected"
-    if "image" not in record and places:
-        return f"has {upstream.DEFAULT_IMAGE_TOKEN} in its text but no image"
-    return None
+    def __getitem__(self, index: Any) -> Any:
+        record = self.store[index]
+        for transform in self.transforms:
+            record = transform(record)
+        return record
 
 
 class AuroraDataset(upstream.LazySupervisedDataset):
-    """LLaVA's dataset over checked records.
+    """LLaVA's dataset over checked records. An item has upstream's tensors, and its own index as "record_index".
 
     Args:
         data_path: a JSON file in LLaVA's format.
         tokenizer: with the perception tokens in it.
         data_args: LLaVA's.
         families: the token families to check, and to count in `modality_lengths`.
+        train_tasks: names of tasks or kinds, with commas, to keep no other records; empty for all.
+        transforms: what is done with each record when it is read.
     """
 
-    def __init__(self, data_path: str, tokenizer: Any, data_args: Any, families: Iterable[TokenFamily] = ()) -> None:
-        self.data_path = data_path
-        self.families = tuple(families)
-        read_records(data_path, families=self.families)
-        super().__init__(data_path, tokenizer, data_args)
+    def __init__(
+        self,
+        data_path: str,
+        tokenizer: Any,
+        data_args: Any,
+        families: Iterable[TokenFamily] = (),
+        *,
+        train_tasks: str = "",
+        transforms: Iterable[Transform] = (),
+    ) -> None:
+        # Upstream's own constructor would hold the whole file in memory, on every rank; this is all else that it does.
+        super(upstream.LazySupervisedDataset, self).__init__()
+        self.data_path, self.tokenizer, self.data_args = data_path, tokenizer, data_args
+        self.store = select_tasks(RecordStore.open(data_path, families=families), train_tasks)
+        self.list_data_dict = RecordView(self.store, transforms)
+        self.curriculum: Curriculum | None = None
 
-    def __getitem__(self, index: int) -> dict[str, torch.Tensor]:
+    def __getitem__(self, index: int) -> dict[str, Any]:
         try:
-            return super().__getitem__(index)
+            item = super().__getitem__(index)
         except (OSError, SyntaxError, Image.DecompressionBombError) as error:
             record = self.list_data_dict[index]
             raise AuroraError(
-                f"{self.data_path}: record {index} (id {record.get('id')}): cannot read its image"
+                f"{self.data_path}: record {self.store.row(index)} (id {record.get('id')}): cannot read its image"
                 f" {Path(self.data_args.image_folder or '.') / record['image']}: {error}"
             ) from error
+        return {**item, "record_index": index}
 
     @property
     def modality_lengths(self) -> list[int]:
         """Upstream counts words; a map is one word of a hundred tokens, so its tokens are counted as well."""
-        lengths = []
-        for length, record in zip(super().modality_lengths, self.list_data_dict, strict=True):
-            text = "".join(turn["value"] for turn in record["conversations"])
-            tokens = sum(family.count(text) for family in self.families)
-            lengths.append(length + tokens if length > 0 else length - tokens)
-        return lengths
+        return self.store.lengths.tolist()
+
+
+@dataclass
+class AuroraCollator(upstream.DataCollatorForSupervisedDataset):
+    """Upstream's batch, and in it `record_indices`: which records of the dataset it is made of, int64 (B,)."""
+
+    def __call__(self, instances: Sequence[dict[str, Any]]) -> dict[str, torch.Tensor]:
+        batch = super().__call__(instances)
+        batch["record_indices"] = torch.tensor([instance["record_index"] for instance in instances])
+        return batch
 
 
 def make_supervised_data_module(tokenizer: Any, data_args: Any) -> dict[str, Any]:
-    """What LLaVA's train() asks for: dataset and collator. The tokenizer knows the perception tokens, if any."""
+    """What LLaVA's train() asks for: datasets and collator. The tokenizer knows the perception tokens, if any.
+
+    Raises:
+        AuroraError: naming file and record, flag or schedule, for whatever of it a run cannot be made of.
+    """
     perception = getattr(tokenizer, "perception", None)
     families = perception.vocabulary.families if perception else ()
-    dataset = AuroraDataset(data_args.data_path, tokenizer, data_args, families=families)
+    changes = transforms(plain_coordinates=data_args.plain_coordinates, coordinate_step=data_args.coordinate_step)
+
+    def dataset(path: str, train_tasks: str) -> AuroraDataset:
+        made = AuroraDataset(path, tokenizer, data_args, families, train_tasks=train_tasks, transforms=changes)
+        if not data_args.coordinate_step:
+            check_coordinate_step(made.store)
+        return made
+
+    train_dataset = dataset(data_args.data_path, data_args.train_tasks)
+    if data_args.curriculum:
+        train_dataset.curriculum = Curriculum(train_dataset.store, read_schedule(data_args.curriculum))
     return {
-        "train_dataset": dataset,
-        "eval_dataset": None,
-        "data_collator": upstream.DataCollatorForSupervisedDataset(tokenizer=tokenizer),
+        "train_dataset": train_dataset,
+        "eval_dataset": dataset(data_args.eval_data_path, "") if data_args.eval_data_path else None,
+        "data_collator": AuroraCollator(tokenizer=tokenizer),
     }

@@ -1,15 +1,18 @@
 """The order of a curriculum: exact quotas, even use, chain and direct in turn, the same on any number of ranks."""
 
 import itertools
+import math
 from collections import Counter
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from accelerate import skip_first_batches
 from accelerate.data_loader import BatchSamplerShard, prepare_data_loader
 from torch.utils.data import BatchSampler, DataLoader
+from transformers import Trainer
 
-from llava_aurora.data.curriculum import Curriculum, CurriculumSampler
+from llava_aurora.data.curriculum import Curriculum, CurriculumSampler, planned_epochs
 from llava_aurora.data.schedule import BUILT_IN, ConstantSchedule, LinearSchedule, MixtureSchedule
 from llava_aurora.data.tasks import TASK_NAMES, TASKS
 from llava_aurora.errors import AuroraError
@@ -149,6 +152,26 @@ def test_memory_is_a_few_bytes_a_record(make_store):
     curriculum = Curriculum(make_store({"depth_chain": 3000, "depth_generation": 3000}), LinearSchedule())
     questions = [array for task in curriculum._questions.values() for array in vars(task).values()]
     assert sum(array.nbytes for array in [*questions, *curriculum._atomic.values()]) <= 12 * 6000
+
+
+@pytest.mark.parametrize(
+    ("max_steps", "epochs", "accumulation", "expected"),
+    [(-1, 2.5, 1, 3), (-1, 10, 4, 10), (25, 99, 1, 3), (24, 99, 1, 2), (25, 1, 5, 9)],
+)
+def test_epochs_are_planned_as_transformers_counts_them(max_steps, epochs, accumulation, expected):
+    arguments = SimpleNamespace(
+        max_steps=max_steps,
+        num_train_epochs=epochs,
+        train_batch_size=4,
+        world_size=2,
+        gradient_accumulation_steps=accumulation,
+    )
+    length = 95
+    assert planned_epochs(arguments, length=length) == expected
+    trainer = SimpleNamespace(num_examples=lambda _: length)
+    batches = range(math.ceil(length / 8))
+    theirs, *_ = Trainer.set_initial_training_values(trainer, arguments, batches, 8 * accumulation)
+    assert theirs == expected
 
 
 # --- under accelerate -------------------------------------------------------------------------------------------------

@@ -1,13 +1,16 @@
-"""Training files are checked when they are opened; what is wrong is said by file and record."""
+"""Training files are checked when they are opened, and items and batches are upstream's but for their indices."""
 
+import dataclasses
 import json
 from types import SimpleNamespace
 
 import pytest
+import torch
 from llava.train import train as upstream
 from transformers import AutoTokenizer, CLIPImageProcessor
 
-from llava_aurora.data.dataset import AuroraDataset, read_records
+from llava_aurora.configuration import DataArguments
+from llava_aurora.data.dataset import AuroraCollator, AuroraDataset, make_supervised_data_module, read_records
 from llava_aurora.errors import AuroraError
 from llava_aurora.vocabulary import PerceptionVocabulary, depth_family
 
@@ -49,20 +52,28 @@ def test_bad_files_are_refused(tmp_path, content, message):
 
 
 @pytest.fixture
-def dataset(workshop):
+def tokenizer(workshop):
+    tokenizer = AutoTokenizer.from_pretrained(workshop.base, use_fast=False)
+    tokenizer.pad_token = tokenizer.unk_token
+    return tokenizer
+
+
+@pytest.fixture
+def data_args(workshop):
+    arguments = DataArguments(
+        data_path=str(workshop.records), image_folder=str(workshop.images), is_multimodal=True, lazy_preprocess=True
+    )
+    arguments.image_processor = CLIPImageProcessor.from_pretrained(workshop.base / "vision_tower")
+    arguments.mm_use_im_start_end = False
+    return arguments
+
+
+@pytest.fixture
+def dataset(tokenizer, data_args):
     def build(path, families=()):
-        tokenizer = AutoTokenizer.from_pretrained(workshop.base, use_fast=False)
-        tokenizer.pad_token = tokenizer.unk_token
         if families:
             PerceptionVocabulary(tuple(families)).add_to(tokenizer)
-        arguments = SimpleNamespace(
-            image_folder=str(workshop.images),
-            image_processor=CLIPImageProcessor.from_pretrained(workshop.base / "vision_tower"),
-            is_multimodal=True,
-            image_aspect_ratio="square",
-            mm_use_im_start_end=False,
-        )
-        return AuroraDataset(str(path), tokenizer, arguments, families=families)
+        return AuroraDataset(str(path), tokenizer, data_args, families=families)
 
     return build
 
@@ -100,3 +111,70 @@ def test_the_label_mask_covers_exactly_the_answer(dataset, workshop, monkeypatch
         text = tokenizer.decode(learned, spaces_between_special_tokens=False)
         assert text.replace("</s>", "").replace(" ", "") == answer.replace(" ", "")  # legacy adds blanks of its own
         assert learned[-1] == tokenizer.eos_token_id
+
+
+def test_items_and_batches_are_upstreams_and_know_their_records(dataset, workshop, tokenizer, data_args):
+    ours = dataset(workshop.records)
+    theirs = upstream.LazySupervisedDataset(str(workshop.records), tokenizer, data_args)
+    assert len(ours) == len(theirs) == 64
+    assert ours.modality_lengths == theirs.modality_lengths
+    assert ours.lengths == theirs.lengths
+    assert set(vars(theirs)) <= set(vars(ours))
+    indices = [5, 0, 63]
+    items = [ours[index] for index in indices]
+    assert [item.pop("record_index") for item in items] == indices
+    expected = [theirs[index] for index in indices]
+    for item, other in zip(items, expected, strict=True):
+        assert list(item) == list(other)
+        assert all(torch.equal(item[key], other[key]) for key in other)
+    batch = AuroraCollator(tokenizer=tokenizer)([ours[index] for index in indices])
+    assert torch.equal(batch.pop("record_indices"), torch.tensor(indices))
+    other = upstream.DataCollatorForSupervisedDataset(tokenizer=tokenizer)(expected)
+    assert list(batch) == list(other)
+    assert all(torch.equal(batch[key], other[key]) for key in other)
+
+
+def test_without_a_flag_there_is_no_curriculum_and_no_evaluation(tokenizer, data_args):
+    module = make_supervised_data_module(tokenizer, data_args)
+    assert set(module) == {"train_dataset", "eval_dataset", "data_collator"}
+    assert module["train_dataset"].curriculum is None
+    assert module["eval_dataset"] is None
+
+
+def test_the_flags_choose_tasks_and_curriculum_of_training_and_ablations_of_both(tokenizer, data_args, workshop):
+    flags = {"curriculum": "linear", "train_tasks": "atomic,depth_chain", "plain_coordinates": True}
+    flags |= {"coordinate_step": False, "eval_data_path": str(workshop.records)}
+    module = make_supervised_data_module(tokenizer, with_flags(data_args, **flags))
+    train, held_out = module["train_dataset"], module["eval_dataset"]
+    assert train.curriculum.counts == {"depth_generation": 16, "depth_chain": 16}
+    assert (len(train), len(held_out), held_out.curriculum) == (32, 64, None)
+    for records in (train.list_data_dict, held_out.list_data_dict):
+        answers = {record["id"]: record["conversations"][1]["value"] for record in records}
+        assert "The depth map is <DEPTH_START>" in answers["0/depth_chain"]
+        assert answers["0/depth_chain"].startswith("The depth map")
+        assert "PIXEL" not in "".join(answers.values())
+    assert "(1,2,30,40)" in held_out.list_data_dict[7]["conversations"][1]["value"]
+
+
+def test_coordinates_without_tokens_of_their_own_are_no_mistake_of_the_file(tokenizer, data_args, workshop):
+    """With plain coordinates a model needs depth tokens alone; those of the file are as they are."""
+    tokenizer.perception = SimpleNamespace(vocabulary=PerceptionVocabulary((DEPTH,)))
+    plain = with_flags(data_args, plain_coordinates=True)
+    train = make_supervised_data_module(tokenizer, plain)["train_dataset"]
+    assert "PIXEL" not in "".join(turn["value"] for record in train.list_data_dict for turn in record["conversations"])
+
+
+def test_a_selected_record_is_named_by_its_place_in_the_file(tokenizer, data_args, tmp_path):
+    path = tmp_path / "train.json"
+    path.write_text(json.dumps([record(), record(image="gone.png", aurora={"task": "depth_direct"})]))
+    chosen = with_flags(data_args, data_path=str(path), train_tasks="direct")
+    train = make_supervised_data_module(tokenizer, chosen)["train_dataset"]
+    with pytest.raises(AuroraError, match=r"train.json: record 1 \(id x1\): cannot read its image .*gone.png"):
+        train[0]
+
+
+def with_flags(data_args, **changes):
+    """The arguments with other flags; upstream adds attributes that are no fields, which stay."""
+    changed = dataclasses.replace(data_args, **changes)
+    vars(changed).update({name: value for name, value in vars(data_args).items() if name not in vars(changed)})
+    return changed
