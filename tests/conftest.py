@@ -2,6 +2,7 @@
 
 import json
 import os
+import socket
 import subprocess
 import sys
 from collections.abc import Callable
@@ -132,11 +133,19 @@ class Finished:
 Start = Callable[..., Finished]
 
 
+def free_port() -> int:
+    with socket.socket() as found:
+        found.bind(("", 0))
+        return found.getsockname()[1]
+
+
 @pytest.fixture(scope="session")
 def start() -> Start:
     """Runs a command from the root of the repository, as a user would, on the CPU."""
 
     def run(*command: object, **environment: str) -> Finished:
+        if command[0] == "deepspeed":  # other launches on this machine may hold the default port
+            command = (command[0], "--master_port", free_port(), *command[1:])
         binaries = str(Path(sys.executable).parent)
         done = subprocess.run(
             [str(part) for part in command],
