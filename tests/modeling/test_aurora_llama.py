@@ -1,0 +1,115 @@
+"""The model in training: upstream's loss on another way, and every flag that changes the way."""
+
+import pytest
+import torch
+from llava.train import train as upstream
+
+from llava_aurora import load_pretrained_model
+from llava_aurora.configuration import DataArguments, ModelArguments
+from llava_aurora.data.dataset import make_supervised_data_module
+from llava_aurora.errors import AuroraError
+from llava_aurora.modeling.bottleneck import InformationBottleneck
+from llava_aurora.modeling.perception_head import is_split
+
+FEATURES = 16  # image tokens of the tiny model
+
+
+def taught(workshop, *, language_model: bool, **changes):
+    """Tokenizer and model as train() has them when the trainer is built."""
+    tokenizer, model, processor, _ = load_pretrained_model(str(workshop.base))
+    tokenizer.pad_token = tokenizer.unk_token
+    model.requires_grad_(language_model)
+    model.model.mm_projector.requires_grad_(True)
+    flags = {"model_name_or_path": str(workshop.base), "mm_use_im_patch_token": False, **workshop.perception_flags()}
+    flags["depth_vqvae"] = str(flags["depth_vqvae"])
+    model.initialize_vision_tokenizer(ModelArguments(**{**flags, **changes}), tokenizer)
+    model.config.use_cache = False
+    return tokenizer, model.train(), processor
+
+
+def batch_for(workshop, tokenizer, processor, *indices: int) -> dict[str, torch.Tensor]:
+    upstream.conversation_lib.default_conversation = upstream.conversation_lib.conv_templates["v1"]
+    arguments = DataArguments(data_path=str(workshop.records), image_folder=str(workshop.images), is_multimodal=True)
+    arguments.image_processor, arguments.mm_use_im_start_end = processor, False
+    module = make_supervised_data_module(tokenizer, arguments)
+    batch = module["data_collator"]([module["train_dataset"][index] for index in indices])
+    return {name: batch[name] for name in ("input_ids", "attention_mask", "labels", "images")}
+
+
+@pytest.mark.parametrize("language_model", [True, False])
+def test_the_loss_is_that_of_upstreams_forward(workshop, language_model):
+    tokenizer, model, processor = taught(workshop, language_model=language_model)
+    assert is_split(model) is not language_model
+    batch = batch_for(workshop, tokenizer, processor, 0, 1, 2, 3)
+    loss = model(**batch).loss
+    whole = model.eval()(**batch)
+    assert whole.logits.shape == (*whole.logits.shape[:2], len(tokenizer))
+    assert torch.allclose(loss, whole.loss, rtol=1e-5)
+    loss.backward()
+    trained = {name for name, parameter in model.named_parameters() if parameter.grad is not None}
+    assert any("layers" in name for name in trained) is language_model
+    assert any("perception_rows" in name for name in trained) is not language_model
+
+
+def test_bf16_gradient_checkpointing_and_reconstruction_go_together(workshop):
+    tokenizer, model, processor = taught(workshop, language_model=False)
+    model.to(torch.bfloat16)
+    model.gradient_checkpointing_enable()
+    model.objective.reconstruction_weight = 1.0
+    batch = batch_for(workshop, tokenizer, processor, 0, 1)
+    batch["images"] = batch["images"].bfloat16()
+    model(**batch).loss.backward()
+    for matrix in (model.model.embed_tokens, model.lm_head):
+        assert matrix.perception_rows.grad.isfinite().all()
+        assert matrix.perception_rows.grad.any()
+    assert model.objective.parts.read()["reconstruction"] > 0
+
+
+def test_the_bottleneck_hides_the_image_and_the_chain_where_they_really_stand(workshop, monkeypatch):
+    tokenizer, model, processor = taught(workshop, language_model=False)
+    model.objective.bottleneck = InformationBottleneck.parse("chain,image")
+    batch = batch_for(workshop, tokenizer, processor, 0, 1)
+    seen = {}
+    forward = model.model.forward
+    monkeypatch.setattr(model.model, "forward", lambda **inputs: seen.update(inputs) or forward(**inputs))
+    model(**batch)
+    allowed = seen["attention_mask"][:, 0] == 0
+    for row, (ids, labels) in enumerate(zip(batch["input_ids"].tolist(), batch["labels"].tolist(), strict=True)):
+        start, end = (model.perception.ids.first_ids["DEPTH"] + offset for offset in (0, 1))
+        shift = FEATURES - 1  # how far the image's features push what follows it
+        image = range(ids.index(-200), ids.index(-200) + FEATURES)
+        chain = range(next(i for i, label in enumerate(labels) if label != -100) + shift, ids.index(start) + shift)
+        assert not allowed[row, ids.index(end) + shift, [*image, *chain]].any()
+        assert allowed[row, ids.index(end) + shift - 1, : ids.index(end) + shift].all()
+
+
+@pytest.mark.parametrize("method", ["mean", "noise", "words", "neighbours"])
+def test_rows_can_start_in_every_way(workshop, method):
+    _, model, _ = taught(workshop, language_model=False, perception_init=method)
+    rows = model.lm_head.perception_rows
+    assert rows.shape == (74, 64)
+    assert (rows == rows[:1]).all() == (method == "mean")
+
+
+def test_words_describe_the_tokens(workshop):
+    tokenizer, model, _ = taught(workshop, language_model=False, perception_init="words")
+    ids = tokenizer("pixel 7", add_special_tokens=False).input_ids
+    place = tokenizer.convert_tokens_to_ids("<PIXEL_7>") - model.perception.token_ids().start
+    expected = model.lm_head.words.weight[ids].mean(0)
+    assert torch.allclose(model.lm_head.perception_rows[place], expected, atol=1e-6)
+
+
+def test_a_base_with_some_of_the_tokens_is_refused(workshop):
+    tokenizer, model, _, _ = load_pretrained_model(str(workshop.base))
+    tokenizer.add_tokens(["<DEPTH_START>", "<PIXEL_3>"])
+    flags = {**workshop.perception_flags(), "depth_vqvae": str(workshop.vqvae)}
+    arguments = ModelArguments(model_name_or_path=str(workshop.base), mm_use_im_patch_token=False, **flags)
+    with pytest.raises(AuroraError, match=r"has 2 of the 74 perception tokens already \(<DEPTH_START> is there"):
+        model.initialize_vision_tokenizer(arguments, tokenizer)
+
+
+def test_rows_of_another_vocabulary_beside_a_projector_are_refused(workshop, tmp_path):
+    path = tmp_path / "mm_projector.bin"
+    torch.save({"model.embed_tokens.perception_rows": torch.zeros(5, 64)}, path)
+    with pytest.raises(AuroraError, match=r"mm_projector.bin: holds 5 rows of perception tokens, but 74 are asked for"):
+        taught(workshop, language_model=False, pretrain_mm_mlp_adapter=str(path))
