@@ -8,10 +8,13 @@ import torch
 from llava.train.train import get_peft_state_maybe_zero_3, get_peft_state_non_lora_maybe_zero_3
 from peft import PeftModel
 from torch import Tensor
+from torch.utils.data import Sampler
 from transformers import Trainer
 from transformers.integrations import TensorBoardCallback
 from transformers.trainer_utils import EvalLoopOutput
 
+from llava_aurora.data.curriculum import Curriculum, CurriculumSampler, planned_epochs
+from llava_aurora.data.curriculum_report import draw_schedule, print_schedule
 from llava_aurora.modeling.aurora_llama import AuroraLlamaForCausalLM
 from llava_aurora.modeling.bottleneck import InformationBottleneck
 from llava_aurora.modeling.code_metrics import CodeMetrics
@@ -31,6 +34,23 @@ class AuroraTrainer(ResumableTrainer):
         # Upstream asks these two whether to write a folder by itself, file by file under its final name; without them
         # it leaves every folder to the trainer's save_model.
         self.args.tune_mm_mlp_adapter = self.args.lora_enable = False
+
+        if self.curriculum is not None and self.is_world_process_zero():
+            epochs = planned_epochs(self.args, length=self.curriculum.length)
+            print_schedule(self.curriculum, epochs)
+            draw_schedule(self.curriculum, epochs, Path(self.args.output_dir) / "curriculum.png")
+
+    @property
+    def curriculum(self) -> Curriculum | None:
+        """The order of the training records, if they have one of their own."""
+        return getattr(self.train_dataset, "curriculum", None)
+
+    def _get_train_sampler(self, train_dataset: Any = None) -> Sampler | None:
+        if self.curriculum is None:
+            return super()._get_train_sampler(train_dataset)
+        epochs = planned_epochs(self.args, length=self.curriculum.length)
+        seed = self.args.seed if self.args.data_seed is None else self.args.data_seed
+        return CurriculumSampler(self.curriculum, epochs=epochs, seed=seed)
 
     @property
     def aurora_model(self) -> AuroraLlamaForCausalLM:
