@@ -9,6 +9,7 @@ from llava_aurora.atomic import atomic_file
 from llava_aurora.data.curriculum import Curriculum
 from llava_aurora.data.tasks import OTHER, TASKS, Kind
 
+LOG_WIDTH = 240
 # One hue a domain would hide which kind a task is of, so a hue is a kind, and its shades are tasks.
 HUES: dict[Kind, str] = {"atomic": "Blues", "chain": "Oranges", "direct": "Greens"}
 
@@ -25,7 +26,11 @@ def print_schedule(curriculum: Curriculum, epochs: int, *, console: Console | No
         table.add_row(str(number), *cells)
     table.add_section()
     table.add_row("in file", *(f"{curriculum.available(task):,}" for task in plan[0]))
-    (console or Console()).print(table)
+    if console is None:
+        console = Console()
+        # In a log file there is no width to keep to, and names cut in pieces cannot be read.
+        console = console if console.is_terminal else Console(width=LOG_WIDTH)
+    console.print(table)
 
 
 def draw_schedule(curriculum: Curriculum, epochs: int, path: str | Path) -> None:
