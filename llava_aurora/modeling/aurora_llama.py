@@ -41,6 +41,19 @@ class AuroraLlamaForCausalLM(LlavaLlamaForCausalLM):
         self.perception: Perception | None = None
         self.objective: Objective | None = None
 
+    @classmethod
+    def from_pretrained(cls, *args: Any, **kwargs: Any) -> Any:
+        """As upstream's; with 4 or 8 bits the output head stays whole, since new rows are joined to it.
+
+        LLaVA says twice that it wants fewer bits; transformers 4.57 refuses to hear it beside the config.
+        """
+        quantization = kwargs.get("quantization_config")
+        if quantization is not None:
+            kwargs = {name: value for name, value in kwargs.items() if name not in ("load_in_4bit", "load_in_8bit")}
+            whole = {"mm_projector", "lm_head", *(quantization.llm_int8_skip_modules or ())}
+            quantization.llm_int8_skip_modules = sorted(whole)
+        return super().from_pretrained(*args, **kwargs)
+
     def attach_perception(self, perception: Perception) -> None:
         """Makes the model aware of its tokens, and its config describe them."""
         self.perception = perception
