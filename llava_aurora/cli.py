@@ -242,6 +242,55 @@ def scene_records(
     print(f"{out}: {len(records)} records; train with --image_folder {scenes}")
 
 
+# --- Training ---------------------------------------------------------------------------------------------------------
+
+
+@app.command(
+    epilog="Examples: llava-aurora plan --model 13b --gpus 8 --memory 48  |  "
+    "llava-aurora plan --model checkpoints/mine --mode lora --lora-r 64 --gpus 2 --memory 24 --length 1024"
+)
+def plan(
+    model: Annotated[str, typer.Option(help="7b, 13b, 34b, or the folder of a checkpoint (its config.json).")] = "13b",
+    gpus: Annotated[int, typer.Option(min=1, help="How many, in all.")] = 8,
+    memory: Annotated[float, typer.Option(min=1, help="GB of one GPU.")] = 48,
+    mode: Annotated[
+        str | None, typer.Option(help="full, lora, qlora or projector; the first three if left out.")
+    ] = None,
+    batch: Annotated[int, typer.Option(min=1, help="Records a GPU and step.")] = 16,
+    length: Annotated[int, typer.Option(min=1, help="Tokens of the longest record, image tokens included.")] = 2048,
+    answer: Annotated[int, typer.Option(min=1, help="Those of them that are answers.")] = 512,
+    lora_r: Annotated[int, typer.Option(min=1, help="Rank of LoRA.")] = 128,
+    new_tokens: Annotated[int, typer.Option(min=0, help="Perception tokens; depth and box have 466.")] = 466,
+    train_base_vocabulary: Annotated[bool, typer.Option(help="Train the words' rows too, as the paper did.")] = False,
+    gradient_checkpointing: Annotated[bool, typer.Option(help="Recompute activations.")] = True,
+    dtype: Annotated[str, typer.Option(help="bf16 or fp32.")] = "bf16",
+) -> None:
+    """Show how much memory a training run needs on each GPU, what fits, and with which flags."""
+    from llava_aurora.training.model_sizes import Run, find_sizes
+    from llava_aurora.training.plan import print_plan
+
+    if dtype not in ("bf16", "fp32"):
+        raise AuroraError(f"--dtype {dtype}: there are bf16 and fp32")
+    sizes = find_sizes(model)
+    runs = [
+        Run(
+            model=sizes,
+            mode=name,
+            lora_r=lora_r,
+            new_tokens=new_tokens,
+            whole_vocabulary=train_base_vocabulary,
+            batch=batch,
+            length=length,
+            answer=answer,
+            checkpointing=gradient_checkpointing,
+            element=2 if dtype == "bf16" else 4,
+            gpus=gpus,
+        )
+        for name in ([mode] if mode else ["full", "lora", "qlora"])
+    ]
+    print_plan(runs, memory=memory)
+
+
 # --- The demo ---------------------------------------------------------------------------------------------------------
 
 

@@ -1,0 +1,192 @@
+"""The training scripts in every form they can be started in, and what they say when they cannot train."""
+
+import os
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+SCRIPTS = ("finetune_aurora", "finetune_aurora_lora", "pretrain_aurora")
+
+
+@pytest.mark.parametrize("name", [*SCRIPTS, "launch", "slurm_aurora"])
+def test_bash_can_parse_it(name):
+    (path,) = (ROOT / "scripts").glob(f"{name}.*")
+    subprocess.run(["bash", "-n", path], check=True)
+
+
+@pytest.mark.parametrize("name", SCRIPTS)
+def test_python_can_parse_it_and_both_can_run_it(name):
+    path = ROOT / "scripts" / f"{name}.sh"
+    compile(path.read_text(), path, "exec")
+    assert os.access(path, os.X_OK)
+
+
+@pytest.mark.parametrize(
+    ("name", "flags", "absent"),
+    [
+        ("finetune_aurora", [], "--model_name_or_path and --data_path are missing"),
+        ("finetune_aurora", ["--model_name_or_path", "base"], "--data_path is missing"),
+        ("finetune_aurora_lora", [], "--data_path is missing"),
+    ],
+)
+def test_what_is_missing_is_named_with_three_ways_to_start(start, name, flags, absent):
+    run = start("python", f"scripts/{name}.sh", *flags)
+    assert run.code == 2
+    assert run.output.startswith(f"error: {absent}\n")
+    for way in ("deepspeed scripts/finetune_aurora_lora.sh", "deepspeed scripts/finetune_aurora.sh", "scripts/demo.sh"):
+        assert way in run.output
+    assert run.output.endswith(f"All flags: bash scripts/{name}.sh --help\n")
+
+
+def test_bash_without_flags_answers_at_once(start):
+    run = start("bash", "scripts/finetune_aurora.sh")
+    assert run.code == 2
+    assert run.output.startswith("error: --model_name_or_path and --data_path are missing\n")
+
+
+def test_help_shows_examples_the_recipe_and_every_flag(start):
+    run = start("./scripts/finetune_aurora_lora.sh", "--help")
+    assert run.code == 0
+    assert run.output.count("usage: ") == 1
+    for part in ("Examples:", "torchrun", "--lora_r 128", "--curriculum CURRICULUM", "--per_device_train_batch_size"):
+        assert part in run.output
+    assert run.output.index("Examples:") < run.output.index("options:")
+
+
+@pytest.mark.deepspeed
+@pytest.mark.parametrize(("flags", "code", "said"), [([], 2, "are missing"), (["--help"], 0, "usage: ")])
+def test_two_ranks_say_it_once(start, flags, code, said):
+    run = start("deepspeed", "--num_gpus", 2, "scripts/finetune_aurora.sh", *flags)
+    assert run.code == code
+    assert run.output.count(said) == 1
+
+
+@pytest.mark.deepspeed
+def test_two_ranks_name_a_missing_file_once(workshop, start, tmp_path):
+    flags = workshop.flags(tmp_path / "out", image_folder=tmp_path / "none")
+    run = start("deepspeed", "--num_gpus", 2, "scripts/finetune_aurora.sh", *flags)
+    assert run.code == 1
+    assert run.output.count(f"error: --image_folder {tmp_path / 'none'}: no such file or folder") == 1
+    assert "Traceback" not in run.output
+
+
+# --- Runs -------------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def tiny(workshop):
+    """What the paper's recipe cannot know of the tiny model; everything else is the recipe's."""
+
+    def flags(out: Path, **changes: object) -> list[str]:
+        given = {
+            "model_name_or_path": workshop.base,
+            "data_path": workshop.records,
+            "image_folder": workshop.images,
+            "vision_tower": workshop.base / "vision_tower",
+            "mm_vision_select_layer": -1,
+            "model_max_length": 512,
+            **workshop.perception_flags(),
+            "curriculum": "",
+            "lora_r": 8,
+            "per_device_train_batch_size": 4,
+            "max_steps": 2,
+            "dataloader_num_workers": 0,
+            "disable_tqdm": True,
+            "output_dir": out,
+            **changes,
+        }
+        return [f"--{name}={value}" for name, value in given.items() if value is not None]
+
+    return flags
+
+
+@pytest.mark.deepspeed
+def test_the_papers_recipe_in_every_form_on_two_ranks(tiny, start, tmp_path):
+    """deepspeed, bash and torchrun; from another working directory; resumed past a checkpoint that was cut off."""
+    script = ROOT / "scripts" / "finetune_aurora_lora.sh"
+    starts = {
+        "deepspeed": (["deepspeed", "--num_gpus", 2, script], {}),
+        "bash": (["bash", script], {"NUM_GPUS": "2"}),
+        "torchrun": (["torchrun", "--nproc_per_node", 2, script], {}),
+    }
+    losses = {}
+    for name, (command, environment) in starts.items():
+        out = tmp_path / f"llava-{name}-lora"
+        command = ["env", "-C", tmp_path, *command, *tiny(out)]
+        run = start(*command, **environment)
+        assert run.code == 0, run.output[-3000:]
+        assert run.output.count("recipe aurora_lora fills in") == 1
+        assert len(run.losses) == 2
+        losses[name] = [step["loss"] for step in run.losses]
+        assert (out / "adapter_model.safetensors").is_file() or (out / "adapter_model.bin").is_file()
+        assert list(out.glob("runs/*/events*")), "TensorBoard is the default log"
+    assert losses["deepspeed"] == losses["bash"] == losses["torchrun"]
+
+
+@pytest.mark.deepspeed
+def test_resuming_passes_a_checkpoint_that_was_cut_off(tiny, start, tmp_path):
+    out = tmp_path / "llava-aurora-lora"
+    command = ["python", "scripts/finetune_aurora_lora.sh", "--deepspeed=", "--use_cpu=True", "--report_to=none"]
+    command += ["--resume_from_checkpoint", "True"]
+    first = start(*command, *tiny(out, save_steps=1))
+    assert first.code == 0, first.output[-3000:]
+    assert len(first.losses) == 2, "there was no checkpoint, so it began anew"
+    (out / "checkpoint-2" / "trainer_state.json").unlink()
+    again = start(*command, *tiny(out, save_steps=1))
+    assert again.code == 0, again.output[-3000:]
+    assert f"resuming: {out / 'checkpoint-2'} has no trainer_state.json" in again.output
+    assert [step["epoch"] for step in again.losses] == [first.losses[1]["epoch"]]
+
+
+@pytest.mark.deepspeed
+def test_the_first_stage(workshop, tiny, start, tmp_path):
+    out = tmp_path / "pretrain"
+    flags = tiny(out, perception_modalities=None, depth_vqvae=None, coordinate_frame=None, curriculum=None, lora_r=None)
+    run = start("torchrun", "--nproc_per_node", 2, "scripts/pretrain_aurora.sh", *flags)
+    assert run.code == 0, run.output[-3000:]
+    assert "recipe pretrain fills in" in run.output
+    assert (out / "mm_projector.bin").is_file()
+
+
+# --- SLURM ------------------------------------------------------------------------------------------------------------
+
+# One process stands for each of two nodes: srun runs its command once a node, as SLURM does with one task a node.
+STUBS = {
+    "srun": """
+pids=()
+for ((node = 0; node < SLURM_JOB_NUM_NODES; node++)); do
+    SLURM_NODEID=$node SLURM_PROCID=$node "$@" & pids+=($!)
+done
+for pid in "${pids[@]}"; do wait "$pid" || exit 1; done
+""",
+    "scontrol": '[[ "$1 $2" == "show hostnames" ]] && printf "localhost\\nlocalhost\\n"',
+}
+
+
+@pytest.mark.deepspeed
+@pytest.mark.parametrize(("nodes", "ranks"), [(1, 2), (2, 1)])
+def test_slurm_starts_the_recipe_on_every_node(tiny, start, tmp_path, nodes, ranks):
+    binaries = tmp_path / "bin"
+    binaries.mkdir()
+    for name, text in STUBS.items():
+        (binaries / name).write_text(f"#!/usr/bin/env bash\n{text}")
+        (binaries / name).chmod(0o755)
+    spooled = tmp_path / "slurm_script"  # SLURM runs a copy, from its own folder
+    shutil.copy(ROOT / "scripts" / "slurm_aurora.sbatch", spooled)
+    out = tmp_path / "llava-slurm-lora"
+    environment = {
+        "SLURM_SUBMIT_DIR": str(ROOT),
+        "SLURM_JOB_ID": str(os.getpid()),
+        "SLURM_JOB_NODELIST": "localhost",
+        "SLURM_JOB_NUM_NODES": str(nodes),
+        "SLURM_GPUS_ON_NODE": str(ranks),
+    }
+    path = f"PATH={binaries}:{os.environ['PATH']}"
+    run = start("env", path, "bash", spooled, *tiny(out, report_to="none"), **environment)
+    assert run.code == 0, run.output[-3000:]
+    assert run.output.count("recipe aurora_lora fills in") == 1
+    assert len(run.losses) == 2
+    assert (out / "non_lora_trainables.bin").is_file()
