@@ -52,6 +52,9 @@ class AuroraLlamaForCausalLM(LlavaLlamaForCausalLM):
             kwargs = {name: value for name, value in kwargs.items() if name not in ("load_in_4bit", "load_in_8bit")}
             whole = {"mm_projector", "lm_head", *(quantization.llm_int8_skip_modules or ())}
             quantization.llm_int8_skip_modules = sorted(whole)
+            placed = kwargs.get("device_map")
+            if isinstance(placed, dict) and str(placed.get("")).startswith("cpu:"):  # a rank's, no device to load onto
+                kwargs["device_map"] = {"": "cpu"}
         return super().from_pretrained(*args, **kwargs)
 
     def attach_perception(self, perception: Perception) -> None:

@@ -87,6 +87,8 @@ def write_projector_folder(
 def _write_config(folder: Path, model: AuroraLlamaForCausalLM) -> None:
     config = copy.deepcopy(model.config)
     config.use_cache = True  # off in training alone
+    for quantization in ("quantization_config", "_pre_quantization_dtype"):  # a new choice each time the base is loaded
+        vars(config).pop(quantization, None)
     config.save_pretrained(folder)
 
 
