@@ -140,8 +140,9 @@ def free_port() -> int:
 
 
 @pytest.fixture(scope="session")
-def start() -> Start:
+def start(tmp_path_factory: pytest.TempPathFactory) -> Start:
     """Runs a command from the root of the repository, as a user would, on the CPU."""
+    cache = tmp_path_factory.mktemp("cache")
 
     def run(*command: object, **environment: str) -> Finished:
         if command[0] == "deepspeed":  # other launches on this machine may hold the default port
@@ -157,6 +158,7 @@ def start() -> Start:
                 "DS_ACCELERATOR": "cpu",
                 "HF_HUB_OFFLINE": "1",
                 "OMP_NUM_THREADS": "1",
+                "LLAVA_AURORA_CACHE": str(cache),
                 **environment,
             },
             stdout=subprocess.PIPE,
