@@ -5,7 +5,7 @@ import os
 import socket
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -82,6 +82,14 @@ class Workshop:
         return {"perception_modalities": "depth,box", "depth_vqvae": self.vqvae, "coordinate_frame": FRAME}
 
 
+@pytest.fixture(scope="session", autouse=True)
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Keeps the record stores of tests, and of what they start, out of the home folder."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("LLAVA_AURORA_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
 @pytest.fixture(scope="session")
 def writer() -> RecordWriter:
     return RecordWriter(prompts=Prompts(), depth=DEPTH, pixels=PIXELS)
@@ -140,9 +148,8 @@ def free_port() -> int:
 
 
 @pytest.fixture(scope="session")
-def start(tmp_path_factory: pytest.TempPathFactory) -> Start:
+def start() -> Start:
     """Runs a command from the root of the repository, as a user would, on the CPU."""
-    cache = tmp_path_factory.mktemp("cache")
 
     def run(*command: object, **environment: str) -> Finished:
         if command[0] == "deepspeed":  # other launches on this machine may hold the default port
@@ -158,7 +165,6 @@ def start(tmp_path_factory: pytest.TempPathFactory) -> Start:
                 "DS_ACCELERATOR": "cpu",
                 "HF_HUB_OFFLINE": "1",
                 "OMP_NUM_THREADS": "1",
-                "LLAVA_AURORA_CACHE": str(cache),
                 **environment,
             },
             stdout=subprocess.PIPE,
