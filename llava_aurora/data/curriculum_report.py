@@ -9,27 +9,35 @@ from llava_aurora.atomic import atomic_file
 from llava_aurora.data.curriculum import Curriculum
 from llava_aurora.data.tasks import OTHER, TASKS, Kind
 
-LOG_WIDTH = 240
+LOG_WIDTH = 140
+WIDTH_OF_TEN_EPOCHS = 130
 # One hue a domain would hide which kind a task is of, so a hue is a kind, and its shades are tasks.
 HUES: dict[Kind, str] = {"atomic": "Blues", "chain": "Oranges", "direct": "Greens"}
 
 
 def print_schedule(curriculum: Curriculum, epochs: int, *, console: Console | None = None) -> None:
-    """Prints records and per cent of each task in each epoch. Args: epochs: of the run; console: stdout if left out."""
-    plan = [curriculum.quotas(epoch, epochs=epochs) for epoch in range(epochs)]
-    table = Table(title=f"{curriculum.schedule.source}: {curriculum.length:,} records an epoch")
-    table.add_column("epoch", justify="right")
-    for task in plan[0]:
-        table.add_column(task, justify="right", overflow="fold")
-    for number, quotas in enumerate(plan, start=1):
-        cells = [f"{count:,} ({count / curriculum.length:.0%})" for count in quotas.values()]
-        table.add_row(str(number), *cells)
-    table.add_section()
-    table.add_row("in file", *(f"{curriculum.available(task):,}" for task in plan[0]))
+    """Prints records and per cent of each task in each epoch, or in epochs spread evenly where all are too many.
+
+    Args:
+        curriculum: the curriculum.
+        epochs: of the run.
+        console: stdout if left out.
+    """
     if console is None:
         console = Console()
         # In a log file there is no width to keep to, and names cut in pieces cannot be read.
         console = console if console.is_terminal else Console(width=LOG_WIDTH)
+    columns = 10 if console.width >= WIDTH_OF_TEN_EPOCHS else 4
+    shown = sorted({round(place * (epochs - 1) / (columns - 1)) for place in range(columns)})
+    plan = [curriculum.quotas(epoch, epochs=epochs) for epoch in shown]
+    table = Table(title=f"{curriculum.schedule.source}: {curriculum.length:,} records an epoch")
+    table.add_column("epoch", no_wrap=True)
+    for heading in [*(str(epoch + 1) for epoch in shown), "in file"]:
+        table.add_column(heading, justify="right", no_wrap=True)
+    for task in plan[0]:
+        counts = [quotas[task] for quotas in plan]
+        cells = [f"{count:,}\n{count / curriculum.length:.0%}" for count in counts]
+        table.add_row(task, *cells, f"{curriculum.available(task):,}")
     console.print(table)
 
 

@@ -2,6 +2,7 @@
 
 import io
 
+import pytest
 from PIL import Image
 from rich.console import Console
 
@@ -19,11 +20,29 @@ def test_the_table_has_counts_and_per_cent_of_each_epoch(make_store):
     lines = text.getvalue().splitlines()
     assert "50 records an epoch" in lines[0]
     heads = [head.strip() for head in lines[2].strip("┃").split("┃")]
-    assert heads == ["epoch", "depth_generation", "depth_chain", "depth_direct", "counting_direct", "other"]
+    assert heads == ["epoch", *map(str, range(1, 11)), "in file"]
     rows = [[cell.strip() for cell in line.strip("│").split("│")] for line in lines if line.startswith("│")]
-    assert rows[0] == ["1", "40 (80%)", "0 (0%)", "0 (0%)", "8 (16%)", "2 (4%)"]
-    assert rows[5] == ["6", "20 (40%)", "10 (20%)", "10 (20%)", "8 (16%)", "2 (4%)"]
-    assert rows[-1] == ["in file", "40", "10", "10", "8", "2"]
+    assert [row[0] for row in rows[::2]] == [
+        "depth_generation",
+        "depth_chain",
+        "depth_direct",
+        "counting_direct",
+        "other",
+    ]
+    assert [row[1] for row in rows] == ["40", "80%", "0", "0%", "0", "0%", "8", "16%", "2", "4%"]
+    assert [row[6] for row in rows] == ["20", "40%", "10", "20%", "10", "20%", "8", "16%", "2", "4%"]
+    assert [row[-1] for row in rows[::2]] == ["40", "10", "10", "8", "2"]
+
+
+@pytest.mark.parametrize(
+    ("width", "epochs"),
+    [(160, ["1", "12", "23", "34", "45", "56", "67", "78", "89", "100"]), (80, ["1", "34", "67", "100"])],
+)
+def test_a_long_run_is_shown_in_as_many_epochs_as_there_is_room_for(make_store, width, epochs):
+    text = io.StringIO()
+    print_schedule(Curriculum(make_store(COUNTS), LinearSchedule()), 100, console=Console(file=text, width=width))
+    heads = [head.strip() for head in text.getvalue().splitlines()[2].strip("┃").split("┃")]
+    assert heads == ["epoch", *epochs, "in file"]
 
 
 def test_the_picture_is_written_whole(make_store, tmp_path):
