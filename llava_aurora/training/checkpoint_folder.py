@@ -158,6 +158,15 @@ def check_whole(folder: Path) -> None:
         )
 
 
+def check_optimizer_states(folder: Path, optimizer_states: str) -> None:
+    """Raises AuroraError if the file that is there wherever optimizer states are is missing."""
+    if not (folder / optimizer_states).is_file():
+        raise AuroraError(
+            f"{folder}: has no optimizer states ({optimizer_states} is missing: --save_only_model?); train on from its"
+            f" weights with --model_name_or_path {folder}, {ANEW}"
+        )
+
+
 def staging_for(run_folder: Path, name: str) -> Path:
     """Where the ranks write checkpoint `name`, as a folder of that name; the same path on every rank."""
     return run_folder / f"{STAGING_PREFIX}{name}"

@@ -10,9 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from llava.train.llava_trainer import LLaVATrainer
+from accelerate.data_loader import SeedableRandomSampler
+from llava.train.llava_trainer import LengthGroupedSampler, LLaVATrainer
 from peft import PeftModel
 from safetensors import SafetensorError
+from torch.utils.data import RandomSampler, Sampler
 from transformers.trainer_utils import TrainOutput
 
 from llava_aurora.atomic import read_json
@@ -21,17 +23,23 @@ from llava_aurora.modeling.perception_head import ROWS
 from llava_aurora.modeling.writing import NON_LORA_WEIGHTS, PROJECTOR_WEIGHTS
 from llava_aurora.training import checkpoint_folder, world_size
 from llava_aurora.training.checkpoint_folder import STATE, RunRecord
+from llava_aurora.training.epoch_order import EpochOrder
 from llava_aurora.training.safe_loading import weights_only_loading
+from llava_aurora.training.trained_weights import first_broken, load_exactly
+
+ORDER = "epoch_order.pt"
 
 
 class ResumableTrainer(LLaVATrainer):
-    """LLaVA's trainer with checkpoints that hold: nothing in a step is computed otherwise than upstream does."""
+    """LLaVA's trainer with checkpoints that hold. A step computes what upstream's does."""
 
     _staging: Path | None = None  # where a checkpoint is being written
     _universal: Path | None = None  # what is resumed, cut anew for another number of ranks
+    _resumed_order: dict[str, torch.Tensor] | None = None
+    _epoch_order: EpochOrder | None = None
     _batch_records: torch.Tensor | None = None
 
-    # ------------------------------------------------------------------------------------------------- resuming
+    # --- resuming ------------------------------------------------------------------------------------------------------
 
     def train(self, resume_from_checkpoint: str | bool | None = None, *args: Any, **kwargs: Any) -> TrainOutput:
         """Trains, from a checkpoint if `--resume_from_checkpoint` or LLaVA's train() says so.
@@ -74,7 +82,9 @@ class ResumableTrainer(LLaVATrainer):
         """Checks that this run continues `checkpoint`; returns the folder to load, another one for other ranks."""
         written, now = RunRecord.read(checkpoint), self._run_record()
         written.check(checkpoint, now)
-        self._check_optimizer_states(checkpoint)
+        checkpoint_folder.check_optimizer_states(checkpoint, "latest" if self.is_deepspeed_enabled else "optimizer.pt")
+        if (checkpoint / ORDER).is_file():
+            self._resumed_order = torch.load(checkpoint / ORDER, weights_only=True)
         step = read_json(checkpoint / STATE, what="trainer state")["global_step"]
         self._say(f"resuming from {checkpoint}, step {step}")
         if written.data_path != now.data_path:
@@ -102,14 +112,6 @@ class ResumableTrainer(LLaVATrainer):
         self._universal = into
         return into
 
-    def _check_optimizer_states(self, checkpoint: Path) -> None:
-        needed = "latest" if self.is_deepspeed_enabled else "optimizer.pt"
-        if not (checkpoint / needed).is_file():
-            raise AuroraError(
-                f"{checkpoint}: has no optimizer states ({needed} is missing: --save_only_model?); train on from its"
-                f" weights with --model_name_or_path {checkpoint}, {checkpoint_folder.ANEW}"
-            )
-
     def _run_record(self) -> RunRecord:
         args, dataset = self.args, self.train_dataset
         deepspeed = self.is_deepspeed_enabled
@@ -126,6 +128,16 @@ class ResumableTrainer(LLaVATrainer):
             perception=getattr(self.model.config, "aurora", None),
         )
 
+    def _get_train_sampler(self, train_dataset: Any = None) -> Sampler[int] | None:
+        sampler = super()._get_train_sampler(train_dataset)
+        if isinstance(sampler, RandomSampler) and self.args.accelerator_config.use_seedable_sampler:
+            # what accelerate would put in its place
+            sampler = SeedableRandomSampler(sampler.data_source, data_seed=self.args.data_seed)
+        elif not isinstance(sampler, LengthGroupedSampler):
+            return sampler
+        self._epoch_order = EpochOrder(sampler, resumed=self._resumed_order)
+        return self._epoch_order
+
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
         """Without DeepSpeed. Upstream reads a whole model or an adapter; this reads what else was trained."""
         folder, model = Path(resume_from_checkpoint), self.model if model is None else model
@@ -134,7 +146,7 @@ class ResumableTrainer(LLaVATrainer):
             super()._load_from_checkpoint(resume_from_checkpoint, model)
         trained = {name for name, value in model.named_parameters() if value.requires_grad and "lora_" not in name}
         if lora or projector:
-            _load_weights(model, folder / (PROJECTOR_WEIGHTS if projector else NON_LORA_WEIGHTS), names=trained)
+            load_exactly(model, folder / (PROJECTOR_WEIGHTS if projector else NON_LORA_WEIGHTS), names=trained)
         elif any(name.endswith(ROWS) for name in trained):
             raise AuroraError(
                 f"{folder}: the new tokens' rows stand inside the words' matrices there, which a run without DeepSpeed"
@@ -166,7 +178,7 @@ class ResumableTrainer(LLaVATrainer):
                 shutil.rmtree(folder, ignore_errors=True)
         self._universal = None
 
-    # --------------------------------------------------------------------------------------------------- saving
+    # --- saving --------------------------------------------------------------------------------------------------------
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
         """Writes checkpoint-N beside its place; it gets its name when every rank has written its part."""
@@ -182,10 +194,13 @@ class ResumableTrainer(LLaVATrainer):
                 self.state.best_model_checkpoint = str(final)
             if self.args.should_save:
                 self._run_record().write(staged)
+                if self._epoch_order is not None:
+                    torch.save(self._epoch_order.state, staged / ORDER)
                 if (staged / STATE).is_file():
                     self.state.save_to_json(str(staged / STATE))
         except (OSError, RuntimeError, SafetensorError) as error:
-            raise AuroraError(f"{final}: not written ({error}); {self._last_good()} is unchanged") from error
+            reason = str(error).strip().partition("\n")[0]
+            raise AuroraError(f"{final}: not written ({reason}); {self._last_good()} is unchanged") from error
         self.accelerator.wait_for_everyone()
         self._put_in_place(final)
         if self.args.should_save:
@@ -210,7 +225,7 @@ class ResumableTrainer(LLaVATrainer):
             checkpoint_folder.clear_leftovers(run_folder)
         self.accelerator.wait_for_everyone()
 
-    # What upstream's _save_checkpoint asks for while it writes, and what it does too early:
+    # What upstream asks for while it writes a checkpoint, and what it does too early:
 
     def _get_output_dir(self, trial: Any) -> str:
         return super()._get_output_dir(trial) if self._staging is None else str(self._staging)
@@ -223,7 +238,7 @@ class ResumableTrainer(LLaVATrainer):
         if self._staging is None:
             super()._push_from_checkpoint(checkpoint_folder)
 
-    # ------------------------------------------------------------------------------------------ finite or not
+    # --- finite or not -------------------------------------------------------------------------------------------------
 
     def training_step(self, model: Any, inputs: dict[str, Any], num_items_in_batch: Any = None) -> torch.Tensor:
         self._batch_records = inputs.pop("record_indices", None)
@@ -252,14 +267,9 @@ class ResumableTrainer(LLaVATrainer):
         return f"records {', '.join(names)}"
 
     def _refuse_broken_weights(self, what: str) -> None:
-        """Raises AuroraError on every rank if a trained weight is not finite on any. Each looks at what it holds."""
-        trained = [(name, value) for name, value in self.model.named_parameters() if value.requires_grad]
-        held = [getattr(value, "ds_tensor", value).detach() for _, value in trained]
-        finite = torch.stack([torch.isfinite(part).all().to(self.args.device) for part in held]).int()
-        if torch.distributed.is_initialized():
-            torch.distributed.all_reduce(finite, op=torch.distributed.ReduceOp.MIN)
-        if not finite.all():
-            name = trained[int(finite.argmin())][0]
+        """Raises AuroraError, on every rank, if a trained weight is not finite."""
+        name = first_broken(self.model, self.args.device)
+        if name is not None:
             raise AuroraError(
                 f"step {self.state.global_step}: {name} holds NaN or infinity, {what} is not saved. {self._way_on()}"
             )
@@ -271,30 +281,13 @@ class ResumableTrainer(LLaVATrainer):
     def _way_on(self) -> str:
         newest = checkpoint_folder.newest_whole(Path(self.args.output_dir))
         if newest is None:
-            return "No checkpoint was saved before; lower --learning_rate, or look at the records, and start anew"
+            return "No checkpoint was saved before; mend the records or lower --learning_rate, and start anew"
         return (
-            f"The last good checkpoint is {newest}; lower --learning_rate, or look at the records, then go on with"
-            f" --resume_from_checkpoint {newest}"
+            f"The last good checkpoint is {newest}. If records are at fault, mend them and go on with"
+            f" --resume_from_checkpoint {newest}; if the learning rate is too high, start anew with a lower one, as a"
+            " resumed run keeps its own"
         )
 
     def _say(self, line: str) -> None:
         if self.is_world_process_zero():
             print(line, flush=True)
-
-
-def _load_weights(model: Any, path: Path, *, names: set[str]) -> None:
-    """Gives a model the weights of a file, which must be those called `names`, no more and no fewer."""
-    if not path.is_file():
-        raise AuroraError(
-            f"{path}: missing; without it projector and token rows would start anew;"
-            f" resume from another checkpoint, {checkpoint_folder.ANEW}"
-        )
-    weights = torch.load(path, map_location="cpu", weights_only=True)
-    if names != weights.keys():
-        name = min(names ^ weights.keys())
-        where = "the file" if name in weights else "this run"
-        raise AuroraError(
-            f"{path}: {name} is trained in {where} alone; give the flags of the run that wrote it,"
-            f" {checkpoint_folder.ANEW}"
-        )
-    model.load_state_dict(weights, strict=False)
