@@ -1,5 +1,6 @@
 # Sourced by the training scripts. `launch FILE FLAGS...` runs FILE, whose other half is Python, on every rank, and does
-# not return. NUM_GPUS=2 chooses the ranks; default: all GPUs of this machine, or one process on the CPU.
+# not return. NUM_GPUS=2 chooses the ranks; default: all GPUs of this machine, or one process on the CPU. A second run on
+# the same machine needs another port to meet at: MASTER_PORT=29501 (default: 29500).
 launch() {
     local file=$1 root bin gpus
     shift
@@ -18,5 +19,5 @@ launch() {
         export DS_ACCELERATOR=${DS_ACCELERATOR:-cpu}
         gpus=1
     fi
-    exec deepspeed --num_gpus "${NUM_GPUS:-$gpus}" "$file" "$@"
+    exec deepspeed --num_gpus "${NUM_GPUS:-$gpus}" --master_port "${MASTER_PORT:-29500}" "$file" "$@"
 }

@@ -296,10 +296,11 @@ class Choice:
         """As a training script takes them."""
         run = self.run
         lora = f" --lora_enable True --lora_r {run.lora_r} --lora_alpha {2 * run.lora_r}" if "lora" in run.mode else ""
+        words = " --train_base_vocabulary True" if run.whole_vocabulary and run.mode != "full" else ""
         bits = " --bits 4" if run.mode == "qlora" else ""
         projector = " --tune_mm_mlp_adapter True" if run.mode == "projector" else ""
         return (
-            f"--deepspeed {self.zero.config}{lora}{bits}{projector} --bf16 {run.element == 2}"
+            f"--deepspeed {self.zero.config}{lora}{words}{bits}{projector} --bf16 {run.element == 2}"
             f" --per_device_train_batch_size {run.batch} --gradient_accumulation_steps {self.accumulation}"
             f" --model_max_length {run.length} --gradient_checkpointing {run.checkpointing}"
         )

@@ -8,7 +8,6 @@ import argparse
 import importlib.util
 import json
 import os
-import shutil
 import sys
 import textwrap
 import time
@@ -123,8 +122,6 @@ def run(arguments: Sequence[str], *, recipe: Recipe, root: Path) -> None:
     kernel, reason = attention_kernel(flags)
     if first:
         print(f"attention: {kernel} ({reason})", flush=True)
-        for note in set_aside_partial_checkpoints(Path(flags.output_dir)) if flags.output_dir else []:
-            print(note, flush=True)
     sys.argv[1:] = command_line
     upstream.train(attn_implementation=kernel)
     if torch.distributed.is_initialized():
@@ -263,26 +260,3 @@ def attention_kernel(flags: argparse.Namespace) -> tuple[str, str]:
     if flags.information_bottleneck and kernel != "sdpa":
         return "sdpa", "--information_bottleneck hides some tokens from others; FlashAttention takes no such mask"
     return kernel, reason
-
-
-# --- Resuming ---------------------------------------------------------------------------------------------------------
-
-
-def set_aside_partial_checkpoints(folder: Path) -> list[str]:
-    """Renames checkpoints from which training cannot go on, so that the newest whole one is found, or none.
-
-    The Trainer writes trainer_state.json last; a checkpoint without it is one whose saving was cut off, or, where the
-    projector alone is trained, never meant to be resumed from. Called on rank 0, before ranks first meet.
-
-    Returns:
-        a note for each.
-    """
-    notes = []
-    for checkpoint in sorted(folder.glob("checkpoint-*")):
-        if checkpoint.is_dir() and not (checkpoint / "trainer_state.json").is_file():
-            aside = checkpoint.with_name(f"partial-{checkpoint.name}")
-            if aside.exists():
-                shutil.rmtree(aside)
-            checkpoint.rename(aside)
-            notes.append(f"resuming: {checkpoint} has no trainer_state.json; it is now called {aside.name}")
-    return notes

@@ -173,28 +173,6 @@ def test_an_information_bottleneck_takes_sdpa_and_says_why(parser, monkeypatch):
     assert "FlashAttention takes no such mask" in reason
 
 
-# --- Resuming ---------------------------------------------------------------------------------------------------------
-
-
-def test_checkpoints_that_were_cut_off_are_set_aside(tmp_path):
-    for step, whole in ((100, True), (200, True), (300, False)):
-        folder = tmp_path / f"checkpoint-{step}"
-        folder.mkdir()
-        (folder / "config.json").write_text("{}")
-        if whole:
-            (folder / "trainer_state.json").write_text("{}")
-    (tmp_path / "partial-checkpoint-300").mkdir()
-    (note,) = train.set_aside_partial_checkpoints(tmp_path)
-    assert note.endswith("checkpoint-300 has no trainer_state.json; it is now called partial-checkpoint-300")
-    assert {path.name for path in tmp_path.iterdir()} == {
-        "checkpoint-100",
-        "checkpoint-200",
-        "partial-checkpoint-300",
-    }
-    assert train.set_aside_partial_checkpoints(tmp_path) == []
-    assert train.set_aside_partial_checkpoints(tmp_path / "none") == []
-
-
 def test_rank_one_lets_rank_zero_speak(monkeypatch, capfd):
     slept, codes = [], []
     monkeypatch.setattr(train.time, "sleep", slept.append)
