@@ -144,7 +144,8 @@ STUBS = {
     "srun": """
 pids=()
 for ((node = 0; node < SLURM_JOB_NUM_NODES; node++)); do
-    SLURM_NODEID=$node SLURM_PROCID=$node "$@" & pids+=($!)
+    output=/dev/stdout; ((node)) && output=$0.$node.log  # every node prints the losses; their lines would mix
+    SLURM_NODEID=$node SLURM_PROCID=$node "$@" >"$output" 2>&1 & pids+=($!)
 done
 for pid in "${pids[@]}"; do wait "$pid" || exit 1; done
 """,
@@ -175,9 +176,7 @@ def test_slurm_starts_the_recipe_on_every_node(tiny, start, tmp_path, nodes, ran
     run = start(*command, **environment)
     assert run.code == 0, run.output[-3000:]
     assert run.output.count("recipe aurora_lora fills in") == 1
-    losses = [step["loss"] for step in run.losses]  # the Trainer prints them once a node
-    assert len(losses) == 2 * nodes
-    assert len(set(losses)) == 2
+    assert len(run.losses) == 2
     assert (out / "non_lora_trainables.bin").is_file()
     if nodes == 1:  # queued again, as after a preemption in the second step
         shutil.rmtree(out / "checkpoint-2")
