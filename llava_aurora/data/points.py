@@ -12,11 +12,15 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 Point = tuple[int, int]
+Box = tuple[int, int, int, int]  # left, top, right, bottom, all inside
 
 REFERENCE_FRAME = 336
 _CIRCLE_RADIUS = 4.0
 _DEPTH_RADIUS = 3.0
-_LETTER_SIZE = 12.0
+_LETTER_SIZE = 10.0  # of Pillow's own font; this and the plate are read off HardBLINK's images, pixel by pixel
+_SMALLEST_LETTER = 9.0
+_PLATE_DISTANCE = 12.0  # from the point to the nearest edge of its plate
+_PLATE_ABOVE, _PLATE_BELOW, _PLATE_BESIDE = 3.0, 4.0, 1.0  # what the plate adds to its letter
 _CANDIDATES = 192
 _BATCHES = 6
 _STARTS = 12
@@ -102,10 +106,11 @@ def sample_points(
 
 
 def draw_points(image: np.ndarray, points: Sequence[Point], letters: Sequence[str]) -> np.ndarray:
-    """Marks points: a red circle around each and its white letter on a black plate above it.
+    """Marks points as HardBLINK does: a red circle around each, its white letter on a black plate above.
 
-    The plate goes below the circle where it would leave the image or cover another point's circle above, and is
-    pushed sideways to stay inside the image.
+    In a frame of 336 the pixels are HardBLINK's own. What that benchmark never needs is added: a plate goes below its
+    circle where it would leave the image, cover a circle or cover another plate above, and is pushed sideways to stay
+    inside the image.
 
     Args:
         image: uint8 (H, W, 3); left as it is.
@@ -125,18 +130,24 @@ def draw_points(image: np.ndarray, points: Sequence[Point], letters: Sequence[st
     height, width = image.shape[:2]
     radius = mark_radius(height, width)
     scale = min(height, width) / REFERENCE_FRAME
-    font = _font(max(9.0, _LETTER_SIZE * scale))
-    padding = max(1, round(2 * scale))
+    font = _font(max(_SMALLEST_LETTER, _LETTER_SIZE * scale))
+    distance = max(radius + 2, round(_PLATE_DISTANCE * scale))
+    above, below, beside = (max(1, round(pad * scale)) for pad in (_PLATE_ABOVE, _PLATE_BELOW, _PLATE_BESIDE))
+    _, letter_top, _, letter_bottom = (round(edge) for edge in font.getbbox("A"))
+    plate_height = letter_bottom - letter_top + above + below
+    plates: list[Box] = []
     for (x, y), letter in zip(points, letters, strict=True):
-        left, top, right, bottom = pen.textbbox((0, 0), letter, font=font)
-        plate_width, plate_height = round(right - left) + 2 * padding, round(bottom - top) + 2 * padding
-        plate_x = min(max(0, x - plate_width // 2), width - plate_width)
-        above, below = y - 2 * radius - plate_height, y + 2 * radius + 1
-        inside = [plate_y for plate_y in (above, below) if 0 <= plate_y <= height - plate_height] or [max(0, above)]
-        plates = [(plate_x, plate_y, plate_x + plate_width - 1, plate_y + plate_height - 1) for plate_y in inside]
-        plate = next((plate for plate in plates if not _covers_a_circle(plate, points, radius)), plates[0])
-        pen.rectangle(plate, fill=(0, 0, 0))
-        pen.text((plate[0] + padding - left, plate[1] + padding - top), letter, font=font, fill=(255, 255, 255))
+        plate_width = round(font.getlength(letter)) + 1 + 2 * beside
+        left = min(max(0, x - beside), width - plate_width)
+        tops = [y - distance - plate_height + 1, y + distance]
+        tops = [top for top in tops if 0 <= top <= height - plate_height] or [max(0, tops[0])]
+        choices = [(left, top, left + plate_width - 1, top + plate_height - 1) for top in tops]
+        free = [plate for plate in choices if not _covers_a_circle(plate, points, radius)]
+        clear = [plate for plate in free if not any(_overlap(plate, other) for other in plates)]
+        plates.append((clear or free or choices)[0])
+        pen.rectangle(plates[-1], fill=(0, 0, 0))
+        at = (plates[-1][0] + beside, plates[-1][1] + above - letter_top)
+        pen.text(at, letter, font=font, fill=(255, 255, 255))
     for x, y in points:
         outline = (x - radius, y - radius, x + radius, y + radius)
         pen.ellipse(outline, outline=(255, 0, 0), width=max(1, round(2 * scale)))
@@ -172,9 +183,13 @@ def _choose(
     return None
 
 
-def _covers_a_circle(plate: tuple[int, int, int, int], points: Sequence[Point], radius: int) -> bool:
+def _covers_a_circle(plate: Box, points: Sequence[Point], radius: int) -> bool:
     left, top, right, bottom = plate
     return any(left - radius <= x <= right + radius and top - radius <= y <= bottom + radius for x, y in points)
+
+
+def _overlap(one: Box, other: Box) -> bool:
+    return one[0] <= other[2] and other[0] <= one[2] and one[1] <= other[3] and other[1] <= one[3]
 
 
 @lru_cache(maxsize=8)

@@ -1,9 +1,15 @@
+from pathlib import Path
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from PIL import Image
 
 from llava_aurora.data.points import depth_at, depth_radius, draw_points, mark_radius, sample_points
+
+# The first images of the published benchmark, where somebody has laid them beside the repository.
+HARDBLINK = Path(__file__).resolve().parents[3] / "shared" / "data" / "hardblink_sample"
 
 
 def slope(side: int) -> np.ndarray:
@@ -103,3 +109,35 @@ def test_a_plate_leaves_the_circle_above_it_free():
     drawn = draw_points(np.full((336, 336, 3), 120, np.uint8), points, ["A", "B"])
     for x, y in points:
         assert tuple(drawn[y, x]) == (120, 120, 120)
+
+
+def test_two_plates_do_not_cover_each_other():
+    """The first plate has to go below, for a circle is in its way; there it would meet the second point's plate."""
+    points = [(100, 100), (100, 82), (101, 136)]
+    drawn = draw_points(np.full((336, 336, 3), 120, np.uint8), points, ["A", "B", "C"])
+    black = (drawn == 0).all(-1)
+    assert black[112:127, 99].all()
+    assert (drawn[148:163, 100:109] != 120).all()
+
+
+def circles_of(image: np.ndarray) -> list[tuple[int, int]]:
+    """Centres of the red circles of radius 4, each found by its own forty pixels."""
+    red = (image == (255, 0, 0)).all(-1)
+    blank = np.zeros((9, 9, 3), np.uint8)
+    pattern = (draw_points(np.zeros((336, 336, 3), np.uint8), [(50, 50)], ["A"])[46:55, 46:55] != blank).any(-1)
+    windows = np.lib.stride_tricks.sliding_window_view(red, (9, 9))
+    rows, columns = np.nonzero((windows == pattern).all((2, 3)))
+    return [(int(x) + 4, int(y) + 4) for x, y in zip(columns, rows, strict=True)]
+
+
+@pytest.mark.skipif(not HARDBLINK.is_dir(), reason="the sample of HardBLINK is not here")
+@pytest.mark.parametrize("count", [3, 4, 5])
+@pytest.mark.parametrize("number", range(8))
+def test_marks_are_those_of_the_published_benchmark(count, number):
+    with Image.open(HARDBLINK / "images" / f"blink{count}pointscenter" / f"{number}.png") as picture:
+        published = np.asarray(picture.convert("RGB"))
+    found = []
+    for point in circles_of(published):
+        # A mark drawn over itself changes nothing, so the right letter leaves the image as it is.
+        found += [letter for letter in "ABCDE" if (draw_points(published, [point], [letter]) == published).all()]
+    assert sorted(found) == list("ABCDE"[:count])
