@@ -39,7 +39,7 @@ class ResumableTrainer(LLaVATrainer):
     _epoch_order: EpochOrder | None = None
     _batch_records: torch.Tensor | None = None
 
-    # --- resuming ------------------------------------------------------------------------------------------------------
+    # --- resuming -----------------------------------------------------------------------------------------------------
 
     def train(self, resume_from_checkpoint: str | bool | None = None, *args: Any, **kwargs: Any) -> TrainOutput:
         """Trains, from a checkpoint if `--resume_from_checkpoint` or LLaVA's train() says so.
@@ -178,7 +178,7 @@ class ResumableTrainer(LLaVATrainer):
                 shutil.rmtree(folder, ignore_errors=True)
         self._universal = None
 
-    # --- saving --------------------------------------------------------------------------------------------------------
+    # --- saving -------------------------------------------------------------------------------------------------------
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
         """Writes checkpoint-N beside its place; it gets its name when every rank has written its part."""
@@ -238,7 +238,7 @@ class ResumableTrainer(LLaVATrainer):
         if self._staging is None:
             super()._push_from_checkpoint(checkpoint_folder)
 
-    # --- finite or not -------------------------------------------------------------------------------------------------
+    # --- finite or not ------------------------------------------------------------------------------------------------
 
     def training_step(self, model: Any, inputs: dict[str, Any], num_items_in_batch: Any = None) -> torch.Tensor:
         self._batch_records = inputs.pop("record_indices", None)
