@@ -77,8 +77,9 @@ DROP_IN = Recipe(
 )
 
 _RECIPES = (
-    # Source: AURORA (arXiv 2412.03548) and its supplement. Records come in the curriculum's order, so that grouping
-    # them by length, which LLaVA's own scripts do, is left out.
+    # Source: AURORA (arXiv 2412.03548) and its supplement, which also trains the words' rows (--train_base_vocabulary
+    # True): two whole matrices and their optimizer states, where the new rows alone are megabytes. Records come in the
+    # curriculum's order, so that grouping them by length, which LLaVA's own scripts do, is left out.
     Recipe(
         name="aurora_lora",
         title="AURORA as in the paper: LoRA on LLaVA-1.5-13B with depth and box tokens, by a curriculum of ten epochs",
@@ -92,7 +93,6 @@ _RECIPES = (
             **_LLAVA_15,
             "image_aspect_ratio": "pad",
             "perception_modalities": "depth,box",
-            "train_base_vocabulary": True,
             "curriculum": "linear",
             "lora_enable": True,
             "lora_r": 128,

@@ -1,0 +1,73 @@
+"""How a training script reads its flags, and what it says when they cannot be read."""
+
+import argparse
+import textwrap
+from collections.abc import Mapping
+from typing import NoReturn
+
+from llava_aurora.errors import AuroraError
+from llava_aurora.training.recipes import DROP_IN, RECIPES, Recipe
+
+WAYS = """\
+The paper's recipe:
+
+{paper}
+
+LLaVA's flags, every one yours:
+
+{drop_in}
+
+The demo, which needs neither GPU nor data nor model:
+
+    bash scripts/demo.sh
+
+"""
+
+
+class UsageError(AuroraError):
+    """A command line that cannot be understood: exit code 2."""
+
+
+def ways_to_start(recipe: Recipe) -> str:
+    """How training can be started, and where all flags are listed."""
+    ways = WAYS.format(paper=_call(RECIPES["aurora_lora"]), drop_in=_call(DROP_IN))
+    return f"{ways}All flags: bash {recipe.script} --help"
+
+
+def _call(recipe: Recipe) -> str:
+    """A typical call, to be copied: two or three flags a line."""
+    # A flag and its value stay on one line.
+    pairs = recipe.example.replace(" --", "\n--").replace(" ", "\0").replace("\n", " ")
+    lines = [line.replace("\0", " ") for line in textwrap.wrap(pairs, width=100, break_on_hyphens=False)]
+    return " \\\n".join([f"    deepspeed {recipe.script}", *(f"        {line}" for line in lines)])
+
+
+def flag_parser(recipe: Recipe, defaults: Mapping[str, str]) -> argparse.ArgumentParser:
+    """Reads the flags as LLaVA's train() will, without making anything of them. Errors are a UsageError."""
+    from llava.train import train as upstream
+    from transformers import HfArgumentParser
+
+    class Parser(HfArgumentParser):
+        def error(self, message: str) -> NoReturn:
+            raise UsageError(f"{message}\nAll flags: bash {recipe.script} --help")
+
+    class Format(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):
+        pass
+
+    filled = "\n".join(f"    --{name} {value}" for name, value in defaults.items())
+    lines = [
+        f"{recipe.title}.",
+        "",
+        "Examples:",
+        _call(recipe),
+        f"    NUM_GPUS=2 bash {recipe.script} [the same flags]",
+        f"    torchrun --nproc_per_node 8 {recipe.script} [the same flags]",
+        *(["", "What this script fills in where you give nothing else:", filled] if defaults else []),
+    ]
+    return Parser(
+        (upstream.ModelArguments, upstream.DataArguments, upstream.TrainingArguments),
+        prog=recipe.script,
+        usage=f"deepspeed {recipe.script} [flags]",
+        description="\n".join(lines).replace("%", "%%"),
+        formatter_class=Format,
+    )

@@ -1,0 +1,96 @@
+"""What can be known to fail before a model is loaded: flags against each other, and against the disk."""
+
+import argparse
+import importlib.util
+import json
+from pathlib import Path
+
+from llava_aurora.errors import AuroraError
+
+
+def check_flags(flags: argparse.Namespace) -> None:
+    """Checks flags against each other and against the disk.
+
+    Raises:
+        AuroraError: for the first that cannot work, naming the flag, what is wrong with it, and the remedy.
+    """
+    from llava_aurora.data.schedule_file import read_schedule
+    from llava_aurora.modeling.bottleneck import InformationBottleneck
+
+    if flags.curriculum and flags.group_by_modality_length:
+        raise AuroraError(
+            f"--curriculum {flags.curriculum} orders the records, and so does --group_by_modality_length True; leave"
+            " one of them out (--curriculum '' switches a recipe's off)"
+        )
+    for flag, remedy in {
+        "data_path": "the JSON file of training records; `llava-aurora data records --help` shows how to make one",
+        "image_folder": "the folder that the records' images are named from",
+        "eval_data_path": "a JSON file of records",
+        "pretrain_mm_mlp_adapter": "the mm_projector.bin that scripts/pretrain_aurora.sh leaves",
+    }.items():
+        _check_exists(flag, getattr(flags, flag), remedy)
+    for flag in ("model_name_or_path", "vision_tower"):
+        if _is_path(getattr(flags, flag)):
+            _check_exists(flag, getattr(flags, flag), "a folder, or a name on the Hugging Face hub")
+    if flags.deepspeed and not flags.deepspeed.lstrip().startswith("{"):
+        _check_exists("deepspeed", flags.deepspeed, "one of the files in deepspeed_configs/, or your own")
+    if flags.curriculum:
+        read_schedule(flags.curriculum)
+    InformationBottleneck.parse(flags.information_bottleneck)
+    _check_quantization(flags)
+    _check_depth_tokens(flags)
+
+
+def _check_exists(flag: str, path: str | None, remedy: str) -> None:
+    if path and not Path(path).exists():
+        raise AuroraError(f"--{flag} {path}: no such file or folder (from {Path.cwd()}); it is {remedy}")
+
+
+def _is_path(name: str | None) -> bool:
+    """A name on the hub is `owner/name` or `name`."""
+    return name is not None and (name.startswith(("/", "./", "../", "~")) or name.count("/") > 1)
+
+
+def _check_quantization(flags: argparse.Namespace) -> None:
+    if flags.bits not in (4, 8):
+        return
+    if importlib.util.find_spec("bitsandbytes") is None:
+        raise AuroraError(f"--bits {flags.bits} needs bitsandbytes; run: pip install bitsandbytes")
+    if flags.deepspeed and _zero_stage(flags.deepspeed) == 3:
+        raise AuroraError(
+            f"--bits {flags.bits} cannot be combined with ZeRO-3, which would have to partition quantized weights;"
+            " use --deepspeed deepspeed_configs/zero2.json"
+        )
+
+
+def _zero_stage(config: str) -> int:
+    """The stage in a DeepSpeed configuration, a file or the JSON itself."""
+    try:
+        settings = json.loads(config if config.lstrip().startswith("{") else Path(config).read_text(encoding="utf-8"))
+        return int(settings.get("zero_optimization", {}).get("stage", 0))
+    except (OSError, ValueError, TypeError, AttributeError) as error:
+        raise AuroraError(f"--deepspeed {config}: no DeepSpeed configuration in JSON: {error}") from error
+
+
+def _check_depth_tokens(flags: argparse.Namespace) -> None:
+    from llava_aurora.configuration import ModelArguments
+
+    names = ModelArguments.__dataclass_fields__
+    settings = ModelArguments(**{name: getattr(flags, name) for name in names}).modality_settings()
+    if "depth" not in settings:
+        return
+    remedy = "a folder of `llava-aurora vqvae train`, or a published .pt file"
+    vqvae = settings["depth"].get("vqvae")
+    if not vqvae:
+        raise AuroraError(f"--depth_vqvae is missing, which --perception_modalities depth needs: {remedy}")
+    _check_exists("depth_vqvae", str(vqvae), remedy)
+
+
+def attention_kernel(flags: argparse.Namespace) -> tuple[str, str]:
+    """The attention implementation for these flags, and why."""
+    from llava_aurora import integration
+
+    kernel, reason = integration.attention_kernel()
+    if flags.information_bottleneck and kernel != "sdpa":
+        return "sdpa", "--information_bottleneck hides some tokens from others; FlashAttention takes no such mask"
+    return kernel, reason
