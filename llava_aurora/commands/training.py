@@ -32,7 +32,7 @@ def plan(
 ) -> None:
     """Show how much memory a training run needs on each GPU, what fits, and with which flags."""
     from llava_aurora.training.model_sizes import Run, find_sizes
-    from llava_aurora.training.plan import print_plan
+    from llava_aurora.training.plan_report import print_plan
 
     if dtype not in ("bf16", "fp32"):
         raise AuroraError(f"--dtype {dtype}: there are bf16 and fp32")

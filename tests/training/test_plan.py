@@ -11,6 +11,7 @@ from llava_aurora.errors import AuroraError
 from llava_aurora.training import plan
 from llava_aurora.training.model_sizes import SIZES, LanguageSizes, Run, count, find_sizes
 from llava_aurora.training.plan import Zero, choose, estimate, largest_batch, shipped
+from llava_aurora.training.plan_report import print_plan
 
 WAYS = ["no ZeRO", "ZeRO-1", "ZeRO-2", "ZeRO-3", "ZeRO-3 offload"]
 
@@ -255,5 +256,5 @@ def test_an_error_of_the_command_is_one_line(start, flags, message):
 
 
 def test_what_does_not_fit_comes_with_what_helps(capsys):
-    plan.print_plan([Run(model=SIZES["34b"], mode="full", gpus=1)], memory=6)
+    print_plan([Run(model=SIZES["34b"], mode="full", gpus=1)], memory=6)
     assert "does not fit with a single record. What helps: more GPUs" in " ".join(capsys.readouterr().out.split())
