@@ -1,0 +1,70 @@
+"""Where LLaVA's image processing puts a pixel of an image file in the square that the vision tower sees.
+
+Coordinate tokens name pixels of that square, so boxes have to be moved exactly as the pixels are.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+from llava_aurora.errors import AuroraError
+
+AspectRatio = Literal["pad", "square", "resize"]
+Box = tuple[float, float, float, float]
+
+ASPECT_RATIOS: tuple[str, ...] = get_args(AspectRatio)
+
+
+@dataclass(frozen=True)
+class FrameTransform:
+    """Moves boxes of one image into the frame: x' = scale[0] · x + shift[0], y' = scale[1] · y + shift[1].
+
+    Args:
+        frame: side of the square frame in pixels.
+        scale, shift: along x and y.
+    """
+
+    frame: int
+    scale: tuple[float, float]
+    shift: tuple[float, float]
+
+    @classmethod
+    def of(cls, *, width: int, height: int, frame: int, aspect_ratio: str) -> "FrameTransform":
+        """The transform for an image of `width` × `height` pixels.
+
+        Args:
+            frame: the image processor's `crop_size`, which is also its `size["shortest_edge"]`.
+            aspect_ratio: "pad" and "square" as LLaVA's --image_aspect_ratio. pad: the image is put into the middle
+                of a square (`expand2square`), which is then resized. square: its shorter side is resized to the
+                frame and the middle is cut out, so that the ends of the longer side are lost. resize: both sides are
+                resized to the frame whatever their ratio, which LLaVA does not do by itself.
+
+        Raises:
+            AuroraError: if the image has no pixels, or there is no such aspect ratio.
+        """
+        if width < 1 or height < 1:
+            raise AuroraError(f"an image of {width} × {height} pixels has no area")
+        if aspect_ratio == "pad":
+            side = max(width, height)
+            scale = frame / side
+            return cls(frame, (scale, scale), ((side - width) // 2 * scale, (side - height) // 2 * scale))
+        if aspect_ratio == "square":
+            short = min(width, height)
+            sides = [int(frame * side / short) for side in (width, height)]
+            scales = (sides[0] / width, sides[1] / height)
+            return cls(frame, scales, (-float((sides[0] - frame) // 2), -float((sides[1] - frame) // 2)))
+        if aspect_ratio == "resize":
+            return cls(frame, (frame / width, frame / height), (0.0, 0.0))
+        raise AuroraError(f"unknown aspect ratio {aspect_ratio!r}; there are: {', '.join(ASPECT_RATIOS)}")
+
+    def box(self, box: Sequence[float]) -> tuple[Box, float]:
+        """A box (x1, y1, x2, y2) in pixels of the image, moved into the frame.
+
+        Returns:
+            The part of it inside the frame, in frame pixels, 0 … frame; and how much of its area that is, 0 to 1. A
+            box that lies wholly outside comes back empty.
+        """
+        moved = [value * self.scale[axis % 2] + self.shift[axis % 2] for axis, value in enumerate(box)]
+        inside = [min(max(value, 0.0), float(self.frame)) for value in moved]
+        share = (inside[2] - inside[0]) * (inside[3] - inside[1]) / ((moved[2] - moved[0]) * (moved[3] - moved[1]))
+        return (inside[0], inside[1], inside[2], inside[3]), share
