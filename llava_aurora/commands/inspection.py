@@ -1,0 +1,79 @@
+"""`llava-aurora data check` and `data view`: training records looked at by a program, and by a person."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from llava_aurora.commands.data import app
+from llava_aurora.errors import AuroraError
+
+Records = Annotated[Path, typer.Argument(help="The JSON file of records: the --data_path of training.")]
+
+
+@app.command(
+    epilog="Examples: llava-aurora data check train.json --image-folder images/ --model base/ --depth-vqvae vq/  |  "
+    "llava-aurora data check train.json --image-folder images/ --quick  |  "
+    "llava-aurora data check train.json --image-folder images/ --model base/ --eval-data test.json --out report/"
+)
+def check(
+    file: Records,
+    image_folder: Annotated[Path | None, typer.Option(help="The --image_folder of training.")] = None,
+    model: Annotated[Path | None, typer.Option(help="Folder of the base model, or of a trained one.")] = None,
+    depth_vqvae: Annotated[Path | None, typer.Option(help="The VQ-VAE that the codes come from.")] = None,
+    frame: Annotated[int, typer.Option(help="Side of the frame that coordinates refer to.")] = 336,
+    max_length: Annotated[int | None, typer.Option(min=1, help="The --model_max_length of training.")] = None,
+    eval_data: Annotated[Path | None, typer.Option(help="JSON or JSONL of what must not be trained on.")] = None,
+    eval_image_folder: Annotated[Path | None, typer.Option(help="Of its images; else --image-folder.")] = None,
+    distance: Annotated[int, typer.Option(min=0, max=7, help="Bits in which hashes of one picture may differ.")] = 3,
+    quick: Annotated[bool, typer.Option("--quick", help="Of images, read the headers alone.")] = False,
+    strict: Annotated[bool, typer.Option("--strict", help="Warnings fail too.")] = False,
+    examples: Annotated[int, typer.Option(min=1, max=10, help="Records named of each kind of problem.")] = 3,
+    out: Annotated[Path | None, typer.Option(help="Folder for report.json and two histograms.")] = None,
+    workers: Annotated[int, typer.Option(min=0, help="Processes; 0 = one for each core.")] = 0,
+) -> None:
+    """Check every record and image before a run. Exit code 1 if something is wrong; the last line is the verdict."""
+    import os
+
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    from llava_aurora.data.validation import RECORDS_AT_ONCE, CheckSettings, about_how_many, check_file, codebook_family
+    from llava_aurora.vocabulary import TokenFamily, pixel_family
+
+    for folder, flag in ((image_folder, "--image-folder"), (eval_image_folder, "--eval-image-folder")):
+        if folder is not None and not folder.is_dir():
+            raise AuroraError(f"{flag} {folder}: no such folder")
+    if eval_data is not None and image_folder is None:
+        raise AuroraError("--eval-data is compared by its images; give --image-folder as well")
+    total = about_how_many(file)
+    depth = codebook_family(depth_vqvae) if depth_vqvae is not None else None
+    limits = None
+    families: tuple[TokenFamily, ...] = (depth or codebook_family(None), pixel_family(frame=frame))
+    if model is not None:
+        from llava_aurora.data.validation_labels import model_limits
+
+        limits = model_limits(model, depth=depth, frame=frame, max_length=max_length)
+        families, frame = limits.families, limits.frame
+    # A process takes longer to start than a few portions take to check.
+    useful = max(1, total // (4 * RECORDS_AT_ONCE))
+    settings = CheckSettings(
+        families=families,
+        frame=frame,
+        model=limits,
+        image_folder=image_folder,
+        quick=quick,
+        eval_data=eval_data,
+        eval_image_folder=eval_image_folder,
+        distance=distance,
+        workers=min(workers or os.cpu_count() or 1, useful),
+    )
+    columns = TextColumn("checking records"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
+    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+        task = progress.add_task("", total=total)
+        report = check_file(file, settings, advance=lambda number: progress.advance(task, number))
+    if out is not None:
+        report.save(out)
+    report.print(examples=examples, strict=strict)
+    if not report.fine(strict=strict):
+        raise typer.Exit(1)

@@ -1,0 +1,286 @@
+"""The pre-flight of `data check`: every record and every image of a training file, before any time on a GPU.
+
+The file is streamed; portions of records and of images go to worker processes, and what they found is put together in
+the order of the file. Only names and hashes of images are kept.
+"""
+
+import itertools
+import json
+import multiprocessing
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from llava_aurora.data.record_file import _stream
+from llava_aurora.data.store import record_length
+from llava_aurora.data.tasks import task_name
+from llava_aurora.data.validation_images import ImageList, examine
+from llava_aurora.data.validation_records import TextChecks, image_path, record_name
+from llava_aurora.data.validation_report import Findings, ValidationReport
+from llava_aurora.errors import AuroraError
+from llava_aurora.vocabulary import TokenFamily, depth_family, pixel_family
+
+if TYPE_CHECKING:
+    from llava_aurora.data.validation_labels import ModelLimits
+
+RECORDS_AT_ONCE = 256
+IMAGES_AT_ONCE = 32
+PORTIONS_WAITING = 4  # for each worker
+BYTES_AT_ONCE = 1 << 24
+
+Numbered = tuple[int, Any]
+Advance = Callable[[int], None]
+
+
+@dataclass(frozen=True, kw_only=True)
+class CheckSettings:
+    """What is checked.
+
+    Args:
+        families: token families of the model.
+        frame: side of the frame that coordinates refer to.
+        model: its ModelLimits; None leaves out what needs a tokenizer.
+        image_folder: None leaves images out.
+        quick: read headers of images alone; nothing is decoded or compared.
+        eval_data: records, or questions one a line, whose images must not be trained on.
+        eval_image_folder: of those; the same folder if left out.
+        distance: most bits of 128 in which two hashes of the same picture differ, 0 … 7.
+        workers: processes.
+    """
+
+    families: tuple[TokenFamily, ...] = field(default_factory=lambda: (depth_family(), pixel_family()))
+    frame: int = 336
+    model: "ModelLimits | None" = None
+    image_folder: Path | None = None
+    quick: bool = False
+    eval_data: Path | None = None
+    eval_image_folder: Path | None = None
+    distance: int = 3
+    workers: int = 1
+
+
+def check_file(path: str | Path, settings: CheckSettings, *, advance: Advance = lambda _: None) -> ValidationReport:
+    """Checks a file of training records.
+
+    Args:
+        path: a JSON file in LLaVA's format.
+        settings: what is checked.
+        advance: called with the number of records that were done.
+
+    Raises:
+        AuroraError: if the file is no JSON list with records in it, or model or evaluation records cannot be read.
+            What is wrong with single records and images is in the report.
+    """
+    path, findings, images = Path(path), Findings(), ImageList()
+
+    def merge(found: Findings) -> None:
+        findings.merge(found)
+        advance(found.records)
+
+    def examine_all(names: Iterable[tuple[Path, str, bool]]) -> None:
+        for portion in _portions(images.new(names), IMAGES_AT_ONCE):
+            paths = [image.path for image in portion]
+            workers.submit(_examine, paths, settings.quick, then=partial(images.take, portion, findings))
+
+    with _Workers(settings) as workers:
+        for records in _portions(enumerate(_stream(path)), RECORDS_AT_ONCE):
+            workers.submit(_check, records, then=merge)
+            if settings.image_folder is not None:
+                examine_all(_images(records, settings.image_folder, ""))
+        if settings.eval_data is not None and settings.image_folder is not None:
+            folder = settings.eval_image_folder or settings.image_folder
+            prefix = f"{settings.eval_data.name}: "
+            for records in _portions(enumerate(read_questions(settings.eval_data)), RECORDS_AT_ONCE):
+                examine_all(_images(records, folder, prefix))
+    if not findings.records:
+        raise AuroraError(f"{path}: a JSON list of records is expected, with at least one")
+    images.compare(findings, distance=settings.distance)
+    return ValidationReport(
+        source=path,
+        findings=findings,
+        unchecked=tuple(_unchecked(settings)),
+        in_tokens=settings.model is not None,
+        max_length=settings.model.max_length if settings.model else None,
+    )
+
+
+def read_questions(path: Path) -> Iterator[Any]:
+    """Records of a JSON list, or of a file with one JSON object a line (.jsonl), as benchmarks have them.
+
+    Raises:
+        AuroraError: if it is neither; it names the line.
+    """
+    if path.suffix != ".jsonl":
+        yield from _stream(path)
+        return
+    try:
+        with path.open(encoding="utf-8") as file:
+            for number, line in enumerate(file, start=1):
+                if line.strip():
+                    try:
+                        yield json.loads(line)
+                    except ValueError as error:
+                        raise AuroraError(f"{path}: line {number} is no JSON: {error}") from error
+    except OSError as error:
+        raise AuroraError(f"{path}: cannot read the questions: {error.strerror}") from error
+
+
+def codebook_family(vqvae: Path | None) -> TokenFamily:
+    """The depth tokens of a VQ-VAE; AURORA's 128 codes and 100 cells without one."""
+    if vqvae is None:
+        return depth_family()
+    from llava_aurora.vqvae.checkpoint import load_depth_vqvae
+
+    model = load_depth_vqvae(vqvae)
+    return depth_family(codebook_size=model.config.codebook_size, codes_per_map=model.codes_per_map)
+
+
+def about_how_many(path: str | Path) -> int:
+    """How many records a file holds, at a glance: how often it says "conversations". Raises AuroraError."""
+    found, end = 0, b""
+    word = b'"conversations"'
+    try:
+        with Path(path).open("rb") as file:
+            while block := file.read(BYTES_AT_ONCE):
+                found += (end + block).count(word)
+                end = block[-len(word) + 1 :]
+    except OSError as error:
+        raise AuroraError(f"{path}: cannot read the training records: {error.strerror}") from error
+    return found
+
+
+def _unchecked(settings: CheckSettings) -> Iterator[str]:
+    if settings.model is None:
+        yield "labels, tokenization and lengths in tokens (--model)"
+    if settings.image_folder is None:
+        yield "images (--image-folder)"
+    elif settings.quick:
+        yield "images beyond their headers, and whether two show the same (leave out --quick)"
+    elif settings.eval_data is None:
+        yield "whether training images are evaluation images (--eval-data)"
+
+
+def _portions(items: Iterable[Any], size: int) -> Iterator[list[Any]]:
+    items = iter(items)
+    while portion := list(itertools.islice(items, size)):
+        yield portion
+
+
+def _images(records: Sequence[Numbered], folder: Path, prefix: str) -> Iterator[tuple[Path, str, bool]]:
+    """(file, record, whether it is one of the evaluation); not of images that lie outside of the folder."""
+    for index, record in records:
+        if isinstance(record, dict) and isinstance(record.get("image"), str):
+            try:
+                path = image_path(folder, record["image"])
+            except AuroraError:
+                continue
+            yield path, prefix + record_name(index, record), bool(prefix)
+
+
+# --- processes --------------------------------------------------------------------------------------------------------
+
+
+class _RecordChecks:
+    """All that is checked of a record without its image."""
+
+    def __init__(self, settings: CheckSettings) -> None:
+        self.families = settings.families
+        self.text = TextChecks(families=settings.families, frame=settings.frame)
+        self.labels = None
+        if settings.model is not None:
+            from llava_aurora.data.validation_labels import LabelChecks
+
+            self.labels = LabelChecks(settings.model)
+
+    def run(self, records: Sequence[Numbered]) -> Findings:
+        found = Findings(records=len(records))
+        for index, record in records:
+            report = partial(self._report, found, record_name(index, record))
+            if not self.text.run(record, report):
+                continue
+            found.tasks[task_name(record)] += 1
+            length = (
+                abs(record_length(record, self.families)) if self.labels is None else self.labels.run(record, report)
+            )
+            found.lengths[length] += 1
+            if (boxes := self.text.listed_boxes(record)) is not None:
+                found.boxes[boxes] += 1
+        return found
+
+    @staticmethod
+    def _report(found: Findings, where: str, kind: str, message: str) -> None:
+        found.add(kind, where, message)
+
+
+_checks: _RecordChecks | None = None  # of this process
+
+
+def _start(settings: CheckSettings) -> None:
+    global _checks
+    _checks = _RecordChecks(settings)
+
+
+def _check(records: Sequence[Numbered]) -> Findings:
+    assert _checks is not None, "_start comes first"
+    return _checks.run(records)
+
+
+def _examine(paths: Sequence[Path], quick: bool) -> list[Any]:
+    return [examine(path, quick=quick) for path in paths]
+
+
+class _Workers:
+    """Processes that are given a bounded number of portions ahead; results are taken in the order of the portions."""
+
+    def __init__(self, settings: CheckSettings) -> None:
+        self.settings = settings
+        self._waiting: deque[tuple[Future[Any], Callable[[Any], None]]] = deque()
+        self._pool: ProcessPoolExecutor | None = None
+
+    def __enter__(self) -> "_Workers":
+        if self.settings.workers > 1:
+            # Fresh processes: a fork of one that has run torch can hang in its threads.
+            context = multiprocessing.get_context("spawn")
+            self._pool = ProcessPoolExecutor(
+                self.settings.workers, mp_context=context, initializer=_start, initargs=(self.settings,)
+            )
+        else:
+            _start(self.settings)
+        return self
+
+    def submit(self, function: Callable[..., Any], *arguments: Any, then: Callable[[Any], None]) -> None:
+        """Runs a function of this module in a process, and `then` in this one with its result."""
+        if self._pool is None:
+            then(function(*arguments))
+            return
+        try:
+            self._waiting.append((self._pool.submit(function, *arguments), then))
+        except BrokenProcessPool as error:
+            raise _died() from error
+        self._take(PORTIONS_WAITING * self.settings.workers)
+
+    def _take(self, leave: int) -> None:
+        while len(self._waiting) > leave:
+            future, then = self._waiting.popleft()
+            try:
+                result = future.result()
+            except BrokenProcessPool as error:
+                raise _died() from error
+            then(result)
+
+    def __exit__(self, kind: Any, error: Any, trace: Any) -> None:
+        try:
+            if kind is None:
+                self._take(0)
+        finally:
+            if self._pool is not None:
+                self._pool.shutdown(cancel_futures=True)
+
+
+def _died() -> AuroraError:
+    return AuroraError("a worker process died (out of memory?); try fewer --workers, --workers 1 shows its error")

@@ -1,0 +1,214 @@
+"""What a model would be trained on: labels, tokenization mismatches and lengths, by upstream's own preprocessing.
+
+LLaVA finds its label mask by counting tokens. Where the count does not come out it ignores the whole record, prints a
+line and trains on; here that is an error. What is left of the labels is turned back into text and compared.
+"""
+
+import copy
+import io
+import itertools
+import re
+from collections.abc import Callable, Mapping
+from contextlib import redirect_stdout
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import torch
+from llava.constants import IGNORE_INDEX
+from llava.train import train as upstream
+from transformers import AutoTokenizer
+
+from llava_aurora.atomic import read_json
+from llava_aurora.errors import AuroraError
+from llava_aurora.perception import Perception
+from llava_aurora.training.model_sizes import find_sizes
+from llava_aurora.vocabulary import MalformedSpan, PerceptionVocabulary, TokenFamily, depth_family, pixel_family
+
+Report = Callable[[str, str], None]
+TEXTS_REMEMBERED = 4096
+SHOWN = 80
+ENDLESS = 10**9  # tokenizers without a length of their own say 10^30
+DEFAULT_MAX_LENGTH = 2048
+_BYTES = re.compile(r"(?:<0x[0-9A-F]{2}>)+")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelLimits:
+    """Args:
+    folder: of the model, with its tokenizer.
+    families: whose tokens it has, or is given when training starts.
+    image_tokens: what one image becomes.
+    max_length: tokens of a record that are kept, image tokens included.
+    image_start_end: whether an image stands between two tokens of its own (`mm_use_im_start_end`).
+    frame: side of the frame that coordinates refer to.
+    """
+
+    folder: Path
+    families: tuple[TokenFamily, ...]
+    frame: int
+    image_tokens: int
+    max_length: int
+    image_start_end: bool = False
+
+
+class LabelChecks:
+    """Raises AuroraError if the folder has no tokenizer, or one with other perception tokens."""
+
+    def __init__(self, limits: ModelLimits) -> None:
+        self.limits = limits
+        tokenizer = load_tokenizer(limits.folder)
+        tokenizer.pad_token = tokenizer.unk_token  # as LLaVA's train() does for its conversations of version 1
+        self.tokenizer = SpanTokenizer(tokenizer, PerceptionVocabulary(limits.families))
+        self.pieces: list[str] = tokenizer.convert_ids_to_tokens(range(len(tokenizer)))
+        self._data_args = SimpleNamespace(is_multimodal=True, mm_use_im_start_end=limits.image_start_end)
+
+    def run(self, record: Mapping[str, Any], report: Report) -> int:
+        """Reports (kind, message) of all that is wrong; returns the tokens of the record, image tokens included."""
+        has_image = "image" in record
+        sources = copy.deepcopy([record["conversations"]])
+        if has_image:
+            sources = upstream.preprocess_multimodal(sources, self._data_args)
+        printed = io.StringIO()
+        with redirect_stdout(printed):
+            item = upstream.preprocess(sources, self.tokenizer, has_image=has_image)
+        ids, labels = item["input_ids"][0].tolist(), item["labels"][0].tolist()
+        length = len(ids) + (self.limits.image_tokens - 1 if has_image else 0)
+        if length > self.limits.max_length:
+            report("truncated", f"{length} tokens; what follows token {self.limits.max_length} is cut off")
+        if warning := printed.getvalue().strip():
+            report("mismatch", warning)
+        else:
+            self._compare(labels, [turn["value"] for turn in record["conversations"][1::2]], report)
+        return length
+
+    def _compare(self, labels: list[int], answers: list[str], report: Report) -> None:
+        """Each run of labels has to be one answer and the token that ends it."""
+        runs = [list(run) for learned, run in itertools.groupby(labels, lambda label: label != IGNORE_INDEX) if learned]
+        if len(runs) != len(answers):
+            report("labels", f"{len(answers)} answers, but {len(runs)} stretches of labels")
+            return
+        for number, (run, answer) in enumerate(zip(runs, answers, strict=True), start=1):
+            if run[-1] != self.tokenizer.eos_token_id:
+                report("labels", f"answer {number} is learned without the token that ends it")
+            elif not self._is(run[:-1], answer):
+                read = self.tokenizer.decode(run[:-1], spaces_between_special_tokens=False)
+                report("labels", f"answer {number} is {_short(answer)}, but its labels are {_short(read)}")
+
+    def _is(self, ids: list[int], answer: str) -> bool:
+        """Whether ids are a text, whatever blanks a tokenizer adds. Joining pieces is quick; decoding has the say."""
+        joined = _BYTES.sub(_from_bytes, "".join([self.pieces[token] for token in ids]))
+        if _without_blanks(joined.replace("▁", " ")) == (wanted := _without_blanks(answer)):
+            return True
+        return _without_blanks(self.tokenizer.decode(ids, spaces_between_special_tokens=False)) == wanted
+
+
+class SpanTokenizer:
+    """A tokenizer that gives the same ids in a fraction of the time where a text holds whole maps.
+
+    A map is a hundred words that were added to the tokenizer, each of which it looks for letter by letter. Added words
+    do not change how the text around them is read; so START alone stands for the map, and is exchanged for its ids.
+    Texts are never cut off. What else is asked of it, the tokenizer answers.
+    """
+
+    def __init__(self, tokenizer: Any, vocabulary: PerceptionVocabulary) -> None:
+        vocabulary.add_to(tokenizer)
+        self._tokenizer, self._ids = tokenizer, vocabulary.bind(tokenizer)
+        self._delimited = [family for family in vocabulary.families if family.delimited]
+        self._plain_ids = lru_cache(TEXTS_REMEMBERED)(lambda text: tuple(tokenizer(text).input_ids))
+        self.model_max_length = ENDLESS  # upstream looks for mismatches only where nothing is cut off
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._tokenizer, name)
+
+    def __call__(self, text: str | list[str], **options: Any) -> SimpleNamespace:
+        """`input_ids` of one text, or of a list with one text as int64 (1, T), which is how upstream calls it."""
+        if isinstance(text, str):
+            return SimpleNamespace(input_ids=self.encode(text))
+        return SimpleNamespace(input_ids=torch.tensor([self.encode(each) for each in text]))
+
+    def encode(self, text: str) -> list[int]:
+        """The ids of a text, that which opens it included."""
+        maps: dict[int, list[list[int]]] = {}
+        short = text
+        for family in self._delimited:
+            if family.start not in text:
+                continue
+            try:
+                spans = family.parse(text)
+            except MalformedSpan:
+                return list(self._plain_ids(text))
+            if any(text[span.start : span.end] != family.text(span.codes) for span in spans):
+                return list(self._plain_ids(text))  # with blanks between its tokens
+            maps[self._ids.start_id(family)] = [self._ids.ids(family, span.codes) for span in spans]
+            for span in reversed(family.parse(short)):
+                short = short[: span.start] + family.start + short[span.end :]
+        if not maps:
+            return list(self._plain_ids(text))
+        waiting = {start: iter(ids) for start, ids in maps.items()}
+        return [
+            each for token in self._plain_ids(short) for each in (next(waiting[token]) if token in waiting else [token])
+        ]
+
+
+def load_tokenizer(folder: Path) -> Any:
+    """As training and `load_pretrained_model` load it. Raises AuroraError if there is none."""
+    try:
+        return AutoTokenizer.from_pretrained(folder, use_fast=False)
+    except (OSError, ValueError) as error:
+        reason = str(error).splitlines()[0]
+        raise AuroraError(f"{folder}: no tokenizer there ({reason}); give the folder of a base or trained model") from (
+            error
+        )
+
+
+def model_limits(
+    folder: Path, *, depth: TokenFamily | None = None, frame: int = 336, max_length: int | None = None
+) -> ModelLimits:
+    """What a model's folder says of tokens and lengths.
+
+    Args:
+        folder: of a trained model, whose config.json names its tokens; or of a base model, which is given depth and
+            coordinate tokens as training gives them.
+        depth: the depth tokens of the VQ-VAE in use; AURORA's if left out.
+        frame: side of the coordinate frame of a base model.
+        max_length: in place of the one the folder says (LLaVA's `tokenizer_model_max_length`, else the tokenizer's).
+
+    Raises:
+        AuroraError: if it is no model's folder, or was trained with other depth tokens than those given.
+    """
+    config = read_json(folder / "config.json", what="configuration of the model")
+    tokenizer = load_tokenizer(folder)
+    pixels = pixel_family(frame=frame)
+    families: tuple[TokenFamily, ...] = (depth or depth_family(), pixels)
+    if block := config.get("aurora"):
+        families = Perception.from_config(block, folder=folder, tokenizer=tokenizer).vocabulary.families
+        if depth is not None and depth not in families:
+            raise AuroraError(
+                f"{folder}: was trained with other depth tokens than {depth.size} codes in maps of {depth.lengths[0]};"
+                " leave --depth-vqvae out, or give that run's"
+            )
+        frame = next((family.size for family in families if family.name == pixels.name), frame)
+    known = config.get("tokenizer_model_max_length") or tokenizer.model_max_length
+    return ModelLimits(
+        folder=folder,
+        families=families,
+        frame=frame,
+        image_tokens=find_sizes(str(folder)).vision.patches,
+        max_length=max_length or (known if known < ENDLESS else DEFAULT_MAX_LENGTH),
+        image_start_end=bool(config.get("mm_use_im_start_end")),
+    )
+
+
+def _from_bytes(match: re.Match[str]) -> str:
+    return bytes(int(value[2:], 16) for value in match.group()[1:-1].split("><")).decode("utf-8", "replace")
+
+
+def _without_blanks(text: str) -> str:
+    return "".join(text.split())
+
+
+def _short(text: str) -> str:
+    return repr(text if len(text) <= SHOWN else f"{text[: SHOWN // 2]} … {text[-SHOWN // 2 :]}")

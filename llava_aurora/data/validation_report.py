@@ -1,0 +1,224 @@
+"""What a pre-flight found: kinds of problems with their numbers and first examples, lengths and counts, a verdict.
+
+Workers fill one `Findings` each for a part of the records; the parts are merged in the order of the file.
+"""
+
+from collections import Counter, defaultdict
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from llava_aurora.atomic import atomic_file, write_json
+
+LOG_WIDTH = 140
+EXAMPLES_KEPT = 10
+MESSAGE_LENGTH = 400
+
+
+@dataclass(frozen=True)
+class Kind:
+    """One kind of problem: "error" fails a check, "warning" only with --strict."""
+
+    severity: Literal["error", "warning"]
+    title: str
+
+
+KINDS: Mapping[str, Kind] = {
+    "format": Kind("error", "not a record in LLaVA's format"),
+    "path": Kind("error", "image path leads out of the image folder"),
+    "image": Kind("error", "image cannot be read"),
+    "bomb": Kind("error", "image has too many pixels (decompression bomb)"),
+    "spans": Kind("error", "span of perception tokens is malformed, or missing"),
+    "codes": Kind("error", "token outside of the codebook or the frame"),
+    "coordinates": Kind("error", "box or point is empty, upside down or outside of the frame"),
+    "counts": Kind("error", "count disagrees with the boxes"),
+    "letters": Kind("error", "letters disagree with the marked points"),
+    "closest": Kind("error", "answer is not the closest point"),
+    "mismatch": Kind("error", "LLaVA's tokenization mismatch: nothing of the record would be trained"),
+    "labels": Kind("error", "labels are not exactly the answers"),
+    "truncated": Kind("error", "longer than the maximum length"),
+    "leak": Kind("error", "training image is an evaluation image"),
+    "duplicate": Kind("warning", "training image is there twice, under two names"),
+    "blank": Kind("warning", "image is of one colour"),
+    "foreign": Kind("warning", "perception tokens that the model does not have"),
+}
+
+
+@dataclass
+class Findings:
+    """Args:
+    records, images: how many were looked at.
+    numbers: by kind, how many problems there are.
+    examples: by kind, (where, what) of the first of them.
+    tasks: records of each task.
+    lengths: records of each length, in tokens (words and perception tokens where no tokenizer was given).
+    boxes: records that list boxes, by how many they list.
+    """
+
+    records: int = 0
+    images: int = 0
+    numbers: Counter[str] = field(default_factory=Counter)
+    examples: dict[str, list[tuple[str, str]]] = field(default_factory=lambda: defaultdict(list))
+    tasks: Counter[str] = field(default_factory=Counter)
+    lengths: Counter[int] = field(default_factory=Counter)
+    boxes: Counter[int] = field(default_factory=Counter)
+
+    def add(self, kind: str, where: str, message: str) -> None:
+        """Counts one problem. Raises KeyError for a kind that is not in KINDS."""
+        KINDS[kind]
+        self.numbers[kind] += 1
+        if len(self.examples[kind]) < EXAMPLES_KEPT:
+            self.examples[kind].append((where, message[:MESSAGE_LENGTH]))
+
+    def merge(self, other: "Findings") -> None:
+        """Adds what was found in a later part of the file."""
+        self.records += other.records
+        self.images += other.images
+        self.numbers += other.numbers
+        self.tasks += other.tasks
+        self.lengths += other.lengths
+        self.boxes += other.boxes
+        for kind, examples in other.examples.items():
+            self.examples[kind] = (self.examples[kind] + examples)[:EXAMPLES_KEPT]
+
+    def number(self, severity: str) -> int:
+        """How many errors, or warnings, there are."""
+        return sum(number for kind, number in self.numbers.items() if KINDS[kind].severity == severity)
+
+
+@dataclass(frozen=True)
+class ValidationReport:
+    """Args:
+    source: the file of records.
+    findings: of all of it.
+    unchecked: what was not checked, and which flag would check it, one line each.
+    in_tokens: whether lengths are tokens; otherwise words and perception tokens.
+    max_length: of a record in tokens, image tokens included; None without a tokenizer.
+    """
+
+    source: Path
+    findings: Findings
+    unchecked: tuple[str, ...] = ()
+    in_tokens: bool = False
+    max_length: int | None = None
+
+    def fine(self, *, strict: bool = False) -> bool:
+        """Whether a run can start: no error, and with `strict` no warning either."""
+        return not self.findings.number("error") and not (strict and self.findings.number("warning"))
+
+    def verdict(self, *, strict: bool = False) -> str:
+        """One line."""
+        errors, warnings = self.findings.number("error"), self.findings.number("warning")
+        kinds = ", ".join(kind for kind in KINDS if self.findings.numbers[kind])
+        looked = f"{self.findings.records:,} records, {self.findings.images:,} images"
+        what = f"{errors:,} errors, {warnings:,} warnings" + (f" ({kinds})" if kinds else "")
+        return f"{'fine' if self.fine(strict=strict) else 'PROBLEMS'}: {looked}: {what}"
+
+    def as_dict(self) -> dict[str, Any]:
+        """All of it, for a JSON file."""
+        found = self.findings
+        problems = {
+            kind: {
+                "severity": KINDS[kind].severity,
+                "title": KINDS[kind].title,
+                "number": found.numbers[kind],
+                "examples": [{"where": where, "what": what} for where, what in found.examples[kind]],
+            }
+            for kind in KINDS
+            if found.numbers[kind]
+        }
+        return {
+            "source": str(self.source),
+            "records": found.records,
+            "images": found.images,
+            "errors": found.number("error"),
+            "warnings": found.number("warning"),
+            "problems": problems,
+            "unchecked": list(self.unchecked),
+            "tasks": dict(sorted(found.tasks.items())),
+            "length_unit": "tokens" if self.in_tokens else "words and perception tokens",
+            "max_length": self.max_length,
+            "lengths": dict(sorted(found.lengths.items())),
+            "boxes": dict(sorted(found.boxes.items())),
+        }
+
+    def print(self, *, examples: int = 3, strict: bool = False, console: Console | None = None) -> None:
+        """Prints a table of the problems, what was not checked, and the verdict as the last line.
+
+        Args:
+            examples: records named of each kind, at most EXAMPLES_KEPT.
+            strict: warnings fail.
+            console: stdout if left out.
+        """
+        if console is None:
+            console = Console()
+            # In a log file there is no width to keep to, and names cut in pieces cannot be read.
+            console = console if console.is_terminal else Console(width=LOG_WIDTH)
+        found = self.findings
+        if found.numbers:
+            table = Table(title=escape(str(self.source)), title_justify="left", show_lines=True)
+            table.add_column("problem", ratio=2)
+            table.add_column("number", justify="right", no_wrap=True)
+            table.add_column("the first of them", ratio=5)
+            for kind, (severity, title) in ((kind, (each.severity, each.title)) for kind, each in KINDS.items()):
+                if found.numbers[kind]:
+                    lines = [f"{where}: {what}" for where, what in found.examples[kind][:examples]]
+                    cells = f"[bold]{kind}[/] ({severity})\n{title}", f"{found.numbers[kind]:,}"
+                    table.add_row(*cells, escape("\n".join(lines)))
+            console.print(table)
+        if found.tasks:
+            console.print("tasks: " + ", ".join(f"{name} {number:,}" for name, number in sorted(found.tasks.items())))
+        if found.lengths:
+            unit = "tokens, image included" if self.in_tokens else "words and perception tokens"
+            middle = _middle(found.lengths)
+            console.print(f"length: median {middle:,}, longest {max(found.lengths):,} {unit}" + self._limit())
+        for line in self.unchecked:
+            console.print(f"not checked: {line}", markup=False, highlight=False)
+        console.print(self.verdict(strict=strict), style="bold", markup=False, highlight=False)
+
+    def _limit(self) -> str:
+        return f"; at most {self.max_length:,} are kept" if self.max_length else ""
+
+    def save(self, folder: str | Path) -> None:
+        """Writes report.json, lengths.png and counts.png. Raises AuroraError if they cannot be written."""
+        folder = Path(folder)
+        write_json(folder / "report.json", self.as_dict())
+        unit = "tokens, image included" if self.in_tokens else "words and perception tokens"
+        _histogram(folder / "lengths.png", self.findings.lengths, label=unit, limit=self.max_length, bins=60)
+        _histogram(folder / "counts.png", self.findings.boxes, label="boxes listed in a record")
+
+
+def _middle(counts: Counter[int]) -> int:
+    """The median of values given with their numbers, the lower of two."""
+    half, seen = (counts.total() + 1) // 2, 0
+    return next(value for value, number in sorted(counts.items()) if (seen := seen + number) >= half)
+
+
+def _histogram(
+    path: Path, counts: Mapping[int, int], *, label: str, limit: int | None = None, bins: int | None = None
+) -> None:
+    """A PNG of how many records have which value; one bar a value unless `bins` says otherwise."""
+    from matplotlib.figure import Figure
+    from matplotlib.ticker import MaxNLocator
+
+    figure = Figure(figsize=(7, 3.6), layout="constrained")
+    axes = figure.subplots()
+    values = sorted(counts)
+    if values:
+        edges = bins or [value - 0.5 for value in range(values[0], values[-1] + 2)]
+        axes.hist(values, bins=edges, weights=[counts[value] for value in values], color="#4477aa", edgecolor="white")
+    else:
+        axes.text(0.5, 0.5, "none", transform=axes.transAxes, ha="center")
+    if limit is not None:
+        axes.axvline(limit, color="#cc3311", label=f"maximum length {limit:,}")
+        axes.legend(frameon=False)
+    axes.set(xlabel=label, ylabel="records")
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.spines[["top", "right"]].set_visible(False)
+    with atomic_file(path) as temporary:
+        figure.savefig(temporary, format="png", dpi=120)
