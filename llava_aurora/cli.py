@@ -9,8 +9,10 @@ from typing import Annotated
 
 import typer
 
+import llava_aurora.commands.boxes
+import llava_aurora.commands.depth
 import llava_aurora.commands.inspection
-import llava_aurora.commands.boxes  # noqa: F401  adds its commands to data's
+import llava_aurora.commands.store  # noqa: F401  adds its commands to data's
 from llava_aurora.commands import data, training, vqvae
 from llava_aurora.errors import AuroraError
 

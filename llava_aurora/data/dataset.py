@@ -1,11 +1,14 @@
 """LLaVA's dataset over a record store, and the batches that are made of it.
 
 Every record is looked at once when its file is opened for the first time (record_file.py); after that it is read from
-the store, changed by the ablations that the run asks for, and turned into tensors by upstream's own code.
+the store, changed by the ablations that the run asks for, and turned into upstream's tensors: text by upstream's own
+functions, images by image_reader.py.
 """
 
-from collections.abc import Iterable, Sequence
+import struct
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +18,15 @@ from PIL import Image
 
 from llava_aurora.data.ablations import Transform, check_coordinate_step, select_tasks, transforms
 from llava_aurora.data.curriculum import Curriculum
+from llava_aurora.data.image_reader import ImageChange, ImageReader
 from llava_aurora.data.record_file import read_records
 from llava_aurora.data.schedule_file import read_schedule
 from llava_aurora.data.store import RecordStore
 from llava_aurora.errors import AuroraError
 from llava_aurora.vocabulary import TokenFamily
 
+# What Pillow raises for files that are no pictures, or broken ones; ValueError also for a path out of the folder.
+IMAGE_FAULTS = (OSError, SyntaxError, ValueError, EOFError, struct.error, Image.DecompressionBombError)
 __all__ = ["AuroraCollator", "AuroraDataset", "RecordView", "make_supervised_data_module", "read_records"]
 
 
@@ -44,12 +50,14 @@ class AuroraDataset(upstream.LazySupervisedDataset):
     """LLaVA's dataset over checked records. An item has upstream's tensors, and its own index as "record_index".
 
     Args:
-        data_path: a JSON file in LLaVA's format.
+        data_path: a file of records, or a folder of parts (`check_records`).
         tokenizer: with the perception tokens in it.
         data_args: LLaVA's.
         families: the token families to check, and to count in `modality_lengths`.
         train_tasks: names of tasks or kinds, with commas, to keep no other records; empty for all.
         transforms: what is done with each record when it is read.
+        image_change: asked with each record that has an image for what is to be drawn on it this time, or None. Images
+            with something drawn on them bypass the image cache.
     """
 
     def __init__(
@@ -61,6 +69,7 @@ class AuroraDataset(upstream.LazySupervisedDataset):
         *,
         train_tasks: str = "",
         transforms: Iterable[Transform] = (),
+        image_change: Callable[[dict[str, Any]], ImageChange | None] = lambda record: None,
     ) -> None:
         # Upstream's own constructor would hold the whole file in memory, on every rank; this is all else that it does.
         super(upstream.LazySupervisedDataset, self).__init__()
@@ -68,17 +77,43 @@ class AuroraDataset(upstream.LazySupervisedDataset):
         self.store = select_tasks(RecordStore.open(data_path, families=families), train_tasks)
         self.list_data_dict = RecordView(self.store, transforms)
         self.curriculum: Curriculum | None = None
+        self.image_change = image_change
+
+    @cached_property
+    def images(self) -> ImageReader:
+        """What reads the images, with the cache if there is one. Raises AuroraError if the cache cannot be used."""
+        return ImageReader(
+            folder=self.data_args.image_folder,
+            processor=self.data_args.image_processor,
+            aspect_ratio=self.data_args.image_aspect_ratio,
+            cache=getattr(self.data_args, "image_cache", ""),
+            cache_gb=getattr(self.data_args, "image_cache_gb", 50.0),
+        )
 
     def __getitem__(self, index: int) -> dict[str, Any]:
+        record = self.list_data_dict[index]
+        has_image = "image" in record
+        image = self._pixel_values(index, record) if has_image else None
+        sources = [record["conversations"]]  # ours alone: upstream may write into it
+        if has_image:
+            sources = upstream.preprocess_multimodal(sources, self.data_args)
+        tokens = upstream.preprocess(sources, self.tokenizer, has_image=has_image)
+        item = {"input_ids": tokens["input_ids"][0], "labels": tokens["labels"][0]}
+        if image is not None:
+            item["image"] = image
+        elif self.data_args.is_multimodal:
+            size = self.data_args.image_processor.crop_size
+            item["image"] = torch.zeros(3, size["height"], size["width"])
+        return {**item, "record_index": index}
+
+    def _pixel_values(self, index: int, record: dict[str, Any]) -> torch.Tensor:
         try:
-            item = super().__getitem__(index)
-        except (OSError, SyntaxError, Image.DecompressionBombError) as error:
-            record = self.list_data_dict[index]
+            return self.images.pixel_values(record["image"], change=self.image_change(record))
+        except IMAGE_FAULTS as error:
             raise AuroraError(
                 f"{self.data_path}: record {self.store.row(index)} (id {record.get('id')}): cannot read its image"
-                f" {Path(self.data_args.image_folder or '.') / record['image']}: {error}"
+                f" {Path(self.data_args.image_folder) / record['image']}: {error}"
             ) from error
-        return {**item, "record_index": index}
 
     @property
     def modality_lengths(self) -> list[int]:

@@ -1,13 +1,18 @@
 """Training records on disk instead of in memory: one memory-mapped Arrow file that all ranks of a machine share.
 
-The first process to open a JSON file of records streams it once, checks every record on the way and writes the Arrow
-file into a cache; all others map that file. A rank then holds a few bytes a record, whatever a record holds.
+The first process to open a file of records (JSON, JSONL, Parquet, or a folder of parts) streams it once, checks every
+record on the way and writes the Arrow file into a cache; all others map that file. A rank then holds a few bytes a
+record, whatever a record holds.
+
+Arrow files are named STEM-PLACE-STATE-CHECKED.arrow, after where the source lies, its size and time, and what was
+checked. When a source is converted, the files of its earlier states go. Who has one mapped keeps it until it ends.
 """
 
 import hashlib
 import json
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, overload
 
@@ -16,12 +21,13 @@ import pyarrow as pa
 from filelock import FileLock
 
 from llava_aurora.atomic import atomic_file
-from llava_aurora.data.record_file import check_records
+from llava_aurora.data.record_file import batches, check_records, part_files
+from llava_aurora.data.record_progress import follow
 from llava_aurora.data.tasks import TASK_NAMES, task_name
 from llava_aurora.errors import AuroraError
 from llava_aurora.vocabulary import TokenFamily
 
-FORMAT = 1
+FORMAT = 2
 RECORDS_PER_BATCH = 8192
 SCHEMA = pa.schema(
     [
@@ -38,7 +44,7 @@ class RecordStore(Sequence[dict[str, Any]]):
 
     Args:
         file: the Arrow file, made by `open`.
-        source: the JSON file it was made from, for messages.
+        source: the file or folder it was made from, for messages.
         rows: the rows of the file that this store shows, in this order; all of them if left out.
 
     Raises:
@@ -54,25 +60,27 @@ class RecordStore(Sequence[dict[str, Any]]):
 
     @classmethod
     def open(cls, source: str | Path, *, families: Iterable[TokenFamily] = ()) -> "RecordStore":
-        """Opens a JSON file in LLaVA's format; converts and checks it unless that was done before.
+        """Opens a file of records; converts and checks it unless that was done before.
 
         Safe to call from many processes at once: one converts, the others wait.
 
         Args:
-            source: the JSON file.
+            source: a file or folder that `check_records` reads.
             families: the token families to check, and to count in `lengths`.
 
         Raises:
             AuroraError: naming file and record, if it is no such file or a span of tokens in it is malformed.
         """
         source, families = Path(source), tuple(families)
-        file = cache_folder() / f"{source.stem}-{_key(source, families)}.arrow"
+        place, state, checked = _place(source), _state(source), _checked(families)
+        file = cache_folder() / f"{place}-{state}-{checked}.arrow"
         if not file.exists():
             try:
                 file.parent.mkdir(parents=True, exist_ok=True)
-                with FileLock(file.with_suffix(".lock")):
+                with FileLock(file.with_name(f"{place}.lock")):
                     if not file.exists():
                         _convert(source, file, families)
+                    _remove_earlier(file.parent, place=place, state=state)
             except OSError as error:
                 raise AuroraError(
                     f"{file.parent}: cannot keep records there: {error.strerror or error};"
@@ -98,7 +106,7 @@ class RecordStore(Sequence[dict[str, Any]]):
         return json.loads(self._table["record"][self.row(index)].as_py())
 
     def row(self, index: int) -> int:
-        """The position in the JSON file of the record at `index`. Raises IndexError where there is none."""
+        """The position in the source of the record at `index`. Raises IndexError where there is none."""
         if not -len(self) <= index < len(self):
             raise IndexError(f"record {index} of {len(self)}")
         index = index % len(self)
@@ -158,8 +166,9 @@ def record_length(record: dict[str, Any], families: Iterable[TokenFamily]) -> in
 def _convert(source: Path, file: Path, families: tuple[TokenFamily, ...]) -> None:
     names = pa.array(TASK_NAMES)
     positions = {name: position for position, name in enumerate(TASK_NAMES)}
+    checked = follow(source, partial(check_records, families=families), title=f"{source}: reading it once")
     with atomic_file(file) as temporary, pa.ipc.new_file(str(temporary), SCHEMA) as writer:
-        for records in _batches(check_records(source, families=families)):
+        for records in batches(checked, RECORDS_PER_BATCH):
             tasks = pa.array([positions[task_name(record)] for record in records], pa.int8())
             columns = [
                 pa.array([json.dumps(record) for record in records], pa.large_string()),
@@ -170,15 +179,14 @@ def _convert(source: Path, file: Path, families: tuple[TokenFamily, ...]) -> Non
             writer.write_batch(pa.record_batch(columns, schema=SCHEMA))
 
 
-def _batches(records: Iterable[dict[str, Any]]) -> Iterator[list[dict[str, Any]]]:
-    batch: list[dict[str, Any]] = []
-    for record in records:
-        batch.append(record)
-        if len(batch) == RECORDS_PER_BATCH:
-            yield batch
-            batch = []
-    if batch:
-        yield batch
+def _remove_earlier(folder: Path, *, place: str, state: str) -> None:
+    for each in folder.iterdir():
+        if (
+            each.suffix == ".arrow"
+            and each.name.startswith(f"{place}-")
+            and not each.name.startswith(f"{place}-{state}-")
+        ):
+            each.unlink(missing_ok=True)
 
 
 def _image_digest(record: dict[str, Any]) -> int:
@@ -186,12 +194,22 @@ def _image_digest(record: dict[str, Any]) -> int:
     return int.from_bytes(hashlib.blake2b(name, digest_size=8).digest(), "little", signed=True)
 
 
-def _key(source: Path, families: tuple[TokenFamily, ...]) -> str:
-    """Changes with the file, with what is checked in it, and with the format of the store."""
+def _place(source: Path) -> str:
+    return f"{source.stem}-{_digest(str(source.resolve()))}"
+
+
+def _state(source: Path) -> str:
+    """Changes with the files, and with the format of the store."""
     try:
-        state = source.stat()
+        states = [(part.name, part.stat()) for part in part_files(source)]
     except OSError as error:
         raise AuroraError(f"{source}: cannot read the training records: {error.strerror}") from error
-    checked = [[family.name, family.size, family.lengths, family.delimited] for family in families]
-    parts = [FORMAT, TASK_NAMES, str(source.resolve()), state.st_size, state.st_mtime_ns, checked]
-    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:24]
+    return _digest(FORMAT, TASK_NAMES, [(name, state.st_size, state.st_mtime_ns) for name, state in states])
+
+
+def _checked(families: tuple[TokenFamily, ...]) -> str:
+    return _digest([(family.name, family.size, family.lengths, family.delimited) for family in families])
+
+
+def _digest(*parts: Any) -> str:
+    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:12]

@@ -3,6 +3,7 @@
 import json
 import multiprocessing
 import pickle
+import shutil
 
 import numpy as np
 import pytest
@@ -93,8 +94,21 @@ def test_a_file_is_converted_once_and_again_when_it_or_what_is_checked_changes(t
     assert files() == files()
     assert len(files(families=[DEPTH])) == 2
     path.write_text(json.dumps(records[:-1]))
-    assert len(files()) == 3
+    assert len(files()) == 1
     assert len(RecordStore.open(path)) == len(records) - 1
+
+
+def test_files_of_earlier_states_go_and_those_of_other_sources_and_checks_stay(tmp_path, cache, workshop):
+    path, other = tmp_path / "train.json", tmp_path / "elsewhere" / "train.json"
+    other.parent.mkdir()
+    for each in (path, other):
+        shutil.copy(workshop.records, each)
+    earlier = RecordStore.open(path)
+    kept = RecordStore.open(other)
+    path.write_text(json.dumps(json.loads(workshop.records.read_text())[:3]))
+    checked, unchecked = RecordStore.open(path, families=[DEPTH, PIXELS]), RecordStore.open(path)
+    assert {each.file for each in (kept, checked, unchecked)} == set(cache.glob("*.arrow"))
+    assert list(earlier) == list(kept)  # it is mapped still
 
 
 def test_nothing_is_kept_of_a_file_that_is_refused(tmp_path, cache):
