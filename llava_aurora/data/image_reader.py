@@ -53,7 +53,7 @@ class ImageReader:
         if cache:
             if self.table is None:
                 raise AuroraError(
-                    f"--image_cache: {type(processor).__name__} does more than scale and normalize values"
+                    f"--image_cache: not for {type(processor).__name__}, which does more than scale values"
                 )
             settings = json.dumps([processor.to_dict(), self.pads], sort_keys=True, default=str)
             self.cache = ImageCache(cache, limit=int(cache_gb * BYTES_PER_GB), settings=settings)
@@ -129,8 +129,9 @@ def _value_table(processor: Any) -> np.ndarray | None:
     None for a processor whose result is anything else than its resized image with values looked up in this table.
     """
     ramp = np.repeat(np.arange(256, dtype=np.uint8)[:, None, None], 3, axis=2)
+    as_it_is = {name: False for name in ("do_resize", "do_center_crop") if hasattr(processor, name)}
     try:
-        done = processor.preprocess(ramp, do_resize=False, do_center_crop=False, input_data_format="channels_last")
+        done = processor.preprocess(ramp, **as_it_is, input_data_format="channels_last")
         table = np.stack(done["pixel_values"])[0, :, :, 0].copy()
         probe = Image.fromarray(np.random.default_rng(0).integers(0, 256, (48, 64, 3), dtype=np.uint8))
         resized, expected = _resized(processor, probe), processor.preprocess(probe)["pixel_values"][0]
