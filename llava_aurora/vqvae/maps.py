@@ -8,9 +8,9 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
 
+from llava_aurora.data.depth_files import read_depth_values
 from llava_aurora.errors import AuroraError
 
 MAP_SUFFIXES = (".png", ".npy")
@@ -47,16 +47,15 @@ def resize_nearest(depth: np.ndarray, size: tuple[int, int]) -> np.ndarray:
 def read_depth_map(path: str | Path) -> np.ndarray:
     """Reads relative depth as uint8 (H, W), higher = closer.
 
-    PNG of 8 or 16 bits (grey, or colour with three equal channels), or .npy (H, W) of uint8, uint16 or float in [0, 1].
+    A file as for `read_depth_values`, of uint8, uint16 or float in [0, 1].
 
     Raises:
         AuroraError: naming the file, if it cannot be read, is no such map, or holds NaN or nothing but zeros.
     """
     path = Path(path)
     try:
-        values = np.load(path, allow_pickle=False) if path.suffix.lower() == ".npy" else _read_image(path)
-        return check_depth_map(values)
-    except (OSError, ValueError, EOFError, SyntaxError) as error:  # Pillow calls a broken PNG a SyntaxError
+        return check_depth_map(read_depth_values(path))
+    except ValueError as error:
         raise AuroraError(f"{path}: not a usable depth map: {error}") from error
 
 
@@ -84,7 +83,7 @@ def check_depth_map(values: np.ndarray) -> np.ndarray:
 
 
 def find_maps(folder: str | Path) -> list[Path]:
-    """All .png and .npy files under a folder, sorted by their path.
+    """All .png and .npy files under a folder, sorted by their path; hidden ones may be half written and are left out.
 
     Raises:
         AuroraError: if it is no folder or holds none.
@@ -92,7 +91,8 @@ def find_maps(folder: str | Path) -> list[Path]:
     folder = Path(folder)
     if not folder.is_dir():
         raise AuroraError(f"{folder}: no such folder of depth maps")
-    paths = sorted(path for path in folder.rglob("*") if path.suffix.lower() in MAP_SUFFIXES and path.is_file())
+    found = (path for path in folder.rglob("*") if path.suffix.lower() in MAP_SUFFIXES and path.is_file())
+    paths = sorted(path for path in found if not path.name.startswith("."))
     if not paths:
         raise AuroraError(f"{folder}: no depth maps ({', '.join(MAP_SUFFIXES)}) in this folder")
     return paths
@@ -113,20 +113,3 @@ class DepthMapFolder(Sequence[np.ndarray]):
 
     def __getitem__(self, index: int) -> np.ndarray:  # type: ignore[override]
         return read_depth_map(self.paths[index])
-
-
-def _read_image(path: Path) -> np.ndarray:
-    with Image.open(path) as image:
-        if image.mode in ("L", "I;16", "I;16B"):
-            return np.asarray(image)
-        if image.mode == "I":  # how older Pillow versions open a 16-bit PNG
-            values = np.asarray(image)
-            if values.min() < 0 or values.max() > 65535:
-                raise ValueError("expected at most 16 bits a pixel")
-            return values.astype(np.uint16)
-        if image.mode == "RGB":
-            values = np.asarray(image)
-            if (values == values[..., :1]).all():
-                return np.ascontiguousarray(values[..., 0])
-            raise ValueError("expected a grey picture, found colours")
-        raise ValueError(f"expected a grey picture, found Pillow mode {image.mode}")
