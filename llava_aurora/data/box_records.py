@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 from PIL import Image
+from rich.console import Console
 from rich.progress import track
 
 from llava_aurora.atomic import atomic_file, write_json
@@ -24,7 +25,14 @@ from llava_aurora.errors import AuroraError
 
 @dataclass(frozen=True, kw_only=True)
 class BoxRecords:
-    """What was made. `possible`, `asked`: questions by their count, before and after they were chosen."""
+    """What was made.
+
+    Attributes:
+        training, validation: the records of both files.
+        possible, asked: questions by their count, before and after they were chosen. Of what is absent, no more than
+            `BoxTasks.per_image` an image are possible.
+        failures: images and boxes that could not be used, one line each.
+    """
 
     training: list[Record]
     validation: list[Record]
@@ -57,14 +65,15 @@ def write_box_records(
 
     Raises:
         AuroraError: if the annotations cannot be read, arguments do not go together, or a file would be empty.
-            Nothing is written then. What cannot be used of single images and boxes is in `failures`.
+            No records are written then. What cannot be used of single images and boxes is in `failures`.
     """
     if (resized is not None) != (tasks.aspect_ratio == "resize"):
         raise AuroraError("a folder for resized images belongs to the aspect ratio 'resize', and only to that")
     if (validation_out is not None) != (tasks.validation_share > 0):
         raise AuroraError("a file for validation and its share of the images are given together or not at all")
     rng = np.random.default_rng(tasks.seed)
-    known = read_annotations(annotations)
+    with Console().status(f"Reading {annotations}"):
+        known = read_annotations(annotations)
     failures = list(known.failures)
     drawn = [known.images[i] for i in rng.permutation(len(known.images))[: tasks.max_images or None]]
     present, absent = find_questions(drawn, images, tasks, failures, rng)
