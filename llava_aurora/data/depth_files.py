@@ -6,6 +6,7 @@ pickle is read.
 
 import math
 import zipfile
+import zlib
 from pathlib import Path
 from typing import IO
 
@@ -28,19 +29,25 @@ def read_depth_values(path: Path) -> np.ndarray:
         AuroraError: naming the file, if it cannot be read, is too large, or holds something else.
     """
     readers = {".png": _read_png, ".npy": _read_npy, ".npz": _read_npz, ".exr": _read_exr}
+    reader = readers.get(path.suffix.lower())
     try:
-        values = readers[path.suffix.lower()](path)
+        if reader is None:
+            raise ValueError(f"expected {', '.join(SUFFIXES)}")
+        values = reader(path)
         values = values[0] if values.ndim == 3 and len(values) == 1 else values
         if values.ndim != 2 or values.size == 0 or values.dtype.kind not in "uif":
             raise ValueError(f"expected height x width numbers, found {values.dtype} {values.shape}")
         return values
-    except (OSError, ValueError, EOFError, KeyError, NotImplementedError, zipfile.BadZipFile) as error:
+    except (OSError, ValueError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error) as error:
         raise AuroraError(f"{path}: not a usable depth map: {error}") from error
 
 
 def _read_png(path: Path) -> np.ndarray:
-    with opened_image(path) as picture:
-        mode, values = picture.mode, np.asarray(picture)
+    try:
+        with opened_image(path) as picture:
+            mode, values = picture.mode, np.asarray(picture)
+    except AuroraError as error:
+        raise ValueError(str(error).removeprefix(f"{path}: ")) from error
     if mode in ("L", "I;16", "I;16B"):
         return values
     if mode == "I":  # how older Pillow versions open a 16-bit PNG

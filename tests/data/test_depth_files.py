@@ -99,12 +99,14 @@ def png_bomb(width, height):
         ("map.npz", npz_of(npy_header("(900000, 900000)")), "pixels are too many"),
         ("map.npz", npz_of(b"", "a.txt"), "expected one array"),
         ("map.npz", b"PK", "not a usable depth map"),
+        ("map.npz", npz_of(npy_header("(4, 4)") + bytes(64)).replace(b"\xa2", b"\x00"), "not a usable depth map"),
+        ("map.jpg", b"", r"expected \.png"),
         ("map.png", b"no picture", "cannot read the image"),
         ("map.png", png_bomb(12_000, 12_000), "pixels are too many"),
         ("map.png", png_bomb(90_000, 90_000), "decompression bomb"),
         ("map.exr", b"no picture", "not a usable depth map"),
     ],
-    ids=range(11),
+    ids=range(13),
 )
 @pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
 def test_broken_files_bombs_and_pickles_are_refused(tmp_path, name, content, message):
