@@ -121,8 +121,7 @@ class ResumableTrainer(LLaVATrainer):
             accumulation=args.gradient_accumulation_steps,
             zero_stage=self.accelerator.state.deepspeed_plugin.zero_stage if deepspeed else None,
             lora=isinstance(self.model, PeftModel),
-            order={flag: getattr(args, flag) for flag in ("seed", "data_seed", "group_by_modality_length")}
-            | {flag: getattr(dataset.data_args, flag) for flag in ("train_tasks", "curriculum")},
+            order=self._order_flags(),
             data_path=str(dataset.data_path),
             records=len(dataset),
             perception=getattr(self.model.config, "aurora", None),
@@ -137,6 +136,17 @@ class ResumableTrainer(LLaVATrainer):
             return sampler
         self._epoch_order = EpochOrder(sampler, resumed=self._resumed_order)
         return self._epoch_order
+
+    def _order_flags(self) -> dict[str, Any]:
+        """The flags on which records and their order depend. A curriculum is stretched over the whole run."""
+        args, data = self.args, self.train_dataset.data_args
+        flags = {flag: getattr(args, flag) for flag in ("seed", "data_seed", "group_by_modality_length")}
+        flags |= {
+            flag: getattr(data, flag) for flag in ("train_tasks", "curriculum", "coordinate_step", "plain_coordinates")
+        }
+        if data.curriculum:
+            flags |= {flag: getattr(args, flag) for flag in ("num_train_epochs", "max_steps")}
+        return flags
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
         """Without DeepSpeed. Upstream reads a whole model or an adapter; this reads what else was trained."""
@@ -262,8 +272,8 @@ class ResumableTrainer(LLaVATrainer):
     def _batch_names(self) -> str:
         if self._batch_records is None:
             return "of unknown records"
-        records = self.train_dataset.list_data_dict
-        names = [f"{index} (id {records[index].get('id')})" for index in self._batch_records.tolist()]
+        records, row = self.train_dataset.list_data_dict, self.train_dataset.store.row
+        names = [f"{row(index)} (id {records[index].get('id')})" for index in self._batch_records.tolist()]
         return f"records {', '.join(names)}"
 
     def _refuse_broken_weights(self, what: str) -> None:

@@ -72,6 +72,7 @@ def run(arguments: Sequence[str], *, recipe: Recipe, root: Path) -> None:
         raise UsageError(f"{names} {'is' if len(absent) == 1 else 'are'} missing\n\n{ways_to_start(recipe)}")
 
     import torch
+    import transformers
 
     from llava_aurora import integration
 
@@ -101,6 +102,8 @@ def run(arguments: Sequence[str], *, recipe: Recipe, root: Path) -> None:
     if first:
         print(f"attention: {kernel} ({reason})", flush=True)
     sys.argv[1:] = command_line
+    # Upstream seeds when the trainer is built; LoRA's and a new projector's first weights are drawn before that.
+    transformers.set_seed(flags.seed)
     upstream.train(attn_implementation=kernel)
     if torch.distributed.is_initialized():
         torch.distributed.barrier()

@@ -21,8 +21,6 @@ from transformers import AutoTokenizer
 pytestmark = [pytest.mark.slow, pytest.mark.deepspeed]
 ROOT = Path(__file__).resolve().parents[2]
 SCRIPT = ROOT / "scripts" / "finetune_aurora.sh"
-# Upstream draws LoRA's first weights before the Trainer sets the seed: without this no two runs start alike.
-SEEDED = f"import torch; torch.manual_seed(0); from llava_aurora.training.train import main; main({str(SCRIPT)!r})"
 STEPS, SAVED, KILLED = 10, 5, 6
 POISONED = 11
 LORA = {"lora_enable": True, "lora_r": 8, "lora_alpha": 16, "lora_dropout": 0.05}
@@ -58,15 +56,13 @@ class Mode:
         return self.start(*self.launcher(), *self.flags(out, **changes))
 
     def launcher(self) -> list[object]:
-        script = self.folder / "seeded.py"
-        script.write_text(SEEDED)
-        return ["deepspeed", "--num_gpus", 2, "--master_port", free_port(), script]
+        return ["deepspeed", "--num_gpus", 2, "--master_port", free_port(), SCRIPT]
 
     def alone(self, out: Path, *, accumulation: int = 2, **changes: object) -> Any:
         """One rank; with twice the accumulation its steps have the same records."""
         rank = {"RANK": "0", "WORLD_SIZE": "1", "LOCAL_RANK": "0", "MASTER_ADDR": "127.0.0.1"}
         flags = self.flags(out, gradient_accumulation_steps=accumulation, use_cpu=self.stage is None, **changes)
-        return self.start(sys.executable, "-c", SEEDED, *flags, **rank, MASTER_PORT=str(free_port()))
+        return self.start(sys.executable, SCRIPT, *flags, **rank, MASTER_PORT=str(free_port()))
 
     def name(self, place: str) -> Path:
         return self.folder / place / f"llava-aurora{'-lora' if self.lora else ''}"
