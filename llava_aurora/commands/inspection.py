@@ -8,7 +8,7 @@ import typer
 from llava_aurora.commands.data import app
 from llava_aurora.errors import AuroraError
 
-Records = Annotated[Path, typer.Argument(help="The JSON file of records: the --data_path of training.")]
+Records = Annotated[Path, typer.Argument(help="The records: the --data_path of training.")]
 
 
 @app.command(
@@ -23,7 +23,9 @@ def check(
     depth_vqvae: Annotated[Path | None, typer.Option(help="The VQ-VAE that the codes come from.")] = None,
     frame: Annotated[int, typer.Option(help="Side of the frame that coordinates refer to.")] = 336,
     max_length: Annotated[int | None, typer.Option(min=1, help="The --model_max_length of training.")] = None,
-    eval_data: Annotated[Path | None, typer.Option(help="JSON or JSONL of what must not be trained on.")] = None,
+    eval_data: Annotated[
+        Path | None, typer.Option(help="Records or questions whose images must not be trained on.")
+    ] = None,
     eval_image_folder: Annotated[Path | None, typer.Option(help="Of its images; else --image-folder.")] = None,
     distance: Annotated[int, typer.Option(min=0, max=7, help="Bits in which hashes of one picture may differ.")] = 3,
     quick: Annotated[bool, typer.Option("--quick", help="Of images, read the headers alone.")] = False,
@@ -35,10 +37,7 @@ def check(
     """Check every record and image before a run. Exit code 1 if something is wrong; the last line is the verdict."""
     import os
 
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-    from llava_aurora.data.validation import RECORDS_AT_ONCE, CheckSettings, about_how_many, check_file, codebook_family
+    from llava_aurora.data.validation import CheckSettings, check_file, codebook_family
     from llava_aurora.vocabulary import TokenFamily, pixel_family
 
     for folder, flag in ((image_folder, "--image-folder"), (eval_image_folder, "--eval-image-folder")):
@@ -46,7 +45,6 @@ def check(
             raise AuroraError(f"{flag} {folder}: no such folder")
     if eval_data is not None and image_folder is None:
         raise AuroraError("--eval-data is compared by its images; give --image-folder as well")
-    total = about_how_many(file)
     depth = codebook_family(depth_vqvae) if depth_vqvae is not None else None
     limits = None
     families: tuple[TokenFamily, ...] = (depth or codebook_family(None), pixel_family(frame=frame))
@@ -55,8 +53,6 @@ def check(
 
         limits = model_limits(model, depth=depth, frame=frame, max_length=max_length)
         families, frame = limits.families, limits.frame
-    # A process takes longer to start than a few portions take to check.
-    useful = max(1, total // (4 * RECORDS_AT_ONCE))
     settings = CheckSettings(
         families=families,
         frame=frame,
@@ -66,12 +62,9 @@ def check(
         eval_data=eval_data,
         eval_image_folder=eval_image_folder,
         distance=distance,
-        workers=min(workers or os.cpu_count() or 1, useful),
+        workers=workers or os.cpu_count() or 1,
     )
-    columns = TextColumn("checking records"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
-    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
-        task = progress.add_task("", total=total)
-        report = check_file(file, settings, advance=lambda number: progress.advance(task, number))
+    report = check_file(file, settings)
     if out is not None:
         report.save(out)
     report.print(examples=examples, strict=strict)

@@ -4,8 +4,6 @@ The file is streamed; portions of records and of images go to worker processes, 
 the order of the file. Only names and hashes of images are kept.
 """
 
-import itertools
-import json
 import multiprocessing
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -14,9 +12,10 @@ from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
-from llava_aurora.data.record_file import _stream
+from llava_aurora.data.record_file import batches, part_files, unchecked_records
+from llava_aurora.data.record_progress import follow
 from llava_aurora.data.store import record_length
 from llava_aurora.data.tasks import task_name
 from llava_aurora.data.validation_images import ImageList, examine
@@ -31,10 +30,9 @@ if TYPE_CHECKING:
 RECORDS_AT_ONCE = 256
 IMAGES_AT_ONCE = 32
 PORTIONS_WAITING = 4  # for each worker
-BYTES_AT_ONCE = 1 << 24
+BYTES_WORTH_A_PROCESS = 2_000_000  # it takes seconds to start
 
-Numbered = tuple[int, Any]
-Advance = Callable[[int], None]
+Named = tuple[str, Any]  # how a record is named in the report, and what it is
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,10 +45,10 @@ class CheckSettings:
         model: its ModelLimits; None leaves out what needs a tokenizer.
         image_folder: None leaves images out.
         quick: read headers of images alone; nothing is decoded or compared.
-        eval_data: records, or questions one a line, whose images must not be trained on.
+        eval_data: records or questions, each with an "image", whose images must not be trained on.
         eval_image_folder: of those; the same folder if left out.
         distance: most bits of 128 in which two hashes of the same picture differ, 0 … 7.
-        workers: processes.
+        workers: most processes; a small file is checked in this one.
     """
 
     families: tuple[TokenFamily, ...] = field(default_factory=lambda: (depth_family(), pixel_family()))
@@ -64,41 +62,35 @@ class CheckSettings:
     workers: int = 1
 
 
-def check_file(path: str | Path, settings: CheckSettings, *, advance: Advance = lambda _: None) -> ValidationReport:
-    """Checks a file of training records.
+def check_file(path: str | Path, settings: CheckSettings) -> ValidationReport:
+    """Checks a file of training records, and shows on stderr how far it is.
 
     Args:
-        path: a JSON file in LLaVA's format.
+        path: what training reads: a JSON list, .jsonl, .parquet, or a folder of parts.
         settings: what is checked.
-        advance: called with the number of records that were done.
 
     Raises:
-        AuroraError: if the file is no JSON list with records in it, or model or evaluation records cannot be read.
-            What is wrong with single records and images is in the report.
+        AuroraError: if the file cannot be read or holds nothing. What is wrong with single records and images is in the
+            report.
     """
     path, findings, images = Path(path), Findings(), ImageList()
 
-    def merge(found: Findings) -> None:
-        findings.merge(found)
-        advance(found.records)
-
-    def examine_all(names: Iterable[tuple[Path, str, bool]]) -> None:
-        for portion in _portions(images.new(names), IMAGES_AT_ONCE):
+    def examine_all(named: Iterable[tuple[Path, str, bool]]) -> None:
+        for portion in batches(images.new(named), IMAGES_AT_ONCE):
             paths = [image.path for image in portion]
             workers.submit(_examine, paths, settings.quick, then=partial(images.take, portion, findings))
 
-    with _Workers(settings) as workers:
-        for records in _portions(enumerate(_stream(path)), RECORDS_AT_ONCE):
-            workers.submit(_check, records, then=merge)
+    size = sum(part.stat().st_size for part in part_files(path) if part.exists())
+    with _Workers(settings, most=size // BYTES_WORTH_A_PROCESS) as workers:
+        for records in batches(_named_records(path, title=f"{path}: checking"), RECORDS_AT_ONCE):
+            workers.submit(_check, records, then=findings.merge)
             if settings.image_folder is not None:
-                examine_all(_images(records, settings.image_folder, ""))
+                examine_all(_images(records, settings.image_folder, evaluation=False))
         if settings.eval_data is not None and settings.image_folder is not None:
             folder = settings.eval_image_folder or settings.image_folder
-            prefix = f"{settings.eval_data.name}: "
-            for records in _portions(enumerate(read_questions(settings.eval_data)), RECORDS_AT_ONCE):
-                examine_all(_images(records, folder, prefix))
-    if not findings.records:
-        raise AuroraError(f"{path}: a JSON list of records is expected, with at least one")
+            for records in batches(_named_records(settings.eval_data, title=f"{settings.eval_data}"), RECORDS_AT_ONCE):
+                held_out = [(f"{settings.eval_data.name}: {where}", record) for where, record in records]
+                examine_all(_images(held_out, folder, evaluation=True))
     images.compare(findings, distance=settings.distance)
     return ValidationReport(
         source=path,
@@ -109,27 +101,6 @@ def check_file(path: str | Path, settings: CheckSettings, *, advance: Advance = 
     )
 
 
-def read_questions(path: Path) -> Iterator[Any]:
-    """Records of a JSON list, or of a file with one JSON object a line (.jsonl), as benchmarks have them.
-
-    Raises:
-        AuroraError: if it is neither; it names the line.
-    """
-    if path.suffix != ".jsonl":
-        yield from _stream(path)
-        return
-    try:
-        with path.open(encoding="utf-8") as file:
-            for number, line in enumerate(file, start=1):
-                if line.strip():
-                    try:
-                        yield json.loads(line)
-                    except ValueError as error:
-                        raise AuroraError(f"{path}: line {number} is no JSON: {error}") from error
-    except OSError as error:
-        raise AuroraError(f"{path}: cannot read the questions: {error.strerror}") from error
-
-
 def codebook_family(vqvae: Path | None) -> TokenFamily:
     """The depth tokens of a VQ-VAE; AURORA's 128 codes and 100 cells without one."""
     if vqvae is None:
@@ -138,20 +109,6 @@ def codebook_family(vqvae: Path | None) -> TokenFamily:
 
     model = load_depth_vqvae(vqvae)
     return depth_family(codebook_size=model.config.codebook_size, codes_per_map=model.codes_per_map)
-
-
-def about_how_many(path: str | Path) -> int:
-    """How many records a file holds, at a glance: how often it says "conversations". Raises AuroraError."""
-    found, end = 0, b""
-    word = b'"conversations"'
-    try:
-        with Path(path).open("rb") as file:
-            while block := file.read(BYTES_AT_ONCE):
-                found += (end + block).count(word)
-                end = block[-len(word) + 1 :]
-    except OSError as error:
-        raise AuroraError(f"{path}: cannot read the training records: {error.strerror}") from error
-    return found
 
 
 def _unchecked(settings: CheckSettings) -> Iterator[str]:
@@ -165,21 +122,21 @@ def _unchecked(settings: CheckSettings) -> Iterator[str]:
         yield "whether training images are evaluation images (--eval-data)"
 
 
-def _portions(items: Iterable[Any], size: int) -> Iterator[list[Any]]:
-    items = iter(items)
-    while portion := list(itertools.islice(items, size)):
-        yield portion
+def _named_records(path: Path, *, title: str) -> Iterator[Named]:
+    numbered: Iterator[Any] = follow(path, cast(Any, unchecked_records), title=title)
+    for part, index, record in numbered:
+        yield (record_name(index, record) if part == path else f"{part.name}: {record_name(index, record)}"), record
 
 
-def _images(records: Sequence[Numbered], folder: Path, prefix: str) -> Iterator[tuple[Path, str, bool]]:
+def _images(records: Sequence[Named], folder: Path, *, evaluation: bool) -> Iterator[tuple[Path, str, bool]]:
     """(file, record, whether it is one of the evaluation); not of images that lie outside of the folder."""
-    for index, record in records:
+    for where, record in records:
         if isinstance(record, dict) and isinstance(record.get("image"), str):
             try:
                 path = image_path(folder, record["image"])
             except AuroraError:
                 continue
-            yield path, prefix + record_name(index, record), bool(prefix)
+            yield path, where, evaluation
 
 
 # --- processes --------------------------------------------------------------------------------------------------------
@@ -190,17 +147,17 @@ class _RecordChecks:
 
     def __init__(self, settings: CheckSettings) -> None:
         self.families = settings.families
-        self.text = TextChecks(families=settings.families, frame=settings.frame)
+        self.text = TextChecks(families=settings.families, frame=settings.frame, image_folder=settings.image_folder)
         self.labels = None
         if settings.model is not None:
             from llava_aurora.data.validation_labels import LabelChecks
 
             self.labels = LabelChecks(settings.model)
 
-    def run(self, records: Sequence[Numbered]) -> Findings:
+    def run(self, records: Sequence[Named]) -> Findings:
         found = Findings(records=len(records))
-        for index, record in records:
-            report = partial(self._report, found, record_name(index, record))
+        for where, record in records:
+            report = partial(self._report, found, where)
             if not self.text.run(record, report):
                 continue
             found.tasks[task_name(record)] += 1
@@ -225,7 +182,7 @@ def _start(settings: CheckSettings) -> None:
     _checks = _RecordChecks(settings)
 
 
-def _check(records: Sequence[Numbered]) -> Findings:
+def _check(records: Sequence[Named]) -> Findings:
     assert _checks is not None, "_start comes first"
     return _checks.run(records)
 
@@ -237,17 +194,17 @@ def _examine(paths: Sequence[Path], quick: bool) -> list[Any]:
 class _Workers:
     """Processes that are given a bounded number of portions ahead; results are taken in the order of the portions."""
 
-    def __init__(self, settings: CheckSettings) -> None:
-        self.settings = settings
+    def __init__(self, settings: CheckSettings, *, most: int) -> None:
+        self.settings, self.number = settings, min(settings.workers, most)
         self._waiting: deque[tuple[Future[Any], Callable[[Any], None]]] = deque()
         self._pool: ProcessPoolExecutor | None = None
 
     def __enter__(self) -> "_Workers":
-        if self.settings.workers > 1:
+        if self.number > 1:
             # Fresh processes: a fork of one that has run torch can hang in its threads.
             context = multiprocessing.get_context("spawn")
             self._pool = ProcessPoolExecutor(
-                self.settings.workers, mp_context=context, initializer=_start, initargs=(self.settings,)
+                self.number, mp_context=context, initializer=_start, initargs=(self.settings,)
             )
         else:
             _start(self.settings)
@@ -262,7 +219,7 @@ class _Workers:
             self._waiting.append((self._pool.submit(function, *arguments), then))
         except BrokenProcessPool as error:
             raise _died() from error
-        self._take(PORTIONS_WAITING * self.settings.workers)
+        self._take(PORTIONS_WAITING * self.number)
 
     def _take(self, leave: int) -> None:
         while len(self._waiting) > leave:

@@ -4,10 +4,11 @@ A record of RecordWriter keeps the truth under "aurora"; text and truth are comp
 none, and of them only format, path and spans are looked at.
 """
 
+import os
 import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
-from pathlib import Path, PurePosixPath, PureWindowsPath
+from pathlib import Path
 from typing import Any
 
 from llava_aurora.data.record_file import _problem
@@ -30,16 +31,13 @@ def image_path(folder: str | Path, name: str) -> Path:
         name: as a record gives it, relative to that folder.
 
     Raises:
-        AuroraError: if it is absolute or climbs out of the folder; links inside the folder may lead anywhere.
+        AuroraError: if it leads out of the folder. Links inside the folder may lead anywhere.
     """
-    parts = PurePosixPath(name).parts
-    depth = lowest = 0
-    for part in parts:
-        depth += -1 if part == ".." else 1
-        lowest = min(lowest, depth)
-    if not name or "\0" in name or PurePosixPath(name).is_absolute() or PureWindowsPath(name).drive or lowest < 0:
-        raise AuroraError(f"image {name!r} lies outside of the image folder")
-    return Path(folder) / name
+    folder = os.path.abspath(folder)
+    path = os.path.normpath(os.path.join(folder, name))
+    if "\0" in name or path == folder or os.path.commonpath([folder, path]) != folder:
+        raise AuroraError(f"image {name!r} leads out of the image folder")
+    return Path(path)
 
 
 def record_name(index: int, record: Any) -> str:
@@ -48,9 +46,16 @@ def record_name(index: int, record: Any) -> str:
 
 
 class TextChecks:
-    """Args: families: the token families of the model; frame: side of the frame that coordinates refer to."""
+    """Args:
+    families: the token families of the model.
+    frame: side of the frame that coordinates refer to.
+    image_folder: that images must not lead out of; a folder of any name if left out.
+    """
 
-    def __init__(self, *, families: Iterable[TokenFamily], frame: int = 336) -> None:
+    def __init__(
+        self, *, families: Iterable[TokenFamily], frame: int = 336, image_folder: str | Path | None = None
+    ) -> None:
+        self.image_folder = image_folder or "images"
         self.families = tuple(families)
         self.frame = frame
         known = {family.name for family in self.families}
@@ -61,17 +66,16 @@ class TextChecks:
 
     def run(self, record: Any, report: Report) -> bool:
         """Reports (kind, message) of all that is wrong; returns whether the record is one in LLaVA's format."""
-        problem = _problem(record, ())
-        if problem is None and not isinstance(record.get("image", ""), str):
-            problem = f"'image' is {type(record['image']).__name__} instead of the path of one image"
-        if problem is not None:
-            report("format", problem)
-            return False
-        if "image" in record:
+        name = record.get("image") if isinstance(record, dict) else None
+        if isinstance(name, str) and name:
             try:
-                image_path("", record["image"])
+                image_path(self.image_folder, name)
             except AuroraError as error:
                 report("path", str(error))
+                return False
+        if problem := _problem(record, ()):
+            report("format", problem)
+            return False
         well_formed = True
         for number, turn in enumerate(record["conversations"]):
             well_formed &= self._spans(number, turn["value"], report)
