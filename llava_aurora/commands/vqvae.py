@@ -51,13 +51,15 @@ def vqvae_train(
 
 @app.command(
     "encode",
-    epilog="Example: llava-aurora vqvae encode depth_maps/ --vqvae vqvae/ --out codes.jsonl",
+    epilog="Examples: llava-aurora vqvae encode depth_maps/ --vqvae vqvae/ --out codes.parquet --workers 4  |  "
+    "llava-aurora vqvae encode depth_maps/ --vqvae vqvae/ --out codes.jsonl",
 )
 def vqvae_encode(
     maps: Annotated[Path, typer.Argument(help="Folder of relative depth maps (.png of 8 or 16 bits, .npy).")],
     vqvae: Annotated[Path, typer.Option(help="VQ-VAE folder, or a published .pt file.")],
-    out: Annotated[Path, typer.Option(help="The file of codes to write: JSON lines.")],
+    out: Annotated[Path, typer.Option(help="The file of codes to write: .parquet, or .jsonl to read by eye.")],
     batch_size: Annotated[int, typer.Option(min=1)] = 32,
+    workers: Annotated[int, typer.Option(min=0, help="Threads that read maps.")] = 2,
     device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1, ...")] = "cpu",
 ) -> None:
     """Turn a folder of depth maps into a file of codes; maps that cannot be used are listed, exit code 1."""
@@ -65,14 +67,16 @@ def vqvae_encode(
     from llava_aurora.vqvae.folders import encode_folder
 
     model = load_depth_vqvae(vqvae, device=usable_device(device))
-    report = encode_folder(model=model, maps=maps, out=out, batch_size=batch_size)
+    report = encode_folder(model=model, maps=maps, out=out, batch_size=batch_size, workers=workers)
+    if report.seconds:
+        print(f"{report.written / report.seconds:.1f} maps a second")
     report_failures(report.written, report.failures, out)
 
 
 @app.command(
     "decode",
-    epilog="Examples: llava-aurora vqvae decode codes.jsonl --vqvae vqvae/ --out decoded/  |  "
-    "llava-aurora vqvae decode codes.jsonl --vqvae vqvae/ --out decoded/ --height 480 --width 640",
+    epilog="Examples: llava-aurora vqvae decode codes.parquet --vqvae vqvae/ --out decoded/  |  "
+    "llava-aurora vqvae decode codes.parquet --vqvae vqvae/ --out decoded/ --height 480 --width 640",
 )
 def vqvae_decode(
     codes: Annotated[Path, typer.Argument(help="A file that `vqvae encode` wrote.")],

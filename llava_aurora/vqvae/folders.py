@@ -1,14 +1,10 @@
-"""Whole folders of depth maps to one file of codes, and that file back to pictures.
+"""Whole folders of depth maps to one file of codes, and that file back to pictures."""
 
-codes.jsonl: a header line that says which VQ-VAE the codes belong to, then one line a map, `{"name", "codes"}`, where
-the name is the map's path in its folder without the suffix and the codes go row by row.
-"""
-
-import json
+import time
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path, PurePosixPath
-from typing import Any, TypeVar
+from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -18,63 +14,72 @@ from rich.progress import track
 
 from llava_aurora.atomic import atomic_file
 from llava_aurora.errors import AuroraError
+from llava_aurora.read_ahead import read_ahead
 from llava_aurora.vqvae.autoencoder import DepthVQVAE
-from llava_aurora.vqvae.checkpoint import fingerprint
+from llava_aurora.vqvae.code_files import DepthCodes, EncodedMap, code_entries, codes_writer, map_name, read_codes
 from llava_aurora.vqvae.maps import find_maps, from_model_range, read_depth_map, resize_nearest, to_model_range
 
-CODES_FORMAT = "llava_aurora depth codes"
-CODES_VERSION = 1
+__all__ = ["DepthCodes", "FolderReport", "decode_file", "encode_folder", "read_codes"]
+
 Item = TypeVar("Item")
+_BATCHES_AHEAD = 4
 
 
 @dataclass
 class FolderReport:
-    """What became of a folder: how many maps went well, and a line of each that did not, naming its file."""
+    """What became of a folder: how many maps went well, a line of each that did not, naming its file, and seconds."""
 
     written: int = 0
     failures: list[str] = field(default_factory=list)
+    seconds: float = 0.0
 
 
 @dataclass(frozen=True)
-class DepthCodes:
-    """The content of a codes.jsonl: codes by the map's name, and what they belong to."""
+class _Frame:
+    """A map as the VQ-VAE takes it, and its own size (height, width)."""
 
-    fingerprint: str
-    grid: int
-    codebook_size: int
-    codes: dict[str, list[int]]
+    size: tuple[int, int]
+    depth: np.ndarray  # uint8 (image_size, image_size)
 
 
-def encode_folder(*, model: DepthVQVAE, maps: str | Path, out: str | Path, batch_size: int = 32) -> FolderReport:
+def encode_folder(
+    *, model: DepthVQVAE, maps: str | Path, out: str | Path, batch_size: int = 32, workers: int = 0
+) -> FolderReport:
     """Encodes every .png/.npy map under `maps` into the file `out`, which appears when all are done.
 
     A map that cannot be used is left out and reported; the others are encoded all the same.
 
+    Args:
+        out: ends in .jsonl or .parquet, see `code_files`.
+        batch_size: maps that the model takes at once.
+        workers: threads that read maps while the model works; 0 reads in between.
+
     Raises:
         AuroraError: if there is no map, none could be used, or the file system refuses.
     """
-    maps, report = Path(maps), FolderReport()
-    lines: dict[str, list[int]] = {}
-    batches = list(_chunks(find_maps(maps), batch_size))
-    for paths in track(batches, description="depth maps to codes", console=Console()):
-        frames: dict[str, np.ndarray] = {}
-        for path in paths:
-            name = path.relative_to(maps).with_suffix("").as_posix()
-            try:
-                if name in lines or name in frames:
-                    raise AuroraError(f"{path}: another map of this folder is called {name} too")
-                frames[name] = resize_nearest(read_depth_map(path), (model.config.image_size, model.config.image_size))
-            except AuroraError as error:
-                report.failures.append(str(error))
-        if frames:
-            depth = to_model_range(np.stack(list(frames.values()))).unsqueeze(1).to(model.quantizer.codebook.device)
-            lines.update(zip(frames, model.encode(depth).flatten(1).tolist(), strict=True))
-    if not lines:
-        raise AuroraError(
-            f"{maps}: none of its {len(report.failures)} maps could be used, the first because of: {report.failures[0]}"
-        )
-    _write_codes(model, lines, out)
-    report.written = len(lines)
+    maps, report, started = Path(maps), FolderReport(), time.monotonic()
+    side = model.config.image_size
+
+    def read(path: Path) -> _Frame:
+        depth = read_depth_map(path)
+        return _Frame((depth.shape[0], depth.shape[1]), resize_nearest(depth, (side, side)))
+
+    paths = find_maps(maps)
+    reading = read_ahead(_one_a_name(paths, maps, report), read, workers=workers, ahead=_BATCHES_AHEAD * batch_size)
+    shown = track(reading, total=len(paths), description="depth maps to codes", console=Console())
+    with codes_writer(out, model) as add:
+        for batch in _batches(_without_failures(shown, report), batch_size):
+            depth = to_model_range(np.stack([frame.depth for _, frame in batch])).unsqueeze(1)
+            codes = model.encode(depth.to(model.quantizer.codebook.device)).flatten(1).tolist()
+            named = zip(batch, codes, strict=True)
+            add([EncodedMap(path.relative_to(maps).as_posix(), frame.size, values) for (path, frame), values in named])
+            report.written += len(batch)
+        if not report.written:
+            raise AuroraError(
+                f"{maps}: none of its {len(report.failures)} maps could be used, the first because of:"
+                f" {report.failures[0]}"
+            )
+    report.seconds = time.monotonic() - started
     return report
 
 
@@ -82,96 +87,56 @@ def encode_folder(*, model: DepthVQVAE, maps: str | Path, out: str | Path, batch
 def decode_file(
     *, model: DepthVQVAE, codes: str | Path, out: str | Path, size: tuple[int, int] | None = None, batch_size: int = 32
 ) -> FolderReport:
-    """Decodes every map of a codes.jsonl to `out`/name.png, 8 bits, `size` (height, width) or the VQ-VAE's frame.
+    """Decodes every map of a file of codes to `out`/name.png, 8 bits, `size` (height, width) or the VQ-VAE's frame.
 
-    A line that cannot be used is left out and reported.
+    A line or row that cannot be used is left out and reported.
 
     Raises:
-        AuroraError: if the file is no codes.jsonl or belongs to another VQ-VAE, or the file system refuses.
+        AuroraError: if the file holds no codes or belongs to another VQ-VAE, or the file system refuses.
     """
-    out, report = Path(out), FolderReport()
-    entries: dict[str, list[int]] = {}
-    for place, line in _entries(codes, model):
-        try:
-            _add_entry(entries, line, model)
-        except ValueError as error:
-            report.failures.append(f"{place}: {error}")
-    batches = list(_chunks(list(entries), batch_size))
-    for names in track(batches, description="codes to depth maps", console=Console()):
-        indices = torch.tensor([entries[name] for name in names], device=model.quantizer.codebook.device)
+    out, report, started = Path(out), FolderReport(), time.monotonic()
+    entries = list(code_entries(codes, model))
+    report.failures = [f"{entry.place}: {entry.problem}" for entry in entries if entry.problem is not None]
+    batches = list(_batches((entry for entry in entries if entry.problem is None), batch_size))
+    for batch in track(batches, description="codes to depth maps", console=Console()):
+        indices = torch.tensor([entry.codes for entry in batch], device=model.quantizer.codebook.device)
         pictures = from_model_range(model.decode(indices.unflatten(1, (model.grid, model.grid))).squeeze(1))
-        for name, picture in zip(names, pictures, strict=True):
-            with atomic_file(out / f"{name}.png") as temporary:
+        for entry, picture in zip(batch, pictures, strict=True):
+            with atomic_file(out / f"{entry.name}.png") as temporary:
                 Image.fromarray(picture if size is None else resize_nearest(picture, size)).save(temporary)
             report.written += 1
+    report.seconds = time.monotonic() - started
     return report
 
 
-def read_codes(path: str | Path, *, model: DepthVQVAE) -> DepthCodes:
-    """Reads a codes.jsonl, all of it or nothing.
-
-    Raises:
-        AuroraError: naming file and line, if it is no codes.jsonl, belongs to another VQ-VAE, or a line is malformed.
-    """
-    codes: dict[str, list[int]] = {}
-    for place, line in _entries(path, model):
-        try:
-            _add_entry(codes, line, model)
-        except ValueError as error:
-            raise AuroraError(f"{place}: {error}") from error
-    return DepthCodes(fingerprint(model), model.grid, model.config.codebook_size, codes)
+def _one_a_name(paths: Sequence[Path], maps: Path, report: FolderReport) -> Iterator[Path]:
+    """The first path of each name; the others are reported."""
+    names: set[str] = set()
+    for path in paths:
+        name = map_name(path.relative_to(maps).as_posix())
+        if name in names:
+            report.failures.append(f"{path}: another map of this folder is called {name} too")
+            continue
+        names.add(name)
+        yield path
 
 
-def _header(model: DepthVQVAE) -> dict[str, Any]:
-    return {
-        "format": CODES_FORMAT,
-        "version": CODES_VERSION,
-        "fingerprint": fingerprint(model),
-        "grid": model.grid,
-        "codebook_size": model.config.codebook_size,
-    }
+def _without_failures(
+    read: Iterable[tuple[Path, _Frame | AuroraError]], report: FolderReport
+) -> Iterator[tuple[Path, _Frame]]:
+    for path, frame in read:
+        if isinstance(frame, AuroraError):
+            report.failures.append(str(frame))
+        else:
+            yield path, frame
 
 
-def _write_codes(model: DepthVQVAE, codes: dict[str, list[int]], out: str | Path) -> None:
-    with atomic_file(out) as temporary, temporary.open("w", encoding="utf-8") as file:
-        file.write(json.dumps(_header(model)) + "\n")
-        for name, values in codes.items():
-            file.write(json.dumps({"name": name, "codes": values}) + "\n")
-
-
-def _entries(path: str | Path, model: DepthVQVAE) -> Iterator[tuple[str, str]]:
-    """(place, line) of every map, after the header was found to be this VQ-VAE's."""
-    try:
-        lines = Path(path).read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise AuroraError(f"{path}: cannot read the codes: {error}") from error
-    try:
-        header = json.loads(lines[0]) if lines else None
-    except ValueError:
-        header = None
-    if not isinstance(header, dict) or header.get("format") != CODES_FORMAT:
-        raise AuroraError(f"{path}: the first line is not the header of a file of depth codes")
-    for key, expected in _header(model).items():
-        if header.get(key) != expected:
-            raise AuroraError(f"{path}: made with another VQ-VAE: {key} is {header.get(key)}, expected {expected}")
-    for number, line in enumerate(lines[1:], start=2):
-        yield f"{path}:{number}", line
-
-
-def _add_entry(entries: dict[str, list[int]], line: str, model: DepthVQVAE) -> None:
-    """Adds one line's map to `entries`; ValueError if the line is malformed or its name is taken."""
-    entry = json.loads(line)
-    name, codes = (entry.get("name"), entry.get("codes")) if isinstance(entry, dict) else (None, None)
-    if not isinstance(name, str) or not isinstance(codes, list):
-        raise ValueError('expected {"name": text, "codes": list}')
-    path = PurePosixPath(name)
-    if not path.name or path.is_absolute() or ".." in path.parts:
-        raise ValueError(f"the name {name!r} leads out of the folder")
-    if name in entries:
-        raise ValueError(f"the name {name!r} occurs twice")
-    model.check_codes(codes)
-    entries[name] = codes
-
-
-def _chunks(items: Sequence[Item], size: int) -> Iterable[Sequence[Item]]:
-    return (items[start : start + size] for start in range(0, len(items), size))
+def _batches(items: Iterable[Item], size: int) -> Iterator[list[Item]]:
+    batch: list[Item] = []
+    for item in items:
+        batch.append(item)
+        if len(batch) == size:
+            yield batch
+            batch = []
+    if batch:
+        yield batch
