@@ -56,7 +56,7 @@ def write_lvis(folder: Path) -> Path:
         with Image.open(folder / "scenes" / scene.image) as picture:
             add(100 + int(scene.id), "train2017", picture.convert("RGB"), boxes, absent)
     coffee = Image.fromarray(data.coffee())
-    add(9, "val2017", coffee, [(cup, (181, 93, 449, 340)), (spoon, (441, 104, 599, 327))], [bow])
+    add(9, "val2017", coffee, [(cup, (165, 15, 410, 322)), (spoon, (321, 68, 425, 326))], [bow])
     add(12, "val2017", Image.fromarray(np.ascontiguousarray(data.chelsea())), [(cup, (3, 3, 20, 20))], [bow], [cup])
     categories = [{"id": id, "name": name, "frequency": "f"} for id, name in enumerate(names, start=1)]
     path = folder / "lvis.json"

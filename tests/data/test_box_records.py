@@ -91,8 +91,8 @@ def test_boxes_of_scenes_and_of_a_photograph_are_moved_into_the_padded_frame(wri
         ]
         assert np.abs(np.array(record["aurora"]["boxes"]) - sorted(expected)).max() <= 1.01
     cup = next(record for record in records if record["aurora"]["things"] == "cups")
-    assert cup["aurora"]["boxes"] == [[101, 108, 251, 246]]
-    assert "(<PIXEL_101>,<PIXEL_108>,<PIXEL_251>,<PIXEL_246>)" in str(records)
+    assert cup["aurora"]["boxes"] == [[92, 64, 229, 236]]
+    assert "(<PIXEL_92>,<PIXEL_64>,<PIXEL_229>,<PIXEL_236>)" in str(records)
 
 
 def test_boxes_go_from_left_to_right_and_then_down(write):
@@ -171,7 +171,7 @@ def test_resized_images_are_written_and_named(write, lvis, tmp_path):
             assert picture.size == (336, 336)
     cup = next(record for record in made.training if record["aurora"]["things"] == "cups")
     assert cup["image"] == "val2017/000000000009.jpg.png"
-    assert cup["aurora"]["boxes"] == [[101, 78, 251, 285]]
+    assert cup["aurora"]["boxes"] == [[92, 12, 229, 270]]
 
 
 def test_files_right_in_the_folder_are_found_by_file_name_and_by_url(write, lvis):
