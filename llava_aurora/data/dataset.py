@@ -148,6 +148,8 @@ def make_supervised_data_module(tokenizer: Any, data_args: Any) -> dict[str, Any
         return made
 
     train_dataset = dataset(data_args.data_path, data_args.train_tasks)
+    if getattr(data_args, "image_cache", ""):
+        _ = train_dataset.images  # what is wrong with the cache is said now, and not by a worker
     if data_args.curriculum:
         train_dataset.curriculum = Curriculum(train_dataset.store, read_schedule(data_args.curriculum))
     return {

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import PIL
 import torch
 from llava.mm_utils import expand2square
 from PIL import Image
@@ -55,7 +56,8 @@ class ImageReader:
                 raise AuroraError(
                     f"--image_cache: not for {type(processor).__name__}, which does more than scale values"
                 )
-            settings = json.dumps([processor.to_dict(), self.pads], sort_keys=True, default=str)
+            done = [processor.to_dict(), self.pads, PIL.__version__]  # another Pillow may decode to other values
+            settings = json.dumps(done, sort_keys=True, default=str)
             self.cache = ImageCache(cache, limit=int(cache_gb * BYTES_PER_GB), settings=settings)
 
     def pixel_values(self, name: str, *, change: ImageChange | None = None) -> torch.Tensor:

@@ -141,6 +141,13 @@ def test_without_a_flag_there_is_no_curriculum_and_no_evaluation(tokenizer, data
     assert module["eval_dataset"] is None
 
 
+def test_a_cache_that_cannot_be_used_is_told_before_training(tokenizer, data_args, tmp_path):
+    (tmp_path / "file").touch()
+    data_args.image_cache = str(tmp_path / "file" / "cache")
+    with pytest.raises(AuroraError, match=r"cannot keep images there \(--image_cache\)"):
+        make_supervised_data_module(tokenizer, data_args)
+
+
 def test_the_flags_choose_tasks_and_curriculum_of_training_and_ablations_of_both(tokenizer, data_args, workshop):
     flags = {"curriculum": "linear", "train_tasks": "atomic,depth_chain", "plain_coordinates": True}
     flags |= {"coordinate_step": False, "eval_data_path": str(workshop.records)}
