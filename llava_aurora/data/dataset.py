@@ -9,12 +9,10 @@ import struct
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 import torch
 from llava.train import train as upstream
-from PIL import Image
 
 from llava_aurora.data.ablations import Transform, check_coordinate_step, select_tasks, transforms
 from llava_aurora.data.curriculum import Curriculum
@@ -25,8 +23,8 @@ from llava_aurora.data.store import RecordStore
 from llava_aurora.errors import AuroraError
 from llava_aurora.vocabulary import TokenFamily
 
-# What Pillow raises for files that are no pictures, or broken ones; ValueError also for a path out of the folder.
-IMAGE_FAULTS = (OSError, SyntaxError, ValueError, EOFError, struct.error, Image.DecompressionBombError)
+# EOFError and struct.error come from some of Pillow's readers of broken files.
+IMAGE_FAULTS = (AuroraError, OSError, ValueError, EOFError, struct.error)
 __all__ = ["AuroraCollator", "AuroraDataset", "RecordView", "make_supervised_data_module", "read_records"]
 
 
@@ -112,7 +110,7 @@ class AuroraDataset(upstream.LazySupervisedDataset):
         except IMAGE_FAULTS as error:
             raise AuroraError(
                 f"{self.data_path}: record {self.store.row(index)} (id {record.get('id')}): cannot read its image"
-                f" {Path(self.data_args.image_folder) / record['image']}: {error}"
+                f" {record['image']}: {error}"
             ) from error
 
     @property

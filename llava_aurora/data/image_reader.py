@@ -21,6 +21,7 @@ from llava.mm_utils import expand2square
 from PIL import Image
 
 from llava_aurora.data.image_cache import ImageCache
+from llava_aurora.data.image_files import opened_image
 from llava_aurora.errors import AuroraError
 
 # Takes an image as it was decoded, RGB in its own size, and returns what is to be shown in its place.
@@ -69,8 +70,8 @@ class ImageReader:
                 in the vision tower's frame instead, which costs less, draw on a copy of what `frame` returns.
 
         Raises:
-            ValueError: if the path leads out of the folder.
-            OSError and what else Pillow raises: if it cannot be read, or is too large to be an honest picture.
+            AuroraError: if the path leads out of the folder, or the image is broken or a decompression bomb.
+            OSError, ValueError: if there is no such file, or no file can have this name.
         """
         if self.table is None:
             return self.processor.preprocess(self._opened(name, change), return_tensors="pt")["pixel_values"][0]
@@ -94,10 +95,10 @@ class ImageReader:
         return torch.from_numpy(values)
 
     def path(self, name: str) -> Path:
-        """Where an image lies. Links in the folder may lead elsewhere, the name may not; raises ValueError."""
+        """Where an image lies. Links in the folder may lead elsewhere, the name may not; raises AuroraError."""
         path = os.path.normpath(os.path.join(self.folder, name))
         if os.path.commonpath([self.folder, path]) != self.folder:
-            raise ValueError("the path leads out of the image folder")
+            raise AuroraError(f"the path leads out of the image folder {self.folder}")
         return Path(path)
 
     def _frame(self, name: str, change: ImageChange | None) -> np.ndarray:
@@ -111,11 +112,8 @@ class ImageReader:
 
 
 def open_image(path: Path) -> Image.Image:
-    """Decodes an image to RGB. Raises what Pillow raises, and DecompressionBombError where Pillow would only warn."""
-    with Image.open(path) as image:
-        limit = Image.MAX_IMAGE_PIXELS
-        if limit is not None and image.width * image.height > limit:
-            raise Image.DecompressionBombError(f"{image.width} × {image.height} pixels are more than {limit}")
+    """Decodes an image to RGB. Errors as `opened_image`, which refuses what Pillow would only warn of."""
+    with opened_image(path) as image:
         return image.convert("RGB")
 
 

@@ -274,7 +274,7 @@ def test_what_pillow_only_warns_of_is_refused_by_record(arguments, tokenizer, mo
     dataset = AuroraDataset(flags.data_path, tokenizer, flags)
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 4000)  # Pillow's own error comes at twice that
     with pytest.warns(Image.DecompressionBombWarning), pytest.raises(
-        AuroraError, match=r"train.json: record 0 \(id 0-RGB.jpg\): .*: 90 × 60 pixels are more than 4000"
+        AuroraError, match=r"train.json: record 0 \(id 0-RGB.jpg\): .*: 90 × 60 pixels are too many"
     ):  # fmt: skip
         dataset[0]
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 2000)
