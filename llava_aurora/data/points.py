@@ -105,7 +105,9 @@ def sample_points(
     return None
 
 
-def draw_points(image: np.ndarray, points: Sequence[Point], letters: Sequence[str]) -> np.ndarray:
+def draw_points(
+    image: np.ndarray, points: Sequence[Point], letters: Sequence[str], *, side: int | None = None
+) -> np.ndarray:
     """Marks points as HardBLINK does: a red circle around each, its white letter on a black plate above.
 
     In a frame of 336 the pixels are HardBLINK's own. What that benchmark never needs is added: a plate goes below its
@@ -116,6 +118,7 @@ def draw_points(image: np.ndarray, points: Sequence[Point], letters: Sequence[st
         image: uint8 (H, W, 3); left as it is.
         points: (x, y) inside the image.
         letters: one for each point, in the same order.
+        side: how many pixels of this image fill a side of the frame that the model sees; its shorter side if left out.
 
     Returns:
         uint8 (H, W, 3), a new array.
@@ -128,8 +131,9 @@ def draw_points(image: np.ndarray, points: Sequence[Point], letters: Sequence[st
     canvas = Image.fromarray(image)
     pen = ImageDraw.Draw(canvas)
     height, width = image.shape[:2]
-    radius = mark_radius(height, width)
-    scale = min(height, width) / REFERENCE_FRAME
+    side = min(height, width) if side is None else side
+    radius = mark_radius(side, side)
+    scale = side / REFERENCE_FRAME
     font = _font(max(_SMALLEST_LETTER, _LETTER_SIZE * scale))
     distance = max(radius + 2, round(_PLATE_DISTANCE * scale))
     above, below, beside = (max(1, round(pad * scale)) for pad in (_PLATE_ABOVE, _PLATE_BELOW, _PLATE_BESIDE))

@@ -122,6 +122,8 @@ def _ask(
         _mark(folder, scene, points, marked_image, tasks.coordinate_frame)
     for record in records:
         record["aurora"]["depth"] = scene.depth
+        if record["image"] == marked_image:
+            record["aurora"]["unmarked"] = scene.image  # for points drawn anew, see fresh_points.py
     return records
 
 

@@ -1,0 +1,227 @@
+"""Points drawn anew: other ones each epoch, right in the true map, the same wherever they are drawn."""
+
+import json
+import pickle
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from PIL import Image
+from skimage import data as photographs
+
+from llava_aurora.data.ablations import with_plain_coordinates, without_coordinate_step
+from llava_aurora.data.fresh_points import FreshPoints
+from llava_aurora.data.points import depth_at, draw_points
+from llava_aurora.data.prompts import Prompts
+from llava_aurora.data.record_file import read_records
+from llava_aurora.data.records import RecordWriter, letter_points
+from llava_aurora.data.scene_folder import write_scenes
+from llava_aurora.data.scene_records import DEFAULT_SHARES, SceneTasks, write_scene_records
+from llava_aurora.data.scenes import SceneConfig
+from llava_aurora.errors import AuroraError
+from llava_aurora.vocabulary import depth_family, pixel_family
+
+COUNT, SIDE, FRAME = 8, 112, 336
+DEPTH, PIXELS = depth_family(codebook_size=4, codes_per_map=4), pixel_family(frame=FRAME)
+WRITER = RecordWriter(prompts=Prompts(), depth=DEPTH, pixels=PIXELS)
+CODES = {f"{number:06d}": [number % 4] * 4 for number in range(COUNT)}
+RENEWED = {"depth_chain", "depth_direct", "depth_chain_from_coordinates", "depth_direct_from_coordinates"} | {
+    "point_location"
+}
+
+
+@pytest.fixture(scope="module")
+def scenes(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("scenes")
+    write_scenes(out=folder, count=COUNT, seed=5, config=SceneConfig(frame=SIDE, shadows=False))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def records(scenes, tmp_path_factory):
+    tasks = SceneTasks(shares=DEFAULT_SHARES, coordinate_frame=FRAME)
+    path = tmp_path_factory.mktemp("records") / "train.json"
+    return write_scene_records(path, scenes=scenes, codes=CODES, writer=WRITER, tasks=tasks)
+
+
+@pytest.fixture
+def fresh(scenes):
+    return FreshPoints(writer=WRITER, image_folder=scenes, frame=FRAME, aspect_ratio="square")
+
+
+def text(record):
+    return "".join(turn["value"] for turn in record["conversations"])
+
+
+def test_every_question_about_points_is_renewed_and_no_other(records, fresh):
+    for record in records:
+        renewed = fresh(record)
+        assert (renewed is record) != (record["aurora"]["task"] in RENEWED)
+        assert renewed["id"] == record["id"]
+
+
+def test_the_answer_is_the_closest_in_the_true_map_and_the_text_says_so(records, fresh, scenes):
+    for epoch in range(3):
+        fresh.set_epoch(epoch)
+        for record in map(fresh, records):
+            truth = record["aurora"]
+            if truth["task"] not in RENEWED:
+                continue
+            depth = np.asarray(Image.open(scenes / truth["depth"]).resize((FRAME, FRAME), Image.Resampling.NEAREST))
+            values = {letter: depth_at(depth, tuple(point)) for letter, point in truth["points"].items()}
+            assert values == truth["depths"]
+            assert truth["answer"] == max(values, key=values.get)
+            assert sorted(values) == list("ABCDE"[: len(values)])
+            ranked = sorted(values.values())
+            assert min(np.diff(ranked)) >= 20
+            places = np.array(list(truth["points"].values()))
+            apart = np.linalg.norm(places[:, None] - places, axis=-1) + 1000 * np.eye(len(places))
+            assert apart.min() >= 20
+            if truth["task"] != "point_location":
+                assert f"({truth['answer']})" in record["conversations"][1]["value"]
+            if truth["task"] == "depth_chain":
+                assert [list(span.codes) for span in PIXELS.parse(text(record))] == list(truth["points"].values())
+
+
+def test_maps_and_numbers_of_points_stay(records, fresh):
+    for record in records:
+        renewed = fresh(record)
+        before, after = ([span.codes for span in DEPTH.parse(text(each))] for each in (record, renewed))
+        assert before == after
+        assert len(renewed["aurora"].get("points", [])) == len(record["aurora"].get("points", []))
+        assert PIXELS.count(text(renewed)) == PIXELS.count(text(record))
+
+
+def test_no_epoch_repeats_another(records, fresh):
+    asked = [record for record in records if record["aurora"]["task"] == "depth_chain"]
+    seen = set()
+    for epoch in range(10):
+        fresh.set_epoch(epoch)
+        seen |= {json.dumps(fresh(record)["aurora"]["points"]) + record["id"] for record in asked}
+    assert len(seen) == 10 * len(asked)
+
+
+def test_the_same_is_drawn_in_any_process_and_order(records, fresh):
+    fresh.set_epoch(3)
+    first = [fresh(record) for record in records]
+    there = pickle.loads(pickle.dumps(fresh))
+    assert [there(record) for record in reversed(records)][::-1] == first
+    other = FreshPoints(writer=WRITER, image_folder=fresh.image_folder, frame=FRAME, aspect_ratio="square", seed=1)
+    other.set_epoch(3)
+    assert [other(record) for record in records] != first
+
+
+def test_marks_are_drawn_in_memory_on_the_image_without_marks(records, fresh, scenes):
+    for record in map(fresh, records):
+        change = fresh.image_change(record)
+        marked = record["aurora"]["task"] in ("depth_chain", "depth_direct", "point_location")
+        assert (change is not None) == marked
+        if change is None:
+            continue
+        with Image.open(scenes / record["image"]) as picture:
+            plain = np.asarray(picture.convert("RGB"))
+            drawn = np.asarray(change(picture))
+        assert record["image"].startswith("images/")
+        scale = SIDE / FRAME
+        places = [(int((x + 0.5) * scale), int((y + 0.5) * scale)) for x, y in record["aurora"]["points"].values()]
+        assert (drawn == draw_points(plain, places, list(record["aurora"]["points"]))).all()
+
+
+def test_records_as_written_have_nothing_drawn_on_them(records, fresh):
+    assert all(fresh.image_change(record) is None for record in records)
+
+
+def test_the_ablations_take_renewed_records(records, fresh):
+    for record in map(fresh, records):
+        plain = with_plain_coordinates(without_coordinate_step(record))
+        assert PIXELS.count(text(plain)) == 0
+
+
+def test_plain_coordinates_stay_plain(records, fresh):
+    plain = [with_plain_coordinates(record) for record in records]
+    for record in map(fresh, plain):
+        assert PIXELS.count(text(record)) == 0
+        if record["aurora"]["task"] == "point_location":
+            x, y = record["aurora"]["points"]["A"]
+            assert f"A ({x},{y})" in text(record)
+
+
+def test_without_room_for_other_points_a_record_stays(records, fresh, tmp_path):
+    record = next(record for record in records if record["aurora"]["task"] == "depth_chain")
+    (tmp_path / "depth").mkdir()
+    Image.fromarray(np.full((SIDE, SIDE), 9, np.uint8)).save(tmp_path / record["aurora"]["depth"])
+    flat = FreshPoints(writer=WRITER, image_folder=tmp_path, frame=FRAME, aspect_ratio="square")
+    assert flat(record) is record
+
+
+@pytest.mark.parametrize(
+    ("aspect_ratio", "size", "shown"),
+    [
+        ("square", (480, 320), (80, 0, 400, 320)),
+        ("square", (320, 480), (0, 80, 320, 400)),
+        ("pad", (480, 320), (0, 0, 480, 320)),
+        ("resize", (480, 320), (0, 0, 480, 320)),
+    ],
+)
+def test_marks_are_where_the_frame_says_and_nowhere_outside(tmp_path, aspect_ratio, size, shown):
+    """A photograph that is not square, and a map that grows closer downwards and to the right."""
+    width, height = size
+    Image.fromarray(photographs.astronaut()).resize(size).save(tmp_path / "image.png")
+    depth = np.add.outer(np.linspace(1, 127, height), np.linspace(0, 127, width)).round().astype(np.uint8)
+    Image.fromarray(depth).save(tmp_path / "depth.png")
+    points = letter_points([(10, 20), (200, 30), (90, 300)], [10, 60, 200], np.random.default_rng(0))
+    record = WRITER.depth_chain(
+        name="x", image="marked.png", codes=[0] * 4, points=points, rng=np.random.default_rng(0)
+    )
+    record["aurora"] |= {"depth": "depth.png", "unmarked": "image.png"}
+    fresh = FreshPoints(writer=WRITER, image_folder=tmp_path, frame=FRAME, aspect_ratio=aspect_ratio)
+    for epoch in range(20):
+        fresh.set_epoch(epoch)
+        renewed = fresh(record)
+        with Image.open(tmp_path / "image.png") as picture:
+            plain, drawn = np.asarray(picture), np.asarray(fresh.image_change(renewed)(picture))
+        changed = (plain != drawn).any(-1)
+        left, top, right, bottom = shown
+        changed[top:bottom, left:right] = False
+        assert not changed.any()
+        scale = {"square": (320 / FRAME,) * 2, "pad": (480 / FRAME,) * 2, "resize": (480 / FRAME, 320 / FRAME)}
+        for letter, (x, y) in renewed["aurora"]["points"].items():
+            place = (x + 0.5) * scale[aspect_ratio][0] + left, (y + 0.5) * scale[aspect_ratio][1] + top
+            place = (place[0], place[1] - (80 if aspect_ratio == "pad" else 0))
+            column, row = int(place[0]), int(place[1])
+            assert renewed["aurora"]["depths"][letter] == pytest.approx(int(depth[row, column]), abs=2)
+            assert tuple(plain[row, column]) == tuple(drawn[row, column])
+            around = drawn[max(0, row - 9) : row + 10, max(0, column - 9) : column + 10]
+            assert (around == (255, 0, 0)).all(-1).sum() >= 20
+
+
+def test_wording_that_is_not_of_the_prompts_is_refused_before_a_run(records, fresh):
+    fresh.check(records)
+    fresh.check(map(with_plain_coordinates, records))
+    own = {"depth_direct": {"questions": ("Which is nearest: {letters}?",), "answers": ("({answer})",)}}
+    fresh.writer = replace(WRITER, prompts=Prompts(own))
+    with pytest.raises(
+        AuroraError, match=r"record \(id 000000/depth_direct\): its wording is not that of these prompts"
+    ):
+        fresh.check(records)
+
+
+def test_a_file_without_anything_to_renew_is_refused(records, fresh):
+    bare = [{**record, "aurora": {"task": record["aurora"]["task"]}} for record in records]
+    assert [fresh(record) for record in bare] == bare
+    with pytest.raises(AuroraError, match=r"none can be drawn anew; write the records again"):
+        fresh.check(bare)
+    assert fresh({"id": "x", "conversations": []}) == {"id": "x", "conversations": []}
+
+
+@pytest.mark.parametrize("path", ["../depth.png", "/etc/depth.png", "depth/nowhere.png"])
+def test_depth_maps_outside_the_folder_or_missing_are_refused(records, fresh, path):
+    record = next(record for record in records if record["aurora"]["task"] == "depth_chain")
+    broken = {**record, "aurora": {**record["aurora"], "depth": path}}
+    with pytest.raises(AuroraError, match=r"record \(id 000000/depth_chain\): .*(leads out|not a usable depth map)"):
+        fresh(broken)
+
+
+def test_renewed_records_are_good_records(records, fresh, tmp_path):
+    (tmp_path / "renewed.json").write_text(json.dumps([fresh(record) for record in records]))
+    assert len(read_records(tmp_path / "renewed.json", families=(DEPTH, PIXELS))) == len(records)
