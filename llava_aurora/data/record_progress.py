@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import TypeVar
 
 from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
@@ -11,16 +11,17 @@ from llava_aurora.data.record_file import part_files
 
 # What takes longer than a second or two.
 BYTES_WORTH_A_LINE = 32_000_000
+Item = TypeVar("Item")
 
 
 def follow(
     source: str | Path,
-    read: Callable[..., Iterator[dict[str, Any]]],
+    read: Callable[..., Iterator[Item]],
     *,
     title: str,
     bytes_worth_a_line: int | None = None,
-) -> Iterator[dict[str, Any]]:
-    """The records of `read(source, progress=…)`, such as `check_records`, and a bar of the bytes they take.
+) -> Iterator[Item]:
+    """What `read(source, progress=…)` yields, such as `check_records`, and a bar of the bytes that it has read.
 
     Where stderr is no terminal, as in the log of a cluster, `title` is printed at the start and the bar at the end.
     """
