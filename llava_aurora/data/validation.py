@@ -18,7 +18,7 @@ from llava_aurora.data.record_file import batches, part_files, unchecked_records
 from llava_aurora.data.record_progress import follow
 from llava_aurora.data.store import record_length
 from llava_aurora.data.tasks import task_name
-from llava_aurora.data.validation_images import ImageList, examine
+from llava_aurora.data.validation_images import Examined, ImageList, Listed, examine
 from llava_aurora.data.validation_records import TextChecks, image_path, record_name
 from llava_aurora.data.validation_report import Findings, ValidationReport
 from llava_aurora.errors import AuroraError
@@ -75,7 +75,7 @@ def check_file(path: str | Path, settings: CheckSettings) -> ValidationReport:
     """
     path, findings, images = Path(path), Findings(), ImageList()
 
-    def examine_all(named: Iterable[tuple[Path, str, bool]]) -> None:
+    def examine_all(named: Iterable[Listed]) -> None:
         for portion in batches(images.new(named), IMAGES_AT_ONCE):
             paths = [image.path for image in portion]
             workers.submit(_examine, paths, settings.quick, then=partial(images.take, portion, findings))
@@ -128,15 +128,15 @@ def _named_records(path: Path, *, title: str) -> Iterator[Named]:
         yield (record_name(index, record) if part == path else f"{part.name}: {record_name(index, record)}"), record
 
 
-def _images(records: Sequence[Named], folder: Path, *, evaluation: bool) -> Iterator[tuple[Path, str, bool]]:
-    """(file, record, whether it is one of the evaluation); not of images that lie outside of the folder."""
+def _images(records: Sequence[Named], folder: Path, *, evaluation: bool) -> Iterator[Listed]:
+    """The images of these records, but those that lie outside of the folder."""
     for where, record in records:
         if isinstance(record, dict) and isinstance(record.get("image"), str):
             try:
                 path = image_path(folder, record["image"])
             except AuroraError:
                 continue
-            yield path, where, evaluation
+            yield Listed(path, record["image"], where, evaluation)
 
 
 # --- processes --------------------------------------------------------------------------------------------------------
@@ -187,7 +187,7 @@ def _check(records: Sequence[Named]) -> Findings:
     return _checks.run(records)
 
 
-def _examine(paths: Sequence[Path], quick: bool) -> list[Any]:
+def _examine(paths: Sequence[Path], quick: bool) -> list[Examined]:
     return [examine(path, quick=quick) for path in paths]
 
 

@@ -40,7 +40,7 @@ def examine(path: Path, *, quick: bool = False) -> Examined:
         quick: read its header alone.
     """
     if not path.is_file():
-        return Examined(("image", f"{path}: no such file"))
+        return Examined(("image", "no such file"))
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error", Image.DecompressionBombWarning)
@@ -51,62 +51,68 @@ def examine(path: Path, *, quick: bool = False) -> Examined:
                 image.draft("L", (DECODED_SIDE, DECODED_SIDE))
                 gray = image.convert("L")
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-        return Examined(("bomb", f"{path}: {error}"))
+        return Examined(("bomb", str(error)))
     except Exception as error:  # decoders raise whatever they stumble over in a broken file
-        return Examined(("image", f"{path}: {error}"))
+        return Examined(("image", str(error).replace(f"{str(path)!r}", "it") or type(error).__name__))
     low, high = gray.getextrema()
     if low == high:
-        return Examined(("blank", f"{path}: every pixel has brightness {low}"))
+        return Examined(("blank", f"every pixel has brightness {low}"))
     return Examined(None, difference_hash(gray))
 
 
 class Listed(NamedTuple):
-    """An image to be examined: its place in the list, its file, and the first record that shows it."""
+    """Args:
+    path: of the image.
+    name: of the image, as a record gives it.
+    where: the name of that record.
+    evaluation: whether it is a record of the evaluation.
+    """
 
-    row: int
     path: Path
+    name: str
     where: str
+    evaluation: bool
 
 
 class ImageList:
     """Every image once, however many records show it, with its hash and whether it is trained or evaluated on."""
 
     def __init__(self) -> None:
-        self._rows: dict[str, int] = {}
-        self._trained: set[int] = set()
-        self._evaluated: set[int] = set()
-        self._hashes: dict[int, np.ndarray] = {}
+        self._names: dict[Path, str] = {}
+        self._trained: set[Path] = set()
+        self._evaluated: set[Path] = set()
+        self._hashes: dict[Path, np.ndarray] = {}
 
-    def new(self, images: Iterable[tuple[Path, str, bool]]) -> Iterator[Listed]:
-        """Those not seen before, of (file, record, whether it is one of the evaluation)."""
-        for path, where, evaluation in images:
-            row = self._rows.setdefault(str(path), len(self._rows))
-            fresh = row not in self._trained and row not in self._evaluated
-            (self._evaluated if evaluation else self._trained).add(row)
-            if fresh:
-                yield Listed(row, path, where)
+    def new(self, images: Iterable[Listed]) -> Iterator[Listed]:
+        """Those not seen before."""
+        for image in images:
+            (self._evaluated if image.evaluation else self._trained).add(image.path)
+            if image.path not in self._names:
+                self._names[image.path] = image.name
+                yield image
 
     def take(self, portion: Sequence[Listed], findings: Findings, examined: Sequence[Examined]) -> None:
         """Keeps what `examine` found of images from `new`, in their order."""
         findings.images += len(portion)
         for image, (problem, found) in zip(portion, examined, strict=True):
             if problem is not None:
-                findings.add(problem[0], image.where, problem[1])
+                findings.add(problem[0], image.where, f"{image.name}: {problem[1]}")
             if found is not None:
-                self._hashes[image.row] = found
+                self._hashes[image.path] = found
 
     def compare(self, findings: Findings, *, distance: int) -> None:
         """Reports training images that are one file with an image of the evaluation, or show the same as another."""
-        names = list(self._rows)
-        for row in sorted(self._trained & self._evaluated):
-            findings.add("leak", names[row], "is an image of the evaluation")
+        names = self._names
+        for path in names:
+            if path in self._trained and path in self._evaluated:
+                findings.add("leak", names[path], "is an image of the evaluation")
         trained, evaluated = (
-            [row for row in sorted(rows) if row in self._hashes]
-            for rows in (self._trained, self._evaluated - self._trained)
+            [path for path in names if path in paths and path in self._hashes]
+            for paths in (self._trained, self._evaluated - self._trained)
         )
         hashes, held_out = (
-            np.array([self._hashes[row] for row in rows], dtype=np.uint16).reshape(-1, WORDS)
-            for rows in (trained, evaluated)
+            np.array([self._hashes[path] for path in paths], dtype=np.uint16).reshape(-1, WORDS)
+            for paths in (trained, evaluated)
         )
         for i, j in same_pictures(hashes, distance=distance):
             findings.add("duplicate", names[trained[i]], f"shows the same as {names[trained[j]]}")
