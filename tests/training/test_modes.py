@@ -2,6 +2,7 @@
 
 import json
 import math
+from pathlib import Path
 
 import pytest
 import torch
@@ -12,6 +13,7 @@ from llava_aurora.modeling.merge import merge
 
 pytestmark = pytest.mark.deepspeed
 SCRIPT = "scripts/finetune_aurora.sh"
+ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture(scope="module")
@@ -128,6 +130,50 @@ def test_rows_trained_with_the_projector_alone_are_where_the_next_stage_starts(w
     assert run.code == 0, run.output[-3000:]
     model = load_pretrained_model(str(second))[1]
     assert torch.equal(model.model.embed_tokens.weight[-74:], rows["model.embed_tokens.perception_rows"])
+
+
+@pytest.mark.parametrize("stage", [1, 2])
+def test_the_reconstruction_loss_works_under_the_other_stages(workshop, start, tmp_path, stage):
+    config = tmp_path / "zero.json"
+    shipped = json.loads((ROOT / "deepspeed_configs" / "zero2.json").read_text())
+    config.write_text(json.dumps({**shipped, "zero_optimization": {**shipped["zero_optimization"], "stage": stage}}))
+    flags = workshop.flags(
+        tmp_path / "llava-lora",
+        deepspeed=config,
+        lora_enable=True,
+        lora_r=8,
+        gradient_checkpointing=True,
+        reconstruction_loss_weight=1.0,
+        # A rank's batch may be all about boxes: no map is in it.
+        train_tasks="counting_chain,depth_generation",
+        per_device_train_batch_size=1,
+        **workshop.perception_flags(),
+    )
+    run = start("deepspeed", "--num_gpus", 2, SCRIPT, *flags)
+    assert run.code == 0, run.output[-3000:]
+    assert all(step["loss_reconstruction"] >= 0 for step in run.losses)
+    assert any("loss_depth" not in step or "loss_box" not in step for step in run.losses)
+
+
+def test_four_bits_train_and_load(workshop, start, tmp_path):
+    out = tmp_path / "llava-qlora"
+    flags = workshop.flags(
+        out,
+        deepspeed="deepspeed_configs/zero2.json",
+        bits=4,
+        lora_enable=True,
+        lora_r=8,
+        gradient_checkpointing=True,
+        max_steps=2,
+        **workshop.perception_flags(),
+    )
+    run = start("deepspeed", "--num_gpus", 2, SCRIPT, *flags)
+    assert run.code == 0, run.output[-3000:]
+    assert "quantization_config" not in json.loads((out / "config.json").read_text())
+    model = load_pretrained_model(str(out), load_4bit=True)[1]
+    assert type(model.model.layers[0].self_attn.q_proj).__name__ == "Linear4bit"
+    assert type(model.lm_head) is torch.nn.Linear
+    assert model.perception is not None
 
 
 def test_the_papers_way_trains_both_whole_matrices(workshop, base, start, tmp_path):
