@@ -67,7 +67,7 @@ class AuroraDataset(upstream.LazySupervisedDataset):
         *,
         train_tasks: str = "",
         transforms: Iterable[Transform] = (),
-        image_change: Callable[[dict[str, Any]], ImageChange | None] = lambda record: None,
+        image_change: Callable[[dict[str, Any]], ImageChange | None] | None = None,
     ) -> None:
         # Upstream's own constructor would hold the whole file in memory, on every rank; this is all else that it does.
         super(upstream.LazySupervisedDataset, self).__init__()
@@ -105,8 +105,9 @@ class AuroraDataset(upstream.LazySupervisedDataset):
         return {**item, "record_index": index}
 
     def _pixel_values(self, index: int, record: dict[str, Any]) -> torch.Tensor:
+        change = self.image_change(record) if self.image_change else None
         try:
-            return self.images.pixel_values(record["image"], change=self.image_change(record))
+            return self.images.pixel_values(record["image"], change=change)
         except IMAGE_FAULTS as error:
             raise AuroraError(
                 f"{self.data_path}: record {self.store.row(index)} (id {record.get('id')}): cannot read its image"

@@ -226,7 +226,9 @@ def test_workers_share_a_cache(arguments, tokenizer, tmp_path):
     assert torch.equal(torch.cat(list(loader)), expected)
     batch = AuroraCollator(tokenizer=tokenizer)([dataset[index] for index in range(4)])
     assert torch.equal(batch["images"], expected[:4])
-    assert torch.equal(pickle.loads(pickle.dumps(dataset.images)).pixel_values("0-RGB.jpg"), expected[0])
+    assert torch.equal(
+        pickle.loads(pickle.dumps(dataset))[0]["image"], expected[0]
+    )  # as workers that are spawned get it
 
 
 class NamedImages(torch.utils.data.Dataset):
