@@ -70,3 +70,46 @@ def check(
     report.print(examples=examples, strict=strict)
     if not report.fine(strict=strict):
         raise typer.Exit(1)
+
+
+@app.command(
+    epilog="Examples: llava-aurora data view train.json --image-folder images/ --depth-vqvae vq/ --out page.html  |  "
+    "llava-aurora data view train.json --image-folder images/ --task depth_chain,counting_chain --count 20 --out p.html"
+)
+def view(
+    file: Records,
+    image_folder: Annotated[Path, typer.Option(help="The --image_folder of training.")],
+    out: Annotated[Path, typer.Option(help="The HTML file to write.")],
+    count: Annotated[int, typer.Option(min=1, help="Records, as many of each task as there are.")] = 40,
+    task: Annotated[str, typer.Option(help="Of these tasks alone, with commas.")] = "",
+    seed: Annotated[int, typer.Option(min=0, help="Another seed, other records.")] = 0,
+    depth_vqvae: Annotated[Path | None, typer.Option(help="The VQ-VAE that decodes maps.")] = None,
+    model: Annotated[Path | None, typer.Option(help="A trained model, which has tokens and VQ-VAE of its own.")] = None,
+    frame: Annotated[int, typer.Option(help="Side of the frame that coordinates refer to.")] = 336,
+) -> None:
+    """Write a page to look at: pictures with boxes, points and maps, questions and answers, in one HTML file."""
+    from llava_aurora.data.view import RecordPage, sample_records, trained_modalities
+    from llava_aurora.modalities.base import Modality
+    from llava_aurora.modalities.box import BoxModality
+    from llava_aurora.modalities.depth import DepthModality
+    from llava_aurora.vocabulary import depth_family
+
+    if not image_folder.is_dir():
+        raise AuroraError(f"--image-folder {image_folder}: no such folder")
+    if model is not None and depth_vqvae is not None:
+        raise AuroraError("--model brings its own VQ-VAE; give it or --depth-vqvae")
+    boxes = BoxModality(frame=frame)
+    depth: Modality | None = None
+    if model is not None:
+        known = trained_modalities(model)
+        depth, found = known.get("depth"), known.get("box")
+        boxes = found if isinstance(found, BoxModality) else boxes
+    elif depth_vqvae is not None:
+        from llava_aurora.vqvae.checkpoint import load_depth_vqvae
+
+        depth = DepthModality(vqvae=load_depth_vqvae(depth_vqvae))
+    families = (depth.family if depth is not None else depth_family(), boxes.family)
+    records = sample_records(file, count=count, tasks=[name for name in task.split(",") if name], seed=seed)
+    page = RecordPage(image_folder=image_folder, boxes=boxes, families=families, depth=depth)
+    page.write(out, records, title=str(file), summary=f"{len(records)} records, drawn with seed {seed}")
+    print(f"{out}: {len(records)} records, {out.stat().st_size / 1e6:.1f} MB")

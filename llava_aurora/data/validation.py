@@ -12,7 +12,7 @@ from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 from llava_aurora.data.record_file import batches, part_files, unchecked_records
 from llava_aurora.data.record_progress import follow
@@ -82,13 +82,13 @@ def check_file(path: str | Path, settings: CheckSettings) -> ValidationReport:
 
     size = sum(part.stat().st_size for part in part_files(path) if part.exists())
     with _Workers(settings, most=size // BYTES_WORTH_A_PROCESS) as workers:
-        for records in batches(_named_records(path, title=f"{path}: checking"), RECORDS_AT_ONCE):
+        for records in batches(named_records(path, title=f"{path}: checking"), RECORDS_AT_ONCE):
             workers.submit(_check, records, then=findings.merge)
             if settings.image_folder is not None:
                 examine_all(_images(records, settings.image_folder, evaluation=False))
         if settings.eval_data is not None and settings.image_folder is not None:
             folder = settings.eval_image_folder or settings.image_folder
-            for records in batches(_named_records(settings.eval_data, title=f"{settings.eval_data}"), RECORDS_AT_ONCE):
+            for records in batches(named_records(settings.eval_data, title=f"{settings.eval_data}"), RECORDS_AT_ONCE):
                 held_out = [(f"{settings.eval_data.name}: {where}", record) for where, record in records]
                 examine_all(_images(held_out, folder, evaluation=True))
     images.compare(findings, distance=settings.distance)
@@ -122,9 +122,9 @@ def _unchecked(settings: CheckSettings) -> Iterator[str]:
         yield "whether training images are evaluation images (--eval-data)"
 
 
-def _named_records(path: Path, *, title: str) -> Iterator[Named]:
-    numbered: Iterator[Any] = follow(path, cast(Any, unchecked_records), title=title)
-    for part, index, record in numbered:
+def named_records(path: Path, *, title: str) -> Iterator[Named]:
+    """Records with their names: of a folder, with that of their part."""
+    for part, index, record in follow(path, unchecked_records, title=title):
         yield (record_name(index, record) if part == path else f"{part.name}: {record_name(index, record)}"), record
 
 

@@ -83,7 +83,7 @@ class TextChecks:
             if number := sum(family.count(turn["value"]) for turn in record["conversations"]):
                 report("foreign", f"{number} {family.name} tokens, which would be read as letters and digits")
         about = record.get("aurora")
-        if problem := _truth_problem(about):
+        if problem := truth_problem(about):
             report("format", problem)
         elif well_formed and about is not None:
             self._agreement(record, about, report)
@@ -123,7 +123,7 @@ class TextChecks:
             return
         if task.domain == "depth":
             self._maps(task_name(record), answer, report)
-        found = [self._coordinates(text) for text in (question, answer)]
+        found = [self.coordinates(text) for text in (question, answer)]
         for _, values in found[0] + found[1]:
             self._valid(values, report)
         if task.domain == "box" and "boxes" in about:
@@ -138,7 +138,7 @@ class TextChecks:
         if family is not None and writes_map and (number := len(family.parse(answer))) != 1:
             report("spans", f"{task} has {number} depth maps in its answer instead of one")
 
-    def _coordinates(self, text: str) -> list[tuple[str, tuple[int, ...]]]:
+    def coordinates(self, text: str) -> list[tuple[str, tuple[int, ...]]]:
         """Points and boxes in a text, as tokens or as plain numbers, each with the letter before it or ""."""
         plain = pixel_family().plain(text)
         return [(letter, tuple(map(int, values.split(",")))) for letter, values in _COORDINATES.findall(plain)]
@@ -190,24 +190,24 @@ class TextChecks:
             report("letters", f"{task} gives no point's coordinates in its answer")
 
 
-def _truth_problem(about: Any) -> str | None:
+def truth_problem(about: Any) -> str | None:
     """What keeps the truth of a record from being read."""
     if about is None:
         return None
     if not isinstance(about, Mapping):
         return "'aurora' is no object"
-    numbers = int | float
     boxes, points, depths = (about.get(name, empty) for name, empty in (("boxes", []), ("points", {}), ("depths", {})))
-    if not isinstance(boxes, list):
-        return "'aurora' has boxes that are no list"
-    if not isinstance(points, Mapping) or not all(
-        isinstance(place, list) and len(place) == 2 and all(isinstance(value, numbers) for value in place)
-        for place in points.values()
-    ):
+    if not isinstance(boxes, list) or not all(_are_numbers(box, 4) for box in boxes):
+        return "'aurora' has boxes that are not [[x1, y1, x2, y2], …]"
+    if not isinstance(points, Mapping) or not all(_are_numbers(place, 2) for place in points.values()):
         return "'aurora' has points that are not {letter: [x, y]}"
-    if not isinstance(depths, Mapping) or not all(isinstance(depth, numbers) for depth in depths.values()):
+    if not isinstance(depths, Mapping) or not all(isinstance(depth, int | float) for depth in depths.values()):
         return "'aurora' has depths that are not {letter: number}"
     return None
+
+
+def _are_numbers(values: Any, number: int) -> bool:
+    return isinstance(values, list) and len(values) == number and all(isinstance(each, int | float) for each in values)
 
 
 def _letters(letters: Iterable[str]) -> str:
