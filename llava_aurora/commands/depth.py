@@ -39,7 +39,7 @@ def depth(
     workers: Annotated[int, typer.Option(min=0, help="Threads that read files.")] = 4,
 ) -> None:
     """Make relative depth maps: of images by a depth estimator, or of depth that is there. Failures: exit code 1."""
-    from llava_aurora.data.depth_maps import Bits, process_share
+    from llava_aurora.data.depth_maps import Bits, find_inputs, process_share
 
     if (images is None) == (maps is None):
         raise AuroraError("give either --images, to estimate depth, or --maps, to take depth that is there")
@@ -63,10 +63,11 @@ def depth(
             print(tilt_of_folder(maps, scale).verdict(scale.closer), file=sys.stderr)
         report = import_maps(maps=maps, scale=scale, **made)
     elif images is not None:
-        from llava_aurora.data.depth_estimation import DepthEstimator, default_device, estimate_maps
+        from llava_aurora.data.depth_estimation import SUFFIXES, DepthEstimator, default_device, estimate_maps
 
         if closer is not None or zero_unknown:
             raise AuroraError("--closer and --zero-unknown are about --maps; an estimator's depth is known to be right")
+        find_inputs(images, suffixes=SUFFIXES)  # before minutes go by to load the estimator
         used = default_device() if device is None else usable_device(device)
         kind = cast(Literal["metric", "relative"] | None, values)
         estimator = DepthEstimator(model=model, device=used, batch_size=batch_size, values=kind)

@@ -1,6 +1,7 @@
 """Photographs to relative depth maps by a depth estimator, through transformers' `depth-estimation` pipeline."""
 
 import os
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from itertools import groupby
@@ -10,7 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 from PIL import Image
-from transformers import pipeline
+from transformers import AutoImageProcessor, pipeline
 
 from llava_aurora.data.depth_maps import (
     Bits,
@@ -30,6 +31,7 @@ from llava_aurora.read_ahead import read_ahead
 DEFAULT_MODEL = "depth-anything/Depth-Anything-V2-Large-hf"
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
 _BATCHES_AHEAD = 8
+_HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*(/[\w.-]+)?")
 # What estimators of each type write. Depth Anything comes in both kinds and says which in its configuration.
 _VALUES_OF_TYPE: dict[str, Values] = {
     "depth_pro": "metric",
@@ -54,9 +56,17 @@ class DepthEstimator:
     """
 
     def __init__(self, *, model: str, device: str = "cpu", batch_size: int = 8, values: Values | None = None) -> None:
+        if not Path(model).is_dir() and not _HUB_NAME.fullmatch(model):
+            raise AuroraError(f"{model}: no such folder, and no name that the hub could have")
         try:
+            # The slow processor is the one that published estimators were made with.
+            processor = AutoImageProcessor.from_pretrained(model, use_fast=False)
             self.pipeline = pipeline(
-                "depth-estimation", model=model, device=device, model_kwargs={"use_safetensors": True}
+                "depth-estimation",
+                model=model,
+                image_processor=processor,
+                device=device,
+                model_kwargs={"use_safetensors": True},
             )
         except (OSError, ValueError, KeyError, RuntimeError) as error:
             reason = (str(error).strip() or type(error).__name__).splitlines()[0]

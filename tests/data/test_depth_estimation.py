@@ -167,6 +167,9 @@ def test_an_estimator_that_does_not_say_what_it_writes_is_asked_for(model, monke
 def test_what_is_no_estimator_is_named(tmp_path):
     with pytest.raises(AuroraError, match="cannot be loaded as a depth estimator"):
         DepthEstimator(model=str(tmp_path))
+    for name in (str(tmp_path / "nowhere"), "./nowhere", "a/b/c"):
+        with pytest.raises(AuroraError, match="no such folder, and no name that the hub could have"):
+            DepthEstimator(model=name)
 
 
 def test_pickled_weights_are_refused(tmp_path, model):
