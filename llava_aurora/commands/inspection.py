@@ -27,7 +27,7 @@ def check(
         Path | None, typer.Option(help="Records or questions whose images must not be trained on.")
     ] = None,
     eval_image_folder: Annotated[Path | None, typer.Option(help="Of its images; else --image-folder.")] = None,
-    distance: Annotated[int, typer.Option(min=0, max=7, help="Bits in which hashes of one picture may differ.")] = 3,
+    distance: Annotated[int, typer.Option(min=0, max=7, help="Bits in which hashes of one picture may differ.")] = 5,
     quick: Annotated[bool, typer.Option("--quick", help="Of images, read the headers alone.")] = False,
     strict: Annotated[bool, typer.Option("--strict", help="Warnings fail too.")] = False,
     examples: Annotated[int, typer.Option(min=1, max=10, help="Records named of each kind of problem.")] = 3,

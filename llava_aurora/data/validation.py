@@ -58,7 +58,7 @@ class CheckSettings:
     quick: bool = False
     eval_data: Path | None = None
     eval_image_folder: Path | None = None
-    distance: int = 3
+    distance: int = 5
     workers: int = 1
 
 

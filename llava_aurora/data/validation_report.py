@@ -16,6 +16,7 @@ from rich.table import Table
 from llava_aurora.atomic import atomic_file, write_json
 
 LOG_WIDTH = 140
+TITLE_WIDTH = 40
 EXAMPLES_KEPT = 10
 MESSAGE_LENGTH = 400
 
@@ -162,9 +163,9 @@ class ValidationReport:
         found = self.findings
         if found.numbers:
             table = Table(title=escape(str(self.source)), title_justify="left", show_lines=True)
-            table.add_column("problem", ratio=2)
+            table.add_column("problem", max_width=TITLE_WIDTH)
             table.add_column("number", justify="right", no_wrap=True)
-            table.add_column("the first of them", ratio=5)
+            table.add_column("the first of them")
             for kind, (severity, title) in ((kind, (each.severity, each.title)) for kind, each in KINDS.items()):
                 if found.numbers[kind]:
                     lines = [f"{where}: {what}" for where, what in found.examples[kind][:examples]]

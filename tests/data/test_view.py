@@ -83,8 +83,7 @@ def test_the_page_shows_pictures_maps_questions_and_answers(view, workshop, reco
 
 
 def test_without_a_vqvae_there_are_no_maps(view, records):
-    families = "depth_generation"
-    assert Elements(view(records, "--task", families, "--count", 4)).names["img"] == 4
+    assert Elements(view(records, "--task", "depth_generation", "--count", 4)).names["img"] == 4
 
 
 def test_a_trained_model_brings_what_it_needs(view, finetuned, records):
