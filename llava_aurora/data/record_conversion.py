@@ -74,7 +74,7 @@ def convert_records(source: str | Path, out: str | Path) -> int:
         raise AuroraError(f"{out}: the suffix says what is written: {', '.join(WRITERS)}")
     if out.resolve() in {part.resolve() for part in part_files(source)} or out.resolve().parent == source.resolve():
         raise AuroraError(f"{out}: is what is read, or lies in it; give another path")
-    records = follow(source, check_records, title=f"{source} to {out.name}", bytes_worth_a_line=0)
+    records = follow(source, check_records, title=f"{source.name} to {out.name}", bytes_worth_a_line=0)
     with atomic_file(out) as temporary, WRITERS[out.suffix](temporary) as writer:
         for batch in batches(records, RECORDS_PER_BATCH):
             writer.write(batch)

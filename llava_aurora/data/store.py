@@ -166,7 +166,7 @@ def record_length(record: dict[str, Any], families: Iterable[TokenFamily]) -> in
 def _convert(source: Path, file: Path, families: tuple[TokenFamily, ...]) -> None:
     names = pa.array(TASK_NAMES)
     positions = {name: position for position, name in enumerate(TASK_NAMES)}
-    checked = follow(source, partial(check_records, families=families), title=f"{source}: reading it once")
+    checked = follow(source, partial(check_records, families=families), title=f"{source.name}: reading it once")
     with atomic_file(file) as temporary, pa.ipc.new_file(str(temporary), SCHEMA) as writer:
         for records in batches(checked, RECORDS_PER_BATCH):
             tasks = pa.array([positions[task_name(record)] for record in records], pa.int8())

@@ -21,7 +21,7 @@ def test_a_large_file_is_named_on_stderr_once(workshop, capfd, monkeypatch):
         RecordStore.open(workshop.records)
     told = capfd.readouterr()
     assert told.out == ""
-    assert told.err.count(f"{workshop.records}: reading it once") >= 1
+    assert told.err.count(f"{workshop.records.name}: reading it once") >= 1
     assert told.err.count("━") > 0
     RecordStore.open(workshop.records)
     assert capfd.readouterr().err == ""
