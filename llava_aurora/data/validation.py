@@ -165,7 +165,7 @@ class _RecordChecks:
                 abs(record_length(record, self.families)) if self.labels is None else self.labels.run(record, report)
             )
             found.lengths[length] += 1
-            if (boxes := self.text.listed_boxes(record)) is not None:
+            if (boxes := self.text.true_boxes(record)) is not None:
                 found.boxes[boxes] += 1
         return found
 

@@ -89,8 +89,8 @@ class TextChecks:
             self._agreement(record, about, report)
         return True
 
-    def listed_boxes(self, record: Mapping[str, Any]) -> int | None:
-        """How many boxes a record is about; None for one that is not about boxes."""
+    def true_boxes(self, record: Mapping[str, Any]) -> int | None:
+        """How many boxes the truth of a record has; None for one that is not about boxes."""
         about = record.get("aurora")
         return len(about["boxes"]) if isinstance(about, Mapping) and isinstance(about.get("boxes"), list) else None
 

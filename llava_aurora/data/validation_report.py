@@ -17,6 +17,7 @@ from llava_aurora.atomic import atomic_file, write_json
 
 LOG_WIDTH = 140
 TITLE_WIDTH = 40
+LENGTH_BARS = 80
 EXAMPLES_KEPT = 10
 MESSAGE_LENGTH = 400
 
@@ -58,7 +59,7 @@ class Findings:
     examples: by kind, (where, what) of the first of them.
     tasks: records of each task.
     lengths: records of each length, in tokens (words and perception tokens where no tokenizer was given).
-    boxes: records that list boxes, by how many they list.
+    boxes: records about boxes, by how many their truth has.
     """
 
     records: int = 0
@@ -190,8 +191,8 @@ class ValidationReport:
         folder = Path(folder)
         write_json(folder / "report.json", self.as_dict())
         unit = "tokens, image included" if self.in_tokens else "words and perception tokens"
-        _histogram(folder / "lengths.png", self.findings.lengths, label=unit, limit=self.max_length, bins=60)
-        _histogram(folder / "counts.png", self.findings.boxes, label="boxes listed in a record")
+        _histogram(folder / "lengths.png", self.findings.lengths, label=unit, limit=self.max_length, bars=LENGTH_BARS)
+        _histogram(folder / "counts.png", self.findings.boxes, label="boxes in the truth of a record")
 
 
 def _middle(counts: Counter[int]) -> int:
@@ -201,9 +202,10 @@ def _middle(counts: Counter[int]) -> int:
 
 
 def _histogram(
-    path: Path, counts: Mapping[int, int], *, label: str, limit: int | None = None, bins: int | None = None
+    path: Path, counts: Mapping[int, int], *, label: str, limit: int | None = None, bars: int | None = None
 ) -> None:
-    """A PNG of how many records have which value; one bar a value unless `bins` says otherwise."""
+    """A PNG of how many records have which value; one bar a value, or so many bars from 0 to the limit or beyond."""
+    import numpy as np
     from matplotlib.figure import Figure
     from matplotlib.ticker import MaxNLocator
 
@@ -211,8 +213,9 @@ def _histogram(
     axes = figure.subplots()
     values = sorted(counts)
     if values:
-        edges = bins or [value - 0.5 for value in range(values[0], values[-1] + 2)]
-        axes.hist(values, bins=edges, weights=[counts[value] for value in values], color="#4477aa", edgecolor="white")
+        top = max(values[-1], limit or 0) + 0.5
+        edges = (np.linspace(-0.5, top, bars + 1) if bars else np.arange(-0.5, top + 1)).tolist()
+        axes.hist(values, bins=edges, weights=[counts[value] for value in values], color="#4477aa", rwidth=0.9)
     else:
         axes.text(0.5, 0.5, "none", transform=axes.transAxes, ha="center")
     if limit is not None:

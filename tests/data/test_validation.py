@@ -426,6 +426,16 @@ def test_processes_find_the_same_as_one(tmp_path, examples, images, monkeypatch)
     assert one.findings.numbers == {"spans": 1, "image": 1, "path": 1}
 
 
+def test_a_folder_of_parts_is_read_and_its_parts_are_named(tmp_path):
+    folder = tmp_path / "parts"
+    folder.mkdir()
+    for number, records in enumerate(([plain()], [plain(), plain(answer=MAP[:-3])])):
+        (folder / f"{number}.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
+    findings = check_file(folder, CheckSettings(families=(DEPTH, PIXELS), frame=FRAME)).findings
+    assert findings.records == 3
+    assert [where for where, _ in findings.examples["spans"]] == ["1.jsonl: record 1 (id plain)"]
+
+
 def test_examples_are_bounded_and_numbers_are_not():
     findings, other = Findings(), Findings()
     for index in range(30):
