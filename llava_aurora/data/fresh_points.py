@@ -8,7 +8,7 @@ its image without them, both relative to the image folder.
 """
 
 import hashlib
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,12 +18,12 @@ from PIL import Image
 
 from llava_aurora.data.frame import FrameTransform
 from llava_aurora.data.image_files import path_inside
+from llava_aurora.data.image_reader import ImageChange
 from llava_aurora.data.points import depth_at, draw_points, sample_points
 from llava_aurora.data.records import MarkedPoint, Record, RecordWriter, letter_points
 from llava_aurora.errors import AuroraError
 from llava_aurora.vqvae.maps import read_depth_map
 
-ImageChange = Callable[[Image.Image], Image.Image]
 MARKED_TASKS = ("depth_chain", "depth_chain_without_points", "depth_direct", "point_location")
 UNMARKED_TASKS = ("depth_chain_from_coordinates", "depth_direct_from_coordinates")
 _WORDINGS_TRIED = 300

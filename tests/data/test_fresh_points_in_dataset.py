@@ -1,0 +1,70 @@
+"""Points drawn anew inside the dataset: other items each epoch, the same in a worker as in the process itself."""
+
+import pytest
+import torch
+from transformers import AutoTokenizer, CLIPImageProcessor
+
+from llava_aurora.configuration import DataArguments
+from llava_aurora.data.dataset import AuroraDataset
+from llava_aurora.data.fresh_points import FreshPoints
+from llava_aurora.data.prompts import Prompts
+from llava_aurora.data.records import RecordWriter
+from llava_aurora.data.scene_folder import write_scenes
+from llava_aurora.data.scene_records import SceneTasks, write_scene_records
+from llava_aurora.data.scenes import SceneConfig
+from llava_aurora.vocabulary import PerceptionVocabulary, depth_family, pixel_family
+
+FRAME, COUNT = 56, 4
+DEPTH, PIXELS = depth_family(codebook_size=16, codes_per_map=9), pixel_family(frame=FRAME)
+
+
+@pytest.fixture
+def dataset(workshop, tmp_path):
+    write_scenes(out=tmp_path / "scenes", count=COUNT, seed=5, config=SceneConfig(frame=112, shadows=False))
+    writer = RecordWriter(prompts=Prompts(), depth=DEPTH, pixels=PIXELS)
+    write_scene_records(
+        tmp_path / "train.json",
+        scenes=tmp_path / "scenes",
+        codes={f"{number:06d}": [number] * 9 for number in range(COUNT)},
+        writer=writer,
+        tasks=SceneTasks(shares={"depth_chain": 1.0, "depth_generation": 1.0}, coordinate_frame=FRAME),
+    )
+    tokenizer = AutoTokenizer.from_pretrained(workshop.base, use_fast=False)
+    tokenizer.pad_token = tokenizer.unk_token
+    PerceptionVocabulary((DEPTH, PIXELS)).add_to(tokenizer)
+    arguments = DataArguments(data_path="", image_folder=str(tmp_path / "scenes"), is_multimodal=True)
+    arguments.image_processor = CLIPImageProcessor.from_pretrained(workshop.base / "vision_tower")
+    arguments.mm_use_im_start_end = False
+    fresh = FreshPoints(writer=writer, image_folder=tmp_path / "scenes", frame=FRAME, aspect_ratio="square")
+    return AuroraDataset(
+        str(tmp_path / "train.json"),
+        tokenizer,
+        arguments,
+        (DEPTH, PIXELS),
+        transforms=[fresh],
+        image_change=fresh.image_change,
+    ), fresh
+
+
+def test_items_change_with_the_epoch_and_are_the_same_in_any_worker(dataset):
+    items, fresh = dataset
+    chains = [index for index in range(len(items)) if items.store[index]["aurora"]["task"] == "depth_chain"]
+    others = [index for index in range(len(items)) if index not in chains]
+    assert chains
+    assert others
+    epochs = []
+    for epoch in range(2):
+        fresh.set_epoch(epoch)
+        alone = [items[index] for index in range(len(items))]
+        loader = torch.utils.data.DataLoader(items, batch_size=1, num_workers=2, collate_fn=lambda batch: batch[0])
+        for one, other in zip(alone, loader, strict=True):
+            assert one["record_index"] == other["record_index"]
+            assert all(torch.equal(one[name], other[name]) for name in ("input_ids", "labels", "image"))
+        epochs.append(alone)
+    first, second = epochs
+    for index in chains:
+        assert not torch.equal(first[index]["image"], second[index]["image"])
+        assert first[index]["input_ids"].tolist() != second[index]["input_ids"].tolist()
+    for index in others:
+        assert torch.equal(first[index]["image"], second[index]["image"])
+        assert first[index]["input_ids"].tolist() == second[index]["input_ids"].tolist()
