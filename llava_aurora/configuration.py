@@ -78,6 +78,10 @@ class DataArguments(upstream.DataArguments):
     plain_coordinates: bool = field(
         default=False, metadata={"help": "Write coordinates as plain numbers instead of tokens."}
     )
+    image_cache: str = field(
+        default="", metadata={"help": "Folder for decoded and resized images, shared by ranks and runs. Empty: none."}
+    )
+    image_cache_gb: float = field(default=50.0, metadata={"help": "Gigabytes that this folder may hold at most."})
     eval_data_path: str | None = field(
         default=None, metadata={"help": "Records to evaluate on every --eval_steps (with --eval_strategy steps)."}
     )

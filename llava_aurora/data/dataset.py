@@ -84,8 +84,8 @@ class AuroraDataset(upstream.LazySupervisedDataset):
             folder=self.data_args.image_folder,
             processor=self.data_args.image_processor,
             aspect_ratio=self.data_args.image_aspect_ratio,
-            cache=getattr(self.data_args, "image_cache", ""),
-            cache_gb=getattr(self.data_args, "image_cache_gb", 50.0),
+            cache=self.data_args.image_cache,
+            cache_gb=self.data_args.image_cache_gb,
         )
 
     def __getitem__(self, index: int) -> dict[str, Any]:
@@ -147,7 +147,7 @@ def make_supervised_data_module(tokenizer: Any, data_args: Any) -> dict[str, Any
         return made
 
     train_dataset = dataset(data_args.data_path, data_args.train_tasks)
-    if getattr(data_args, "image_cache", ""):
+    if data_args.image_cache:
         _ = train_dataset.images  # what is wrong with the cache is said now, and not by a worker
     if data_args.curriculum:
         train_dataset.curriculum = Curriculum(train_dataset.store, read_schedule(data_args.curriculum))
