@@ -30,8 +30,8 @@ class ModelArguments(upstream.ModelArguments):
     perception_init: str = field(
         default="neighbours",
         metadata={
-            "help": "What the new rows start from: 'mean' of the words, mean + 'noise', the 'words' of a description, or"
-            " 'neighbours' (mean + noise, tokens for similar things start alike)."
+            "help": "What the new rows start from: 'mean' of the words, mean + 'noise', the 'words' of a description,"
+            " or 'neighbours' (mean + noise, tokens for similar things start alike)."
         },
     )
     train_base_vocabulary: bool = field(
@@ -66,7 +66,7 @@ class ModelArguments(upstream.ModelArguments):
 class DataArguments(upstream.DataArguments):
     curriculum: str = field(
         default="",
-        metadata={"help": "Order of the tasks: linear, softmax, constant, or a YAML file. Empty: upstream's shuffling."},
+        metadata={"help": "Order of the tasks: linear, softmax, constant, or a YAML file. Empty: as upstream."},
     )
     train_tasks: str = field(
         default="",
@@ -74,6 +74,12 @@ class DataArguments(upstream.DataArguments):
     )
     coordinate_step: bool = field(
         default=True, metadata={"help": "False: chains about marked points leave out the points' coordinates."}
+    )
+    fresh_points: bool = field(
+        default=False, metadata={"help": "Draw the marked points of depth questions anew in each epoch."}
+    )
+    prompts: str | None = field(
+        default=None, metadata={"help": "The wording that the records were written with, for --fresh_points."}
     )
     plain_coordinates: bool = field(
         default=False, metadata={"help": "Write coordinates as plain numbers instead of tokens."}

@@ -16,14 +16,18 @@ from llava.train import train as upstream
 
 from llava_aurora.data.ablations import Transform, check_coordinate_step, select_tasks, transforms
 from llava_aurora.data.curriculum import Curriculum
+from llava_aurora.data.fresh_points import FreshPoints
 from llava_aurora.data.image_reader import ImageChange, ImageReader
+from llava_aurora.data.prompts import Prompts
 from llava_aurora.data.record_file import read_records
+from llava_aurora.data.records import RecordWriter
 from llava_aurora.data.schedule_file import read_schedule
 from llava_aurora.data.store import RecordStore
 from llava_aurora.errors import AuroraError
 from llava_aurora.vocabulary import TokenFamily
 
 # EOFError and struct.error come from some of Pillow's readers of broken files.
+RECORDS_TRIED = 50
 IMAGE_FAULTS = (AuroraError, OSError, ValueError, EOFError, struct.error)
 __all__ = ["AuroraCollator", "AuroraDataset", "RecordView", "make_supervised_data_module", "read_records"]
 
@@ -75,6 +79,7 @@ class AuroraDataset(upstream.LazySupervisedDataset):
         self.store = select_tasks(RecordStore.open(data_path, families=families), train_tasks)
         self.list_data_dict = RecordView(self.store, transforms)
         self.curriculum: Curriculum | None = None
+        self.fresh_points: FreshPoints | None = None
         self.image_change = image_change
 
     @cached_property
@@ -138,21 +143,48 @@ def make_supervised_data_module(tokenizer: Any, data_args: Any) -> dict[str, Any
     """
     perception = getattr(tokenizer, "perception", None)
     families = perception.vocabulary.families if perception else ()
-    changes = transforms(plain_coordinates=data_args.plain_coordinates, coordinate_step=data_args.coordinate_step)
+    ablations = transforms(plain_coordinates=data_args.plain_coordinates, coordinate_step=data_args.coordinate_step)
 
-    def dataset(path: str, train_tasks: str) -> AuroraDataset:
-        made = AuroraDataset(path, tokenizer, data_args, families, train_tasks=train_tasks, transforms=changes)
+    def dataset(path: str, train_tasks: str = "", fresh: FreshPoints | None = None) -> AuroraDataset:
+        made = AuroraDataset(
+            path,
+            tokenizer,
+            data_args,
+            families,
+            train_tasks=train_tasks,
+            transforms=[fresh, *ablations] if fresh else ablations,
+            image_change=fresh.image_change if fresh else None,
+        )
+        if fresh:
+            fresh.check(made.store[index] for index in range(0, len(made), max(1, len(made) // RECORDS_TRIED)))
+            made.fresh_points = fresh
         if not data_args.coordinate_step:
             check_coordinate_step(made.store)
         return made
 
-    train_dataset = dataset(data_args.data_path, data_args.train_tasks)
+    fresh = _fresh_points(data_args, perception) if data_args.fresh_points else None
+    train_dataset = dataset(data_args.data_path, data_args.train_tasks, fresh)
     if data_args.image_cache:
         _ = train_dataset.images  # what is wrong with the cache is said now, and not by a worker
     if data_args.curriculum:
         train_dataset.curriculum = Curriculum(train_dataset.store, read_schedule(data_args.curriculum))
     return {
         "train_dataset": train_dataset,
-        "eval_dataset": dataset(data_args.eval_data_path, "") if data_args.eval_data_path else None,
+        "eval_dataset": dataset(data_args.eval_data_path) if data_args.eval_data_path else None,
         "data_collator": AuroraCollator(tokenizer=tokenizer),
     }
+
+
+def _fresh_points(data_args: Any, perception: Any) -> FreshPoints:
+    """What draws marked points anew, in the wording of the records and the frame of the model's coordinates."""
+    modalities = perception.modalities if perception else {}
+    if "depth" not in modalities or "box" not in modalities:
+        raise AuroraError("--fresh_points needs depth and box tokens: --perception_modalities depth,box")
+    prompts = Prompts.load(data_args.prompts) if data_args.prompts else Prompts()
+    depth, box = modalities["depth"], modalities["box"]
+    return FreshPoints(
+        writer=RecordWriter(prompts=prompts, depth=depth.family, pixels=box.family),
+        image_folder=data_args.image_folder,
+        frame=box.frame,
+        aspect_ratio=data_args.image_aspect_ratio,
+    )

@@ -94,7 +94,7 @@ def _read_exr(path: Path) -> np.ndarray:
     try:
         import OpenEXR
     except ModuleNotFoundError as error:
-        raise AuroraError(f"{path}: EXR files need a library: pip install 'llava-aurora[exr]'") from error
+        raise AuroraError(f"{path}: EXR files need a library: pip install 'llava-aurora[data]'") from error
     try:
         with OpenEXR.File(str(path), header_only=True) as header:
             low, high = header.header()["dataWindow"]

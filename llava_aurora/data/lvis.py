@@ -103,7 +103,7 @@ def _index(path: Path) -> "COCO":
     try:
         from pycocotools.coco import COCO
     except ModuleNotFoundError as error:
-        raise AuroraError("LVIS and COCO files are read with pycocotools: pip install pycocotools") from error
+        raise AuroraError("LVIS and COCO files are read with pycocotools: pip install 'llava-aurora[data]'") from error
     try:
         with path.open(encoding="utf-8") as file:
             content = json.load(file, object_hook=_without_outline)

@@ -100,6 +100,8 @@ def _plural(head: str) -> str:
 
 @lru_cache(maxsize=1)
 def _engine() -> "inflect.engine":
-    import inflect
-
+    try:
+        import inflect
+    except ModuleNotFoundError as error:
+        raise AuroraError("plural names need inflect: pip install 'llava-aurora[data]'") from error
     return inflect.engine()

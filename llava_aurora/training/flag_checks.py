@@ -34,6 +34,8 @@ def check_flags(flags: argparse.Namespace) -> None:
             _check_exists(flag, getattr(flags, flag), "a folder, or a name on the Hugging Face hub")
     if flags.deepspeed and not flags.deepspeed.lstrip().startswith("{"):
         _check_exists("deepspeed", flags.deepspeed, "one of the files in deepspeed_configs/, or your own")
+    if flags.fresh_points and flags.dataloader_persistent_workers:
+        raise AuroraError("--fresh_points needs new workers in each epoch; leave out --dataloader_persistent_workers")
     if flags.curriculum:
         read_schedule(flags.curriculum)
     InformationBottleneck.parse(flags.information_bottleneck)

@@ -142,7 +142,8 @@ class ResumableTrainer(LLaVATrainer):
         args, data = self.args, self.train_dataset.data_args
         flags = {flag: getattr(args, flag) for flag in ("seed", "data_seed", "group_by_modality_length")}
         flags |= {
-            flag: getattr(data, flag) for flag in ("train_tasks", "curriculum", "coordinate_step", "plain_coordinates")
+            flag: getattr(data, flag)
+            for flag in ("train_tasks", "curriculum", "coordinate_step", "plain_coordinates", "fresh_points")
         }
         if data.curriculum:
             flags |= {flag: getattr(args, flag) for flag in ("num_train_epochs", "max_steps")}

@@ -9,12 +9,13 @@ from llava.train.train import get_peft_state_maybe_zero_3, get_peft_state_non_lo
 from peft import PeftModel
 from torch import Tensor
 from torch.utils.data import Sampler
-from transformers import Trainer
+from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState
 from transformers.integrations import TensorBoardCallback
 from transformers.trainer_utils import EvalLoopOutput
 
 from llava_aurora.data.curriculum import Curriculum, CurriculumSampler, planned_epochs
 from llava_aurora.data.curriculum_report import draw_schedule, print_schedule
+from llava_aurora.data.fresh_points import FreshPoints
 from llava_aurora.modeling.aurora_llama import AuroraLlamaForCausalLM
 from llava_aurora.modeling.bottleneck import InformationBottleneck
 from llava_aurora.modeling.code_metrics import CodeMetrics
@@ -35,6 +36,9 @@ class AuroraTrainer(ResumableTrainer):
         # it leaves every folder to the trainer's save_model.
         self.args.tune_mm_mlp_adapter = self.args.lora_enable = False
 
+        fresh_points = getattr(self.train_dataset, "fresh_points", None)
+        if fresh_points is not None:
+            self.add_callback(FreshPointsCallback(fresh_points))
         if self.curriculum is not None and self.is_world_process_zero():
             epochs = planned_epochs(self.args, length=self.curriculum.length)
             print_schedule(self.curriculum, epochs)
@@ -135,6 +139,16 @@ class AuroraTrainer(ResumableTrainer):
         folder = Path(output_dir or self.args.output_dir)
         weights = self.model.state_dict() if state_dict is None else state_dict
         write_whole_folder(folder, model=self.aurora_model, weights=weights, write=super()._save)
+
+
+class FreshPointsCallback(TrainerCallback):
+    """Tells the dataset which epoch it is, before the epoch's workers are started."""
+
+    def __init__(self, fresh_points: FreshPoints) -> None:
+        self.fresh_points = fresh_points
+
+    def on_epoch_begin(self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        self.fresh_points.set_epoch(int(state.epoch or 0))
 
 
 def _short(value: float) -> float:

@@ -128,5 +128,5 @@ def test_a_pickle_is_never_read(tmp_path):
 def test_exr_without_its_library_says_what_to_install(tmp_path, monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "OpenEXR", None)
     (tmp_path / "map.exr").write_bytes(b"")
-    with pytest.raises(AuroraError, match=r"pip install 'llava-aurora\[exr\]'"):
+    with pytest.raises(AuroraError, match=r"pip install 'llava-aurora\[data\]'"):
         read_depth_values(tmp_path / "map.exr")

@@ -1,18 +1,25 @@
 """Points drawn anew inside the dataset: other items each epoch, the same in a worker as in the process itself."""
 
+from dataclasses import replace
+
 import pytest
 import torch
-from transformers import AutoTokenizer, CLIPImageProcessor
+from transformers import AutoTokenizer, CLIPImageProcessor, TrainerState
 
 from llava_aurora.configuration import DataArguments
-from llava_aurora.data.dataset import AuroraDataset
-from llava_aurora.data.fresh_points import FreshPoints
+from llava_aurora.data.dataset import make_supervised_data_module
 from llava_aurora.data.prompts import Prompts
 from llava_aurora.data.records import RecordWriter
 from llava_aurora.data.scene_folder import write_scenes
 from llava_aurora.data.scene_records import SceneTasks, write_scene_records
 from llava_aurora.data.scenes import SceneConfig
-from llava_aurora.vocabulary import PerceptionVocabulary, depth_family, pixel_family
+from llava_aurora.errors import AuroraError
+from llava_aurora.modalities.box import BoxModality
+from llava_aurora.modalities.depth import DepthModality
+from llava_aurora.perception import Perception
+from llava_aurora.training.trainer import FreshPointsCallback
+from llava_aurora.vocabulary import depth_family, pixel_family
+from llava_aurora.vqvae.checkpoint import load_depth_vqvae
 
 FRAME, COUNT = 56, 4
 DEPTH, PIXELS = depth_family(codebook_size=16, codes_per_map=9), pixel_family(frame=FRAME)
@@ -31,19 +38,18 @@ def dataset(workshop, tmp_path):
     )
     tokenizer = AutoTokenizer.from_pretrained(workshop.base, use_fast=False)
     tokenizer.pad_token = tokenizer.unk_token
-    PerceptionVocabulary((DEPTH, PIXELS)).add_to(tokenizer)
-    arguments = DataArguments(data_path="", image_folder=str(tmp_path / "scenes"), is_multimodal=True)
+    modalities = {"depth": DepthModality(vqvae=load_depth_vqvae(workshop.vqvae)), "box": BoxModality(frame=FRAME)}
+    tokenizer.perception = Perception.teach(tokenizer, modalities)
+    arguments = DataArguments(
+        data_path=str(tmp_path / "train.json"),
+        image_folder=str(tmp_path / "scenes"),
+        is_multimodal=True,
+        fresh_points=True,
+    )
     arguments.image_processor = CLIPImageProcessor.from_pretrained(workshop.base / "vision_tower")
     arguments.mm_use_im_start_end = False
-    fresh = FreshPoints(writer=writer, image_folder=tmp_path / "scenes", frame=FRAME, aspect_ratio="square")
-    return AuroraDataset(
-        str(tmp_path / "train.json"),
-        tokenizer,
-        arguments,
-        (DEPTH, PIXELS),
-        transforms=[fresh],
-        image_change=fresh.image_change,
-    ), fresh
+    items = make_supervised_data_module(tokenizer, arguments)["train_dataset"]
+    return items, items.fresh_points
 
 
 def test_items_change_with_the_epoch_and_are_the_same_in_any_worker(dataset):
@@ -68,3 +74,21 @@ def test_items_change_with_the_epoch_and_are_the_same_in_any_worker(dataset):
     for index in others:
         assert torch.equal(first[index]["image"], second[index]["image"])
         assert first[index]["input_ids"].tolist() == second[index]["input_ids"].tolist()
+
+
+def test_the_trainer_says_which_epoch_it_is(dataset):
+    _, fresh = dataset
+    callback = FreshPointsCallback(fresh)
+    for epoch, expected in ((0, 0), (1.0, 1), (2.5, 2)):  # a run resumed within an epoch knows a part of one
+        callback.on_epoch_begin(None, TrainerState(epoch=epoch), None)
+        assert fresh.epoch == expected
+
+
+def test_records_that_cannot_be_drawn_anew_are_refused(workshop, dataset):
+    items, _ = dataset
+    arguments = replace(items.data_args, data_path=str(workshop.records), image_folder=str(workshop.images))
+    with pytest.raises(AuroraError, match="no record says what its points were drawn from"):
+        make_supervised_data_module(items.tokenizer, arguments)
+    del items.tokenizer.perception
+    with pytest.raises(AuroraError, match="--fresh_points needs depth and box tokens"):
+        make_supervised_data_module(items.tokenizer, arguments)
