@@ -2,6 +2,7 @@
 
 import resource
 import signal
+from contextlib import contextmanager
 
 import pytest
 import torch
@@ -11,15 +12,17 @@ from llava_aurora.atomic import atomic_file, atomic_folder, read_json, staged_in
 from llava_aurora.errors import AuroraError
 
 
-@pytest.fixture
+@contextmanager
 def full_disk():
-    """The file system refuses to let a file grow beyond 4 kB, as a full disk would."""
+    """The file system refuses to let a file grow beyond 4 kB, as a full disk would; pytest's own log among them."""
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     resource.setrlimit(resource.RLIMIT_FSIZE, (4096, before[1]))
-    yield
-    resource.setrlimit(resource.RLIMIT_FSIZE, before)
-    signal.signal(signal.SIGXFSZ, handler)
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        signal.signal(signal.SIGXFSZ, handler)
 
 
 def leftovers(folder):
@@ -64,18 +67,19 @@ def test_staging_keeps_what_else_is_in_a_folder(tmp_path):
     assert leftovers(tmp_path / "vqvae") == ["new"]
 
 
-def test_a_full_disk_is_one_clear_error_and_the_old_file_stays(tmp_path, full_disk):
+def test_a_full_disk_is_one_clear_error_and_the_old_file_stays(tmp_path):
     path = tmp_path / "records.json"
     write_json(path, [1])
-    with pytest.raises(AuroraError, match=r"records.json: not written \(File too large\); what was there before"):
+    message = r"records.json: not written \(File too large\); what was there before"
+    with full_disk(), pytest.raises(AuroraError, match=message):
         write_json(path, list(range(10_000)))
     assert read_json(path, what="records") == [1]
     assert leftovers(tmp_path) == ["records.json"]
 
 
-def test_weights_that_do_not_fit_leave_the_old_checkpoint(tmp_path, full_disk):
+def test_weights_that_do_not_fit_leave_the_old_checkpoint(tmp_path):
     (tmp_path / "model.safetensors").write_text("old")
-    with pytest.raises(AuroraError, match="not written"), staged_into(tmp_path) as staging:
+    with full_disk(), pytest.raises(AuroraError, match="not written"), staged_into(tmp_path) as staging:
         save_file({"weight": torch.zeros(10_000)}, staging / "model.safetensors")
     assert (tmp_path / "model.safetensors").read_text() == "old"
     assert leftovers(tmp_path) == ["model.safetensors"]

@@ -1,8 +1,9 @@
 """Image files that a data set names: found below their folder and nowhere else, and refused if they are bombs."""
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 from PIL import Image
 
@@ -12,20 +13,17 @@ from llava_aurora.errors import AuroraError
 def path_inside(folder: str | Path, name: str) -> Path:
     """The path of a file that a data set names relative to a folder. The file need not exist.
 
+    An absolute name is allowed if it lies in the folder, as LLaVA does. Links in the folder may lead anywhere.
+
     Raises:
-        AuroraError: if the name is empty, absolute, or leads out of the folder.
+        AuroraError: if the name leads out of the folder, is the folder itself, or is no name.
     """
-    path = PurePosixPath(name)
-    if (
-        not path.name
-        or path.is_absolute()
-        or ".." in path.parts
-        or "\\" in name
-        or "\0" in name
-        or ":" in path.parts[0]
-    ):
+    root = os.path.abspath(folder)
+    path = os.path.normpath(os.path.join(root, name))
+    foreign = "\0" in name or "\\" in name or ":" in name.split("/")[0]  # names of other systems
+    if foreign or path == root or os.path.commonpath([root, path]) != root:
         raise AuroraError(f"the path {name!r} leads out of the folder {folder}")
-    return Path(folder) / path
+    return Path(path)
 
 
 @contextmanager

@@ -21,7 +21,7 @@ from llava.mm_utils import expand2square
 from PIL import Image
 
 from llava_aurora.data.image_cache import ImageCache
-from llava_aurora.data.image_files import opened_image
+from llava_aurora.data.image_files import opened_image, path_inside
 from llava_aurora.errors import AuroraError
 
 # Takes an image as it was decoded, RGB in its own size, and returns what is to be shown in its place.
@@ -84,7 +84,7 @@ class ImageReader:
         """
         if self.cache is None or change is not None:
             return self._frame(name, change)
-        return self.cache.get(self.path(name), lambda: self._frame(name, None))
+        return self.cache.get(path_inside(self.folder, name), lambda: self._frame(name, None))
 
     def values(self, frame: np.ndarray) -> torch.Tensor:
         """A frame, uint8 (3, H, W), scaled and normalized as the processor does it, float32 (3, H, W)."""
@@ -94,18 +94,11 @@ class ImageReader:
             np.take(table, frame[channel], out=values[channel], mode="clip")  # no index is outside; "raise" is slower
         return torch.from_numpy(values)
 
-    def path(self, name: str) -> Path:
-        """Where an image lies. Links in the folder may lead elsewhere, the name may not; raises AuroraError."""
-        path = os.path.normpath(os.path.join(self.folder, name))
-        if os.path.commonpath([self.folder, path]) != self.folder:
-            raise AuroraError(f"the path leads out of the image folder {self.folder}")
-        return Path(path)
-
     def _frame(self, name: str, change: ImageChange | None) -> np.ndarray:
         return _resized(self.processor, self._opened(name, change))
 
     def _opened(self, name: str, change: ImageChange | None) -> Image.Image:
-        image = open_image(self.path(name))
+        image = open_image(path_inside(self.folder, name))
         if change is not None:
             image = change(image)
         return expand2square(image, tuple(int(x * 255) for x in self.processor.image_mean)) if self.pads else image

@@ -44,7 +44,7 @@ def check_records(
     """
     families = tuple(families)
     for part, index, record in unchecked_records(path, progress=progress):
-        if problem := _problem(record, families):
+        if problem := record_problem(record, families):
             name = f" (id {record['id']})" if isinstance(record, dict) and "id" in record else ""
             raise AuroraError(f"{part}: record {index}{name}: {problem}")
         yield record
@@ -108,7 +108,8 @@ def climbs_out(name: str) -> bool:
     return os.path.normpath(name).split(os.sep)[0] == os.pardir
 
 
-def _problem(record: Any, families: tuple[TokenFamily, ...]) -> str | None:
+def record_problem(record: Any, families: tuple[TokenFamily, ...]) -> str | None:
+    """What is wrong with one record, in words; None if nothing is. Spans of the families are checked too."""
     # LLaVA is needed for converting alone: a process that opens a stored file loads neither it nor torch.
     from llava.constants import DEFAULT_IMAGE_TOKEN
 

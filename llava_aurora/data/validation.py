@@ -14,12 +14,13 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from llava_aurora.data.image_files import path_inside
 from llava_aurora.data.record_file import batches, part_files, unchecked_records
 from llava_aurora.data.record_progress import follow
 from llava_aurora.data.store import record_length
 from llava_aurora.data.tasks import task_name
 from llava_aurora.data.validation_images import Examined, ImageList, Listed, examine
-from llava_aurora.data.validation_records import TextChecks, image_path, record_name
+from llava_aurora.data.validation_records import TextChecks, record_name
 from llava_aurora.data.validation_report import Findings, ValidationReport
 from llava_aurora.errors import AuroraError
 from llava_aurora.vocabulary import TokenFamily, depth_family, pixel_family
@@ -133,7 +134,7 @@ def _images(records: Sequence[Named], folder: Path, *, evaluation: bool) -> Iter
     for where, record in records:
         if isinstance(record, dict) and isinstance(record.get("image"), str):
             try:
-                path = image_path(folder, record["image"])
+                path = path_inside(folder, record["image"])
             except AuroraError:
                 continue
             yield Listed(path, record["image"], where, evaluation)

@@ -4,14 +4,14 @@ A record of RecordWriter keeps the truth under "aurora"; text and truth are comp
 none, and of them only format, path and spans are looked at.
 """
 
-import os
 import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from llava_aurora.data.record_file import _problem
+from llava_aurora.data.image_files import path_inside
+from llava_aurora.data.record_file import record_problem
 from llava_aurora.data.tasks import TASKS, task_name
 from llava_aurora.errors import AuroraError
 from llava_aurora.evaluation.scoring import stated_letter, stated_number
@@ -21,23 +21,6 @@ from llava_aurora.vocabulary import MalformedSpan, TokenFamily, depth_family, pi
 Report = Callable[[str, str], None]
 ENDLESS = 10**9
 _COORDINATES = re.compile(r"(?:\b([A-Z]) )?\((\d+(?:, ?\d+)+)\)")
-
-
-def image_path(folder: str | Path, name: str) -> Path:
-    """The file of an image.
-
-    Args:
-        folder: the image folder.
-        name: as a record gives it, relative to that folder.
-
-    Raises:
-        AuroraError: if it leads out of the folder. Links inside the folder may lead anywhere.
-    """
-    folder = os.path.abspath(folder)
-    path = os.path.normpath(os.path.join(folder, name))
-    if "\0" in name or path == folder or os.path.commonpath([folder, path]) != folder:
-        raise AuroraError(f"image {name!r} leads out of the image folder")
-    return Path(path)
 
 
 def record_name(index: int, record: Any) -> str:
@@ -69,11 +52,11 @@ class TextChecks:
         name = record.get("image") if isinstance(record, dict) else None
         if isinstance(name, str) and name:
             try:
-                image_path(self.image_folder, name)
+                path_inside(self.image_folder, name)
             except AuroraError as error:
                 report("path", str(error))
                 return False
-        if problem := _problem(record, ()):
+        if problem := record_problem(record, ()):
             report("format", problem)
             return False
         well_formed = True

@@ -18,11 +18,12 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from PIL import Image
 
 from llava_aurora.atomic import read_json, write_text
+from llava_aurora.data.image_files import path_inside
 from llava_aurora.data.points import draw_points
 from llava_aurora.data.store import record_length
 from llava_aurora.data.tasks import TASK_NAMES, task_name
 from llava_aurora.data.validation import named_records
-from llava_aurora.data.validation_records import TextChecks, image_path, truth_problem
+from llava_aurora.data.validation_records import TextChecks, truth_problem
 from llava_aurora.errors import AuroraError
 from llava_aurora.modalities.base import Modality, build_modalities
 from llava_aurora.modalities.box import BoxModality
@@ -152,7 +153,7 @@ class RecordPage:
     # --- pictures -----------------------------------------------------------------------------------------------------
 
     def _pictures(self, record: Mapping[str, Any]) -> list[Picture]:
-        with Image.open(image_path(self.image_folder, record["image"])) as opened:
+        with Image.open(path_inside(self.image_folder, record["image"])) as opened:
             opened.draft("RGB", (2 * SIDE, 2 * SIDE))
             size = opened.size
             image = opened.convert("RGB")

@@ -12,10 +12,10 @@ from typer.testing import CliRunner
 
 from llava_aurora.cli import app
 from llava_aurora.data import validation
+from llava_aurora.data.image_files import path_inside
 from llava_aurora.data.records import letter_points
 from llava_aurora.data.validation import CheckSettings, check_file
 from llava_aurora.data.validation_labels import SpanTokenizer, load_tokenizer, model_limits
-from llava_aurora.data.validation_records import image_path
 from llava_aurora.data.validation_report import KINDS, Findings
 from llava_aurora.errors import AuroraError
 from llava_aurora.vocabulary import PerceptionVocabulary, depth_family, pixel_family
@@ -127,7 +127,7 @@ MAP = DEPTH.text(range(CELLS))
         ("format", {"id": "x", "text": "?"}, "not LLaVA's format"),
         ("format", plain(question="no place"), "has an image and 0 places"),
         ("format", plain(aurora={"task": "depth_direct", "points": {"A": 3}}), "points that are not {letter: [x, y]}"),
-        ("path", plain(image="../secret.png"), "'../secret.png' leads out of the image folder"),
+        ("path", plain(image="../secret.png"), "'../secret.png' leads out of the folder"),
         ("path", plain(image="sub/../../secret.png"), "leads out"),
         ("path", plain(image="/etc/passwd"), "'/etc/passwd' leads out"),
         ("spans", plain(answer=DEPTH.start + "<DEPTH_1>" * 8 + DEPTH.end), "has 8 codes instead of 9"),
@@ -402,9 +402,9 @@ def test_an_image_that_lies_outside_is_not_opened(check, images, tmp_path):
     save(tmp_path / "secret.png", blocks(np.random.default_rng(1)))
     findings = check(about("../secret.png"), image_folder=images)
     assert (findings.numbers, findings.images) == ({"path": 1}, 0)
-    with pytest.raises(AuroraError, match="leads out of the image folder"):
-        image_path(images, "..")
-    assert image_path(images, "sub/../a.png") == images / "a.png"
+    with pytest.raises(AuroraError, match="leads out of the folder"):
+        path_inside(images, "..")
+    assert path_inside(images, "sub/../a.png") == images / "a.png"
 
 
 # --- the report and the command ---------------------------------------------------------------------------------------
