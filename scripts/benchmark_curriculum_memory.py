@@ -82,9 +82,9 @@ def _write_list(path: Path, records: Iterator[dict[str, Any]]) -> None:
 
 
 def _curriculum(path: Path) -> tuple[Any, Any]:
-    from llava_aurora.data.curriculum import Curriculum
-    from llava_aurora.data.schedule import LinearSchedule
-    from llava_aurora.data.store import RecordStore
+    from llava_aurora.data.curriculum.sampler import Curriculum
+    from llava_aurora.data.curriculum.schedule import LinearSchedule
+    from llava_aurora.data.store.record_store import RecordStore
 
     store = RecordStore.open(path)
     return store, Curriculum(store, LinearSchedule())
@@ -100,7 +100,7 @@ def load_baked(path: Path, rank: int, ranks: int, epochs: int) -> Any:
 
 def load_store(path: Path, rank: int, ranks: int, epochs: int) -> Any:
     """Opens the store and reads this rank's part of the last epoch, so that pages of it are mapped as in training."""
-    from llava_aurora.data.curriculum import CurriculumSampler
+    from llava_aurora.data.curriculum.sampler import CurriculumSampler
 
     store, curriculum = _curriculum(path)
     sampler = CurriculumSampler(curriculum, epochs=epochs, seed=0)
@@ -123,7 +123,7 @@ def memory() -> dict[str, float]:
 
 
 def rank_main(load: Callable[..., Any], path: Path, rank: int, ranks: int, epochs: int, meeting: Any, out: Any) -> None:
-    import llava_aurora.data.curriculum  # noqa: F401  Libraries are the same for both, and not what is measured.
+    import llava_aurora.data.curriculum.sampler  # noqa: F401  Libraries are the same for both, and not what is measured.
 
     meeting.wait()
     before = memory()

@@ -178,12 +178,13 @@ def profile(datasets: dict[str, Any], rounds: int) -> dict[str, float]:
     from llava.mm_utils import expand2square
     from llava.train import train as upstream
 
-    from llava_aurora.data.image_reader import open_image
+    from llava_aurora.data.images.image_files import path_inside
+    from llava_aurora.data.images.image_reader import open_image
 
     dataset = datasets[OURS]
     cached, flags, processor = datasets[CACHED].images, dataset.data_args, dataset.images.processor
     records = list(dataset.list_data_dict)
-    paths = [dataset.images.path(record["image"]) for record in records]
+    paths = [path_inside(dataset.images.folder, record["image"]) for record in records]
     opened = [open_image(path) for path in paths[:64]]
     squares = [expand2square(image, (122, 116, 104)) for image in opened]
     frames = [dataset.images.frame(record["image"]) for record in records[:64]]

@@ -84,7 +84,7 @@ def memory() -> dict[str, float]:
 
 
 def rank_main(path: Path, rank: int, meeting: Any, out: Any) -> None:
-    from llava_aurora.data.store import RecordStore
+    from llava_aurora.data.store.record_store import RecordStore
 
     meeting.wait()
     before = memory()
@@ -129,8 +129,8 @@ def main() -> None:
     from rich.console import Console
     from rich.table import Table
 
-    from llava_aurora.data.record_conversion import convert_records
-    from llava_aurora.data.store import RecordStore
+    from llava_aurora.data.store.record_conversion import convert_records
+    from llava_aurora.data.store.record_store import RecordStore
 
     arguments = parse_arguments()
     rows: list[dict[str, Any]] = []

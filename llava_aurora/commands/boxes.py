@@ -10,7 +10,7 @@ from llava_aurora.commands.shared import report_failures
 from llava_aurora.errors import AuroraError
 
 if TYPE_CHECKING:
-    from llava_aurora.data.box_records import BoxRecords
+    from llava_aurora.data.boxes.box_records import BoxRecords
 
 
 @app.command(
@@ -42,8 +42,8 @@ def boxes(
     seed: Annotated[int, typer.Option(help="Of everything drawn at random.")] = 0,
 ) -> None:
     """Ask for boxes and counts in images of LVIS or COCO: training records in LLaVA's JSON format."""
-    from llava_aurora.data.box_questions import BOX_TASKS, BoxTasks
-    from llava_aurora.data.box_records import write_box_records
+    from llava_aurora.data.boxes.box_questions import BOX_TASKS, BoxTasks
+    from llava_aurora.data.boxes.box_records import write_box_records
     from llava_aurora.data.prompts import Prompts
     from llava_aurora.data.records import RecordWriter
     from llava_aurora.vocabulary import pixel_family

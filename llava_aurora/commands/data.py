@@ -30,8 +30,8 @@ def scenes(
     """Render rooms with named objects: images, exact depth maps, boxes."""
     import os
 
-    from llava_aurora.data.scene_folder import write_scenes
-    from llava_aurora.data.scenes import SceneConfig
+    from llava_aurora.data.scenes.scene import SceneConfig
+    from llava_aurora.data.scenes.scene_folder import write_scenes
 
     config = SceneConfig(
         frame=frame,
@@ -67,7 +67,7 @@ def scene_records(
     """Ask questions of scenes: training records in LLaVA's JSON format."""
     from llava_aurora.data.prompts import Prompts
     from llava_aurora.data.records import RecordWriter
-    from llava_aurora.data.scene_records import DEFAULT_SHARES, SceneTasks, write_scene_records
+    from llava_aurora.data.scenes.scene_records import DEFAULT_SHARES, SceneTasks, write_scene_records
     from llava_aurora.vocabulary import depth_family, pixel_family
     from llava_aurora.vqvae.checkpoint import load_depth_vqvae
     from llava_aurora.vqvae.folders import read_codes

@@ -39,7 +39,7 @@ def depth(
     workers: Annotated[int, typer.Option(min=0, help="Threads that read files.")] = 4,
 ) -> None:
     """Make relative depth maps: of images by a depth estimator, or of depth that is there. Failures: exit code 1."""
-    from llava_aurora.data.depth_maps import Bits, find_inputs, process_share
+    from llava_aurora.data.depth.depth_maps import Bits, find_inputs, process_share
 
     if (images is None) == (maps is None):
         raise AuroraError("give either --images, to estimate depth, or --maps, to take depth that is there")
@@ -47,8 +47,8 @@ def depth(
         raise AuroraError("--values is metric or relative, --closer is higher or lower, --bits is 8 or 16")
     made: dict[str, Any] = {"out": out, "workers": workers, "share": process_share(cpu=device == "cpu" or bool(maps))}
     if maps is not None:
-        from llava_aurora.data.depth_import import import_maps, tilt_of_folder
-        from llava_aurora.data.depth_maps import Closer, DepthScale, Values
+        from llava_aurora.data.depth.depth_import import import_maps, tilt_of_folder
+        from llava_aurora.data.depth.depth_maps import Closer, DepthScale, Values
 
         if values is None or closer is None:
             raise AuroraError("--maps needs --values metric|relative and --closer higher|lower: no file says so itself")
@@ -63,7 +63,7 @@ def depth(
             print(tilt_of_folder(maps, scale).verdict(scale.closer), file=sys.stderr)
         report = import_maps(maps=maps, scale=scale, **made)
     elif images is not None:
-        from llava_aurora.data.depth_estimation import SUFFIXES, DepthEstimator, default_device, estimate_maps
+        from llava_aurora.data.depth.depth_estimation import SUFFIXES, DepthEstimator, default_device, estimate_maps
 
         if closer is not None or zero_unknown:
             raise AuroraError("--closer and --zero-unknown are about --maps; an estimator's depth is known to be right")

@@ -37,7 +37,7 @@ def check(
     """Check every record and image before a run. Exit code 1 if something is wrong; the last line is the verdict."""
     import os
 
-    from llava_aurora.data.validation import CheckSettings, check_file, codebook_family
+    from llava_aurora.data.validation.checks import CheckSettings, check_file, codebook_family
     from llava_aurora.vocabulary import TokenFamily, pixel_family
 
     for folder, flag in ((image_folder, "--image-folder"), (eval_image_folder, "--eval-image-folder")):
@@ -49,7 +49,7 @@ def check(
     limits = None
     families: tuple[TokenFamily, ...] = (depth or codebook_family(None), pixel_family(frame=frame))
     if model is not None:
-        from llava_aurora.data.validation_labels import model_limits
+        from llava_aurora.data.validation.labels import model_limits
 
         limits = model_limits(model, depth=depth, frame=frame, max_length=max_length)
         families, frame = limits.families, limits.frame

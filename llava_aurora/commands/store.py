@@ -19,7 +19,7 @@ def convert(
     out: Annotated[Path, typer.Argument(metavar="OUT", help="The file to write: .json, .jsonl or .parquet.")],
 ) -> None:
     """Write training records in another format; all three are good for --data_path. Every record is checked."""
-    from llava_aurora.data.record_conversion import convert_records
+    from llava_aurora.data.store.record_conversion import convert_records
 
     count = convert_records(source, out)
     print(f"{out}: {count} records, {out.stat().st_size / 1e6:.1f} MB")

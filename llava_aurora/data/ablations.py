@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from llava_aurora.data.store import RecordStore
+from llava_aurora.data.store.record_store import RecordStore
 from llava_aurora.data.tasks import KINDS, OTHER, TASK_NAMES, TASKS, task_name
 from llava_aurora.errors import AuroraError
 from llava_aurora.vocabulary import depth_family, pixel_family

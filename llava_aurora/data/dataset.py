@@ -1,8 +1,8 @@
 """LLaVA's dataset over a record store, and the batches that are made of it.
 
-Every record is looked at once when its file is opened for the first time (record_file.py); after that it is read from
-the store, changed by the ablations that the run asks for, and turned into upstream's tensors: text by upstream's own
-functions, images by image_reader.py.
+Every record is looked at once when its file is opened for the first time (store/record_file.py); after that it is read
+from the store, changed by the ablations that the run asks for, and turned into upstream's tensors: text by upstream's
+own functions, images by images/image_reader.py.
 """
 
 import struct
@@ -15,14 +15,14 @@ import torch
 from llava.train import train as upstream
 
 from llava_aurora.data.ablations import Transform, check_coordinate_step, select_tasks, transforms
-from llava_aurora.data.curriculum import Curriculum
+from llava_aurora.data.curriculum.sampler import Curriculum
+from llava_aurora.data.curriculum.schedule_file import read_schedule
 from llava_aurora.data.fresh_points import FreshPoints
-from llava_aurora.data.image_reader import ImageChange, ImageReader
+from llava_aurora.data.images.image_reader import ImageChange, ImageReader
 from llava_aurora.data.prompts import Prompts
-from llava_aurora.data.record_file import read_records
 from llava_aurora.data.records import RecordWriter
-from llava_aurora.data.schedule_file import read_schedule
-from llava_aurora.data.store import RecordStore
+from llava_aurora.data.store.record_file import read_records
+from llava_aurora.data.store.record_store import RecordStore
 from llava_aurora.errors import AuroraError
 from llava_aurora.vocabulary import TokenFamily
 

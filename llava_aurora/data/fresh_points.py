@@ -16,9 +16,9 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from llava_aurora.data.frame import FrameTransform
-from llava_aurora.data.image_files import path_inside
-from llava_aurora.data.image_reader import ImageChange
+from llava_aurora.data.images.frame import FrameTransform
+from llava_aurora.data.images.image_files import path_inside
+from llava_aurora.data.images.image_reader import ImageChange
 from llava_aurora.data.points import depth_at, draw_points, sample_points
 from llava_aurora.data.records import MarkedPoint, Record, RecordWriter, letter_points
 from llava_aurora.errors import AuroraError

@@ -20,7 +20,7 @@ from PIL import Image
 from rich.progress import track
 
 from llava_aurora.atomic import atomic_folder, write_text
-from llava_aurora.data.image_files import opened_image, path_inside
+from llava_aurora.data.images.image_files import opened_image, path_inside
 from llava_aurora.data.points import depth_at, depth_radius, draw_points, sample_points
 from llava_aurora.data.records import LETTERS, closest, letter_points
 from llava_aurora.errors import AuroraError

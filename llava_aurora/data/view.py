@@ -18,12 +18,12 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from PIL import Image
 
 from llava_aurora.atomic import read_json, write_text
-from llava_aurora.data.image_files import path_inside
+from llava_aurora.data.images.image_files import path_inside
 from llava_aurora.data.points import draw_points
-from llava_aurora.data.store import record_length
+from llava_aurora.data.store.record_store import record_length
 from llava_aurora.data.tasks import TASK_NAMES, task_name
-from llava_aurora.data.validation import named_records
-from llava_aurora.data.validation_records import TextChecks, truth_problem
+from llava_aurora.data.validation.checks import named_records
+from llava_aurora.data.validation.records import TextChecks, truth_problem
 from llava_aurora.errors import AuroraError
 from llava_aurora.modalities.base import Modality, build_modalities
 from llava_aurora.modalities.box import BoxModality

@@ -13,11 +13,11 @@ from pathlib import Path
 from rich.console import Console
 
 from llava_aurora.atomic import atomic_folder, read_json, write_json
-from llava_aurora.data.photograph import load_photograph
 from llava_aurora.data.prompts import Prompts
 from llava_aurora.data.records import RecordWriter
-from llava_aurora.data.scene_folder import write_scenes
-from llava_aurora.data.scene_records import SceneTasks, write_scene_records
+from llava_aurora.data.scenes.photograph import load_photograph
+from llava_aurora.data.scenes.scene_folder import write_scenes
+from llava_aurora.data.scenes.scene_records import SceneTasks, write_scene_records
 from llava_aurora.demo.launch import REPOSITORY, finetune_command, run_training
 from llava_aurora.demo.presets import PRESETS
 from llava_aurora.demo.tiny_llava import VISION_TOWER, build_tiny_llava

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field
 
-from llava_aurora.data.scenes import SceneConfig
+from llava_aurora.data.scenes.scene import SceneConfig
 from llava_aurora.demo.tiny_llava import TinyLlavaConfig
 from llava_aurora.vqvae.autoencoder import DepthVQVAEConfig
 

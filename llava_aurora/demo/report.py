@@ -12,11 +12,11 @@ from PIL import Image
 
 from llava_aurora import integration
 from llava_aurora.atomic import read_json, write_json, write_text
-from llava_aurora.data.photograph import load_photograph
 from llava_aurora.data.points import depth_at, sample_points
 from llava_aurora.data.prompts import Prompts
 from llava_aurora.data.records import LETTERS, MarkedPoint, RecordWriter
-from llava_aurora.data.scenes import relative_depth
+from llava_aurora.data.scenes.photograph import load_photograph
+from llava_aurora.data.scenes.scene import relative_depth
 from llava_aurora.demo.measure import (
     Row,
     answer_rows,

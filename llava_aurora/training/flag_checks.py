@@ -14,7 +14,7 @@ def check_flags(flags: argparse.Namespace) -> None:
     Raises:
         AuroraError: for the first that cannot work, naming the flag, what is wrong with it, and the remedy.
     """
-    from llava_aurora.data.schedule_file import read_schedule
+    from llava_aurora.data.curriculum.schedule_file import read_schedule
     from llava_aurora.modeling.bottleneck import InformationBottleneck
 
     if flags.curriculum and flags.group_by_modality_length:

@@ -13,8 +13,8 @@ from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState
 from transformers.integrations import TensorBoardCallback
 from transformers.trainer_utils import EvalLoopOutput
 
-from llava_aurora.data.curriculum import Curriculum, CurriculumSampler, planned_epochs
-from llava_aurora.data.curriculum_report import draw_schedule, print_schedule
+from llava_aurora.data.curriculum.report import draw_schedule, print_schedule
+from llava_aurora.data.curriculum.sampler import Curriculum, CurriculumSampler, planned_epochs
 from llava_aurora.data.fresh_points import FreshPoints
 from llava_aurora.modeling.aurora_llama import AuroraLlamaForCausalLM
 from llava_aurora.modeling.bottleneck import InformationBottleneck

@@ -7,7 +7,7 @@ import pytest
 from typer.testing import CliRunner
 
 from llava_aurora.cli import app
-from llava_aurora.data.record_file import read_records
+from llava_aurora.data.store.record_file import read_records
 from llava_aurora.errors import AuroraError
 
 

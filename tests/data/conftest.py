@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from llava_aurora.data.store import RecordStore
+from llava_aurora.data.store.record_store import RecordStore
 
 
 @pytest.fixture(autouse=True)

@@ -16,7 +16,7 @@ from llava_aurora.data.ablations import (
 )
 from llava_aurora.data.prompts import TEMPLATES, Prompts
 from llava_aurora.data.records import RecordWriter, closest, letter_points
-from llava_aurora.data.store import RecordStore
+from llava_aurora.data.store.record_store import RecordStore
 from llava_aurora.errors import AuroraError
 from llava_aurora.vocabulary import depth_family, pixel_family
 

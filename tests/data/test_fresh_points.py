@@ -13,11 +13,11 @@ from llava_aurora.data.ablations import with_plain_coordinates, without_coordina
 from llava_aurora.data.fresh_points import FreshPoints
 from llava_aurora.data.points import depth_at, draw_points
 from llava_aurora.data.prompts import Prompts
-from llava_aurora.data.record_file import read_records
 from llava_aurora.data.records import RecordWriter, letter_points
-from llava_aurora.data.scene_folder import write_scenes
-from llava_aurora.data.scene_records import DEFAULT_SHARES, SceneTasks, write_scene_records
-from llava_aurora.data.scenes import SceneConfig
+from llava_aurora.data.scenes.scene import SceneConfig
+from llava_aurora.data.scenes.scene_folder import write_scenes
+from llava_aurora.data.scenes.scene_records import DEFAULT_SHARES, SceneTasks, write_scene_records
+from llava_aurora.data.store.record_file import read_records
 from llava_aurora.errors import AuroraError
 from llava_aurora.vocabulary import depth_family, pixel_family
 

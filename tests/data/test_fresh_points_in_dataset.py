@@ -10,9 +10,9 @@ from llava_aurora.configuration import DataArguments
 from llava_aurora.data.dataset import make_supervised_data_module
 from llava_aurora.data.prompts import Prompts
 from llava_aurora.data.records import RecordWriter
-from llava_aurora.data.scene_folder import write_scenes
-from llava_aurora.data.scene_records import SceneTasks, write_scene_records
-from llava_aurora.data.scenes import SceneConfig
+from llava_aurora.data.scenes.scene import SceneConfig
+from llava_aurora.data.scenes.scene_folder import write_scenes
+from llava_aurora.data.scenes.scene_records import SceneTasks, write_scene_records
 from llava_aurora.errors import AuroraError
 from llava_aurora.modalities.box import BoxModality
 from llava_aurora.modalities.depth import DepthModality

@@ -10,10 +10,10 @@ import pytest
 from PIL import Image
 
 from llava_aurora.data.hardblink import MID_HEIGHT, read_hardblink, write_hardblink
-from llava_aurora.data.photograph import load_photograph
 from llava_aurora.data.points import draw_points
-from llava_aurora.data.scene_folder import write_scenes
-from llava_aurora.data.scenes import SceneConfig
+from llava_aurora.data.scenes.photograph import load_photograph
+from llava_aurora.data.scenes.scene import SceneConfig
+from llava_aurora.data.scenes.scene_folder import write_scenes
 from llava_aurora.errors import AuroraError
 from llava_aurora.vqvae.maps import read_depth_map, resize_nearest
 

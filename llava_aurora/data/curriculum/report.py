@@ -1,0 +1,74 @@
+"""A curriculum as a table and as a picture: what each task gets in each epoch."""
+
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from llava_aurora.atomic import atomic_file
+from llava_aurora.data.curriculum.sampler import Curriculum
+from llava_aurora.data.tasks import OTHER, TASKS, Kind
+
+LOG_WIDTH = 140
+WIDTH_OF_TEN_EPOCHS = 130
+# One hue a domain would hide which kind a task is of, so a hue is a kind, and its shades are tasks.
+HUES: dict[Kind, str] = {"atomic": "Blues", "chain": "Oranges", "direct": "Greens"}
+
+
+def print_schedule(curriculum: Curriculum, epochs: int, *, console: Console | None = None) -> None:
+    """Prints records and per cent of each task in each epoch, or in epochs spread evenly where all are too many.
+
+    Args:
+        curriculum: the curriculum.
+        epochs: of the run.
+        console: stdout if left out.
+    """
+    if console is None:
+        console = Console()
+        # In a log file there is no width to keep to, and names cut in pieces cannot be read.
+        console = console if console.is_terminal else Console(width=LOG_WIDTH)
+    columns = 10 if console.width >= WIDTH_OF_TEN_EPOCHS else 4
+    shown = sorted({round(place * (epochs - 1) / (columns - 1)) for place in range(columns)})
+    plan = [curriculum.quotas(epoch, epochs=epochs) for epoch in shown]
+    table = Table(title=f"{curriculum.schedule.source}: {curriculum.length:,} records an epoch")
+    table.add_column("epoch", no_wrap=True)
+    for heading in [*(str(epoch + 1) for epoch in shown), "in file"]:
+        table.add_column(heading, justify="right", no_wrap=True)
+    for task in plan[0]:
+        counts = [quotas[task] for quotas in plan]
+        cells = [f"{count:,}\n{count / curriculum.length:.0%}" for count in counts]
+        table.add_row(task, *cells, f"{curriculum.available(task):,}")
+    console.print(table)
+
+
+def draw_schedule(curriculum: Curriculum, epochs: int, path: str | Path) -> None:
+    """Writes a PNG of stacked bars, one an epoch. Raises AuroraError if it cannot be written."""
+    import matplotlib
+    from matplotlib.figure import Figure
+    from matplotlib.ticker import MaxNLocator
+
+    plan = [curriculum.quotas(epoch, epochs=epochs) for epoch in range(epochs)]
+    figure = Figure(figsize=(8, 4.2), layout="constrained")
+    axes = figure.subplots()
+    bottoms = [0.0] * epochs
+    kinds = [*HUES]
+    tasks = sorted(plan[0], key=lambda task: len(kinds) if task == OTHER else kinds.index(TASKS[task].kind))
+    for task in tasks:
+        heights = [100 * quotas[task] / curriculum.length for quotas in plan]
+        label = f"{task} ({'no task' if task == OTHER else TASKS[task].kind})"
+        color = "grey" if task == OTHER else matplotlib.colormaps[HUES[TASKS[task].kind]](_shade(task, tasks))
+        axes.bar(range(1, epochs + 1), heights, bottom=bottoms, label=label, color=color, edgecolor="white", width=0.9)
+        bottoms = [bottom + height for bottom, height in zip(bottoms, heights, strict=True)]
+    axes.set(xlabel="epoch", ylabel="% of the epoch's records", ylim=(0, 100), xlim=(0.4, epochs + 0.6))
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.set_title(f"{curriculum.schedule.source}: {curriculum.length:,} records an epoch", loc="left")
+    axes.spines[["top", "right"]].set_visible(False)
+    handles, labels = axes.get_legend_handles_labels()
+    axes.legend(handles[::-1], labels[::-1], loc="center left", bbox_to_anchor=(1, 0.5), frameon=False)
+    with atomic_file(path) as temporary:
+        figure.savefig(temporary, format="png", dpi=120)
+
+
+def _shade(task: str, tasks: list[str]) -> float:
+    same = [other for other in tasks if other != OTHER and TASKS[other].kind == TASKS[task].kind]
+    return 0.75 - 0.45 * same.index(task) / max(len(same) - 1, 1)

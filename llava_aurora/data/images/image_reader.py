@@ -1,0 +1,136 @@
+"""From an image file to what the vision tower reads: the values that LLaVA computes, in fewer steps.
+
+LLaVA's processor scales and normalizes each value of the resized 8-bit image by itself, in double precision. There are
+256 of them in each channel: it is asked once, and they are looked up after that. What comes before (decoding, padding,
+resizing, cropping) is LLaVA's and Pillow's own, and may come from a cache.
+
+An image that is to look different each time is changed right after it is decoded, and bypasses the cache; see
+`pixel_values`.
+"""
+
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import PIL
+import torch
+from llava.mm_utils import expand2square
+from PIL import Image
+
+from llava_aurora.data.images.image_cache import ImageCache
+from llava_aurora.data.images.image_files import opened_image, path_inside
+from llava_aurora.errors import AuroraError
+
+# Takes an image as it was decoded, RGB in its own size, and returns what is to be shown in its place.
+ImageChange = Callable[[Image.Image], Image.Image]
+BYTES_PER_GB = 10**9
+
+
+class ImageReader:
+    """The images of a folder, as `LazySupervisedDataset` would give them.
+
+    Args:
+        folder: the image folder.
+        processor: the vision tower's image processor.
+        aspect_ratio: "pad" makes an image square first; anything else leaves it to the processor.
+        cache: folder for decoded and resized images; empty for none.
+        cache_gb: what this folder may hold at most.
+
+    Raises:
+        AuroraError: if a cache is asked for and cannot be used.
+    """
+
+    def __init__(
+        self, *, folder: str | None, processor: Any, aspect_ratio: str, cache: str = "", cache_gb: float = 50.0
+    ) -> None:
+        if folder is None:
+            raise AuroraError("--image_folder is missing, and there are records with images")
+        self.folder = os.path.abspath(folder)
+        self.processor, self.pads = processor, aspect_ratio == "pad"
+        self.table = _value_table(processor)
+        self.cache: ImageCache | None = None
+        if cache:
+            if self.table is None:
+                raise AuroraError(
+                    f"--image_cache: not for {type(processor).__name__}, which does more than scale values"
+                )
+            done = [processor.to_dict(), self.pads, PIL.__version__]  # another Pillow may decode to other values
+            settings = json.dumps(done, sort_keys=True, default=str)
+            self.cache = ImageCache(cache, limit=int(cache_gb * BYTES_PER_GB), settings=settings)
+
+    def pixel_values(self, name: str, *, change: ImageChange | None = None) -> torch.Tensor:
+        """An image as the vision tower reads it, float32 (3, H, W).
+
+        Args:
+            name: its path in the folder.
+            change: what is drawn on it, in its own size; such an image is decoded each time and never cached. To draw
+                in the vision tower's frame instead, which costs less, draw on a copy of what `frame` returns.
+
+        Raises:
+            AuroraError: if the path leads out of the folder, or the image is broken or a decompression bomb.
+            OSError, ValueError: if there is no such file, or no file can have this name.
+        """
+        if self.table is None:
+            return self.processor.preprocess(self._opened(name, change), return_tensors="pt")["pixel_values"][0]
+        return self.values(self.frame(name, change=change))
+
+    def frame(self, name: str, *, change: ImageChange | None = None) -> np.ndarray:
+        """An image after decoding, padding, resizing and cropping, uint8 (3, H, W); perhaps read-only.
+
+        Arguments and errors as for `pixel_values`.
+        """
+        if self.cache is None or change is not None:
+            return self._frame(name, change)
+        return self.cache.get(path_inside(self.folder, name), lambda: self._frame(name, None))
+
+    def values(self, frame: np.ndarray) -> torch.Tensor:
+        """A frame, uint8 (3, H, W), scaled and normalized as the processor does it, float32 (3, H, W)."""
+        assert self.table is not None
+        values = np.empty(frame.shape, dtype=np.float32)
+        for channel, table in enumerate(self.table):
+            np.take(table, frame[channel], out=values[channel], mode="clip")  # no index is outside; "raise" is slower
+        return torch.from_numpy(values)
+
+    def _frame(self, name: str, change: ImageChange | None) -> np.ndarray:
+        return _resized(self.processor, self._opened(name, change))
+
+    def _opened(self, name: str, change: ImageChange | None) -> Image.Image:
+        image = open_image(path_inside(self.folder, name))
+        if change is not None:
+            image = change(image)
+        return expand2square(image, tuple(int(x * 255) for x in self.processor.image_mean)) if self.pads else image
+
+
+def open_image(path: Path) -> Image.Image:
+    """Decodes an image to RGB. Errors as `opened_image`, which refuses what Pillow would only warn of."""
+    with opened_image(path) as image:
+        return image.convert("RGB")
+
+
+def _resized(processor: Any, image: Image.Image | np.ndarray) -> np.ndarray:
+    """What the processor does to an image before it scales its values, uint8 (3, H, W)."""
+    done = processor.preprocess(image, do_rescale=False, do_normalize=False, return_tensors="np")
+    return np.ascontiguousarray(done["pixel_values"][0])
+
+
+def _value_table(processor: Any) -> np.ndarray | None:
+    """What the processor makes of each value in each channel, float32 (3, 256).
+
+    None for a processor whose result is anything else than its resized image with values looked up in this table.
+    """
+    ramp = np.repeat(np.arange(256, dtype=np.uint8)[:, None, None], 3, axis=2)
+    as_it_is = {name: False for name in ("do_resize", "do_center_crop") if hasattr(processor, name)}
+    try:
+        done = processor.preprocess(ramp, **as_it_is, input_data_format="channels_last")
+        table = np.stack(done["pixel_values"])[0, :, :, 0].copy()
+        probe = Image.fromarray(np.random.default_rng(0).integers(0, 256, (48, 64, 3), dtype=np.uint8))
+        resized, expected = _resized(processor, probe), processor.preprocess(probe)["pixel_values"][0]
+    except (TypeError, ValueError, IndexError, AttributeError):
+        return None
+    if (resized.dtype, table.dtype, table.shape) != (np.uint8, np.float32, (3, 256)):
+        return None
+    looked_up = np.stack([table[channel][resized[channel]] for channel in range(3)])
+    return table if np.array_equal(looked_up, expected) else None

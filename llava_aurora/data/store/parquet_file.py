@@ -1,0 +1,156 @@
+"""Training records in Parquet: columns that other tools can read, and what does not fit into them beside it.
+
+- id, image: text.
+- conversations: a list of {"from", "value"}. JSON text is read as well.
+- aurora: the truth about the image, as JSON text, as its shape differs by task.
+- task: the name of the task, for sorting and counting. Read only where `aurora` is missing.
+- other_fields: a JSON object with all else, and exactly as they were those of the fields above that their column cannot
+  hold (an id that is a number, a turn with fields of its own). Empty for most records. It overrules the columns.
+- any other column of text, numbers, lists or structs becomes a field of its name.
+
+Read and written with pyarrow alone. The library `datasets` reads these files too, but would bring pandas, aiohttp,
+multiprocess and dill, which pickles, for what is here a loop over batches: records are mapped from the Arrow file of
+record_store.py in any case, which holds what `datasets` does not check.
+"""
+
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from llava_aurora.data.tasks import TASKS, task_name
+from llava_aurora.errors import AuroraError
+
+ROWS_PER_READ = 1024
+OTHER_FIELDS = "other_fields"
+TURN = pa.struct([("from", pa.string()), ("value", pa.string())])
+SCHEMA = pa.schema(
+    [
+        ("id", pa.string()),
+        ("image", pa.string()),
+        ("conversations", pa.list_(TURN)),
+        ("aurora", pa.string()),
+        ("task", pa.string()),
+        (OTHER_FIELDS, pa.string()),
+    ]
+)
+
+
+class ParquetWriter:
+    """Writes records to a Parquet file, a row group at each `write`. A context manager: whole at its end."""
+
+    def __init__(self, path: Path) -> None:
+        self._writer = pq.ParquetWriter(path, SCHEMA, compression="zstd")
+
+    def write(self, records: Sequence[Mapping[str, Any]]) -> None:
+        self._writer.write_table(pa.Table.from_pylist([_row(record) for record in records], schema=SCHEMA))
+
+    def __enter__(self) -> "ParquetWriter":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._writer.close()
+
+
+def read_parquet(path: Path, *, progress: Callable[[int], None]) -> Iterator[dict[str, Any]]:
+    """The records of a Parquet file, one by one; whether they are in LLaVA's format is not looked at.
+
+    Args:
+        path: the file.
+        progress: told how many bytes of it have been read.
+
+    Raises:
+        AuroraError: if it is no Parquet file, or a column is of a type that no record can hold.
+    """
+    row = -1
+    try:
+        with pq.ParquetFile(path, pre_buffer=False) as file:
+            _check_schema(path, file.schema_arrow)
+            size, rows = path.stat().st_size, max(1, file.metadata.num_rows)
+            for batch in file.iter_batches(batch_size=ROWS_PER_READ):
+                columns = [column.to_pylist() for column in batch.columns]
+                for values in zip(*columns, strict=True):
+                    row += 1
+                    yield _record(dict(zip(batch.schema.names, values, strict=True)))
+                progress(size * (row + 1) // rows)
+    except (OSError, pa.ArrowException) as error:
+        raise AuroraError(f"{path}: cannot read the training records: {error}") from error
+    except ValueError as error:
+        raise AuroraError(f"{path}: record {row}: {error}") from error
+
+
+def _row(record: Mapping[str, Any]) -> dict[str, Any]:
+    """A record as it goes into the columns."""
+    row: dict[str, Any] = {
+        "id": _text(record.get("id")),
+        "image": _text(record.get("image")),
+        "conversations": [{key: _text(turn[key]) for key in ("from", "value")} for turn in record["conversations"]],
+        "aurora": json.dumps(record["aurora"]) if "aurora" in record else None,
+        "task": task_name(record),
+    }
+    exact = ("id", "image", "conversations")
+    other = {name: value for name, value in record.items() if name not in (*exact, "aurora")}
+    lost = [name for name in exact if name in record and (record[name] is None or record[name] != row[name])]
+    other |= {name: record[name] for name in lost}
+    return {**row, OTHER_FIELDS: json.dumps(other) if other else None}
+
+
+def _text(value: Any) -> str | None:
+    """A value as text that UTF-8 can hold, which half of a surrogate pair cannot be."""
+    if value is None:
+        return None
+    text = value if isinstance(value, str) else json.dumps(value)
+    return text.encode("utf-8", "replace").decode()
+
+
+def _record(row: dict[str, Any]) -> dict[str, Any]:
+    """A row as the record that it is; a field without a value is left out. Raises ValueError for what is no JSON."""
+    row = {name: value for name, value in row.items() if value is not None}
+    other, task = _json(row, OTHER_FIELDS), row.pop("task", None)
+    for name in ("conversations", "aurora"):
+        if isinstance(row.get(name), str):
+            row[name] = _json(row, name)
+    if isinstance(task, str) and task in TASKS and "aurora" not in row:
+        row["aurora"] = {"task": task}
+    if other is not None and not isinstance(other, dict):
+        raise ValueError(f"{OTHER_FIELDS} is no JSON object")
+    return {**row, **(other or {})}
+
+
+def _json(row: dict[str, Any], name: str) -> Any:
+    text = row.pop(name, None)
+    try:
+        return None if text is None else json.loads(text)
+    except ValueError as error:
+        raise ValueError(f"{name} is not valid JSON: {error}") from error
+
+
+def _check_schema(path: Path, schema: pa.Schema) -> None:
+    if "conversations" not in schema.names:
+        raise AuroraError(f"{path}: has no column conversations; there are {', '.join(schema.names)}")
+    for field in schema:
+        named = field.name in ("image", OTHER_FIELDS)
+        if not (_is_text(field.type) or pa.types.is_null(field.type) if named else _is_plain(field.type)):
+            expected = "the path of a picture as text" if field.name == "image" else "text, numbers, lists or structs"
+            raise AuroraError(f"{path}: its column {field.name} is of type {field.type}; {expected} is expected")
+
+
+def _is_text(kind: pa.DataType) -> bool:
+    kind = kind.value_type if pa.types.is_dictionary(kind) else kind
+    return pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind)
+
+
+def _is_plain(kind: pa.DataType) -> bool:
+    """Whether values of this type are JSON."""
+    if pa.types.is_struct(kind):
+        return all(_is_plain(field.type) for field in kind)
+    if pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind):
+        return _is_plain(kind.value_type)
+    numbers = pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_boolean(kind)
+    return numbers or _is_text(kind) or pa.types.is_null(kind)

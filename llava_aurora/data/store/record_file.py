@@ -1,0 +1,236 @@
+"""Training records from files, one by one and checked on the way: a JSON list as LLaVA has it, JSONL, or Parquet.
+
+What is wrong is said in one line that names file and record, before any time on a GPU is spent. Files are streamed: one
+record (of Parquet one batch) is in memory at a time, however long the list is. Nothing here can run code that a file
+brings along: JSON and Parquet hold data alone, and no pickle is read.
+"""
+
+import json
+import os
+import re
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any, TextIO, TypeVar
+
+from llava_aurora.atomic import read_json
+from llava_aurora.data.store.parquet_file import read_parquet
+from llava_aurora.errors import AuroraError
+from llava_aurora.vocabulary import TokenFamily
+
+SPEAKERS = ("human", "gpt")
+CHARACTERS_PER_READ = 1 << 20
+FOLDER_SUFFIXES = (".parquet", ".jsonl")
+# Told how many bytes of a file have been read.
+Progress = Callable[[int], None]
+Item = TypeVar("Item")
+
+
+def read_records(path: str | Path, *, families: Iterable[TokenFamily] = ()) -> list[dict[str, Any]]:
+    """Reads all records into memory, and checks them. Arguments and errors as for `check_records`."""
+    return list(check_records(path, families=families))
+
+
+def check_records(
+    path: str | Path, *, families: Iterable[TokenFamily] = (), progress: Progress = lambda read: None
+) -> Iterator[dict[str, Any]]:
+    """Reads records one by one, and checks each. Other arguments as for `unchecked_records`.
+
+    Args:
+        families: the token families whose spans are checked.
+
+    Raises:
+        AuroraError: naming file and record, if it is no such file or a span of tokens in it is malformed.
+    """
+    families = tuple(families)
+    for part, index, record in unchecked_records(path, progress=progress):
+        if problem := record_problem(record, families):
+            name = f" (id {record['id']})" if isinstance(record, dict) and "id" in record else ""
+            raise AuroraError(f"{part}: record {index}{name}: {problem}")
+        yield record
+
+
+def unchecked_records(path: str | Path, *, progress: Progress = lambda read: None) -> Iterator[tuple[Path, int, Any]]:
+    """Reads what should be records one by one: the file each is in, its number there from 0, and what it is.
+
+    Args:
+        path: .parquet, .jsonl, or a JSON list under any other suffix; or a folder of .parquet or .jsonl files, which
+            are read by name.
+        progress: told how many bytes have been read, of the bytes that the files have.
+
+    Raises:
+        AuroraError: naming the file, if it cannot be read, is of another format, or there is nothing in it.
+    """
+    before, found = 0, False
+    for part in part_files(path):
+        for index, record in enumerate(_read_part(part, partial(_advance, progress, before))):
+            found = True
+            yield part, index, record
+        before += part.stat().st_size
+    if not found:
+        raise _no_list(path)
+
+
+def _advance(progress: Progress, before: int, read: int) -> None:
+    progress(before + read)
+
+
+def part_files(path: str | Path) -> list[Path]:
+    """The file itself, or the files of a folder that hold records, by name.
+
+    Raises:
+        AuroraError: for a folder that holds none, or files of two formats.
+    """
+    path = Path(path)
+    if not path.is_dir():
+        return [path]
+    parts = sorted(each for each in path.iterdir() if each.suffix in FOLDER_SUFFIXES and each.name[0] not in "._")
+    if len(formats := {part.suffix for part in parts}) != 1:
+        found = "both" if formats else "neither"
+        raise AuroraError(f"{path}: a folder of records holds {' or '.join(FOLDER_SUFFIXES)} files; this one {found}")
+    return parts
+
+
+def batches(items: Iterable[Item], size: int) -> Iterator[list[Item]]:
+    """The items in lists of `size`, the last one perhaps shorter."""
+    batch: list[Item] = []
+    for item in items:
+        batch.append(item)
+        if len(batch) == size:
+            yield batch
+            batch = []
+    if batch:
+        yield batch
+
+
+def climbs_out(name: str) -> bool:
+    """Whether a relative path leads out of the folder that it is relative to."""
+    return os.path.normpath(name).split(os.sep)[0] == os.pardir
+
+
+def record_problem(record: Any, families: tuple[TokenFamily, ...]) -> str | None:
+    """What is wrong with one record, in words; None if nothing is. Spans of the families are checked too."""
+    # LLaVA is needed for converting alone: a process that opens a stored file loads neither it nor torch.
+    from llava.constants import DEFAULT_IMAGE_TOKEN
+
+    if not isinstance(record, dict) or not isinstance(record.get("conversations"), list):
+        return 'not LLaVA\'s format: {"conversations": [{"from": "human", "value": …}, {"from": "gpt", …}]} is expected'
+    turns = record["conversations"]
+    if len(turns) < 2:
+        return "a conversation has at least a question and an answer"
+    for number, turn in enumerate(turns):
+        if not isinstance(turn, dict) or not isinstance(turn.get("value"), str):
+            return f"turn {number} has no text under 'value'"
+        if turn.get("from") != SPEAKERS[number % 2]:
+            return f"turn {number} is from {turn.get('from')!r}; 'human' and 'gpt' take turns, 'human' first"
+        for family in families:
+            try:
+                family.parse(turn["value"])
+            except AuroraError as error:
+                return f"turn {number}: {error}"
+    places = sum(turn["value"].count(DEFAULT_IMAGE_TOKEN) for turn in turns)
+    if "image" not in record:
+        return f"has {DEFAULT_IMAGE_TOKEN} in its text but no image" if places else None
+    if not isinstance(record["image"], str) or not record["image"]:
+        return f"its image is {record['image']!r}, not a path"
+    if climbs_out(record["image"]):
+        return f"its image {record['image']} leads out of the image folder"
+    if places != 1:
+        return f"has an image and {places} places for it; exactly one {DEFAULT_IMAGE_TOKEN} is expected"
+    return None
+
+
+# --- one file -----------------------------------------------------------------------------------------------------
+
+
+def _read_part(path: Path, progress: Progress) -> Iterator[Any]:
+    if path.suffix == ".parquet":
+        return read_parquet(path, progress=progress)
+    return _lines(path, progress) if path.suffix == ".jsonl" else _stream(path, progress)
+
+
+def _lines(path: Path, progress: Progress) -> Iterator[Any]:
+    """The values of a file that has one on each line; blank lines are passed over."""
+    number = read = 0
+    try:
+        with path.open("rb") as file:
+            for line in file:
+                number, read = number + 1, read + len(line)
+                if line.strip():
+                    yield json.loads(line.decode())
+                progress(read)
+    except OSError as error:
+        raise AuroraError(f"{path}: cannot read the training records: {error.strerror}") from error
+    except ValueError as error:
+        raise AuroraError(f"{path}: line {number} is not valid JSON: {error}") from error
+
+
+def _stream(path: Path, progress: Progress = lambda read: None) -> Iterator[Any]:
+    """The items of a JSON list, holding no more of the file than one item and what is read at once."""
+    try:
+        with path.open(encoding="utf-8") as file:
+            text = _JsonText(file, progress)
+            text.take("[")
+            if text.next_character() == "]":
+                text.take("]")
+            else:
+                yield text.value()
+                while text.take(",]") == ",":
+                    yield text.value()
+            if text.next_character():
+                raise ValueError("extra data")
+    except (OSError, ValueError) as error:
+        # Reading it as a whole says what is wrong, and in which line and column.
+        if isinstance(read_json(path, what="training records"), list):
+            raise AuroraError(f"{path}: the training records changed while they were read; start again") from error
+        raise _no_list(path) from None
+
+
+def _no_list(path: str | Path) -> AuroraError:
+    return AuroraError(f"{path}: not LLaVA's format: a JSON list of records is expected, with at least one")
+
+
+class _JsonText:
+    """JSON read piece by piece. Its methods raise ValueError for what is no JSON."""
+
+    _blanks = re.compile(r"[ \t\n\r]*")
+
+    def __init__(self, file: TextIO, progress: Progress) -> None:
+        self.file, self.progress, self.text, self.position = file, progress, "", 0
+        self.decoder = json.JSONDecoder()
+
+    def next_character(self) -> str:
+        """The next character that is no blank, which stays; "" at the end."""
+        while True:
+            blanks = self._blanks.match(self.text, self.position)
+            self.position = blanks.end() if blanks else self.position
+            if self.position < len(self.text):
+                return self.text[self.position]
+            self.text, self.position = self._read(CHARACTERS_PER_READ), 0
+            if not self.text:
+                return ""
+
+    def take(self, allowed: str) -> str:
+        character = self.next_character()
+        if not character or character not in allowed:
+            raise ValueError(f"{character!r} instead of one of {allowed!r}")
+        self.position += 1
+        return character
+
+    def value(self) -> Any:
+        self.next_character()
+        while True:
+            try:
+                value, self.position = self.decoder.raw_decode(self.text, self.position)
+                return value
+            except ValueError:
+                # Perhaps it is cut off here. Twice as much each time, or a fault at the start would take very long.
+                more = self._read(max(CHARACTERS_PER_READ, len(self.text)))
+                if not more:
+                    raise
+                self.text, self.position = self.text[self.position :] + more, 0
+
+    def _read(self, characters: int) -> str:
+        text = self.file.read(characters)
+        self.progress(self.file.buffer.tell())
+        return text

@@ -1,0 +1,244 @@
+"""The pre-flight of `data check`: every record and every image of a training file, before any time on a GPU.
+
+The file is streamed; portions of records and of images go to worker processes, and what they found is put together in
+the order of the file. Only names and hashes of images are kept.
+"""
+
+import multiprocessing
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from llava_aurora.data.images.image_files import path_inside
+from llava_aurora.data.store.record_file import batches, part_files, unchecked_records
+from llava_aurora.data.store.record_progress import follow
+from llava_aurora.data.store.record_store import record_length
+from llava_aurora.data.tasks import task_name
+from llava_aurora.data.validation.images import Examined, ImageList, Listed, examine
+from llava_aurora.data.validation.records import TextChecks, record_name
+from llava_aurora.data.validation.report import Findings, ValidationReport
+from llava_aurora.errors import AuroraError
+from llava_aurora.vocabulary import TokenFamily, depth_family, pixel_family
+
+if TYPE_CHECKING:
+    from llava_aurora.data.validation.labels import ModelLimits
+
+RECORDS_AT_ONCE = 256
+IMAGES_AT_ONCE = 32
+PORTIONS_WAITING = 4  # for each worker
+BYTES_WORTH_A_PROCESS = 2_000_000  # it takes seconds to start
+
+Named = tuple[str, Any]  # how a record is named in the report, and what it is
+
+
+@dataclass(frozen=True, kw_only=True)
+class CheckSettings:
+    """What is checked.
+
+    Args:
+        families: token families of the model.
+        frame: side of the frame that coordinates refer to.
+        model: its ModelLimits; None leaves out what needs a tokenizer.
+        image_folder: None leaves images out.
+        quick: read headers of images alone; nothing is decoded or compared.
+        eval_data: records or questions, each with an "image", whose images must not be trained on.
+        eval_image_folder: of those; the same folder if left out.
+        distance: most bits of 128 in which two hashes of the same picture differ, 0 … 7.
+        workers: most processes; a small file is checked in this one.
+    """
+
+    families: tuple[TokenFamily, ...] = field(default_factory=lambda: (depth_family(), pixel_family()))
+    frame: int = 336
+    model: "ModelLimits | None" = None
+    image_folder: Path | None = None
+    quick: bool = False
+    eval_data: Path | None = None
+    eval_image_folder: Path | None = None
+    distance: int = 5
+    workers: int = 1
+
+
+def check_file(path: str | Path, settings: CheckSettings) -> ValidationReport:
+    """Checks a file of training records, and shows on stderr how far it is.
+
+    Args:
+        path: what training reads: a JSON list, .jsonl, .parquet, or a folder of parts.
+        settings: what is checked.
+
+    Raises:
+        AuroraError: if the file cannot be read or holds nothing. What is wrong with single records and images is in the
+            report.
+    """
+    path, findings, images = Path(path), Findings(), ImageList()
+
+    def examine_all(named: Iterable[Listed]) -> None:
+        for portion in batches(images.new(named), IMAGES_AT_ONCE):
+            paths = [image.path for image in portion]
+            workers.submit(_examine, paths, settings.quick, then=partial(images.take, portion, findings))
+
+    size = sum(part.stat().st_size for part in part_files(path) if part.exists())
+    with _Workers(settings, most=size // BYTES_WORTH_A_PROCESS) as workers:
+        for records in batches(named_records(path, title=f"{path}: checking"), RECORDS_AT_ONCE):
+            workers.submit(_check, records, then=findings.merge)
+            if settings.image_folder is not None:
+                examine_all(_images(records, settings.image_folder, evaluation=False))
+        if settings.eval_data is not None and settings.image_folder is not None:
+            folder = settings.eval_image_folder or settings.image_folder
+            for records in batches(named_records(settings.eval_data, title=f"{settings.eval_data}"), RECORDS_AT_ONCE):
+                held_out = [(f"{settings.eval_data.name}: {where}", record) for where, record in records]
+                examine_all(_images(held_out, folder, evaluation=True))
+    images.compare(findings, distance=settings.distance)
+    return ValidationReport(
+        source=path,
+        findings=findings,
+        unchecked=tuple(_unchecked(settings)),
+        in_tokens=settings.model is not None,
+        max_length=settings.model.max_length if settings.model else None,
+    )
+
+
+def codebook_family(vqvae: Path | None) -> TokenFamily:
+    """The depth tokens of a VQ-VAE; AURORA's 128 codes and 100 cells without one."""
+    if vqvae is None:
+        return depth_family()
+    from llava_aurora.vqvae.checkpoint import load_depth_vqvae
+
+    model = load_depth_vqvae(vqvae)
+    return depth_family(codebook_size=model.config.codebook_size, codes_per_map=model.codes_per_map)
+
+
+def _unchecked(settings: CheckSettings) -> Iterator[str]:
+    if settings.model is None:
+        yield "labels, tokenization and lengths in tokens (--model)"
+    if settings.image_folder is None:
+        yield "images (--image-folder)"
+    elif settings.quick:
+        yield "images beyond their headers, and whether two show the same (leave out --quick)"
+    elif settings.eval_data is None:
+        yield "whether training images are evaluation images (--eval-data)"
+
+
+def named_records(path: Path, *, title: str) -> Iterator[Named]:
+    """Records with their names: of a folder, with that of their part."""
+    for part, index, record in follow(path, unchecked_records, title=title):
+        yield (record_name(index, record) if part == path else f"{part.name}: {record_name(index, record)}"), record
+
+
+def _images(records: Sequence[Named], folder: Path, *, evaluation: bool) -> Iterator[Listed]:
+    """The images of these records, but those that lie outside of the folder."""
+    for where, record in records:
+        if isinstance(record, dict) and isinstance(record.get("image"), str):
+            try:
+                path = path_inside(folder, record["image"])
+            except AuroraError:
+                continue
+            yield Listed(path, record["image"], where, evaluation)
+
+
+# --- processes --------------------------------------------------------------------------------------------------------
+
+
+class _RecordChecks:
+    """All that is checked of a record without its image."""
+
+    def __init__(self, settings: CheckSettings) -> None:
+        self.families = settings.families
+        self.text = TextChecks(families=settings.families, frame=settings.frame, image_folder=settings.image_folder)
+        self.labels = None
+        if settings.model is not None:
+            from llava_aurora.data.validation.labels import LabelChecks
+
+            self.labels = LabelChecks(settings.model)
+
+    def run(self, records: Sequence[Named]) -> Findings:
+        found = Findings(records=len(records))
+        for where, record in records:
+            report = partial(self._report, found, where)
+            if not self.text.run(record, report):
+                continue
+            found.tasks[task_name(record)] += 1
+            length = (
+                abs(record_length(record, self.families)) if self.labels is None else self.labels.run(record, report)
+            )
+            found.lengths[length] += 1
+            if (boxes := self.text.true_boxes(record)) is not None:
+                found.boxes[boxes] += 1
+        return found
+
+    @staticmethod
+    def _report(found: Findings, where: str, kind: str, message: str) -> None:
+        found.add(kind, where, message)
+
+
+_checks: _RecordChecks | None = None  # of this process
+
+
+def _start(settings: CheckSettings) -> None:
+    global _checks
+    _checks = _RecordChecks(settings)
+
+
+def _check(records: Sequence[Named]) -> Findings:
+    assert _checks is not None, "_start comes first"
+    return _checks.run(records)
+
+
+def _examine(paths: Sequence[Path], quick: bool) -> list[Examined]:
+    return [examine(path, quick=quick) for path in paths]
+
+
+class _Workers:
+    """Processes that are given a bounded number of portions ahead; results are taken in the order of the portions."""
+
+    def __init__(self, settings: CheckSettings, *, most: int) -> None:
+        self.settings, self.number = settings, min(settings.workers, most)
+        self._waiting: deque[tuple[Future[Any], Callable[[Any], None]]] = deque()
+        self._pool: ProcessPoolExecutor | None = None
+
+    def __enter__(self) -> "_Workers":
+        if self.number > 1:
+            # Fresh processes: a fork of one that has run torch can hang in its threads.
+            context = multiprocessing.get_context("spawn")
+            self._pool = ProcessPoolExecutor(
+                self.number, mp_context=context, initializer=_start, initargs=(self.settings,)
+            )
+        else:
+            _start(self.settings)
+        return self
+
+    def submit(self, function: Callable[..., Any], *arguments: Any, then: Callable[[Any], None]) -> None:
+        """Runs a function of this module in a process, and `then` in this one with its result."""
+        if self._pool is None:
+            then(function(*arguments))
+            return
+        try:
+            self._waiting.append((self._pool.submit(function, *arguments), then))
+        except BrokenProcessPool as error:
+            raise _died() from error
+        self._take(PORTIONS_WAITING * self.number)
+
+    def _take(self, leave: int) -> None:
+        while len(self._waiting) > leave:
+            future, then = self._waiting.popleft()
+            try:
+                result = future.result()
+            except BrokenProcessPool as error:
+                raise _died() from error
+            then(result)
+
+    def __exit__(self, kind: Any, error: Any, trace: Any) -> None:
+        try:
+            if kind is None:
+                self._take(0)
+        finally:
+            if self._pool is not None:
+                self._pool.shutdown(cancel_futures=True)
+
+
+def _died() -> AuroraError:
+    return AuroraError("a worker process died (out of memory?); try fewer --workers, --workers 1 shows its error")

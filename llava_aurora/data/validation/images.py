@@ -1,0 +1,195 @@
+"""Images before a run: whether they open, and which of them are the same picture under two names.
+
+Two pictures are compared by a difference hash: 128 bits that say, on a grid of 9 × 9, where brightness rises to the
+right and downwards. Another size or compression changes few of them; other pictures differ in about half. It is ten
+lines here, against a package that would bring SciPy and PyWavelets.
+"""
+
+import warnings
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from PIL import Image
+
+from llava_aurora.data.validation.report import Findings
+
+WORDS, BITS = 8, 16
+GRID = 9
+DECODED_SIDE = 64
+CANDIDATES_AT_ONCE = 1 << 19
+_ONES = np.array([bin(value).count("1") for value in range(1 << BITS)], dtype=np.uint8)
+
+
+class Examined(NamedTuple):
+    """Args:
+    problem: (kind, message), None for a sound image.
+    hash: difference hash, uint16 (8,); None where the image was not decoded, or has one colour.
+    """
+
+    problem: tuple[str, str] | None
+    hash: np.ndarray | None = None
+
+
+def examine(path: Path, *, quick: bool = False) -> Examined:
+    """Opens an image as training does, and decodes all of it.
+
+    Args:
+        path: of the image.
+        quick: read its header alone.
+    """
+    if not path.is_file():
+        return Examined(("image", "no such file"))
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            with Image.open(path) as image:
+                if quick:
+                    return Examined(None)
+                # A JPEG is read whole, but only as many of its frequencies are turned into pixels as the hash needs.
+                image.draft("L", (DECODED_SIDE, DECODED_SIDE))
+                gray = image.convert("L")
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+        return Examined(("bomb", str(error)))
+    except Exception as error:  # decoders raise whatever they stumble over in a broken file
+        return Examined(("image", str(error).replace(f"{str(path)!r}", "it") or type(error).__name__))
+    low, high = gray.getextrema()
+    if low == high:
+        return Examined(("blank", f"every pixel has brightness {low}"))
+    return Examined(None, difference_hash(gray))
+
+
+class Listed(NamedTuple):
+    """Args:
+    path: of the image.
+    name: of the image, as a record gives it.
+    where: the name of that record.
+    evaluation: whether it is a record of the evaluation.
+    """
+
+    path: Path
+    name: str
+    where: str
+    evaluation: bool
+
+
+class ImageList:
+    """Every image once, however many records show it, with its hash and whether it is trained or evaluated on."""
+
+    def __init__(self) -> None:
+        self._names: dict[Path, str] = {}
+        self._trained: set[Path] = set()
+        self._evaluated: set[Path] = set()
+        self._hashes: dict[Path, np.ndarray] = {}
+
+    def new(self, images: Iterable[Listed]) -> Iterator[Listed]:
+        """Those not seen before."""
+        for image in images:
+            (self._evaluated if image.evaluation else self._trained).add(image.path)
+            if image.path not in self._names:
+                self._names[image.path] = image.name
+                yield image
+
+    def take(self, portion: Sequence[Listed], findings: Findings, examined: Sequence[Examined]) -> None:
+        """Keeps what `examine` found of images from `new`, in their order."""
+        findings.images += len(portion)
+        for image, (problem, found) in zip(portion, examined, strict=True):
+            if problem is not None:
+                findings.add(problem[0], image.where, f"{image.name}: {problem[1]}")
+            if found is not None:
+                self._hashes[image.path] = found
+
+    def compare(self, findings: Findings, *, distance: int) -> None:
+        """Reports training images that are one file with an image of the evaluation, or show the same as another."""
+        names = self._names
+        for path in names:
+            if path in self._trained and path in self._evaluated:
+                findings.add("leak", names[path], "is an image of the evaluation")
+        trained, evaluated = (
+            [path for path in names if path in paths and path in self._hashes]
+            for paths in (self._trained, self._evaluated - self._trained)
+        )
+        hashes, held_out = (
+            np.array([self._hashes[path] for path in paths], dtype=np.uint16).reshape(-1, WORDS)
+            for paths in (trained, evaluated)
+        )
+        for i, j in same_pictures(hashes, distance=distance):
+            findings.add("duplicate", names[trained[i]], f"shows the same as {names[trained[j]]}")
+        for i, j in same_pictures(hashes, held_out, distance=distance):
+            findings.add("leak", names[trained[i]], f"shows the same as {names[evaluated[j]]} of the evaluation")
+
+
+def difference_hash(image: Image.Image) -> np.ndarray:
+    """Which of 9 × 9 areas are brighter than the one to their left, and than the one above, uint16 (8,)."""
+    grid = np.asarray(image.convert("L").resize((GRID, GRID), Image.Resampling.BOX), dtype=np.int16)
+    across = grid[:-1, 1:] > grid[:-1, :-1]
+    down = grid[1:, :-1] > grid[:-1, :-1]
+    return np.packbits(np.concatenate([across.ravel(), down.ravel()])).view(np.uint16)
+
+
+def same_pictures(one: np.ndarray, other: np.ndarray | None = None, *, distance: int) -> Iterator[tuple[int, int]]:
+    """Pairs of pictures whose hashes differ in few bits.
+
+    Hashes that differ in fewer bits than they have words agree in at least one word, so only those that share a word
+    are compared: the time grows with such pairs and not with all.
+
+    Args:
+        one: uint16 (N, 8).
+        other: uint16 (M, 8); left out, pairs inside `one` are found.
+        distance: most bits that may differ, 0 … 7.
+
+    Yields:
+        (i, j), `i` in `one`, `j` in `other`; each `i` once, with its nearest and first `j`. Inside `one`, j < i.
+
+    Raises:
+        ValueError: for another distance.
+    """
+    if not 0 <= distance < WORDS:
+        raise ValueError(f"distance is 0 … {WORDS - 1} bits, not {distance}")
+    inside = other is None
+    right, right_rows = _without_repeats(one if other is None else other)
+    left, left_rows = (right, right_rows) if inside else (one, np.arange(len(one)))
+    best: dict[int, tuple[int, int]] = {}
+    if inside:  # pictures of the very same hash, which may be many, need no comparing
+        first = {picture.tobytes(): row for picture, row in zip(right, right_rows.tolist(), strict=True)}
+        repeats = np.setdiff1d(np.arange(len(one)), right_rows).tolist()
+        best = {row: (0, first[one[row].tobytes()]) for row in repeats}
+    for rows, near in _candidates(left, right, inside=inside):
+        bits = _ONES[left[rows] ^ right[near]].sum(axis=1)
+        close = bits <= distance
+        pairs = left_rows[rows[close]].tolist(), right_rows[near[close]].tolist(), bits[close].tolist()
+        for i, j, differing in zip(*pairs, strict=True):
+            best[i] = min(best.get(i, (differing, j)), (differing, j))
+    yield from ((i, best[i][1]) for i in sorted(best))
+
+
+def _without_repeats(pictures: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Each hash once, uint16 (U, 8), in the order of first appearance, and the rows it first appears in, int64 (U,)."""
+    rows = np.sort(np.unique(pictures, axis=0, return_index=True)[1]) if len(pictures) else np.arange(0)
+    return pictures[rows], rows
+
+
+def _candidates(one: np.ndarray, other: np.ndarray, *, inside: bool) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Pairs that share a word, int64 (P,) each, a bounded number at a time."""
+    for word in range(WORDS):
+        order = np.argsort(other[:, word], kind="stable")
+        keys = other[order, word]
+        first = np.searchsorted(keys, one[:, word], side="left")
+        if inside:  # only those before it in the order
+            last = np.empty_like(first)
+            last[order] = np.arange(len(order))
+        else:
+            last = np.searchsorted(keys, one[:, word], side="right")
+        for rows in _portions(last - first):
+            sizes = (last - first)[rows]
+            left = np.repeat(rows, sizes)
+            offsets = np.arange(sizes.sum()) - np.repeat(np.cumsum(sizes) - sizes, sizes)
+            yield left, order[np.repeat(first[rows], sizes) + offsets]
+
+
+def _portions(sizes: np.ndarray) -> Sequence[np.ndarray]:
+    """Rows in portions of about CANDIDATES_AT_ONCE pairs."""
+    rows = np.flatnonzero(sizes)
+    portion = np.cumsum(sizes[rows]) // CANDIDATES_AT_ONCE
+    return np.split(rows, np.flatnonzero(np.diff(portion)) + 1) if len(rows) else []
