@@ -17,11 +17,11 @@ import os
 import statistics
 import tempfile
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from generated_records import generate
 
 MEGABYTE = 1e6
 FORMATS = ("json", "jsonl", "parquet")
@@ -42,35 +42,6 @@ def parse_arguments() -> argparse.Namespace:
     if min(arguments.records, arguments.ranks, arguments.rounds) < 1:
         parser.error("--records, --ranks and --rounds are at least 1")
     return arguments
-
-
-def generate(path: Path, *, count: int) -> None:
-    """Writes depth generation, chains and direct questions in equal parts."""
-    from llava_aurora.data.prompts import Prompts
-    from llava_aurora.data.records import RecordWriter, letter_points
-    from llava_aurora.vocabulary import depth_family, pixel_family
-
-    writer = RecordWriter(prompts=Prompts(), depth=depth_family(), pixels=pixel_family())
-    rng = np.random.default_rng(0)
-
-    def records() -> Iterator[dict[str, Any]]:
-        for number in range(count):
-            about = {"name": f"ADE_train_{number // 3:08}", "image": f"ADE_train_{number // 3:08}.jpg", "rng": rng}
-            codes = rng.integers(0, 128, 100).tolist()
-            if number % 3 == 0:
-                yield writer.depth_generation(codes=codes, **about)
-                continue
-            places = [(int(x), int(y)) for x, y in rng.integers(0, 336, (4, 2))]
-            points = letter_points(places, rng.permutation(256)[:4].tolist(), rng)
-            if number % 3 == 1:
-                yield writer.depth_chain(codes=codes, points=points, **about)
-            else:
-                yield writer.depth_direct(points=points, **about)
-
-    with path.open("w") as file:
-        for number, record in enumerate(records()):
-            file.write(("," if number else "[") + json.dumps(record))
-        file.write("]")
 
 
 def memory() -> dict[str, float]:
@@ -137,7 +108,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         os.environ["LLAVA_AURORA_CACHE"] = str(Path(name) / "cache")
         source = Path(name) / "generated.json"
-        generate(source, count=arguments.records)
+        generate(source, generations=arguments.records - 2 * (arguments.records // 3), images=arguments.records // 3)
         for suffix in arguments.formats:
             path = Path(name) / f"train.{suffix}"
             written = seconds(convert_records, source, path)

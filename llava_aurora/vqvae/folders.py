@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.progress import track
 
 from llava_aurora.atomic import atomic_file
+from llava_aurora.batches import batches
 from llava_aurora.errors import AuroraError
 from llava_aurora.read_ahead import read_ahead
 from llava_aurora.vqvae.autoencoder import DepthVQVAE
@@ -68,7 +69,7 @@ def encode_folder(
     reading = read_ahead(_one_a_name(paths, maps, report), read, workers=workers, ahead=_BATCHES_AHEAD * batch_size)
     shown = track(reading, total=len(paths), description="depth maps to codes", console=Console())
     with codes_writer(out, model) as add:
-        for batch in _batches(_without_failures(shown, report), batch_size):
+        for batch in batches(_without_failures(shown, report), batch_size):
             depth = to_model_range(np.stack([frame.depth for _, frame in batch])).unsqueeze(1)
             codes = model.encode(depth.to(model.quantizer.codebook.device)).flatten(1).tolist()
             named = zip(batch, codes, strict=True)
@@ -97,8 +98,8 @@ def decode_file(
     out, report, started = Path(out), FolderReport(), time.monotonic()
     entries = list(code_entries(codes, model))
     report.failures = [f"{entry.place}: {entry.problem}" for entry in entries if entry.problem is not None]
-    batches = list(_batches((entry for entry in entries if entry.problem is None), batch_size))
-    for batch in track(batches, description="codes to depth maps", console=Console()):
+    portions = list(batches((entry for entry in entries if entry.problem is None), batch_size))
+    for batch in track(portions, description="codes to depth maps", console=Console()):
         indices = torch.tensor([entry.codes for entry in batch], device=model.quantizer.codebook.device)
         pictures = from_model_range(model.decode(indices.unflatten(1, (model.grid, model.grid))).squeeze(1))
         for entry, picture in zip(batch, pictures, strict=True):
@@ -129,14 +130,3 @@ def _without_failures(
             report.failures.append(str(frame))
         else:
             yield path, frame
-
-
-def _batches(items: Iterable[Item], size: int) -> Iterator[list[Item]]:
-    batch: list[Item] = []
-    for item in items:
-        batch.append(item)
-        if len(batch) == size:
-            yield batch
-            batch = []
-    if batch:
-        yield batch

@@ -91,18 +91,6 @@ def part_files(path: str | Path) -> list[Path]:
     return parts
 
 
-def batches(items: Iterable[Item], size: int) -> Iterator[list[Item]]:
-    """The items in lists of `size`, the last one perhaps shorter."""
-    batch: list[Item] = []
-    for item in items:
-        batch.append(item)
-        if len(batch) == size:
-            yield batch
-            batch = []
-    if batch:
-        yield batch
-
-
 def climbs_out(name: str) -> bool:
     """Whether a relative path leads out of the folder that it is relative to."""
     return os.path.normpath(name).split(os.sep)[0] == os.pardir

@@ -14,8 +14,9 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from llava_aurora.batches import batches
 from llava_aurora.data.images.image_files import path_inside
-from llava_aurora.data.store.record_file import batches, part_files, unchecked_records
+from llava_aurora.data.store.record_file import part_files, unchecked_records
 from llava_aurora.data.store.record_progress import follow
 from llava_aurora.data.store.record_store import record_length
 from llava_aurora.data.tasks import task_name
