@@ -15,7 +15,13 @@ from transformers.modeling_outputs import CausalLMOutputWithPast
 from llava_aurora.errors import AuroraError
 from llava_aurora.modalities import build_modalities
 from llava_aurora.modeling.bottleneck import text_and_image
-from llava_aurora.modeling.embeddings import RowStart, grow_embeddings, initial_rows_of, present_rows_of
+from llava_aurora.modeling.embeddings import (
+    RowStart,
+    grow_embeddings,
+    initial_rows_of,
+    present_rows_of,
+    write_rows,
+)
 from llava_aurora.modeling.objective import Objective
 from llava_aurora.modeling.perception_head import ROWS, split_rows
 from llava_aurora.perception import Perception
@@ -109,21 +115,18 @@ class AuroraLlamaForCausalLM(LlavaLlamaForCausalLM):
             features=perception.code_features(),
             descriptions=perception.descriptions(tokenizer),
         )
+        first_stage = _rows_beside_projector(model_args.pretrain_mm_mlp_adapter, count=len(ids))
         language_model_trained = all(parameter.requires_grad for parameter in self.model.layers.parameters())
         if language_model_trained or model_args.train_base_vocabulary:
             if new:
                 most = max(len(tokenizer), self.get_input_embeddings().num_embeddings)
                 grow_embeddings(self, rows=most, ids=ids, start=start)
+            write_rows(self, ids=ids, rows=first_stage)
             for embeddings in (self.get_input_embeddings(), self.get_output_embeddings()):
                 embeddings.requires_grad_(True)
             return
         rows = initial_rows_of(self, ids=ids, start=start) if new else present_rows_of(self, ids=ids)
-        for matrix, row in _rows_beside_projector(model_args.pretrain_mm_mlp_adapter).items():
-            if len(row) != len(ids):
-                raise AuroraError(
-                    f"{model_args.pretrain_mm_mlp_adapter}: holds {len(row)} rows of perception tokens, but {len(ids)}"
-                    " are asked for; give the modalities and settings of the run that wrote it"
-                )
+        for matrix, row in first_stage.items():
             rows[matrix] = row.to(rows[matrix])
         split_rows(self, ids=ids, rows=rows)
 
@@ -193,14 +196,25 @@ class AuroraLlamaForCausalLM(LlavaLlamaForCausalLM):
         return CausalLMOutputWithPast(loss=loss)
 
 
-def _rows_beside_projector(path: str | None) -> dict[str, Tensor]:
-    """The rows of perception tokens that a first stage (projector only) left in its mm_projector.bin, if any."""
+def _rows_beside_projector(path: str | None, *, count: int) -> dict[str, Tensor]:
+    """The rows of perception tokens that a first stage (projector only) left in its mm_projector.bin, if any.
+
+    Raises:
+        AuroraError: if there are others than `count`.
+    """
     if path is None:
         return {}
     weights = torch.load(path, map_location="cpu", weights_only=True)
-    return {
+    rows = {
         matrix: weight
         for name, weight in weights.items()
         for place, matrix in (("embed_tokens", "input"), ("lm_head", "output"))
         if name.endswith(f"{place}.{ROWS}")
     }
+    for row in rows.values():
+        if len(row) != count:
+            raise AuroraError(
+                f"{path}: holds {len(row)} rows of perception tokens, but {count} are asked for; give the modalities and"
+                " settings of the run that wrote it"
+            )
+    return rows

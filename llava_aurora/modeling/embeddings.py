@@ -110,6 +110,14 @@ def grow_embeddings(model: PreTrainedModel, *, rows: int, ids: range, start: Row
             matrix[ids.start : ids.stop] = initial_rows(matrix[: ids.start], ids=ids, start=start, number=number)
 
 
+def write_rows(model: PreTrainedModel, *, ids: range, rows: Mapping[str, Tensor]) -> None:
+    """Writes rows, "input" or "output", (len(ids), D) each, into the whole matrices."""
+    matrices = _matrices(model)
+    for name, row in rows.items():
+        with whole([matrices[name]]), torch.no_grad():
+            matrices[name][ids.start : ids.stop] = row.to(matrices[name])
+
+
 def _matrices(model: PreTrainedModel) -> dict[str, nn.Parameter]:
     return {"input": model.get_input_embeddings().weight, "output": model.get_output_embeddings().weight}
 

@@ -113,3 +113,14 @@ def test_rows_of_another_vocabulary_beside_a_projector_are_refused(workshop, tmp
     torch.save({"model.embed_tokens.perception_rows": torch.zeros(5, 64)}, path)
     with pytest.raises(AuroraError, match=r"mm_projector.bin: holds 5 rows of perception tokens, but 74 are asked for"):
         taught(workshop, language_model=False, pretrain_mm_mlp_adapter=str(path))
+
+
+@pytest.mark.parametrize("language_model", [True, False])
+def test_rows_beside_a_projector_are_where_every_mode_starts(workshop, tmp_path, language_model):
+    path = tmp_path / "mm_projector.bin"
+    rows = torch.randn(2, 74, 64, generator=torch.Generator().manual_seed(0))
+    torch.save({"model.embed_tokens.perception_rows": rows[0], "lm_head.perception_rows": rows[1]}, path)
+    _, model, _ = taught(workshop, language_model=language_model, pretrain_mm_mlp_adapter=str(path))
+    for matrix, expected in ((model.get_input_embeddings(), rows[0]), (model.get_output_embeddings(), rows[1])):
+        found = matrix.weight[-74:] if language_model else matrix.perception_rows
+        assert torch.equal(found, expected)
