@@ -214,7 +214,7 @@ def _rows_beside_projector(path: str | None, *, count: int) -> dict[str, Tensor]
     for row in rows.values():
         if len(row) != count:
             raise AuroraError(
-                f"{path}: holds {len(row)} rows of perception tokens, but {count} are asked for; give the modalities and"
-                " settings of the run that wrote it"
+                f"{path}: holds {len(row)} rows of perception tokens, but {count} are asked for; give the modalities"
+                " and settings of the run that wrote it"
             )
     return rows
