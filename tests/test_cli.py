@@ -6,7 +6,7 @@ from importlib.metadata import entry_points
 import pytest
 
 CLI = "-m", "llava_aurora.cli"
-VERBS = (["--help"], ["patch", "--help"], ["vqvae", "--help"], ["data", "--help"], ["demo", "--help"])
+VERBS = [[*verb.split(), "--help"] for verb in ("", "patch", "vqvae", "data", "data check", "plan", "merge", "demo")]
 
 
 @pytest.mark.parametrize("verb", VERBS, ids=" ".join)
