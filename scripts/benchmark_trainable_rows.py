@@ -57,6 +57,10 @@ def measure(options: argparse.Namespace) -> None:
     import deepspeed
     import torch
 
+    from llava_aurora.training.cpu_ranks import leave_out_inference_operator
+
+    if not torch.cuda.is_available():
+        leave_out_inference_operator()
     deepspeed.init_distributed(dist_backend="nccl" if torch.cuda.is_available() else "gloo")
     model = build_model(options)
     if not torch.cuda.is_available():
@@ -92,6 +96,7 @@ def measure(options: argparse.Namespace) -> None:
     if torch.distributed.get_rank() == 0:
         options.result.write_text(json.dumps(result))
     torch.distributed.barrier()
+    torch.distributed.destroy_process_group()
 
 
 def build_model(options: argparse.Namespace) -> Any:
@@ -192,7 +197,6 @@ def run(options: argparse.Namespace, *, stage: int, way: str) -> tuple[dict[str,
         environment = dict(os.environ)
         if not _has_gpu():
             environment["DS_ACCELERATOR"] = "cpu"
-        environment.setdefault("TORCH_EXTENSIONS_DIR", os.path.join(sys.prefix, "torch_extensions"))
         done = subprocess.run(
             command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False
         )

@@ -3,8 +3,8 @@
 #
 #   bash scripts/setup.sh
 #
-# Needs Python 3.10, 3.11 or 3.12 with its venv module, git, and a C++ compiler for DeepSpeed without a GPU; on Debian
-# and Ubuntu: apt-get install git g++ python3-dev python3-venv
+# Needs Python 3.10, 3.11 or 3.12 with its venv module, and git; on Debian and Ubuntu: apt-get install git python3-venv
+# DeepSpeed compiles an optimizer where it is offloaded to the CPU; that also needs: apt-get install g++ python3-dev
 #
 # Environment:
 #   PYTHON=python3.12            the Python to build on; otherwise the first of 3.11, 3.12, 3.10 that is found
@@ -24,7 +24,6 @@ venv=$root/.venv
 constraints=$venv/constraints.txt
 llava_version=1.2.2.post1
 llava_sdist=$venv/src/llava-torch-$llava_version.tar.gz
-export TORCH_EXTENSIONS_DIR=${TORCH_EXTENSIONS_DIR:-$venv/torch_extensions}
 source scripts/environment.sh
 
 lock_torch() { sed "s/^torch==.*/torch==$1/" constraints.txt >"$constraints"; }
@@ -106,21 +105,6 @@ install_llava() {
     install "installing LLaVA" --no-deps --no-build-isolation --force-reinstall "$source"
 }
 
-# DeepSpeed compiles this when two processes first speak to each other; the first training need not wait for it.
-build_communication() {
-    if ! command -v "${CXX:-c++}" >/dev/null; then
-        say "no C++ compiler: DeepSpeed will not train without a GPU until one is there (apt-get install g++ python3-dev)"
-        return
-    fi
-    if [[ $venv == *[[:space:]]* ]]; then # torch does not quote the paths it hands to the linker
-        say "$root has a blank in its path: DeepSpeed cannot compile there and will not train without a GPU"
-        return
-    fi
-    say "DeepSpeed's communication between CPU processes"
-    DS_ACCELERATOR=cpu "$python" -c 'from deepspeed.ops.op_builder.cpu import ShareMemCommBuilder as B; B().load()' \
-        >>"$log" 2>&1 || say "it did not compile (see $log): DeepSpeed will not train without a GPU; apt-get install g++ python3-dev"
-}
-
 verify() {
     local have
     have=$(torch_version)
@@ -149,6 +133,5 @@ make_venv
 install_torch
 install_dependencies
 install_llava
-build_communication
 verify
 finish

@@ -12,6 +12,7 @@ from typing import NoReturn
 
 from llava_aurora.errors import AuroraError
 from llava_aurora.training.command_line import UsageError, flag_parser, ways_to_start
+from llava_aurora.training.cpu_ranks import leave_out_inference_operator
 from llava_aurora.training.flag_checks import attention_kernel, check_flags
 from llava_aurora.training.legacy_flags import translate
 from llava_aurora.training.recipes import Recipe, fill, find_recipe, missing
@@ -27,7 +28,7 @@ def main(script: str, *, recipe: str | None = None) -> None:
         script: path of the script that was started, in the folder `scripts` of the repository.
         recipe: name of the recipe that fills in what the command line leaves out.
     """
-    # DeepSpeed compiles its CPU operators once; beside the environment they are found again by every run in it.
+    # DeepSpeed compiles its optimizers for the CPU once; beside the environment every run in it finds them again.
     os.environ.setdefault("TORCH_EXTENSIONS_DIR", os.path.join(sys.prefix, "torch_extensions"))
     # Without a number of its own each rank would take every core.
     ranks = int(os.environ.get("LOCAL_WORLD_SIZE") or os.environ.get("LOCAL_SIZE") or 1)
@@ -83,6 +84,8 @@ def run(arguments: Sequence[str], *, recipe: Recipe, root: Path) -> None:
     defaults = recipe.defaults(root)
     command_line, notes = translate(fill(arguments, {**REPORT_TO, **defaults}), cuda=cuda, tf32=tf32)
     first = os.environ.get("RANK", "0") == "0"
+    if not cuda:
+        leave_out_inference_operator()
     integration.register()
     from llava.train import train as upstream
 

@@ -12,6 +12,7 @@ import torch
 
 from llava_aurora.demo.tiny_llava import TinyLlavaConfig, build_tiny_llava
 from llava_aurora.training import plan
+from llava_aurora.training.cpu_ranks import leave_out_inference_operator
 from llava_aurora.training.model_sizes import Run, find_sizes
 from llava_aurora.training.plan import Zero
 
@@ -92,6 +93,7 @@ def measure(folder: str, run: str, out: str) -> None:
     from transformers import AutoConfig
     from transformers.integrations import HfDeepSpeedConfig
 
+    leave_out_inference_operator()
     deepspeed.init_distributed("gloo")
     settings = json.loads(run)
     partitions_while_loading = HfDeepSpeedConfig(settings["deepspeed"])  # as long as it is referred to
@@ -133,6 +135,9 @@ def measure(folder: str, run: str, out: str) -> None:
     numbers["optimizer"] = held([*parameters, *masters, *states]) - numbers["parameters"]
     if engine.global_rank == 0:
         Path(out).write_text(json.dumps(numbers))
+    # gloo's threads must have ended before the interpreter does
+    torch.distributed.barrier()
+    torch.distributed.destroy_process_group()
 
 
 if __name__ == "__main__":

@@ -18,6 +18,8 @@ from safetensors.torch import load_file, save_file
 from test_resume_folder import Malicious
 from transformers import AutoTokenizer
 
+from llava_aurora.training.safe_loading import safe_classes
+
 pytestmark = [pytest.mark.slow, pytest.mark.deepspeed]
 ROOT = Path(__file__).resolve().parents[2]
 SCRIPT = ROOT / "scripts" / "finetune_aurora.sh"
@@ -207,7 +209,8 @@ def test_a_foreign_pickle_is_not_opened(unbroken, tmp_path, ranks):
     whole = unbroken(2, False)
     out, marker = whole.interrupted(f"malicious_{ranks}"), tmp_path / "marker"
     file = next(out.rglob("zero_pp_rank_1_*_optim_states.pt"))
-    states = torch.load(file, weights_only=False)
+    with torch.serialization.safe_globals(safe_classes()):
+        states = torch.load(file, weights_only=True)
     torch.save(states | {"ds_version": Malicious(marker)}, file, _use_new_zipfile_serialization=False)
     run = whole.mode.launch(out) if ranks == 2 else whole.mode.alone(out)
     assert f"{file}: not loaded: it holds posix.mkdir as a pickled object" in error_of(run)

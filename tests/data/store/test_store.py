@@ -145,9 +145,7 @@ def test_the_cache_is_where_the_environment_says(monkeypatch, tmp_path):
 
 def test_a_pickle_holds_the_path_and_not_the_records(stored):
     chosen = stored.select(np.array([4, 1]))
-    pickled = pickle.dumps(chosen)
-    assert len(pickled) < 1000
-    assert list(pickle.loads(pickled)) == list(chosen)
+    assert len(pickle.dumps(chosen)) < 1000
 
 
 @pytest.mark.parametrize("method", ["fork", "spawn"])
