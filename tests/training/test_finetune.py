@@ -32,6 +32,7 @@ def test_two_ranks_learn_and_tell_each_part_of_the_loss(finetuned):
         "vision_tower",
     }
     assert not list(out.glob(".saving-*"))
+    assert "shm_comm" not in run.output, "its shared memory would outlive the run"
 
 
 def test_a_model_with_tokens_goes_on_with_them_without_a_flag(finetuned, workshop, start, tmp_path):
