@@ -1,0 +1,98 @@
+"""How sure a number is: bootstrap intervals, and paired comparison of two models on the same questions.
+
+Everything is a mean over questions: of right and wrong (accuracy), of a difference between two models, of an error.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.stats import binomtest
+
+DRAWS = 10_000
+LEVEL = 0.95
+_AT_ONCE = 500
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A mean, the ends of its interval, and how many values it is a mean of; NaN of none."""
+
+    value: float
+    low: float
+    high: float
+    count: int
+
+    def to_json(self) -> dict[str, float | int | None]:
+        """As JSON takes it: NaN becomes null."""
+        numbers = {name: getattr(self, name) for name in ("value", "low", "high")}
+        return {**{name: None if np.isnan(value) else value for name, value in numbers.items()}, "count": self.count}
+
+
+@dataclass(frozen=True)
+class Paired:
+    """Two models on the same questions.
+
+    Attributes:
+        difference: accuracy of the second less that of the first, with its interval.
+        only_first, only_second: questions that only this one answers rightly.
+        p_value: of McNemar's exact test, two-sided: that both are equally good, seen where they differ.
+    """
+
+    difference: Interval
+    only_first: int
+    only_second: int
+    p_value: float
+
+
+def bootstrap_mean(*samples: Sequence[float], level: float = LEVEL, draws: int = DRAWS, seed: int = 0) -> Interval:
+    """Mean of the samples' means with its percentile bootstrap interval; each sample is resampled on its own.
+
+    Of one sample this is its mean; of several, as for sets of questions with 2, 3, 4 and 5 points, the mean in which
+    every set counts alike.
+
+    Args:
+        samples: numbers, one a question; NaN values are refused.
+        level: share of the bootstrap means inside the interval.
+        draws: bootstrap means.
+        seed: the same seed and samples, the same interval.
+
+    Raises:
+        ValueError: if a value is not finite.
+    """
+    arrays = [np.asarray(sample, np.float64) for sample in samples]
+    count = sum(map(len, arrays))
+    if not arrays or not all(map(len, arrays)):
+        return Interval(float("nan"), float("nan"), float("nan"), count)
+    if not all(np.isfinite(array).all() for array in arrays):
+        raise ValueError("a value to take the mean of is not finite")
+    rng = np.random.default_rng(seed)
+    means = np.mean([_resampled_means(array, draws, rng) for array in arrays], axis=0)
+    low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2])
+    return Interval(float(np.mean([array.mean() for array in arrays])), float(low), float(high), count)
+
+
+def compare_paired(first: Sequence[bool], second: Sequence[bool], *, seed: int = 0) -> Paired:
+    """Compares two models, or two ways to ask one, by which of the same questions each answers rightly.
+
+    Raises:
+        ValueError: if they did not answer as many questions.
+    """
+    if len(first) != len(second):
+        raise ValueError(f"{len(first)} and {len(second)} answers cannot be paired")
+    a, b = np.asarray(first, bool), np.asarray(second, bool)
+    only_first, only_second = int((a & ~b).sum()), int((b & ~a).sum())
+    differing = only_first + only_second
+    p_value = float(binomtest(only_first, differing, 0.5).pvalue) if differing else 1.0
+    difference = bootstrap_mean(b.astype(float) - a.astype(float), seed=seed)
+    return Paired(difference=difference, only_first=only_first, only_second=only_second, p_value=p_value)
+
+
+def _resampled_means(values: np.ndarray, draws: int, rng: np.random.Generator) -> np.ndarray:
+    """float64 (draws,). How often each different value is drawn is multinomial, which spares drawing each one."""
+    different, times = np.unique(values, return_counts=True)
+    means = [
+        rng.multinomial(len(values), times / len(values), size=min(_AT_ONCE, draws - start)) @ different / len(values)
+        for start in range(0, draws, _AT_ONCE)
+    ]
+    return np.concatenate(means)
