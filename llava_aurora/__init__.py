@@ -1,6 +1,6 @@
 """Perception tokens for LLaVA: a model that writes depth maps and boxes as tokens while it reasons.
 
-    from llava_aurora import load_pretrained_model, generate, register
+    from llava_aurora import Aurora, load_pretrained_model, generate, register
 
 Importing this module loads neither torch nor LLaVA; the names below do when they are first used.
 """
@@ -12,10 +12,12 @@ from llava_aurora.errors import AuroraError
 from llava_aurora.version import __version__
 
 _PUBLIC = {
+    "Aurora": "llava_aurora.generation.aurora",
     "Modality": "llava_aurora.modalities",
     "Perception": "llava_aurora.perception",
     "PerceptionLogitsProcessor": "llava_aurora.generation.constraint",
     "PerceptionVocabulary": "llava_aurora.vocabulary",
+    "Result": "llava_aurora.generation.result",
     "generate": "llava_aurora.generation.generate",
     "load_pretrained_model": "llava_aurora.modeling.checkpoint",
     "register": "llava_aurora.integration",

@@ -28,6 +28,10 @@ def _fields(question: str = "", answer: str = "", optional: str = "") -> Fields:
     return Fields(frozenset(question.split()), frozenset(answer.split()), frozenset(optional.split()))
 
 
+# What asks for a chain, and what a chain ends with.
+STEP_BY_STEP = "Think step by step."
+ANSWER_IS = "The answer is"
+
 # Fields: map = the span of depth tokens; points = "A (x,y), B (x,y)"; letters = "A, B or C"; answer = the letter;
 # thing, things = what is counted, singular and plural; boxes = one a line, numbered; count = how many.
 FIELDS: Mapping[str, Fields] = {
@@ -56,23 +60,23 @@ TEMPLATES: Mapping[str, Mapping[str, tuple[str, ...]]] = {
     },
     "depth_chain": {
         "questions": (
-            "Which of the marked points {letters} is closest to the camera? Think step by step.",
+            "Which of the marked points {letters} is closest to the camera? " + STEP_BY_STEP,
             "Some points are marked in the image: {letters}. Reason about the depth and say which is nearest.",
             "Find out step by step which marked point is the closest: {letters}?",
         ),
         "answers": (
             "The marked points are {points}. The depth map is {map}."
-            " The value is highest at {answer}, so it is closest. The answer is ({answer}).",
+            " The value is highest at {answer}, so it is closest. " + ANSWER_IS + " ({answer}).",
         ),
     },
     "depth_chain_without_points": {
         "questions": (
-            "Which of the marked points {letters} is closest to the camera? Think step by step.",
+            "Which of the marked points {letters} is closest to the camera? " + STEP_BY_STEP,
             "Some points are marked in the image: {letters}. Reason about the depth and say which is nearest.",
             "Find out step by step which marked point is the closest: {letters}?",
         ),
         "answers": (
-            "The depth map is {map}. The value is highest at {answer}, so it is closest. The answer is ({answer}).",
+            "The depth map is {map}. The value is highest at {answer}, so it is closest. " + ANSWER_IS + " ({answer}).",
         ),
     },
     "depth_direct": {
@@ -85,12 +89,12 @@ TEMPLATES: Mapping[str, Mapping[str, tuple[str, ...]]] = {
     },
     "depth_chain_from_coordinates": {
         "questions": (
-            "Which of the points {points} is closest to the camera? Think step by step.",
+            "Which of the points {points} is closest to the camera? " + STEP_BY_STEP,
             "Here are some points of the image: {points}. Reason about the depth and say which is nearest.",
         ),
         "answers": (
             "The depth map is {map}. The points are {points}."
-            " The value is highest at {answer}, so it is closest. The answer is ({answer}).",
+            " The value is highest at {answer}, so it is closest. " + ANSWER_IS + " ({answer}).",
         ),
     },
     "depth_direct_from_coordinates": {
@@ -113,10 +117,10 @@ TEMPLATES: Mapping[str, Mapping[str, tuple[str, ...]]] = {
     },
     "counting_chain": {
         "questions": (
-            "How many {things} are in the image? Think step by step.",
+            "How many {things} are in the image? " + STEP_BY_STEP,
             "Count the {things} one after the other. How many are there?",
         ),
-        "answers": ("The {things} are at\n{boxes}\nSo there are {count}. The answer is {count}.",),
+        "answers": ("The {things} are at\n{boxes}\nSo there are {count}. " + ANSWER_IS + " {count}.",),
     },
     "counting_direct": {
         "questions": ("How many {things} are in the image?", "What is the number of {things} in the image?"),
@@ -128,10 +132,10 @@ TEMPLATES: Mapping[str, Mapping[str, tuple[str, ...]]] = {
     },
     "counting_chain_of_none": {
         "questions": (
-            "How many {things} are in the image? Think step by step.",
+            "How many {things} are in the image? " + STEP_BY_STEP,
             "Count the {things} one after the other. How many are there?",
         ),
-        "answers": ("There are no {things} in the image. The answer is {count}.",),
+        "answers": ("There are no {things} in the image. " + ANSWER_IS + " {count}.",),
     },
 }
 

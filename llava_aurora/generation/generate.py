@@ -4,30 +4,61 @@ Rows of a batch are padded on the left, so that each continues from its own last
 rows would write alone.
 """
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from llava.constants import DEFAULT_IMAGE_TOKEN, IMAGE_TOKEN_INDEX
-from llava.conversation import conv_templates
-from llava.mm_utils import process_images, tokenizer_image_token
 from PIL import Image
-from transformers import LogitsProcessorList
+from torch import Tensor
+from transformers import GenerationMixin, LogitsProcessor, LogitsProcessorList
 
-from llava_aurora.errors import AuroraError
 from llava_aurora.generation.constraint import PerceptionLogitsProcessor
+from llava_aurora.generation.inputs import Inputs, prepare_inputs
 from llava_aurora.modeling.aurora_llama import AuroraLlamaForCausalLM
 
 
 @dataclass(frozen=True)
+class Timings:
+    """How long a batch took.
+
+    Attributes:
+        preparing: seconds until the language model could begin: pixels, vision tower, tokenizer.
+        generating: seconds after that.
+        tokens: how many were written, all rows together.
+        forward_passes: of the language model, each over the whole batch.
+    """
+
+    preparing: float
+    generating: float
+    tokens: int
+    forward_passes: int
+
+    @property
+    def per_token(self) -> float:
+        """Seconds of generating for each new token."""
+        return self.generating / max(1, self.tokens)
+
+
+@dataclass(frozen=True)
 class Answer:
-    """What a model wrote. `finished` is False if it was cut off by `max_new_tokens`."""
+    """What a model wrote.
+
+    Attributes:
+        text: without the end-of-sequence token.
+        ids: of the text.
+        finished: False if it was cut off by `max_new_tokens` or the end of the context.
+        log_probabilities: of each id among all that could come there, under the constraint and before any temperature;
+            natural log, 0 for words that were put into the model's mouth. None after a beam search.
+        timings: of the batch.
+    """
 
     text: str
     ids: list[int]
     finished: bool
+    log_probabilities: tuple[float, ...] | None = field(default=None, compare=False, repr=False)
+    timings: Timings | None = field(default=None, compare=False, repr=False)
 
 
 @torch.inference_mode()
@@ -40,7 +71,7 @@ def generate(
     questions: Sequence[str],
     conversation: str = "vicuna_v1",
     answer_start: str = "",
-    max_new_tokens: int = 512,
+    max_new_tokens: int | None = None,
     constrained: bool = True,
     **options: Any,
 ) -> list[Answer]:
@@ -52,70 +83,105 @@ def generate(
         questions: without the image token.
         conversation: name of LLaVA's conversation template.
         answer_start: words put into the model's mouth: every answer begins with them.
-        max_new_tokens: for each answer, without `answer_start`.
+        max_new_tokens: for each answer, without `answer_start`; never more than the context leaves, which is the
+            default.
         constrained: keep spans of perception tokens well-formed; without tokens in the model it changes nothing.
-        options: for transformers' `generate` (do_sample, num_beams, …); greedy by default.
+        options: for transformers' `generate` (do_sample, num_beams, streamer, …); greedy by default.
 
     Raises:
-        AuroraError: for an empty question, or as many questions as images are not given.
+        AuroraError: for an empty question, one that is longer than the context, or as many questions as images are
+            not given.
     """
-    if len(images) != len(questions):
-        raise AuroraError(f"{len(questions)} questions for {len(images)} images; one each is needed")
-    if not all(question.strip() for question in questions):
-        raise AuroraError("a question is empty")
-    prompts = [_prompt(question, conversation) for question in questions]
-    start = tokenizer(answer_start, add_special_tokens=False).input_ids if answer_start else []
-    rows = [tokenizer_image_token(prompt, tokenizer, IMAGE_TOKEN_INDEX) + start for prompt in prompts]
-    width = max(map(len, rows))
-    padding = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.unk_token_id
-    input_ids = torch.tensor([[padding] * (width - len(row)) + row for row in rows], device=model.device)
-    attention_mask = torch.tensor([[0] * (width - len(row)) + [1] * len(row) for row in rows], device=model.device)
-    pixels = process_images([image.convert("RGB") for image in images], image_processor, model.config)
-    pixels = (
-        [p.to(model.device, model.dtype) for p in pixels]
-        if isinstance(pixels, list)
-        else pixels.to(model.device, model.dtype)
+    began = time.perf_counter()
+    inputs = prepare_inputs(
+        tokenizer,
+        model,
+        image_processor,
+        images=images,
+        questions=questions,
+        conversation=conversation,
+        answer_start=answer_start,
     )
+    limits = [room if max_new_tokens is None else min(room, max_new_tokens) for room in inputs.room]
+    prepared = time.perf_counter()
+    written, chosen = _decode(tokenizer, model, inputs, limit=max(limits), constrained=constrained, **options)
+    answers = [_answer(inputs.start, row[:limit], tokenizer) for row, limit in zip(written, limits, strict=True)]
+    timings = Timings(
+        preparing=prepared - began,
+        generating=time.perf_counter() - prepared,
+        tokens=sum(len(ids) - len(inputs.start) + finished for _, ids, finished in answers),
+        forward_passes=chosen.steps,
+    )
+    given = (0.0,) * len(inputs.start)
+    noted = chosen.log_probabilities(written)
+    return [
+        Answer(text, ids, finished, (given + tuple(noted[row]))[: len(ids)] if noted else None, timings)
+        for row, (text, ids, finished) in enumerate(answers)
+    ]
+
+
+def _decode(
+    tokenizer: Any, model: AuroraLlamaForCausalLM, inputs: Inputs, *, limit: int, constrained: bool, **options: Any
+) -> tuple[list[list[int]], "_ChosenScores"]:
+    """Continues every row by at most `limit` ids; rows that end earlier are padded."""
     processors = LogitsProcessorList()
     if constrained and model.perception is not None:
-        processors.append(PerceptionLogitsProcessor(model.perception, answer_start=start))
-    with _left_padded(model):
-        written = model.generate(
-            input_ids,
-            images=pixels,
-            image_sizes=[image.size for image in images],
-            attention_mask=attention_mask,
-            max_new_tokens=max_new_tokens,
-            logits_processor=processors,
-            pad_token_id=padding,
-            eos_token_id=tokenizer.eos_token_id,
-            **{"do_sample": False, "use_cache": True, **options},
-        )
-    return [_answer(start + row, tokenizer) for row in written.tolist()]
+        processors.append(PerceptionLogitsProcessor(model.perception, answer_start=inputs.start))
+    chosen = _ChosenScores(noting=options.get("num_beams", 1) == 1)
+    processors.append(chosen)
+    padding = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.unk_token_id
+    written: Any = GenerationMixin.generate(  # what LLaVA's own calls too, once it has made the embeddings
+        model,
+        inputs_embeds=inputs.embeddings,
+        attention_mask=inputs.attention_mask,
+        max_new_tokens=limit,
+        logits_processor=processors,
+        pad_token_id=padding,
+        eos_token_id=tokenizer.eos_token_id,
+        **{"do_sample": False, "use_cache": True, **options},
+    )
+    return written.tolist(), chosen
 
 
-def _prompt(question: str, conversation: str) -> str:
-    if conversation not in conv_templates:
-        raise AuroraError(f"unknown conversation {conversation!r}; there are: {', '.join(sorted(conv_templates))}")
-    template = conv_templates[conversation].copy()
-    template.append_message(template.roles[0], f"{DEFAULT_IMAGE_TOKEN}\n{question}")
-    template.append_message(template.roles[1], None)
-    return template.get_prompt()
-
-
-def _answer(row: list[int], tokenizer: Any) -> Answer:
+def _answer(start: list[int], row: list[int], tokenizer: Any) -> tuple[str, list[int], bool]:
+    """Text, ids, and whether it came to its end."""
     finished = tokenizer.eos_token_id in row
-    ids = row[: row.index(tokenizer.eos_token_id)] if finished else row
-    text = tokenizer.decode(ids, skip_special_tokens=True, spaces_between_special_tokens=False)
-    return Answer(text=text.strip(), ids=ids, finished=finished)
+    ids = start + (row[: row.index(tokenizer.eos_token_id)] if finished else row)
+    return decoded_text(ids, tokenizer), ids, finished
 
 
-@contextmanager
-def _left_padded(model: AuroraLlamaForCausalLM) -> Iterator[None]:
-    """LLaVA pads on the side that the config names: left for generation, whatever it was for training."""
-    side = getattr(model.config, "tokenizer_padding_side", "right")
-    model.config.tokenizer_padding_side = "left"
-    try:
-        yield
-    finally:
-        model.config.tokenizer_padding_side = side
+def decoded_text(ids: Sequence[int], tokenizer: Any) -> str:
+    """Ids as text; perception tokens stay, special ones go."""
+    return tokenizer.decode(ids, skip_special_tokens=True, spaces_between_special_tokens=False).strip()
+
+
+class _ChosenScores(LogitsProcessor):
+    """Changes nothing; notes how probable the chosen ids were. Each is seen in the step after it was chosen.
+
+    Args:
+        noting: False only counts steps, for a beam search, where rows change places between them.
+    """
+
+    def __init__(self, *, noting: bool) -> None:
+        self.noting = noting
+        self.steps = 0
+        self._before: Tensor | None = None
+        self._noted: list[Tensor] = []
+
+    def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
+        if self._before is not None:
+            self._note(self._before, input_ids[:, -1])
+        self.steps += 1
+        self._before = scores if self.noting else None
+        return scores
+
+    def log_probabilities(self, written: list[list[int]]) -> list[list[float]]:
+        """For each row of what was written in the end, the natural log of each id's probability; [] if not noted."""
+        if self._before is None:
+            return []
+        last = torch.tensor([row[self.steps - 1] for row in written], device=self._before.device)
+        self._note(self._before, last)
+        return torch.stack(self._noted, dim=1).tolist()
+
+    def _note(self, scores: Tensor, chosen: Tensor) -> None:
+        self._noted.append(scores.gather(1, chosen[:, None])[:, 0] - scores.logsumexp(dim=1))

@@ -5,7 +5,7 @@ Coordinate tokens name pixels of that square, so boxes have to be moved exactly 
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 from llava_aurora.errors import AuroraError
 
@@ -56,6 +56,26 @@ class FrameTransform:
         if aspect_ratio == "resize":
             return cls(frame, (frame / width, frame / height), (0.0, 0.0))
         raise AuroraError(f"unknown aspect ratio {aspect_ratio!r}; there are: {', '.join(ASPECT_RATIOS)}")
+
+    @classmethod
+    def of_model(cls, config: Any, processor: Any, *, width: int, height: int, frame: int) -> "FrameTransform":
+        """The transform for an image that a model is asked about.
+
+        Args:
+            config: the model's; its `image_aspect_ratio` says what LLaVA does to an image.
+            processor: the model's image processor, which does the rest.
+            width, height: of the image.
+            frame: side of the square that coordinates refer to, whatever the size that the vision tower sees.
+        """
+        ratio = getattr(config, "image_aspect_ratio", None)
+        if ratio != "pad":  # "anyres" shows the image resized to a square first, and its parts after that
+            cuts = getattr(processor, "do_center_crop", False) and "shortest_edge" in processor.size
+            ratio = "square" if cuts and ratio != "anyres" else "resize"
+        return cls.of(width=width, height=height, frame=frame, aspect_ratio=ratio)
+
+    def original(self, values: Sequence[float]) -> tuple[float, ...]:
+        """Points or boxes of the frame (x, y, x, y, ...) in pixels of the image; the inverse of the transform."""
+        return tuple((value - self.shift[axis % 2]) / self.scale[axis % 2] for axis, value in enumerate(values))
 
     def box(self, box: Sequence[float]) -> tuple[Box, float]:
         """A box (x1, y1, x2, y2) in pixels of the image, moved into the frame.

@@ -1,0 +1,208 @@
+"""A trained model as one object: ask it about pictures, see what it saw."""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, cast, overload
+
+import torch
+from PIL import Image
+
+from llava_aurora.batches import batches
+from llava_aurora.data.images.image_reader import open_image
+from llava_aurora.errors import AuroraError
+from llava_aurora.generation.generate import generate
+from llava_aurora.generation.inputs import start_ids
+from llava_aurora.generation.result import Reasoning, Result, asked, read_result
+from llava_aurora.generation.streaming import stream_pieces
+from llava_aurora.modeling.aurora_llama import AuroraLlamaForCausalLM
+from llava_aurora.modeling.checkpoint import load_pretrained_model
+
+ImageLike = Image.Image | str | Path
+
+
+class Aurora:
+    """A model to ask; `from_pretrained` loads one.
+
+    Args:
+        tokenizer, model, image_processor: from `load_pretrained_model`.
+    """
+
+    def __init__(self, *, tokenizer: Any, model: AuroraLlamaForCausalLM, image_processor: Any) -> None:
+        self.tokenizer, self.model, self.image_processor = tokenizer, model, image_processor
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        path: str | Path,
+        *,
+        base: str | None = None,
+        device: str | None = None,
+        device_map: Any = None,
+        load_8bit: bool = False,
+        load_4bit: bool = False,
+        use_flash_attn: bool = False,
+        torch_dtype: torch.dtype | None = None,
+    ) -> "Aurora":
+        """Loads a folder that a training run wrote: whole, LoRA, or (with `base`) a projector alone.
+
+        Args:
+            path: the folder.
+            base: what it was trained on; LoRA's folder knows that itself.
+            device: "cpu", "cuda", "cuda:1"; a GPU where there is one if left out.
+            device_map: of accelerate ("auto" spreads the model over all GPUs), in place of `device`.
+            load_8bit, load_4bit: quantize by bitsandbytes.
+            use_flash_attn: FlashAttention 2 instead of torch's attention.
+            torch_dtype: float16 on GPUs and float32 on the CPU if left out.
+
+        Raises:
+            AuroraError: if the folder holds no such model.
+        """
+        tokenizer, model, image_processor, _ = load_pretrained_model(
+            str(path),
+            model_base=base,
+            load_8bit=load_8bit,
+            load_4bit=load_4bit,
+            device_map=device_map,
+            device=device,
+            use_flash_attn=use_flash_attn,
+            torch_dtype=torch_dtype,
+        )
+        if not isinstance(model, AuroraLlamaForCausalLM):
+            raise AuroraError(
+                f"{path}: is a {model.config.model_type} model; only those on Llama can be asked this way"
+            )
+        return cls(tokenizer=tokenizer, model=model, image_processor=image_processor)
+
+    @overload
+    def ask(self, image: ImageLike, question: str, **options: Any) -> Result: ...
+
+    @overload
+    def ask(
+        self, image: ImageLike | Sequence[ImageLike], question: str | Sequence[str], **options: Any
+    ) -> Result | list[Result]: ...
+
+    def ask(
+        self,
+        image: ImageLike | Sequence[ImageLike],
+        question: str | Sequence[str],
+        *,
+        reasoning: Reasoning = "chain",
+        batch_size: int = 16,
+        max_new_tokens: int | None = None,
+        constrained: bool = True,
+        **options: Any,
+    ) -> Result | list[Result]:
+        """Asks one question, or many in batches; a batch gives what one at a time gives.
+
+        Args:
+            image: a picture or its path, or a list of them.
+            question: without the image token; one, or a list. One of the two may be single beside a list.
+            reasoning: "chain" asks the model to think step by step, "direct" leaves the question as it is.
+            batch_size: questions at once.
+            max_new_tokens: for each answer; what the context leaves if left out.
+            constrained: keep spans of perception tokens well-formed.
+            options: for `generate`: do_sample, temperature, num_beams, answer_start, conversation, …
+
+        Returns:
+            a result, or a list of them if `image` or `question` is one.
+
+        Raises:
+            AuroraError: for an image that cannot be read (it names the file) or is larger than Pillow holds for safe,
+                an empty question, one longer than the context (it names both lengths), or lists of unequal length.
+        """
+        several = not isinstance(image, str | Path | Image.Image) or not isinstance(question, str)
+        images, questions = _pairs(image, question)
+        results: list[Result] = []
+        for batch in batches(zip(images, questions, strict=True), batch_size):
+            results += self._ask(
+                [_opened(each) for each, _ in batch],
+                [each for _, each in batch],
+                reasoning=reasoning,
+                max_new_tokens=max_new_tokens,
+                constrained=constrained,
+                **options,
+            )
+        return results if several else results[0]
+
+    def stream(
+        self,
+        image: ImageLike,
+        question: str,
+        *,
+        reasoning: Reasoning = "chain",
+        max_new_tokens: int | None = None,
+        constrained: bool = True,
+        **options: Any,
+    ) -> Iterator[str | Result]:
+        """Asks one question and yields the text in pieces as it is written, then the result.
+
+        Arguments and errors as for `ask`; errors about the arguments come at the first piece. The pieces together
+        are the result's text. Writing stops when the iterator is closed.
+        """
+        picture = _opened(image)
+
+        def write(**streaming: Any) -> Result:
+            (result,) = self._ask(
+                [picture],
+                [question],
+                reasoning=reasoning,
+                max_new_tokens=max_new_tokens,
+                constrained=constrained,
+                **streaming,
+                **options,
+            )
+            return result
+
+        start = start_ids(self.tokenizer, options.get("answer_start", ""))
+        return stream_pieces(write, self.tokenizer, start=start)
+
+    def _ask(
+        self, images: list[Image.Image], questions: list[str], *, reasoning: Reasoning, **options: Any
+    ) -> list[Result]:
+        answers = generate(
+            self.tokenizer,
+            self.model,
+            self.image_processor,
+            images=images,
+            questions=[asked(question, reasoning) for question in questions],
+            **options,
+        )
+        return [
+            read_result(
+                answer,
+                question=question,
+                reasoning=reasoning,
+                image=image,
+                perception=self.model.perception,
+                config=self.model.config,
+                image_processor=self.image_processor,
+            )
+            for answer, question, image in zip(answers, questions, images, strict=True)
+        ]
+
+
+def _pairs(image: Any, question: Any) -> tuple[list[ImageLike], list[str]]:
+    images = [image] if isinstance(image, str | Path | Image.Image) else list(image)
+    questions = [question] if isinstance(question, str) else list(question)
+    if len(images) != len(questions):
+        if isinstance(question, str):
+            questions *= len(images)
+        elif isinstance(image, str | Path | Image.Image):
+            images *= len(questions)
+        else:
+            raise AuroraError(f"{len(questions)} questions for {len(images)} images; give one each, or one for all")
+    return cast(list[ImageLike], images), questions
+
+
+def _opened(image: ImageLike) -> Image.Image:
+    """RGB. A picture that was opened, but not read yet, may still turn out to be broken or too large."""
+    if not isinstance(image, Image.Image):
+        return open_image(Path(image))
+    name = getattr(image, "filename", "") or "the image"
+    most = Image.MAX_IMAGE_PIXELS
+    if most and image.width * image.height > most:
+        raise AuroraError(f"{name}: {image.width} × {image.height} pixels are too many; at most {most} are read")
+    try:
+        return image.convert("RGB")
+    except (OSError, SyntaxError, ValueError) as error:
+        raise AuroraError(f"{name}: cannot read the image: {error}") from error

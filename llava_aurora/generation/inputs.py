@@ -1,0 +1,128 @@
+"""From images and questions to what the language model reads first: one batch of embeddings, padded on the left."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from threading import Lock
+from typing import Any
+
+import torch
+from llava.constants import DEFAULT_IMAGE_TOKEN, IMAGE_TOKEN_INDEX
+from llava.conversation import conv_templates
+from llava.mm_utils import process_images, tokenizer_image_token
+from PIL import Image
+from torch import Tensor
+
+from llava_aurora.errors import AuroraError
+from llava_aurora.modeling.aurora_llama import AuroraLlamaForCausalLM
+
+_CONFIG = Lock()
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """What a model continues.
+
+    Attributes:
+        embeddings: (B, T, D), image features put in; rows end at T, so that each continues from its own last word.
+        attention_mask: int64 (B, T), 0 at padding.
+        rows: ids of each prompt, with one IMAGE_TOKEN_INDEX where its image stands.
+        start: the last ids of each row, which belong to the answer.
+        room: how many new tokens the context leaves for each row, at least 1.
+    """
+
+    embeddings: Tensor
+    attention_mask: Tensor
+    rows: list[list[int]]
+    start: list[int]
+    room: list[int]
+
+
+@torch.inference_mode()
+def prepare_inputs(
+    tokenizer: Any,
+    model: AuroraLlamaForCausalLM,
+    image_processor: Any,
+    *,
+    images: Sequence[Image.Image],
+    questions: Sequence[str],
+    conversation: str = "vicuna_v1",
+    answer_start: str = "",
+) -> Inputs:
+    """Tokenizes, runs the vision tower, and joins both. Arguments and errors as for `generate`."""
+    if len(images) != len(questions):
+        raise AuroraError(f"{len(questions)} questions for {len(images)} images; one each is needed")
+    if not all(question.strip() for question in questions):
+        raise AuroraError("a question is empty")
+    prompts = [_prompt(question, conversation) for question in questions]
+    start = start_ids(tokenizer, answer_start)
+    rows = [tokenizer_image_token(prompt, tokenizer, IMAGE_TOKEN_INDEX) + start for prompt in prompts]
+    context = context_length(model)
+    _refuse_too_long(questions, [len(row) for row in rows], context)
+    width = max(map(len, rows))
+    input_ids = torch.tensor([[0] * (width - len(row)) + row for row in rows], device=model.device)
+    attention_mask = torch.tensor([[0] * (width - len(row)) + [1] * len(row) for row in rows], device=model.device)
+    pixels = process_images([image.convert("RGB") for image in images], image_processor, model.config)
+    pixels = (
+        [p.to(model.device, model.dtype) for p in pixels]
+        if isinstance(pixels, list)
+        else pixels.to(model.device, model.dtype)
+    )
+    with _CONFIG, _whole_and_left_padded(model):
+        _, _, attention_mask, _, embeddings, _ = model.prepare_inputs_labels_for_multimodal(
+            input_ids, None, attention_mask, None, None, pixels, image_sizes=[image.size for image in images]
+        )
+    lengths = attention_mask.sum(dim=1).tolist()
+    _refuse_too_long(questions, lengths, context)
+    return Inputs(embeddings, attention_mask, rows, start, [context - length for length in lengths])
+
+
+def start_ids(tokenizer: Any, answer_start: str) -> list[int]:
+    """The ids of words that an answer begins with."""
+    return tokenizer(answer_start, add_special_tokens=False).input_ids if answer_start else []
+
+
+def context_length(model: AuroraLlamaForCausalLM) -> int:
+    """How many tokens a model was made for, image, question and answer together.
+
+    The least of what its config says: positions, and the length of the records it was trained on.
+    """
+    config = model.config
+    names = ("max_position_embeddings", "max_sequence_length", "tokenizer_model_max_length")
+    return min(length for name in names if (length := getattr(config, name, None)) is not None)
+
+
+def _refuse_too_long(questions: Sequence[str], lengths: Sequence[int], context: int) -> None:
+    for question, length in zip(questions, lengths, strict=True):
+        if length >= context:
+            short = question if len(question) <= 60 else f"{question[:57]}..."
+            raise AuroraError(
+                f"the question {short!r} takes {length} tokens with its image, and the model's context has {context};"
+                " ask a shorter one"
+            )
+
+
+def _prompt(question: str, conversation: str) -> str:
+    if conversation not in conv_templates:
+        raise AuroraError(f"unknown conversation {conversation!r}; there are: {', '.join(sorted(conv_templates))}")
+    if DEFAULT_IMAGE_TOKEN in question:
+        raise AuroraError(f"the question {question[:60]!r} holds {DEFAULT_IMAGE_TOKEN}, which is put there by itself")
+    template = conv_templates[conversation].copy()
+    template.append_message(template.roles[0], f"{DEFAULT_IMAGE_TOKEN}\n{question}")
+    template.append_message(template.roles[1], None)
+    return template.get_prompt()
+
+
+@contextmanager
+def _whole_and_left_padded(model: AuroraLlamaForCausalLM) -> Iterator[None]:
+    """LLaVA pads on the side that the config names, and cuts off without a word what is longer than it says."""
+    changes = {"tokenizer_padding_side": "left", "tokenizer_model_max_length": None}
+    settings: dict[str, Any] = model.config.__dict__
+    before = {name: settings[name] for name in changes if name in settings}
+    settings.update(changes)
+    try:
+        yield
+    finally:
+        for name in changes:
+            del settings[name]
+        settings.update(before)
