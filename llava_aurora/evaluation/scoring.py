@@ -69,6 +69,13 @@ def stated_number(text: str) -> str | None:
     return _digits(found[-1]) if found else None
 
 
+def named_number(text: str) -> str | None:
+    """The number in digits that a text is as a whole, such as an option: "3", "Three"; None for "more than 3"."""
+    text = text.strip().rstrip(".").lower()
+    known = text in NUMBER_WORDS or text == "none" or (text.isascii() and text.isdigit())
+    return _digits(text) if known else None
+
+
 def stated_choice(text: str, choices: Sequence[str]) -> str | None:
     """Which of some names a text answers, as it stands in `choices`; None if none, or several without a conclusion."""
     text = _prose(text)

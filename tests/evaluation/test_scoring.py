@@ -5,6 +5,7 @@ import pytest
 from llava_aurora.data.prompts import TEMPLATES
 from llava_aurora.evaluation.scoring import (
     NUMBER_WORDS,
+    named_number,
     stated,
     stated_answer,
     stated_choice,
@@ -144,6 +145,14 @@ def test_every_answer_of_the_records_is_understood(task):
     for template in TEMPLATES[task]["questions"]:
         question = template.format(**{**values, "count": ""})
         assert stated_answer(question, task=task) is None
+
+
+@pytest.mark.parametrize(
+    ("option", "number"),
+    [("3", "3"), ("Three", "3"), ("none.", "0"), ("03", "3"), ("more than 3", None), ("3 cups", None), ("", None)],
+)
+def test_an_option_is_a_number_as_a_whole_or_none(option, number):
+    assert named_number(option) == number
 
 
 def test_the_kind_decides_what_is_looked_for():

@@ -1,0 +1,117 @@
+"""A question of a benchmark: what the model is shown and asked, and the truth it is judged by."""
+
+import hashlib
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from llava_aurora.data.images.image_files import opened_image
+from llava_aurora.data.points import draw_points
+from llava_aurora.data.prompts import STEP_BY_STEP
+from llava_aurora.errors import AuroraError
+from llava_aurora.evaluation.benchmarks.rows import EmbeddedImage
+from llava_aurora.evaluation.scoring import AnswerKind
+from llava_aurora.vqvae.maps import read_depth_map
+
+REASONINGS = ("chain", "direct")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Question:
+    """One question.
+
+    Attributes:
+        id: unique in its benchmark.
+        image: a file, or an image inside a Parquet file.
+        text: without options, and without a word on how to reason.
+        kind: of the answer.
+        answer: the truth, as `scoring.stated` returns it: a letter, a number in digits, or one of `choices`.
+        category: of the table that it is counted in, such as "3 points".
+        choices: what can be named, where the kind is "choice".
+        chance: share that guessing gets right; None where that is not known.
+        frame: side of the square frame that `points` and `boxes` refer to; the whole image fills it.
+        points: the marked points (x, y) by letter, where they are known.
+        unmarked: the points are still to be drawn into the image.
+        boxes: the true ones (x1, y1, x2, y2), where they are known.
+        depth: file of the true depth map, where there is one.
+    """
+
+    id: str
+    image: Path | EmbeddedImage
+    text: str
+    kind: AnswerKind
+    answer: str
+    category: str
+    choices: tuple[str, ...] = ()
+    chance: float | None = None
+    frame: int = 336
+    points: Mapping[str, tuple[int, int]] = field(default_factory=dict)
+    unmarked: bool = False
+    boxes: tuple[tuple[int, ...], ...] | None = None
+    depth: Path | None = None
+
+    def prompt(self, reasoning: str) -> str:
+        """What the model is asked: "direct" as it is, "chain" to think step by step."""
+        if reasoning == "direct" or self.text.endswith(STEP_BY_STEP):
+            return self.text
+        return f"{self.text} {STEP_BY_STEP}"
+
+    def open(self) -> Image.Image:
+        """The image as the model is shown it, RGB. Raises AuroraError naming file and question."""
+        try:
+            if isinstance(self.image, EmbeddedImage):
+                picture = self.image.open()
+            else:
+                with opened_image(self.image) as opened:
+                    picture = opened.convert("RGB")
+        except AuroraError as error:
+            raise AuroraError(f"question {self.id}: {error}") from error
+        if not self.unmarked:
+            return picture
+        places = [
+            (int(x * picture.width / self.frame), int(y * picture.height / self.frame)) for x, y in self.points.values()
+        ]
+        return Image.fromarray(draw_points(np.asarray(picture), places, list(self.points)))
+
+    def true_depth(self) -> np.ndarray | None:
+        """uint8 (H, W), higher = closer, 0 = unknown; None if there is none. Raises AuroraError naming the file."""
+        return None if self.depth is None else read_depth_map(self.depth)
+
+
+@dataclass(frozen=True)
+class QuestionSet:
+    """The questions of a benchmark, and why others of its files are not asked, with how many there are."""
+
+    questions: tuple[Question, ...]
+    left_out: Mapping[str, int] = field(default_factory=dict)
+
+    @property
+    def digest(self) -> str:
+        """What tells these questions from others: a hash of ids, texts and answers."""
+        lines = [json.dumps([q.id, q.text, q.kind, q.answer]) for q in self.questions]
+        return hashlib.sha256("\n".join(lines).encode()).hexdigest()[:16]
+
+
+def question_set(questions: Iterable[Question], *, where: Path, left_out: Mapping[str, int]) -> QuestionSet:
+    """Checks that there are questions, and that no id occurs twice.
+
+    Raises:
+        AuroraError: naming the folder.
+    """
+    found = tuple(questions)
+    if not found:
+        reasons = "; ".join(f"{number} left out: {reason}" for reason, number in left_out.items())
+        raise AuroraError(f"{where}: holds no question of this benchmark{f' ({reasons})' if reasons else ''}")
+    repeated = _repeated([question.id for question in found])
+    if repeated is not None:
+        raise AuroraError(f"{where}: question {repeated} occurs twice; give a folder with one copy of the benchmark")
+    return QuestionSet(found, dict(left_out))
+
+
+def _repeated(names: Sequence[str]) -> str | None:
+    seen: set[str] = set()
+    return next((name for name in names if name in seen or seen.add(name)), None)  # type: ignore[func-returns-value]

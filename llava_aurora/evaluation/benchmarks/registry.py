@@ -1,0 +1,88 @@
+"""Every benchmark by its name. A new one is a line here and a function that reads it."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from llava_aurora.data.prompts import Prompts
+from llava_aurora.data.records import RecordWriter
+from llava_aurora.errors import AuroraError
+from llava_aurora.evaluation.benchmarks import published
+from llava_aurora.evaluation.benchmarks.question import QuestionSet
+from llava_aurora.evaluation.benchmarks.scene_questions import read_scene_counting, read_scene_depth
+from llava_aurora.perception import Perception
+from llava_aurora.vocabulary import TokenFamily
+
+
+@dataclass(frozen=True)
+class Wording:
+    """How a model is spoken to: the frame of its coordinates, and their tokens if it has some."""
+
+    frame: int
+    pixels: TokenFamily | None
+
+    @classmethod
+    def of(cls, perception: Perception | None, *, image_size: int) -> "Wording":
+        """That of a model whose vision tower sees `image_size` pixels a side."""
+        box = perception.modalities.get("box") if perception is not None else None
+        return cls(image_size, None) if box is None else cls(box.family.size, box.family)
+
+    @property
+    def writer(self) -> RecordWriter:
+        return RecordWriter(prompts=Prompts.plain(), depth=None, pixels=self.pixels)
+
+
+@dataclass(frozen=True)
+class Benchmark:
+    """A benchmark.
+
+    Args:
+        title: as reports call it.
+        domain: what its chains write.
+        read: questions from a folder.
+    """
+
+    title: str
+    domain: Literal["depth", "counting"]
+    read: Callable[[Path, Wording], QuestionSet]
+
+
+BENCHMARKS: dict[str, Benchmark] = {
+    "hardblink": Benchmark("HardBLINK", "depth", lambda folder, _: published.read_hardblink_questions(folder)),
+    "blink_depth": Benchmark("BLINK, relative depth", "depth", lambda folder, _: published.read_blink_depth(folder)),
+    "cv_bench_depth": Benchmark("CV-Bench, depth", "depth", lambda folder, _: published.read_cv_bench_depth(folder)),
+    "blink_counting": Benchmark("BLINK, counting", "counting", lambda folder, _: published.read_blink_counting(folder)),
+    "cv_bench_counting": Benchmark(
+        "CV-Bench, counting", "counting", lambda folder, _: published.read_cv_bench_counting(folder)
+    ),
+    "seed_bench_counting": Benchmark(
+        "SEED-Bench, counting", "counting", lambda folder, _: published.read_seed_bench_counting(folder)
+    ),
+    "scenes_depth": Benchmark(
+        "Ray-cast scenes, marked points",
+        "depth",
+        lambda folder, wording: read_scene_depth(folder, writer=wording.writer, frame=wording.frame, marked=True),
+    ),
+    "scenes_coordinates": Benchmark(
+        "Ray-cast scenes, points by coordinates",
+        "depth",
+        lambda folder, wording: read_scene_depth(folder, writer=wording.writer, frame=wording.frame, marked=False),
+    ),
+    "scenes_counting": Benchmark(
+        "Ray-cast scenes, counting",
+        "counting",
+        lambda folder, wording: read_scene_counting(folder, writer=wording.writer, frame=wording.frame),
+    ),
+}
+GROUPS = {"scenes": ("scenes_depth", "scenes_coordinates", "scenes_counting")}
+
+
+def benchmark_names(names: Sequence[str]) -> list[str]:
+    """The benchmarks that are meant, groups spelled out. Raises AuroraError for a name that is none."""
+    found: list[str] = []
+    for name in names:
+        if name not in BENCHMARKS and name not in GROUPS:
+            raise AuroraError(f"unknown benchmark {name!r}; there are: {', '.join([*GROUPS, *BENCHMARKS])}")
+        found += [each for each in GROUPS.get(name, (name,)) if each not in found]
+    return found
