@@ -3,17 +3,25 @@
 A `LogitsProcessor` without state: at each step it reads from the last ids of each row whether a span is open and how
 far it has come. So rows of a batch may be at different places, beams may be reordered, and text outside spans is
 untouched (only tokens that cannot stand there are ruled out).
+
+A step costs a look at the last ids, one gather of masks and one fill: the mask of each choice that was met is kept on
+the device of the scores.
 """
 
 from collections.abc import Sequence
 from typing import NamedTuple
 
+import numpy as np
 import torch
+from torch import Tensor
 from transformers import LogitsProcessor
 
 from llava_aurora.modalities import Modality
 from llava_aurora.perception import Perception
 from llava_aurora.vocabulary import PerceptionIds
+
+# Masks kept at once. AURORA's boxes need 340 of them, 11 MB for 32,000 tokens.
+MOST_MASKS = 512
 
 
 class Choice(NamedTuple):
@@ -23,6 +31,9 @@ class Choice(NamedTuple):
     first: int
     stop: int
     besides: int = -1
+
+
+TEXT = Choice(False, 0, 0)
 
 
 class DelimitedRule:
@@ -35,26 +46,36 @@ class DelimitedRule:
         self.first, self.stop = ids.first_code_id(family), ids.first_code_id(family) + family.size
         self.length = family.lengths[-1]
         self.reach = self.length + 1
+        every_code = type(modality).allowed_codes is Modality.allowed_codes
+        self.code = Choice(True, self.first, self.stop) if every_code else None
 
     @property
     def outside(self) -> range:
         """Ids that cannot stand in text: everything but START."""
         return range(self.end, self.stop)
 
-    def choice(self, ids: Sequence[int]) -> Choice | None:
-        """None if no span is open at the end of `ids`, a row's last `reach` ids or fewer."""
-        codes: list[int] = []
-        for token_id in reversed(ids):
-            if token_id == self.start:
-                break
-            if not self.first <= token_id < self.stop:
-                return None
-            codes.append(token_id - self.first)
-        else:
-            return None
-        if len(codes) == self.length:
+    def choices(self, tails: np.ndarray) -> dict[int, Choice]:
+        """What may come next in each row that ends inside a span; int64 (B, T), T at least 1."""
+        last = tails[:, -1]
+        rows = np.flatnonzero((last == self.start) | ((last >= self.first) & (last < self.stop)))
+        if not len(rows):
+            return {}
+        backwards = tails[rows, -self.reach :][:, ::-1]
+        codes = (backwards >= self.first) & (backwards < self.stop)
+        counts = codes.argmin(axis=1)  # 0 where there is nothing but codes, and then no START stands there
+        opened = backwards[np.arange(len(rows)), counts] == self.start
+        return {
+            row: self._choice(backwards[place, :count])
+            for place, (row, count) in enumerate(zip(rows.tolist(), counts.tolist(), strict=True))
+            if opened[place]
+        }
+
+    def _choice(self, backwards: np.ndarray) -> Choice:
+        if len(backwards) == self.length:
             return Choice(True, self.end, self.end + 1)
-        allowed = self.modality.allowed_codes(codes[::-1])
+        if self.code is not None:
+            return self.code
+        allowed = self.modality.allowed_codes((backwards[::-1] - self.first).tolist())
         return Choice(True, self.first + allowed.start, self.first + allowed.stop)
 
 
@@ -71,9 +92,17 @@ class SeparatedRule:
         self.lengths = family.lengths
         self.reach = self.lengths[-1] * (1 + len(self.separator))
 
-    def choice(self, ids: Sequence[int]) -> Choice | None:
-        """None if `ids`, a row's last `reach` ids or fewer, end in no span, or in one that may end there."""
-        codes, progress = self._open(list(ids))
+    def choices(self, tails: np.ndarray) -> dict[int, Choice]:
+        """What may come next in each row that ends in a span that may not end there; int64 (B, T), T at least 1."""
+        near = tails[:, -1 - len(self.separator) :]
+        rows = np.flatnonzero(((near >= self.first) & (near < self.stop)).any(axis=1))
+        if not len(rows):
+            return {}
+        found = [self._choice(ids) for ids in tails[rows, -self.reach :].tolist()]
+        return {row: choice for row, choice in zip(rows.tolist(), found, strict=True) if choice is not None}
+
+    def _choice(self, ids: list[int]) -> Choice | None:
+        codes, progress = self._open(ids)
         if not codes:
             return None
         missing = self.separator[progress:]
@@ -117,19 +146,22 @@ class PerceptionLogitsProcessor(LogitsProcessor):
     Args:
         perception: of the loaded model.
         answer_start: ids that stand before what is written, in every row, but not in `input_ids`.
+
+    Attributes:
+        reach: how many of the last ids decide what may come next.
     """
 
     def __init__(self, perception: Perception, *, answer_start: Sequence[int] = ()) -> None:
-        self.answer_start = list(answer_start)
         self.rules = [
             (DelimitedRule if modality.family.delimited else SeparatedRule)(modality=modality, ids=perception.ids)
             for modality in perception.modalities.values()
         ]
         self.reach = max(rule.reach for rule in self.rules)
-        self._columns: torch.Tensor | None = None
-        self._outside: torch.Tensor | None = None
+        self.answer_start = np.array([list(answer_start)[-self.reach :]], dtype=np.int64)
+        self._last_id = max(ids.stop for ids in perception.id_ranges().values()) - 1
+        self._masks: _Masks | None = None
 
-    def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
+    def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
         """Rules out what may not come next.
 
         Args:
@@ -139,33 +171,79 @@ class PerceptionLogitsProcessor(LogitsProcessor):
         Returns:
             (B, V), -inf where ruled out.
         """
-        columns, outside = self._tables(scores)
-        tails = input_ids[:, -self.reach :].tolist()
-        choices = [self._choice(self.answer_start + tail) for tail in tails]
-        bounds = torch.tensor([choice[1:] for choice in choices], device=scores.device)
-        only = torch.tensor([choice.only for choice in choices], device=scores.device)[:, None]
-        inside = ((columns >= bounds[:, :1]) & (columns < bounds[:, 1:2])) | (columns == bounds[:, 2:])
-        ruled_out = torch.where(only, ~inside, inside | outside)
+        ruled_out = self._ruled_out(input_ids, width=scores.shape[-1], device=scores.device)
         return scores.masked_fill(ruled_out, float("-inf"))
 
-    def _choice(self, tail: list[int]) -> Choice:
-        for rule in self.rules:
-            choice = rule.choice(tail[-rule.reach :])
-            if choice is not None:
-                return choice
-        return Choice(False, 0, 0)
+    def mask(self, input_ids: Tensor, *, vocabulary_size: int | None = None) -> Tensor:
+        """What may not come next.
 
-    def _tables(self, scores: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Column numbers and the columns that cannot stand in text, made once per device and vocabulary."""
-        if (
-            self._columns is None
-            or self._columns.shape[-1] != scores.shape[-1]
-            or self._columns.device != scores.device
-        ):
-            self._columns = torch.arange(scores.shape[-1], device=scores.device)[None]
-            outside = torch.zeros_like(self._columns, dtype=torch.bool)
-            for rule in self.rules:
-                outside[:, rule.outside.start : rule.outside.stop] = True
-            self._outside = outside
-        assert self._outside is not None
-        return self._columns, self._outside
+        Args:
+            input_ids: int64 (B, T), all that was written so far, or the last `reach` ids of it.
+            vocabulary_size: V, the number of the model's scores; up to the last perception token if left out.
+
+        Returns:
+            bool (B, V) on the device of `input_ids`, True where ruled out; not to be written into.
+        """
+        width = vocabulary_size or self._last_id + 1
+        return self._ruled_out(input_ids, width=width, device=input_ids.device).expand(len(input_ids), -1)
+
+    def _ruled_out(self, input_ids: Tensor, *, width: int, device: torch.device) -> Tensor:
+        """bool (B, V), or (1, V) where it is the same for all rows."""
+        if self._masks is None or self._masks.width != width or self._masks.device != device:
+            self._masks = _Masks([rule.outside for rule in self.rules], width=width, device=device)
+        return self._masks.take(self._choices(input_ids))
+
+    def _choices(self, input_ids: Tensor) -> list[Choice]:
+        tails = input_ids[:, -self.reach :].cpu().numpy()
+        if self.answer_start.size and tails.shape[1] < self.reach:
+            tails = np.concatenate([self.answer_start.repeat(len(tails), axis=0), tails], axis=1)
+        choices = [TEXT] * len(tails)
+        if tails.shape[1]:
+            for rule in reversed(self.rules):  # of two that apply, the first counts
+                for row, choice in rule.choices(tails).items():
+                    choices[row] = choice
+        return choices
+
+
+class _Masks:
+    """The masks of the choices met so far, on one device; forgotten all at once when they are too many.
+
+    Args:
+        outside: ids that cannot stand in text.
+        width: V, the number of scores.
+        device: of the scores.
+    """
+
+    def __init__(self, outside: Sequence[range], *, width: int, device: torch.device) -> None:
+        self.width, self.device = width, device
+        self.columns = torch.arange(width, device=device)[None]
+        self.outside = torch.zeros(1, width, dtype=torch.bool, device=device)
+        for ids in outside:
+            self.outside[:, ids.start : ids.stop] = True
+        self.numbers: dict[Choice, int] = {}
+        self.rows = torch.empty(0, width, dtype=torch.bool, device=device)
+
+    def take(self, choices: Sequence[Choice]) -> Tensor:
+        """The mask of each choice, (B, V), or (1, V) if all are the same."""
+        distinct = set(choices)
+        if missing := [choice for choice in distinct if choice not in self.numbers]:
+            self._add(missing, distinct)
+        if len(distinct) == 1:
+            number = self.numbers[choices[0]]
+            return self.rows[number : number + 1]
+        return self.rows[torch.tensor([self.numbers[choice] for choice in choices], device=self.device)]
+
+    def _add(self, missing: Sequence[Choice], needed: set[Choice]) -> None:
+        if len(self.numbers) + len(missing) > MOST_MASKS:
+            self.numbers, missing = {}, list(needed)
+        bounds = torch.tensor([choice[1:] for choice in missing], device=self.device)
+        only = torch.tensor([choice.only for choice in missing], device=self.device)[:, None]
+        inside = (self.columns >= bounds[:, :1]) & (self.columns < bounds[:, 1:2])
+        inside |= self.columns == bounds[:, 2:]
+        held = len(self.numbers)
+        self.numbers |= {choice: held + place for place, choice in enumerate(missing)}
+        if len(self.numbers) > len(self.rows):  # twice as many each time, so that few are copied
+            larger = self.rows.new_empty(max(len(self.numbers), 2 * len(self.rows)), self.width)
+            larger[:held] = self.rows[:held]
+            self.rows = larger
+        self.rows[held : len(self.numbers)] = torch.where(only, ~inside, inside | self.outside)

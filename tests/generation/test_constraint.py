@@ -1,14 +1,17 @@
 """Constrained decoding: whatever scores a model gives, its spans are well-formed and its text is its own."""
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import AutoTokenizer
 
+from llava_aurora.generation import constraint
 from llava_aurora.generation.constraint import PerceptionLogitsProcessor
-from llava_aurora.modalities import build_modalities
+from llava_aurora.modalities import Modality, build_modalities, register_modality, unregister_modality
 from llava_aurora.perception import Perception
+from llava_aurora.vocabulary import TokenFamily
 
 
 @pytest.fixture(scope="module", params=[True, False], ids=["legacy", "not legacy"])
@@ -58,8 +61,7 @@ def test_every_span_of_a_random_text_is_well_formed(perception, seed, eager):
 
 
 def _closed(perception, ids) -> bool:
-    processor = PerceptionLogitsProcessor(perception)
-    return not processor._choice(list(ids)).only
+    return len(allowed(perception, list(ids))) > rows(perception) / 2
 
 
 def allowed(perception, ids: list[int], **options) -> set[int]:
@@ -117,3 +119,167 @@ def test_rows_of_a_batch_do_not_see_each_other(perception):
     for row in range(3):
         alone = processor(together[row : row + 1], scores[row : row + 1])
         assert torch.equal(processor(together, scores)[row], alone[0])
+
+
+# --- the same rules, written down one token at a time ---------------------------------------------------------------
+
+
+class Ascending(Modality):
+    """Three codes between START and END, each greater than the one before it."""
+
+    name = "ascending"
+    order = 30
+
+    def __init__(self):
+        self.family = TokenFamily("UP", 6, (3,), delimited=True)
+
+    def allowed_codes(self, prefix):
+        return range(prefix[-1] + 1, 4 + len(prefix)) if prefix else range(4)
+
+    def encode(self, annotation):
+        return list(annotation)
+
+    def decode(self, codes):
+        return tuple(codes)
+
+    def draw(self, annotations, image):
+        return image
+
+    def settings(self):
+        return {}
+
+    @classmethod
+    def from_settings(cls, settings, folder):
+        return cls()
+
+
+@pytest.fixture(scope="module")
+def three(workshop):
+    register_modality(Ascending)
+    settings = {"depth": {"vqvae": str(workshop.vqvae)}, "box": {"frame": 56}, "ascending": {}}
+    tokenizer = AutoTokenizer.from_pretrained(workshop.base, use_fast=False)
+    yield Perception.teach(tokenizer, build_modalities(settings, workshop.folder))
+    unregister_modality("ascending")
+
+
+def forbidden_in_text(perception) -> set[int]:
+    ids = perception.ids
+    delimited = [family for family in perception.vocabulary.families if family.delimited]
+    codes = {ids.first_code_id(family) + code for family in delimited for code in range(family.size)}
+    return codes | {ids.end_id(family) for family in delimited}
+
+
+def forbidden(perception, written: list[int], everything: set[int]) -> set[int]:
+    """What may not follow, by going back through the text from its end."""
+    for modality in perception.modalities.values():
+        look = forbidden_in_delimited if modality.family.delimited else forbidden_in_separated
+        found = look(perception, modality, written, everything)
+        if found is not None:
+            return found
+    return forbidden_in_text(perception)
+
+
+def forbidden_in_delimited(perception, modality, written, everything):
+    family, ids = modality.family, perception.ids
+    codes = []
+    for token in reversed(written[-family.lengths[0] - 1 :]):
+        if token == ids.start_id(family):
+            if len(codes) == family.lengths[0]:
+                return everything - {ids.end_id(family)}
+            allowed = modality.allowed_codes(codes[::-1])
+            return everything - {ids.first_code_id(family) + code for code in allowed}
+        if ids.code(family, token) is None:
+            return None
+        codes.append(ids.code(family, token))
+    return None
+
+
+def forbidden_in_separated(perception, modality, written, everything):
+    """A span is open if a code, and perhaps the beginning of a separator, stands at the end."""
+    family, ids = modality.family, perception.ids
+    separator, most = list(ids.separators[family.name]), family.lengths[-1]
+    every_code = {ids.first_code_id(family) + code for code in range(family.size)}
+    rest = written[-most * (1 + len(separator)) :]
+    for begun in range(len(separator), -1, -1):
+        body = rest[: len(rest) - begun]
+        if rest[len(body) :] == separator[:begun] and body and ids.code(family, body[-1]) is not None:
+            break
+    else:
+        return None
+    codes = []
+    while body and ids.code(family, body[-1]) is not None:
+        codes.insert(0, ids.code(family, body.pop()))
+        if not body or body[-len(separator) :] != separator:
+            break
+        body = body[: -len(separator)]
+    may_follow = modality.allowed_codes(codes) if len(codes) < most else range(0)
+    if begun == len(separator):
+        codes_only = everything - {ids.first_code_id(family) + code for code in may_follow}
+        return codes_only if may_follow else every_code | forbidden_in_text(perception)
+    if len(codes) not in family.lengths:
+        return everything - {separator[begun]}
+    completes = begun == len(separator) - 1
+    return every_code | forbidden_in_text(perception) | ({separator[begun]} if completes and not may_follow else set())
+
+
+def fragments(perception):
+    """Pieces of text, right and wrong, that together come to every state."""
+    ids = perception.ids
+    pieces = [st.integers(3, 30).map(lambda token: [token])]
+    for family in perception.vocabulary.families:
+        first = ids.first_code_id(family)
+        code = st.integers(first, first + family.size - 1)
+        if family.delimited:
+            run = st.lists(code, max_size=family.lengths[0] + 1)
+            start, end = ids.start_id(family), ids.end_id(family)
+            pieces += [run, run.map(lambda codes, start=start: [start, *codes]), st.just([end])]
+        else:
+            separator = list(ids.separators[family.name])
+            parts = st.lists(code, min_size=1, max_size=5)
+            join = lambda codes, separator=separator: [t for c in codes for t in (c, *separator)]  # noqa: E731
+            pieces += [parts.map(join), parts.map(lambda codes, join=join: join(codes)[:-1]), st.just(separator[:1])]
+    return st.lists(st.one_of(pieces), max_size=8).map(lambda lists: [token for part in lists for token in part])
+
+
+@settings(max_examples=150, deadline=None)
+@given(data=st.data())
+@pytest.mark.parametrize("most_masks", [512, 3])
+def test_masks_say_what_the_rules_say_of_any_text(three, data, most_masks):
+    texts = data.draw(st.lists(fragments(three), min_size=1, max_size=6))
+    start = data.draw(fragments(three))
+    width = min(map(len, texts))
+    written = [text[len(text) - width :] for text in texts]
+    everything = set(range(three.token_ids().stop))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(constraint, "MOST_MASKS", most_masks)
+        processor = PerceptionLogitsProcessor(three, answer_start=start)
+        for length in {0, width // 2, max(0, width - 1), width}:
+            ids = torch.tensor([text[:length] for text in written], dtype=torch.long).reshape(len(written), length)
+            ruled_out = processor.mask(ids)
+            scores = processor(ids, torch.zeros(len(written), len(everything) + 7))
+            for row, text in enumerate(written):
+                expected = forbidden(three, start + text[:length], everything)
+                assert set(ruled_out[row].nonzero()[:, 0].tolist()) == expected
+                beyond = (
+                    set(range(len(everything), len(everything) + 7)) if len(expected) > len(everything) / 2 else set()
+                )
+                assert set((scores[row] == -torch.inf).nonzero()[:, 0].tolist()) == expected | beyond
+
+
+def test_masks_are_kept_but_not_without_limit(perception, monkeypatch):
+    monkeypatch.setattr(constraint, "MOST_MASKS", 8)
+    pixels = perception.vocabulary.families[1]
+    first, separator = perception.ids.first_code_id(pixels), list(perception.ids.separators["PIXEL"])
+    processor = PerceptionLogitsProcessor(perception)
+    texts = torch.tensor([[first + x, *separator, first + 3, *separator] for x in range(50)])
+    for rows_at_once in (1, 7, 50):
+        for batch in texts.split(rows_at_once):
+            alone = [PerceptionLogitsProcessor(perception).mask(text[None]) for text in batch]
+            assert torch.equal(processor.mask(batch), torch.cat(alone))
+            assert len(processor._masks.numbers) <= max(8, rows_at_once)
+
+
+def test_what_was_written_before_the_reach_changes_nothing(perception):
+    processor = PerceptionLogitsProcessor(perception)
+    ids = torch.from_numpy(np.random.default_rng(0).integers(3, rows(perception), (32, 3 * processor.reach)))
+    assert torch.equal(processor.mask(ids), processor.mask(ids[:, -processor.reach :]))
