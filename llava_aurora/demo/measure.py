@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from PIL import Image
 
-from llava_aurora.evaluation.outcomes import Outcome, accuracy, ask, closest_by, true_depth
+from llava_aurora.evaluation.outcomes import Outcome, accuracy, ask, true_depth
+from llava_aurora.evaluation.written import closest_by
 from llava_aurora.modalities import build_modalities
 from llava_aurora.modeling.aurora_llama import AuroraLlamaForCausalLM
 from llava_aurora.modeling.checkpoint import load_pretrained_model

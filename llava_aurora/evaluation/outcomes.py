@@ -9,13 +9,12 @@ import numpy as np
 from PIL import Image
 from rich.progress import Progress
 
-from llava_aurora.data.points import depth_at
 from llava_aurora.data.records import Record
 from llava_aurora.errors import AuroraError
 from llava_aurora.evaluation.scoring import stated_answer
+from llava_aurora.evaluation.written import closest_by, read_written
 from llava_aurora.generation.generate import Answer, generate
 from llava_aurora.perception import Perception
-from llava_aurora.vocabulary import MalformedSpan
 from llava_aurora.vqvae.maps import read_depth_map, resize_nearest
 
 
@@ -54,13 +53,6 @@ class Outcome:
         if self.depth is None or "points" not in self.truth:
             return None
         return closest_by(self.depth, self.truth["points"], frame=frame)
-
-
-def closest_by(depth: np.ndarray, points: dict[str, Sequence[int]], *, frame: int) -> str:
-    """Letter of the point with the highest value in a map of any size; of equals, the first letter."""
-    across, down = depth.shape[1] / frame, depth.shape[0] / frame
-    values = {letter: depth_at(depth, (int(x * across), int(y * down))) for letter, (x, y) in sorted(points.items())}
-    return max(values, key=lambda letter: values[letter])
 
 
 def ask(
@@ -113,15 +105,12 @@ def question(record: Record) -> str:
 
 def outcome(record: Record, answer: Answer, perception: Perception | None) -> Outcome:
     """Reads a model's answer: what it states, and the pictures it wrote. A map that was cut off counts as none."""
-    depth: np.ndarray | None = None
-    boxes: tuple[tuple[int, ...], ...] = ()
-    if perception is not None and "depth" in perception.modalities:
-        maps = _spans(perception, "depth", answer.ids)
-        depth = perception.modalities["depth"].decode(maps[-1]) if maps else None
-    if perception is not None and "box" in perception.modalities:
-        boxes = tuple(codes for codes in _spans(perception, "box", answer.ids) if len(codes) == 4)
+    written = read_written(answer.text, answer.ids, perception)
+    decoded = None
+    if perception is not None and written.codes is not None:
+        decoded = perception.modalities["depth"].decode(written.codes)
     stated = stated_answer(answer.text, task=record["aurora"]["task"])
-    return Outcome(record=record, answer=answer, stated=stated, depth=depth, boxes=boxes)
+    return Outcome(record=record, answer=answer, stated=stated, depth=decoded, boxes=written.boxes)
 
 
 def accuracy(outcomes: Sequence[Outcome], right: Callable[[Outcome], bool]) -> float:
@@ -132,14 +121,6 @@ def accuracy(outcomes: Sequence[Outcome], right: Callable[[Outcome], bool]) -> f
 def true_depth(record: Record, *, images: Path, size: int) -> np.ndarray:
     """The true map of a record, uint8 (size, size), by nearest neighbour."""
     return resize_nearest(read_depth_map(images / record["aurora"]["depth"]), (size, size))
-
-
-def _spans(perception: Perception, name: str, ids: Sequence[int]) -> list[tuple[int, ...]]:
-    try:
-        spans = perception.ids.spans(perception.modalities[name].family, ids)
-    except MalformedSpan:
-        return []
-    return [span.codes for span in spans]
 
 
 def _open(images: Path, record: Record) -> Image.Image:

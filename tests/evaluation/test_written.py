@@ -1,0 +1,64 @@
+"""What stands in an answer, whole or cut off."""
+
+import numpy as np
+import pytest
+from transformers import AutoTokenizer
+
+from llava_aurora.evaluation.written import closest_by, read_written
+from llava_aurora.modalities import build_modalities
+from llava_aurora.perception import Perception
+
+CODES = [3, 1, 4, 1, 5, 9, 2, 6, 5]
+
+
+@pytest.fixture(scope="module")
+def spoken(workshop):
+    tokenizer = AutoTokenizer.from_pretrained(workshop.base, use_fast=False)
+    settings = {"depth": {"vqvae": str(workshop.vqvae)}, "box": {"frame": 56}}
+    perception = Perception.teach(tokenizer, build_modalities(settings, workshop.folder))
+    return tokenizer, perception
+
+
+def read(spoken, text, *, cut=0):
+    tokenizer, perception = spoken
+    ids = tokenizer(text, add_special_tokens=False).input_ids
+    ids = ids[: len(ids) - cut]
+    return read_written(tokenizer.decode(ids, spaces_between_special_tokens=False), ids, perception), ids
+
+
+def test_map_points_and_boxes_are_read(spoken):
+    depth = spoken[1].modalities["depth"].family.text(CODES)
+    text = f"A (<PIXEL_1>,<PIXEL_2>), B (<PIXEL_3>,<PIXEL_55>). {depth}. 1. (<PIXEL_1>,<PIXEL_2>,<PIXEL_3>,<PIXEL_4>)"
+    written, ids = read(spoken, text)
+    assert written.codes == tuple(CODES)
+    assert written.points == {"A": (1, 2), "B": (3, 55)}
+    assert written.boxes == ((1, 2, 3, 4),)
+    family = spoken[1].modalities["depth"].family
+    assert ids[written.map_end - 1] == spoken[1].ids.end_id(family)
+
+
+def test_plain_numbers_are_coordinates_too(spoken):
+    written, _ = read(spoken, "1. (1, 2, 3, 4)\n2. (5,6,7,8)\nB (9,10)")
+    assert written.boxes == ((1, 2, 3, 4), (5, 6, 7, 8))
+    assert written.points == {"B": (9, 10)}
+
+
+def test_what_is_cut_off_does_not_take_the_rest_along(spoken):
+    depth = spoken[1].modalities["depth"].family.text(CODES)
+    whole, _ = read(spoken, f"{depth} 1. (<PIXEL_1>,<PIXEL_2>,<PIXEL_3>,<PIXEL_4>) 2. (<PIXEL_1>,<PIXEL_2>", cut=1)
+    assert whole.codes == tuple(CODES)
+    assert whole.boxes == ((1, 2, 3, 4),)
+    assert read(spoken, f"{depth} {depth}", cut=3)[0].codes == tuple(CODES)
+    assert read(spoken, depth, cut=2)[0].codes is None
+
+
+def test_without_tokens_there_is_no_map():
+    assert read_written("(1,2,3,4)", [5, 6], None).boxes == ((1, 2, 3, 4),)
+    assert read_written("", [], None).codes is None
+
+
+def test_the_highest_value_is_closest_and_the_first_letter_of_equals():
+    depth = np.zeros((20, 20), np.uint8)
+    depth[:, 10:] = 200
+    assert closest_by(depth, {"A": (10, 50), "B": (90, 50)}, frame=100) == "B"
+    assert closest_by(depth, {"B": (80, 10), "A": (90, 90)}, frame=100) == "A"
