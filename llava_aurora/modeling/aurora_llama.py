@@ -10,9 +10,11 @@ import torch
 from llava.constants import IMAGE_TOKEN_INDEX
 from llava.model.language_model.llava_llama import LlavaConfig, LlavaLlamaForCausalLM
 from torch import Tensor
+from transformers import LogitsProcessorList
 from transformers.modeling_outputs import CausalLMOutputWithPast
 
 from llava_aurora.errors import AuroraError
+from llava_aurora.generation.constraint import PerceptionLogitsProcessor
 from llava_aurora.modalities import build_modalities
 from llava_aurora.modeling.bottleneck import text_and_image
 from llava_aurora.modeling.embeddings import (
@@ -194,6 +196,24 @@ class AuroraLlamaForCausalLM(LlavaLlamaForCausalLM):
         ).last_hidden_state
         loss: Any = self.objective.loss(hidden, labels, head=self.lm_head)
         return CausalLMOutputWithPast(loss=loss)
+
+    # --- generate -----------------------------------------------------------------------------------------------------
+
+    def generate(self, *args: Any, constrained: bool = True, **kwargs: Any) -> Any:
+        """As upstream's; a model with perception tokens keeps their spans well-formed, whichever tool calls it.
+
+        Args:
+            args, kwargs: upstream's.
+            constrained: False leaves all to the model, and to the `logits_processor` given.
+        """
+        given = kwargs.get("logits_processor") or []
+        if (
+            constrained
+            and self.perception is not None
+            and not any(isinstance(processor, PerceptionLogitsProcessor) for processor in given)
+        ):
+            kwargs["logits_processor"] = LogitsProcessorList([*given, PerceptionLogitsProcessor(self.perception)])
+        return super().generate(*args, **kwargs)
 
 
 def _rows_beside_projector(path: str | None, *, count: int) -> dict[str, Tensor]:
