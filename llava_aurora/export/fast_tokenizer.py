@@ -1,0 +1,73 @@
+"""The tokenizer of a LLaVA checkpoint as engines load it: a fast one, with a token for the image.
+
+LLaVA cuts a prompt at `<image>` and encodes the pieces one by one, so that each begins like a text of its own; engines
+encode it whole, with the image as a token. The normalizer makes both the same ids.
+"""
+
+import tempfile
+from typing import Any
+
+from llava.constants import DEFAULT_IMAGE_TOKEN, IMAGE_TOKEN_INDEX
+from llava.mm_utils import tokenizer_image_token
+from tokenizers import Regex, normalizers
+from transformers import AddedToken, LlamaTokenizer, LlamaTokenizerFast, PreTrainedTokenizerFast
+
+from llava_aurora.errors import AuroraError
+
+
+def fast_tokenizer(tokenizer: Any) -> PreTrainedTokenizerFast:
+    """A fast tokenizer with the same ids, and `<image>` after the last of them.
+
+    Raises:
+        AuroraError: if it is no LlamaTokenizer.
+    """
+    if not isinstance(tokenizer, LlamaTokenizer):
+        raise AuroraError(
+            f"{tokenizer.name_or_path}: a {type(tokenizer).__name__}; only LlamaTokenizer (SentencePiece) is exported"
+        )
+    with tempfile.TemporaryDirectory(prefix="llava-aurora-tokenizer-") as folder:
+        tokenizer.save_pretrained(folder)
+        converted = LlamaTokenizerFast.from_pretrained(folder, legacy=tokenizer.legacy)
+    # As LlamaTokenizerFast it would be converted anew wherever it is loaded.
+    fast = PreTrainedTokenizerFast(
+        tokenizer_object=converted.backend_tokenizer,
+        bos_token=tokenizer.bos_token,
+        eos_token=tokenizer.eos_token,
+        unk_token=tokenizer.unk_token,
+        pad_token=tokenizer.pad_token or tokenizer.unk_token,
+        model_max_length=tokenizer.model_max_length,
+        model_input_names=["input_ids", "attention_mask"],
+        padding_side="left",
+        clean_up_tokenization_spaces=False,
+    )
+    fast.add_tokens([AddedToken(DEFAULT_IMAGE_TOKEN, special=True, normalized=False)], special_tokens=True)
+    if not tokenizer.legacy:
+        # The legacy normalizer puts a blank before every piece. The other one puts none after a token; but the piece
+        # after an image, a line break and the question, is the beginning of a text to LLaVA.
+        line_break = normalizers.Replace(Regex(r"\A\n"), " \n")
+        known = fast.backend_tokenizer.normalizer
+        fast.backend_tokenizer.normalizer = normalizers.Sequence([known, line_break]) if known else line_break
+    return fast
+
+
+def after_bos(tokenizer: Any) -> str:
+    """What a text needs behind a written `<s>` to be read as one that begins; the legacy normalizer puts it itself."""
+    return "" if tokenizer.legacy else " "
+
+
+def check_same_ids(tokenizer: Any, fast: Any, *, prompts: list[str]) -> None:
+    """Raises AuroraError for the first prompt, `<image>` in it or not, that the two encode to other ids.
+
+    Both ways are tried in which engines begin a text: with `<s>` written, and with `<s>` added by the tokenizer.
+    """
+    image = fast.convert_tokens_to_ids(DEFAULT_IMAGE_TOKEN)
+    for prompt in prompts:
+        ours = [image if i == IMAGE_TOKEN_INDEX else i for i in tokenizer_image_token(prompt, tokenizer)]
+        begun = fast.bos_token + after_bos(tokenizer) + prompt
+        for theirs in (fast(begun, add_special_tokens=False).input_ids, fast(prompt).input_ids):
+            if ours != theirs:
+                place = next((i for i, (a, b) in enumerate(zip(ours, theirs, strict=False)) if a != b), len(theirs))
+                raise AuroraError(
+                    f"{tokenizer.name_or_path}: as a fast tokenizer it reads other words from token {place} on in"
+                    f" {prompt!r}; its SentencePiece model has rules that transformers does not convert"
+                )
