@@ -1,0 +1,52 @@
+"""`llava-aurora serve`: a page to ask a model on."""
+
+import signal
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from llava_aurora.errors import AuroraError
+
+app = typer.Typer()
+
+
+@app.command(
+    epilog="Examples: llava-aurora serve --model demo_output/work/model  |  "
+    "llava-aurora serve --model checkpoints/mine --host 0.0.0.0 --port 8080 --queue 50 --load-4bit  |  "
+    "llava-aurora serve --model checkpoints/mine --examples photographs/"
+)
+def serve(
+    model: Annotated[Path, typer.Option(help="Folder of the model.")],
+    base: Annotated[str | None, typer.Option(help="Its base model, where the folder does not know it.")] = None,
+    host: Annotated[str, typer.Option(help="Address to listen on; 0.0.0.0 lets in other machines.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=1, max=65535, help="Port to listen on.")] = 7860,
+    max_upload_mb: Annotated[int, typer.Option(min=1, help="MiB of an image file.")] = 20,
+    queue: Annotated[int, typer.Option(min=1, help="Questions that may wait; more are told to come back.")] = 20,
+    concurrency: Annotated[int, typer.Option(min=1, help="Questions answered at the same time.")] = 1,
+    examples: Annotated[Path | None, typer.Option(help="Folder of images to offer; else rendered scenes.")] = None,
+    device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1; a GPU if there is one.")] = None,
+    device_map: Annotated[str | None, typer.Option(help="auto spreads the model over all GPUs.")] = None,
+    load_8bit: Annotated[bool, typer.Option("--load-8bit", help="8 bits a weight.")] = False,
+    load_4bit: Annotated[bool, typer.Option("--load-4bit", help="4 bits a weight.")] = False,
+) -> None:
+    """Serve a page to ask a model on: upload or mark an image, watch the map appear, read the answer."""
+    try:
+        import gradio  # noqa: F401  said before the model is loaded
+    except ImportError as error:
+        raise AuroraError(f"the page needs Gradio ({error}); pip install 'llava-aurora[serve]'") from error
+    from llava_aurora.generation.aurora import Aurora
+    from llava_aurora.serving.server import ServerSettings
+    from llava_aurora.serving.server import serve as serve_page
+
+    aurora = Aurora.from_pretrained(
+        model, base=base, device=device, device_map=device_map, load_8bit=load_8bit, load_4bit=load_4bit
+    )
+    settings = ServerSettings(
+        host=host, port=port, max_upload_mb=max_upload_mb, queue=queue, concurrency=concurrency, examples=examples
+    )
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        serve_page(aurora, settings, name=model.resolve().name)
+    except KeyboardInterrupt:
+        print("ended")

@@ -1,0 +1,166 @@
+"""What happens when a visitor uploads, clicks and asks: from the values of the page to its new values."""
+
+import json
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from html import escape
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import gradio as gr
+from PIL import Image
+
+from llava_aurora.data.images.frame import FrameTransform
+from llava_aurora.data.points import REFERENCE_FRAME
+from llava_aurora.errors import AuroraError
+from llava_aurora.generation.result import Reasoning, Result
+from llava_aurora.serving.examples import Example
+from llava_aurora.serving.marks import MarkedImage, Marker, suggested_question
+from llava_aurora.serving.view import AnswerView
+
+if TYPE_CHECKING:
+    from llava_aurora.generation.aurora import Aurora
+
+
+class Shown(NamedTuple):
+    """The new values of the right column, in the order of its components; `gr.skip()` leaves one as it is."""
+
+    seen: Any = gr.skip()
+    map: Any = gr.skip()
+    answer: Any = gr.skip()
+    chain: Any = gr.skip()
+    picture_file: Any = gr.skip()
+    json_file: Any = gr.skip()
+
+
+class PageEvents:
+    """Handlers of the page's events; what they know of a visitor comes in as an argument.
+
+    Args:
+        aurora: the model.
+        folder: for the files of all visitors; what is in it may be sent out.
+        examples: by their place on the page.
+        interval: seconds between two pictures of a map that is being written.
+    """
+
+    def __init__(self, aurora: "Aurora", *, folder: Path, examples: list[Example], interval: float = 0.2) -> None:
+        self.aurora, self.folder, self.examples, self.interval = aurora, folder, examples, interval
+        self.marker = Marker(folder=folder, side=self._frame_side)
+        self.view = AnswerView(perception=aurora.model.perception)
+
+    # --- the image ----------------------------------------------------------------------------------------------------
+
+    def choose(self, path: str | None, question: str) -> tuple[Any, MarkedImage | None, str]:
+        """An image was uploaded or taken away: picture, what is kept of it, question."""
+        with _errors_shown():
+            return self._changed(self.marker.choose(path) if path else None, question)
+
+    def click(self, marked: MarkedImage | None, question: str, event: gr.SelectData) -> tuple[Any, Any, str]:
+        """The picture was clicked on: the place becomes a point."""
+        with _errors_shown():
+            if marked is None:
+                raise AuroraError("choose an image first")
+            return self._changed(self.marker.add_point(marked, tuple(event.index)), question)
+
+    def undo(self, marked: MarkedImage | None, question: str) -> tuple[Any, MarkedImage | None, str]:
+        """The last point goes."""
+        return self._with_points(marked, slice(-1), question)
+
+    def clear(self, marked: MarkedImage | None, question: str) -> tuple[Any, MarkedImage | None, str]:
+        """All points go."""
+        return self._with_points(marked, slice(0), question)
+
+    def example(self, event: gr.SelectData) -> tuple[Any, MarkedImage, str]:
+        """An example was clicked on."""
+        with _errors_shown():
+            chosen = self.examples[event.index]
+            marked = self.marker.choose(chosen.path, chosen.points)
+            return marked.shown, marked, chosen.question
+
+    def _with_points(self, marked: MarkedImage | None, kept: slice, question: str) -> tuple[Any, Any, str]:
+        if marked is None:
+            return gr.skip(), None, question
+        with _errors_shown():
+            return self._changed(self.marker.with_points(marked, marked.points[kept]), question)
+
+    def _changed(self, marked: MarkedImage | None, question: str) -> tuple[Any, MarkedImage | None, str]:
+        """A question that only named the points before names those there are now."""
+        letters = marked.letters if marked else ""
+        if question.strip() in {suggested_question("ABCDEFGHIJKLMNOPQRSTUVWXYZ"[:count]) for count in range(27)}:
+            question = suggested_question(letters)
+        return marked.shown if marked else None, marked, question
+
+    def _frame_side(self, width: int, height: int) -> int:
+        transform = FrameTransform.of_model(
+            self.aurora.model.config, self.aurora.image_processor, width=width, height=height, frame=REFERENCE_FRAME
+        )
+        return round(REFERENCE_FRAME / max(transform.scale))
+
+    # --- the question -------------------------------------------------------------------------------------------------
+
+    def ask(self, path: str | None, marked: MarkedImage | None, question: str, reasoning: Reasoning) -> Iterator[Shown]:
+        """Asks about the image with its points, and shows the text and its map while they are written.
+
+        Args:
+            path: of the picture on the page, or of an image that came with the request.
+            marked: what is kept of the picture on the page.
+            question, reasoning: for `Aurora.stream`.
+
+        Raises:
+            gr.Error: with the message of an AuroraError. Closing the iterator ends the writing.
+        """
+        with _errors_shown():
+            if not path:
+                raise AuroraError("choose an image first")
+            if not question.strip():
+                raise AuroraError("the question is empty; type one")
+            if marked is None or marked.shown != path:
+                marked = self.marker.choose(path)
+            image = self.marker.drawn(marked)
+            waiting = self.view.empty("no depth map yet")
+            yield Shown(
+                self.view.picture(image), waiting, self.view.empty("…"), self.view.chain(""), _file(None), _file(None)
+            )
+            text, codes, due = "", 0, 0.0
+            writing: Any = self.aurora.stream(image, question, reasoning=reasoning)
+            with closing(writing) as pieces:
+                for piece in pieces:
+                    if isinstance(piece, Result):
+                        yield self._answered(piece)
+                        return
+                    text += piece
+                    if time.monotonic() >= due:
+                        count, drawn = self.view.map(text, image.size)
+                        yield Shown(map=drawn if count != codes else gr.skip(), chain=self.view.chain(text))
+                        codes, due = count, time.monotonic() + self.interval
+
+    def _answered(self, result: Result) -> Shown:
+        _, drawn = self.view.map(result.text, result.image.size, whole=True)
+        folder = Path(tempfile.mkdtemp(dir=self.folder))
+        picture, record = folder / "answer.png", folder / "answer.json"
+        result.figure().save(picture)
+        record.write_text(json.dumps(result.to_json(), indent=2, ensure_ascii=False), encoding="utf-8")
+        return Shown(
+            seen=self.view.picture(result.image, boxes=result.boxes, points=result.points),
+            map=drawn,
+            answer=self.view.answer(result),
+            chain=self.view.chain(result.text),
+            picture_file=_file(picture),
+            json_file=_file(record),
+        )
+
+
+def _file(path: Path | None) -> Any:
+    """What a download button gives out; it can be pressed when there is something."""
+    return gr.update(value=str(path) if path else None, interactive=path is not None)
+
+
+@contextmanager
+def _errors_shown() -> Iterator[None]:
+    """What a visitor can mend is shown as it is; anything else is the server's matter and stays in its log."""
+    try:
+        yield
+    except (AuroraError, Image.DecompressionBombError) as error:
+        raise gr.Error(escape(str(error)), duration=None, print_exception=False) from error

@@ -1,0 +1,114 @@
+"""The image that a visitor asks about, and the points marked in it.
+
+The page shows a copy, small enough to be sent often; points are kept in pixels of the image itself, and the model sees
+that, with the same marks.
+"""
+
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from string import ascii_uppercase
+
+import numpy as np
+from PIL import Image, ImageOps
+
+from llava_aurora.data.images.image_files import opened_image
+from llava_aurora.data.points import Point, draw_points
+from llava_aurora.data.prompts import TEMPLATES
+from llava_aurora.errors import AuroraError
+
+SHOWN_SIDE = 768
+# How many pixels of an image of this width and height fill a side of the frame that the model sees.
+FrameSide = Callable[[int, int], int]
+
+
+@dataclass(frozen=True)
+class MarkedImage:
+    """An image as it was uploaded, and its points; no pixels, so that one can be kept for every visitor.
+
+    Args:
+        path: of the image.
+        shown: of the copy on the page, at most SHOWN_SIDE pixels wide and high, points drawn in.
+        size: width and height of the image, turned upright.
+        points: (x, y) in its pixels; the first is A.
+    """
+
+    path: str
+    shown: str
+    size: tuple[int, int]
+    points: tuple[Point, ...] = ()
+
+    @property
+    def letters(self) -> str:
+        return ascii_uppercase[: len(self.points)]
+
+
+class Marker:
+    """Args: folder: for the copies; side: for the size of the marks."""
+
+    def __init__(self, *, folder: Path, side: FrameSide) -> None:
+        self.folder, self.side = folder, side
+
+    def choose(self, path: str, points: tuple[Point, ...] = ()) -> MarkedImage:
+        """Takes an image file. Raises AuroraError, naming the file without its folder, if it cannot be read."""
+        image = read_upright(path)
+        return self._shown(MarkedImage(path=path, shown="", size=image.size, points=points), image)
+
+    def add_point(self, marked: MarkedImage, place: tuple[float, float]) -> MarkedImage:
+        """Marks a point at `place`, in pixels of the copy that is shown. Raises AuroraError after the 26th."""
+        if len(marked.points) == len(ascii_uppercase):
+            raise AuroraError(f"there are {len(ascii_uppercase)} points already, and no more letters")
+        scales = [side / shown for side, shown in zip(marked.size, shown_size(marked.size), strict=True)]
+        point = tuple(
+            min(max(int((value + 0.5) * scale), 0), side - 1)
+            for value, scale, side in zip(place, scales, marked.size, strict=True)
+        )
+        return self.with_points(marked, (*marked.points, point))  # type: ignore[arg-type]
+
+    def with_points(self, marked: MarkedImage, points: tuple[Point, ...]) -> MarkedImage:
+        """The same image with other points."""
+        return self._shown(replace(marked, points=points), read_upright(marked.path))
+
+    def drawn(self, marked: MarkedImage) -> Image.Image:
+        """What the model sees: the image itself, RGB, with its points drawn in."""
+        return self._draw(read_upright(marked.path), marked, scale=(1.0, 1.0))
+
+    def _shown(self, marked: MarkedImage, image: Image.Image) -> MarkedImage:
+        size = shown_size(image.size)
+        scale = (size[0] / image.width, size[1] / image.height)
+        copy = self._draw(image.resize(size, Image.Resampling.LANCZOS), marked, scale=scale)
+        with tempfile.NamedTemporaryFile(dir=self.folder, suffix=".webp", delete=False) as file:
+            copy.save(file, format="WEBP", quality=90)
+        return replace(marked, shown=file.name)
+
+    def _draw(self, image: Image.Image, marked: MarkedImage, *, scale: tuple[float, float]) -> Image.Image:
+        if not marked.points:
+            return image
+        places = [(int(x * scale[0]), int(y * scale[1])) for x, y in marked.points]
+        side = round(self.side(*marked.size) * max(scale))
+        return Image.fromarray(draw_points(np.asarray(image), places, list(marked.letters), side=side))
+
+
+def read_upright(path: str) -> Image.Image:
+    """An image file as RGB, turned as its camera says. Raises AuroraError, naming the file without its folder."""
+    try:
+        with opened_image(Path(path)) as image:
+            return ImageOps.exif_transpose(image).convert("RGB")
+    except AuroraError as error:
+        raise AuroraError(str(error).replace(path, Path(path).name)) from error
+
+
+def shown_size(size: tuple[int, int]) -> tuple[int, int]:
+    """Width and height of the copy on the page of an image of this size."""
+    scale = min(1.0, SHOWN_SIDE / max(size))
+    return max(1, round(size[0] * scale)), max(1, round(size[1] * scale))
+
+
+def suggested_question(letters: str) -> str:
+    """What is asked about these points if nothing else is; empty for none."""
+    if not letters:
+        return ""
+    before, last = letters[:-1], letters[-1]
+    listed = f"{', '.join(before)} or {last}" if before else last
+    return TEMPLATES["depth_direct"]["questions"][0].format(letters=listed)
