@@ -25,10 +25,12 @@ class Aurora:
 
     Args:
         tokenizer, model, image_processor: from `load_pretrained_model`.
+        name: what it was loaded from.
     """
 
-    def __init__(self, *, tokenizer: Any, model: AuroraLlamaForCausalLM, image_processor: Any) -> None:
+    def __init__(self, *, tokenizer: Any, model: AuroraLlamaForCausalLM, image_processor: Any, name: str = "") -> None:
         self.tokenizer, self.model, self.image_processor = tokenizer, model, image_processor
+        self.name = name
 
     @classmethod
     def from_pretrained(
@@ -71,7 +73,7 @@ class Aurora:
             raise AuroraError(
                 f"{path}: is a {model.config.model_type} model; only those on Llama can be asked this way"
             )
-        return cls(tokenizer=tokenizer, model=model, image_processor=image_processor)
+        return cls(tokenizer=tokenizer, model=model, image_processor=image_processor, name=str(Path(path).resolve()))
 
     @overload
     def ask(self, image: ImageLike, question: str, **options: Any) -> Result: ...
