@@ -11,10 +11,10 @@ from PIL import Image
 
 from llava_aurora.data.images.image_files import opened_image
 from llava_aurora.data.points import draw_points
-from llava_aurora.data.prompts import STEP_BY_STEP
 from llava_aurora.errors import AuroraError
 from llava_aurora.evaluation.benchmarks.rows import EmbeddedImage
 from llava_aurora.evaluation.scoring import AnswerKind
+from llava_aurora.generation.result import asked
 from llava_aurora.vqvae.maps import read_depth_map
 
 REASONINGS = ("chain", "direct")
@@ -56,9 +56,7 @@ class Question:
 
     def prompt(self, reasoning: str) -> str:
         """What the model is asked: "direct" as it is, "chain" to think step by step."""
-        if reasoning == "direct" or self.text.endswith(STEP_BY_STEP):
-            return self.text
-        return f"{self.text} {STEP_BY_STEP}"
+        return asked(self.text, reasoning)
 
     def open(self) -> Image.Image:
         """The image as the model is shown it, RGB. Raises AuroraError naming file and question."""

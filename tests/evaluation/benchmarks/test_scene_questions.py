@@ -7,20 +7,12 @@ import pytest
 
 from llava_aurora.data.points import depth_at
 from llava_aurora.data.prompts import STEP_BY_STEP, TEMPLATES
-from llava_aurora.data.scenes.scene import SceneConfig
-from llava_aurora.data.scenes.scene_folder import read_scenes, write_scenes
+from llava_aurora.data.scenes.scene_folder import read_scenes
 from llava_aurora.errors import AuroraError
 from llava_aurora.evaluation.benchmarks.registry import BENCHMARKS, Wording, benchmark_names
 from llava_aurora.vocabulary import pixel_family
 
 WORDING = Wording(56, pixel_family(frame=56))
-
-
-@pytest.fixture(scope="module")
-def scenes(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("scenes") / "scenes"
-    write_scenes(out=folder, count=24, seed=5, config=SceneConfig(frame=84, shadows=False, antialias=False))
-    return folder
 
 
 @pytest.mark.parametrize("name", ["scenes_depth", "scenes_coordinates"])

@@ -1,0 +1,206 @@
+"""Answers on disk: asked in batches by one process or several, kept as they come, never asked twice.
+
+An evaluation's folder holds
+
+    evaluation.json                      the model, the settings, and of each benchmark its folder and questions
+    answers/TASK.REASONING.jsonl         a line for each question, in their order, once all are answered
+    answers/TASK.REASONING.partN.jsonl   what process N has so far; a last line that was cut off is asked again
+"""
+
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from llava_aurora.atomic import read_json, write_json, write_text
+from llava_aurora.batches import batches
+from llava_aurora.data.depth.depth_maps import Share
+from llava_aurora.errors import AuroraError
+from llava_aurora.evaluation.asker import Asker
+from llava_aurora.evaluation.benchmarks.question import Question, QuestionSet
+
+HEADER = "evaluation.json"
+ANSWERS = "answers"
+_FORMAT = "llava_aurora evaluation 1"
+
+
+@dataclass(frozen=True)
+class Line:
+    """One answer: id of the question, all that the model wrote and its ids, and whether it came to its end."""
+
+    id: str
+    text: str
+    ids: tuple[int, ...]
+    finished: bool
+
+
+@dataclass(frozen=True)
+class AnswerStore:
+    """Args: out: folder of the evaluation."""
+
+    out: Path
+
+    def claim(self, identity: Mapping[str, Any]) -> None:
+        """Writes down who is asked, or checks that it is the same as before.
+
+        Raises:
+            AuroraError: if the folder holds answers of another model or other settings, naming what differs, or is no
+                folder of an evaluation.
+        """
+        header = self._header()
+        if header is None:
+            if self.out.exists() and (not self.out.is_dir() or (self.out / ANSWERS).exists()):
+                raise AuroraError(f"{self.out}: holds answers of nobody knows whom ({HEADER} is missing)")
+            write_json(self.out / HEADER, {"format": _FORMAT, "asked": dict(identity), "benchmarks": {}})
+            return
+        found = header.get("asked", {})
+        for name in {**found, **identity}:
+            if found.get(name) != identity.get(name):
+                raise AuroraError(
+                    f"{self.out}: holds answers with {name} {found.get(name)}, not {identity.get(name)};"
+                    " choose another folder with --out"
+                )
+
+    def claim_benchmark(self, task: str, *, data: Path, questions: QuestionSet) -> None:
+        """Writes down what is asked, or checks that it is the same. Raises AuroraError if it is not."""
+        header = self._header() or {}
+        about = {
+            "data": str(data.resolve()),
+            "questions": len(questions.questions),
+            "left_out": dict(questions.left_out),
+            "digest": questions.digest,
+        }
+        found = header.get("benchmarks", {}).get(task)
+        if found is not None and found["digest"] != about["digest"]:
+            raise AuroraError(
+                f"{self.out}: holds answers to {found['questions']} other questions of {task}, from {found['data']};"
+                " choose another folder with --out"
+            )
+        if found is None:
+            header["benchmarks"][task] = about
+            write_json(self.out / HEADER, header)
+
+    def header(self) -> dict[str, Any]:
+        """What evaluation.json says. Raises AuroraError if there is none."""
+        header = self._header()
+        if header is None:
+            raise AuroraError(f"{self.out}: no evaluation here ({HEADER} is missing); run `llava-aurora eval` first")
+        return header
+
+    def read(self, task: str, reasoning: str) -> dict[str, Line]:
+        """Answers by the id of their question, so far as there are some."""
+        found: dict[str, Line] = {}
+        for path in [self._whole(task, reasoning), *self._parts(task, reasoning)]:
+            if path.exists():
+                found |= {line.id: line for line in _lines(path)}
+        return found
+
+    def ask(
+        self,
+        asker: Asker,
+        questions: Sequence[Question],
+        *,
+        task: str,
+        reasoning: str,
+        batch_size: int,
+        share: Share,
+    ) -> None:
+        """Asks what has no answer yet of this process's share, and keeps each batch of answers at once.
+
+        Args:
+            asker: the model.
+            questions: all of the benchmark, in the same order in every process.
+            batch_size: questions at a time.
+            share: which of them are this process's.
+
+        Raises:
+            AuroraError: if an image cannot be read, or the folder not be written.
+        """
+        done = self.read(task, reasoning)
+        mine = [question for question in questions[share.index :: share.count] if question.id not in done]
+        if not mine:
+            return
+        path = self.out / ANSWERS / f"{task}.{reasoning}.part{share.index}.jsonl"
+        _drop_cut_line(path)
+        for batch in batches(_shown(mine, title=f"{task}, {reasoning}", share=share), batch_size):
+            answers = asker.write([q.open() for q in batch], [q.prompt(reasoning) for q in batch])
+            lines = [
+                json.dumps({"id": q.id, "text": a.text, "ids": a.ids, "finished": a.finished})
+                for q, a in zip(batch, answers, strict=True)
+            ]
+            _append(path, "".join(f"{line}\n" for line in lines))
+
+    def finish(self, questions: Sequence[Question], *, task: str, reasoning: str) -> list[Line]:
+        """Puts the parts of all processes together. Raises AuroraError if a question has no answer."""
+        found = self.read(task, reasoning)
+        missing = [question.id for question in questions if question.id not in found]
+        if missing:
+            raise AuroraError(
+                f"{self.out}: {len(missing)} of {len(questions)} questions of {task} ({reasoning}) have no answer,"
+                f" such as {missing[0]}; run the same command again"
+            )
+        lines = [found[question.id] for question in questions]
+        parts = self._parts(task, reasoning)
+        if parts:
+            text = "".join(json.dumps(vars(line)) + "\n" for line in lines)
+            write_text(self._whole(task, reasoning), text)
+            for part in parts:
+                part.unlink()
+        return lines
+
+    def _header(self) -> dict[str, Any] | None:
+        path = self.out / HEADER
+        if not path.exists():
+            return None
+        header = read_json(path, what="header of the evaluation")
+        if not isinstance(header, dict) or header.get("format") != _FORMAT:
+            raise AuroraError(f"{path}: this is no header of an evaluation ({_FORMAT}); choose another folder")
+        return header
+
+    def _whole(self, task: str, reasoning: str) -> Path:
+        return self.out / ANSWERS / f"{task}.{reasoning}.jsonl"
+
+    def _parts(self, task: str, reasoning: str) -> list[Path]:
+        return sorted((self.out / ANSWERS).glob(f"{task}.{reasoning}.part*.jsonl"))
+
+
+def _lines(path: Path) -> Iterator[Line]:
+    """All lines that are whole; one that is still being written, or was cut off, ends in no line feed."""
+    for number, text in enumerate(path.read_bytes().split(b"\n")[:-1], start=1):
+        try:
+            value = json.loads(text)
+            yield Line(value["id"], value["text"], tuple(value["ids"]), value["finished"])
+        except (ValueError, KeyError, TypeError) as error:
+            raise AuroraError(f"{path}, line {number}: this is no answer ({error}); delete the line") from error
+
+
+def _drop_cut_line(path: Path) -> None:
+    if path.exists():
+        content = path.read_bytes()
+        whole = content.rfind(b"\n") + 1
+        if whole < len(content):
+            with path.open("r+b") as file:
+                file.truncate(whole)
+
+
+def _append(path: Path, text: str) -> None:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("a", encoding="utf-8") as file:
+            file.write(text)
+    except OSError as error:
+        raise AuroraError(f"{path}: cannot write the answers: {error.strerror}") from error
+
+
+def _shown(questions: Sequence[Question], *, title: str, share: Share) -> Iterable[Question]:
+    """The same, with a progress bar in the first process."""
+    name = title if share.count == 1 else f"{title} (process 1 of {share.count})"
+    columns = (TextColumn(name), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, disable=share.index > 0) as progress:
+        bar = progress.add_task(title, total=len(questions))
+        for question in questions:
+            yield question
+            progress.advance(bar)

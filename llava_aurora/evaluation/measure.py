@@ -1,0 +1,175 @@
+"""From answers to numbers: what each question came to, and the tables of all.
+
+A `Judged` holds all that is known of one answer and is plain JSON, so that reports and comparisons need neither the
+model nor the images again.
+"""
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+from llava_aurora.evaluation.answers import Line
+from llava_aurora.evaluation.benchmarks.question import Question
+from llava_aurora.evaluation.box_quality import BoxMatch, match_boxes
+from llava_aurora.evaluation.map_quality import map_quality
+from llava_aurora.evaluation.scoring import stated
+from llava_aurora.evaluation.statistics import Interval, bootstrap_mean
+from llava_aurora.evaluation.written import Written, closest_by, read_written
+from llava_aurora.perception import Perception
+
+
+@dataclass(frozen=True)
+class Judged:
+    """One answer against the truth; None where a thing was not asked, not known or not written.
+
+    Attributes:
+        id, category, kind, chance: of the question.
+        truth, stated: the right answer and the one that the text states; None if it states none.
+        finished: False if the answer was cut off.
+        has_map: whether a whole map was written.
+        read_out: letter of the closest of the marked points by the map that was written.
+        points_known: whether the true places of the marked points are known.
+        location_error: mean distance in frame pixels of the stated points from the true ones.
+        depth: measures of `MapQuality` by name.
+        boxes: numbers of matched, written and true boxes, where the true ones are known.
+        boxes_written: how many boxes were written.
+    """
+
+    id: str
+    category: str
+    kind: str
+    chance: float | None
+    truth: str
+    stated: str | None
+    finished: bool
+    has_map: bool
+    read_out: str | None
+    points_known: bool
+    location_error: float | None
+    depth: dict[str, float] | None
+    boxes: tuple[int, int, int] | None
+    boxes_written: int
+
+    @property
+    def correct(self) -> bool:
+        return self.stated == self.truth
+
+    @property
+    def agrees(self) -> bool | None:
+        """Whether the answer is what the answer's own map or boxes say; None where neither was written."""
+        if self.read_out is not None:
+            return self.stated == self.read_out
+        if self.kind == "number" and self.boxes_written:
+            return self.stated == str(self.boxes_written)
+        return None
+
+    @property
+    def count_error(self) -> float | None:
+        """How far the stated number is off; None where none is stated."""
+        return abs(int(self.stated) - int(self.truth)) if self.kind == "number" and self.stated is not None else None
+
+
+def judge(question: Question, line: Line, perception: Perception | None) -> Judged:
+    """Judges one answer. Raises AuroraError if the true depth map cannot be read."""
+    written = read_written(line.text, line.ids, perception)
+    depth = decode(written, perception)
+    true = question.true_depth() if depth is not None else None
+    quality = asdict(map_quality(depth, true)) if depth is not None and true is not None else None
+    matched = match_boxes(written.boxes, question.boxes) if question.boxes is not None else None
+    return Judged(
+        id=question.id,
+        category=question.category,
+        kind=question.kind,
+        chance=question.chance,
+        truth=question.answer,
+        stated=stated(line.text, kind=question.kind, choices=question.choices),
+        finished=line.finished,
+        has_map=depth is not None,
+        read_out=closest_by(depth, question.points, frame=question.frame)
+        if depth is not None and question.points
+        else None,
+        points_known=bool(question.points),
+        location_error=_location_error(question, written),
+        depth=quality,
+        boxes=(matched.matched, matched.written, matched.true) if matched is not None else None,
+        boxes_written=len(written.boxes),
+    )
+
+
+def decode(written: Written, perception: Perception | None) -> np.ndarray | None:
+    """The map that was written, uint8 (H, W); None if there is none."""
+    if written.codes is None or perception is None:
+        return None
+    return perception.modalities["depth"].decode(written.codes)
+
+
+def _location_error(question: Question, written: Written) -> float | None:
+    both = [letter for letter in question.points if letter in written.points]
+    if not both:
+        return None
+    distances = [np.hypot(*np.subtract(question.points[letter], written.points[letter])) for letter in both]
+    return float(np.mean(distances))
+
+
+# --- tables -----------------------------------------------------------------------------------------------------------
+
+
+def summarize(judged: Sequence[Judged]) -> dict[str, Any]:
+    """Numbers of a group of answers, as JSON takes them: shares and means with their intervals, and their counts."""
+    summary: dict[str, Any] = {
+        "questions": len(judged),
+        "accuracy": accuracy(judged).to_json(),
+        "unparsable": _share(judged, lambda each: each.stated is None),
+        "unfinished": _share(judged, lambda each: not each.finished),
+        "guessing": guessing(judged),
+        "has_map": _share(judged, lambda each: each.has_map),
+    }
+    known = [each for each in judged if each.points_known]
+    if any(each.has_map for each in known):
+        summary["read_out"] = bootstrap_mean([each.read_out == each.truth for each in known]).to_json()
+    measured: dict[str, Sequence[float | None]] = {
+        "agreement": [each.agrees for each in judged],
+        "location_error": [each.location_error for each in judged],
+        "count_error": [each.count_error for each in judged],
+    }
+    for name, values in measured.items():
+        there = [float(value) for value in values if value is not None]
+        if there:
+            summary[name] = bootstrap_mean(there).to_json()
+    maps = [each.depth for each in judged if each.depth is not None]
+    if maps:
+        summary["depth"] = {name: bootstrap_mean([each[name] for each in maps]).to_json() for name in maps[0]}
+    boxes = [BoxMatch(*each.boxes) for each in judged if each.boxes is not None]
+    if any(each.written for each in boxes):
+        together = BoxMatch.together(boxes)
+        summary["boxes"] = {name: getattr(together, name) for name in ("precision", "recall", "f1")} | asdict(together)
+    return summary
+
+
+def by_category(judged: Iterable[Judged]) -> dict[str, list[Judged]]:
+    """The answers of each category, in the order of their names."""
+    found: dict[str, list[Judged]] = {}
+    for each in judged:
+        found.setdefault(each.category, []).append(each)
+    return dict(sorted(found.items()))
+
+
+def accuracy(judged: Iterable[Judged]) -> Interval:
+    """The mean over categories, each counted alike, of the share that is right; unparsable is wrong."""
+    groups = by_category(judged).values()
+    return bootstrap_mean(*([each.correct for each in group] for group in groups))
+
+
+def guessing(judged: Sequence[Judged]) -> float | None:
+    """What guessing gets right: of letters and names one of those there are, of numbers the most frequent one."""
+    if judged and all(each.chance is not None for each in judged):
+        groups = by_category(judged).values()
+        return float(np.mean([np.mean([each.chance for each in group]) for group in groups]))
+    truths = [each.truth for each in judged if each.kind == "number"]
+    return max(map(truths.count, set(truths))) / len(truths) if truths else None
+
+
+def _share(judged: Sequence[Judged], holds: Callable[[Judged], bool]) -> float:
+    return sum(map(holds, judged)) / len(judged) if judged else 0.0

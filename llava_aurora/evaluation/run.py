@@ -1,0 +1,176 @@
+"""`llava-aurora eval`: benchmarks, asked both ways, judged and reported."""
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from llava_aurora.atomic import read_json, write_json
+from llava_aurora.data.depth.depth_maps import Share
+from llava_aurora.data.scenes.scene import SceneConfig
+from llava_aurora.data.scenes.scene_folder import write_scenes
+from llava_aurora.errors import AuroraError
+from llava_aurora.evaluation.answers import AnswerStore, Line
+from llava_aurora.evaluation.asker import Asker
+from llava_aurora.evaluation.benchmarks.question import REASONINGS, QuestionSet
+from llava_aurora.evaluation.benchmarks.registry import BENCHMARKS, GROUPS, Wording, benchmark_names
+from llava_aurora.evaluation.measure import Judged, by_category, judge, summarize
+from llava_aurora.evaluation.provenance import provenance
+from llava_aurora.evaluation.statistics import Paired, compare_paired
+
+RESULTS = "results.json"
+SCENES = "scenes"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """What to ask.
+
+    Args:
+        tasks: names of benchmarks or groups of them.
+        data: folder of the benchmark; of ray-cast scenes it is made if left out.
+        reasonings: "chain" and "direct", or one of them.
+        batch_size: questions at a time.
+        limit: the first so many questions of each benchmark; all if None.
+        scenes, seed: how many scenes are made, and from which seed.
+    """
+
+    tasks: Sequence[str]
+    data: Path | None = None
+    reasonings: Sequence[str] = REASONINGS
+    batch_size: int = 16
+    limit: int | None = None
+    scenes: int = 500
+    seed: int = 1_000_003
+
+    def __post_init__(self) -> None:
+        if unknown := [name for name in self.reasonings if name not in REASONINGS]:
+            raise AuroraError(f"unknown reasoning {unknown[0]!r}; there are: {', '.join(REASONINGS)}")
+        names = benchmark_names(self.tasks)
+        if self.data is None and not set(names) <= set(GROUPS["scenes"]):
+            raise AuroraError("--data is needed: the folder of the benchmark; only ray-cast scenes are made here")
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A benchmark, its questions, and the answers by reasoning, each list in the order of the questions."""
+
+    task: str
+    questions: QuestionSet
+    answers: dict[str, list[Line]]
+
+
+def evaluate(asker: Asker, plan: Plan, *, out: Path, share: Share | None = None) -> list[Asked]:
+    """Asks all questions that have no answer yet, judges them and writes results.json in the first process.
+
+    Args:
+        asker: the model.
+        plan: what to ask.
+        out: folder of the evaluation; one that was stopped goes on, and further benchmarks can be added.
+        share: this process's part.
+
+    Returns:
+        What was asked; nothing in processes other than the first.
+
+    Raises:
+        AuroraError: for a folder of another model, other settings or questions, and for data that cannot be read.
+    """
+    share, store = share or Share(), AnswerStore(out)
+    store.claim(asker.identity)
+    _wait(share)
+    asked = []
+    for task in benchmark_names(plan.tasks):
+        questions = read_questions(task, plan, asker=asker, out=out, share=share)
+        if share.index == 0:
+            store.claim_benchmark(task, data=_data(plan, out), questions=questions)
+        for reasoning in plan.reasonings:
+            store.ask(
+                asker, questions.questions, task=task, reasoning=reasoning, batch_size=plan.batch_size, share=share
+            )
+        asked.append((task, questions))
+    _wait(share)
+    if share.index > 0:
+        return []
+    found = []
+    for task, questions in asked:
+        answers = {name: store.finish(questions.questions, task=task, reasoning=name) for name in plan.reasonings}
+        found.append(Asked(task, questions, answers))
+    write_results(out, asker=asker, asked=found)
+    return found
+
+
+def read_questions(task: str, plan: Plan, *, asker: Asker, out: Path, share: Share) -> QuestionSet:
+    """The questions of a benchmark, as they are put to this model."""
+    data = _data(plan, out)
+    if plan.data is None:
+        if share.index == 0:
+            config = SceneConfig(frame=asker.image_size)
+            write_scenes(out=data, count=plan.scenes, seed=plan.seed, config=config)
+        _wait(share)
+    wording = Wording.of(asker.perception, image_size=asker.image_size)
+    found = BENCHMARKS[task].read(data, wording)
+    return QuestionSet(found.questions[: plan.limit], found.left_out)
+
+
+def write_results(out: Path, *, asker: Asker, asked: Sequence[Asked]) -> None:
+    """Writes or extends results.json: what was asked before and not now stays."""
+    path, header = out / RESULTS, AnswerStore(out).header()
+    results = read_json(path, what="results of the evaluation") if path.exists() else {"benchmarks": {}}
+    results |= {"asked": header["asked"], "provenance": provenance()}
+    for each in asked:
+        judged = {
+            name: [judge(q, line, asker.perception) for q, line in zip(each.questions.questions, lines, strict=True)]
+            for name, lines in each.answers.items()
+        }
+        entry = results["benchmarks"].setdefault(each.task, {"reasonings": {}})
+        benchmark = BENCHMARKS[each.task]
+        entry |= {"title": benchmark.title, "domain": benchmark.domain, **header["benchmarks"][each.task]}
+        entry["reasonings"] |= {name: _entry(answers) for name, answers in judged.items()}
+        both = [judged_answers(entry, name) for name in REASONINGS if name in entry["reasonings"]]
+        if len(both) == 2:
+            chain, direct = both
+            entry["chain_less_direct"] = paired_json(compare_paired(right(direct), right(chain)))
+    write_json(path, results, indent=1)
+
+
+def read_results(out: Path) -> dict[str, Any]:
+    """What `write_results` wrote. Raises AuroraError if there is nothing."""
+    if not (out / RESULTS).exists():
+        raise AuroraError(f"{out}: no results here ({RESULTS} is missing); run `llava-aurora eval` to its end first")
+    return read_json(out / RESULTS, what="results of the evaluation")
+
+
+def judged_answers(entry: dict[str, Any], reasoning: str) -> list[Judged]:
+    """The answers of a benchmark's entry in results.json."""
+    return [Judged(**each) for each in entry["reasonings"][reasoning]["answers"]]
+
+
+def right(judged: Sequence[Judged]) -> list[bool]:
+    """Which of them are right."""
+    return [each.correct for each in judged]
+
+
+def paired_json(paired: Paired) -> dict[str, Any]:
+    """As JSON takes it."""
+    return {**asdict(paired), "difference": paired.difference.to_json()}
+
+
+def _entry(judged: list[Judged]) -> dict[str, Any]:
+    groups = by_category(judged)
+    return {
+        "summary": summarize(judged),
+        "categories": {name: summarize(group) for name, group in groups.items()},
+        "answers": [asdict(each) for each in judged],
+    }
+
+
+def _data(plan: Plan, out: Path) -> Path:
+    return plan.data if plan.data is not None else out / SCENES
+
+
+def _wait(share: Share) -> None:
+    """Until all processes have come here."""
+    if share.count > 1:
+        from accelerate import PartialState
+
+        PartialState().wait_for_everyone()

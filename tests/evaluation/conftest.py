@@ -1,0 +1,96 @@
+"""Models to evaluate that need no training: they do what a test says."""
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import pytest
+from transformers import AutoTokenizer
+
+from llava_aurora.data.scenes.scene import SceneConfig
+from llava_aurora.data.scenes.scene_folder import write_scenes
+from llava_aurora.generation.generate import Answer
+from llava_aurora.modalities.base import Modality
+from llava_aurora.modalities.box import BoxModality
+from llava_aurora.perception import Perception
+from llava_aurora.vocabulary import depth_family
+from llava_aurora.vqvae.maps import resize_nearest
+
+FRAME, GRID, LEVELS = 56, 8, 16
+
+
+class PlainDepth(Modality):
+    """Depth maps of 8 × 8 cells in 16 levels, without a VQ-VAE: what a code means is plain to see."""
+
+    name = "depth"
+    order = 10
+
+    def __init__(self):
+        self.family = depth_family(codebook_size=LEVELS, codes_per_map=GRID**2)
+
+    def encode(self, annotation):
+        cells = resize_nearest(annotation, (4 * GRID, 4 * GRID)).reshape(GRID, 4, GRID, 4)
+        return (np.median(cells, axis=(1, 3)) // LEVELS).astype(int).ravel().tolist()
+
+    def decode(self, codes):
+        cells = (np.array(codes) * LEVELS + LEVELS // 2).astype(np.uint8).reshape(GRID, GRID)
+        return np.kron(cells, np.ones((8, 8), np.uint8))
+
+    def draw(self, annotations, image):
+        return image
+
+    def settings(self):
+        return {}
+
+    @classmethod
+    def from_settings(cls, settings, folder):
+        return cls()
+
+
+class StubAsker:
+    """A model that says what a function of question and start says.
+
+    Args:
+        respond: (prompt, text so far) to the rest of the text; asked for each row.
+    """
+
+    image_size = FRAME
+
+    def __init__(self, tokenizer, perception: Perception, respond: Callable[[str, str], str]) -> None:
+        self.tokenizer, self.perception, self.respond = tokenizer, perception, respond
+        self.identity = {"model": "stub", "fingerprint": "0"}
+        self.batches: list[list[str]] = []
+
+    def write(self, images: Sequence, questions: Sequence[str]) -> list[Answer]:
+        return self.go_on(images, questions, [[] for _ in questions])
+
+    def go_on(self, images: Sequence, questions: Sequence[str], starts: Sequence[Sequence[int]]) -> list[Answer]:
+        assert len(images) == len(questions) == len(starts)
+        self.batches.append(list(questions))
+        answers = []
+        for question, start in zip(questions, starts, strict=True):
+            so_far = self.tokenizer.decode(start, spaces_between_special_tokens=False) if start else ""
+            rest = self.respond(question, so_far)
+            ids = list(start) + self.tokenizer(rest, add_special_tokens=False).input_ids
+            answers.append(Answer(text=(so_far + rest).strip(), ids=ids, finished=True))
+        return answers
+
+
+@pytest.fixture(scope="session")
+def plain_depth():
+    return PlainDepth()
+
+
+@pytest.fixture(scope="session")
+def stub(workshop, plain_depth):
+    """Makes a model out of what it answers."""
+    tokenizer = AutoTokenizer.from_pretrained(workshop.base, use_fast=False)
+    perception = Perception.teach(tokenizer, {"depth": plain_depth, "box": BoxModality(frame=FRAME)})
+    return lambda respond: StubAsker(tokenizer, perception, respond)
+
+
+@pytest.fixture(scope="session")
+def scenes(tmp_path_factory):
+    """A folder of 24 small ray-cast scenes."""
+    folder = tmp_path_factory.mktemp("scenes") / "scenes"
+    write_scenes(out=folder, count=24, seed=5, config=SceneConfig(frame=84, shadows=False, antialias=False))
+    return folder

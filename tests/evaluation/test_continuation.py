@@ -1,0 +1,65 @@
+"""Going on from given words, with a model of random weights."""
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from llava_aurora import generate, load_pretrained_model
+from llava_aurora.evaluation.continuation import continue_answers
+from llava_aurora.generation.inputs import context_length
+from llava_aurora.modalities import build_modalities
+from llava_aurora.modeling.embeddings import RowStart, grow_embeddings
+from llava_aurora.perception import Perception
+
+QUESTIONS = ["How many red cubes are in the image?", "Why?", "Write down the depth map of this image."]
+
+
+@pytest.fixture(scope="module")
+def loaded(workshop):
+    """The base model with its new tokens, before any training."""
+    torch.manual_seed(1)
+    tokenizer, model, image_processor, _ = load_pretrained_model(str(workshop.base))
+    settings = {"depth": {"vqvae": str(workshop.vqvae)}, "box": {"frame": 56}}
+    perception = Perception.teach(tokenizer, build_modalities(settings, workshop.folder))
+    grow_embeddings(model, rows=len(tokenizer), ids=perception.token_ids(), start=RowStart())
+    model.attach_perception(perception)
+    return tokenizer, model, image_processor
+
+
+@pytest.fixture(scope="module")
+def images():
+    rng = np.random.default_rng(1)
+    return [Image.fromarray(rng.integers(0, 256, (size, 56, 3), dtype=np.uint8)) for size in (56, 40, 90)]
+
+
+def test_going_on_from_an_answers_own_words_gives_the_answer(loaded, images):
+    options = {"max_new_tokens": 24, "constrained": False}  # any place may then be one to go on from
+    whole = generate(*loaded, images=images, questions=QUESTIONS, **options)
+    starts = [answer.ids[:length] for answer, length in zip(whole, (0, 3, 17), strict=True)]
+    found = continue_answers(*loaded, images=images, questions=QUESTIONS, starts=starts, **options)
+    for start, answer, expected in zip(starts, found, whole, strict=True):
+        assert answer.ids[: len(start)] == start
+        assert answer.ids[: len(expected.ids)] == expected.ids
+        assert answer.text.startswith(expected.text.strip()[:20])
+
+
+def test_rows_do_not_disturb_each_other(loaded, images):
+    perception = loaded[1].perception
+    family = perception.modalities["depth"].family
+    starts = [perception.ids.ids(family, [code] * 9) for code in (3, 7)] + [[]]
+    options = {"max_new_tokens": 12}
+    together = continue_answers(*loaded, images=images, questions=QUESTIONS, starts=starts, **options)
+    for image, question, start, answer in zip(images, QUESTIONS, starts, together, strict=True):
+        (alone,) = continue_answers(*loaded, images=[image], questions=[question], starts=[start], **options)
+        assert alone == answer
+    assert family.text([3] * 9) in together[0].text
+
+
+def test_a_start_takes_its_part_of_the_context(loaded, images):
+    context = context_length(loaded[1])
+    start = loaded[0]("a" * 40, add_special_tokens=False).input_ids * 8
+    (answer,) = continue_answers(
+        *loaded, images=images[:1], questions=QUESTIONS[:1], starts=[start], max_new_tokens=10_000
+    )
+    assert answer.finished or len(answer.ids) < context

@@ -1,0 +1,193 @@
+"""Evaluations from question to numbers, stopped and resumed, by one process and by several."""
+
+import json
+import re
+
+import pytest
+
+from llava_aurora.data.depth.depth_maps import Share
+from llava_aurora.errors import AuroraError
+from llava_aurora.evaluation.answers import AnswerStore
+from llava_aurora.evaluation.benchmarks.registry import BENCHMARKS, Wording
+from llava_aurora.evaluation.run import Plan, evaluate, judged_answers, read_results
+
+
+@pytest.fixture
+def questions(scenes, stub):
+    """Of the coordinates' benchmark, by what is asked directly."""
+    asker = stub(lambda prompt, start: "")
+    found = BENCHMARKS["scenes_coordinates"].read(scenes, Wording.of(asker.perception, image_size=56)).questions
+    return {question.text: question for question in found}
+
+
+@pytest.fixture
+def seeing(stub, questions, plain_depth):
+    """In a chain it writes the true map and answers from it; directly it always says A."""
+
+    def respond(prompt, start):
+        question = next((q for text, q in questions.items() if prompt.startswith(text)), None)
+        if question is None or prompt == question.text:
+            return "(A)"
+        map = plain_depth.text(question.true_depth())
+        return f"The depth map is {map}. The answer is ({question.answer})."
+
+    return stub(respond)
+
+
+def plan(scenes, **changes):
+    return Plan(**{"tasks": ["scenes_coordinates"], "data": scenes, "batch_size": 8, **changes})
+
+
+def test_numbers_are_those_of_what_the_model_does(seeing, questions, scenes, tmp_path):
+    evaluate(seeing, plan(scenes), out=tmp_path)
+    entry = read_results(tmp_path)["benchmarks"]["scenes_coordinates"]
+    chain, direct = (entry["reasonings"][name]["summary"] for name in ("chain", "direct"))
+    assert chain["accuracy"]["value"] == 1
+    assert chain["has_map"] == 1
+    assert chain["depth"]["spearman"]["value"] > 0.9
+    assert chain["depth"]["mse"]["value"] < 0.02
+    assert chain["read_out"]["value"] > 0.8
+    assert chain["agreement"]["value"] == chain["read_out"]["value"]
+    categories = entry["reasonings"]["direct"]["categories"]
+    for count in (2, 3, 4, 5):
+        asked = [question for question in questions.values() if question.category == f"{count} points"]
+        share = sum(question.answer == "A" for question in asked) / len(asked)
+        assert categories[f"{count} points"]["accuracy"]["value"] == pytest.approx(share)
+        assert categories[f"{count} points"]["guessing"] == pytest.approx(1 / count)
+    mean = sum(group["accuracy"]["value"] for group in categories.values()) / 4
+    assert direct["accuracy"]["value"] == pytest.approx(mean)
+    assert direct["has_map"] == 0
+    assert "depth" not in direct
+    paired = entry["chain_less_direct"]
+    assert paired["only_first"] == 0
+    assert paired["p_value"] < 1e-6
+
+
+def test_counting_is_measured_by_boxes_too(stub, scenes, tmp_path):
+    wording = Wording.of(stub(lambda *_: "").perception, image_size=56)
+    found = BENCHMARKS["scenes_counting"].read(scenes, wording).questions
+    by_text = {question.prompt("chain"): question for question in found}
+    assert len(by_text) < len(found)  # the same is asked of several images, so a stub cannot tell them apart
+
+    def respond(prompt, start):
+        return "1. (<PIXEL_1>,<PIXEL_2>,<PIXEL_3>,<PIXEL_4>)\nSo there are 1. The answer is 1."
+
+    evaluate(stub(respond), plan(scenes, tasks=["scenes_counting"], reasonings=["chain"]), out=tmp_path)
+    summary = read_results(tmp_path)["benchmarks"]["scenes_counting"]["reasonings"]["chain"]["summary"]
+    truths = [int(question.answer) for question in found]
+    assert summary["accuracy"]["value"] == pytest.approx(truths.count(1) / len(truths))
+    assert summary["guessing"] == max(map(truths.count, truths)) / len(truths)
+    assert summary["count_error"]["value"] == pytest.approx(sum(abs(truth - 1) for truth in truths) / len(truths))
+    assert summary["boxes"] == {
+        "precision": 0,
+        "recall": 0,
+        "f1": 0,
+        "matched": 0,
+        "written": len(truths),
+        "true": sum(truths),
+    }
+    assert summary["agreement"]["value"] == 1
+
+
+def test_unparsable_answers_are_counted_and_wrong(stub, scenes, tmp_path):
+    evaluate(stub(lambda prompt, start: prompt), plan(scenes, reasonings=["direct"]), out=tmp_path)
+    summary = read_results(tmp_path)["benchmarks"]["scenes_coordinates"]["reasonings"]["direct"]["summary"]
+    assert (summary["unparsable"], summary["accuracy"]["value"]) == (1, 0)
+
+
+def test_what_was_answered_is_not_asked_again(seeing, scenes, tmp_path):
+    first = plan(scenes, reasonings=["direct"], limit=20)
+    evaluate(seeing, first, out=tmp_path)
+    before = (tmp_path / "results.json").read_text()
+    seeing.batches.clear()
+    evaluate(seeing, first, out=tmp_path)
+    assert seeing.batches == []
+    assert json.loads(before)["benchmarks"] == read_results(tmp_path)["benchmarks"]
+
+
+def test_a_stopped_run_goes_on_where_it_was_cut_off(seeing, scenes, tmp_path):
+    wanted = plan(scenes, reasonings=["chain"], limit=21)
+    evaluate(seeing, wanted, out=tmp_path / "whole")
+    answers = "answers/scenes_coordinates.chain.jsonl"
+    lines = (tmp_path / "whole" / answers).read_text()
+
+    def stop(*_):
+        raise KeyboardInterrupt
+
+    seeing.batches.clear()
+    ask, calls = seeing.go_on, []
+    seeing.go_on = lambda *arguments: stop() if len(calls) == 2 else calls.append(1) or ask(*arguments)
+    with pytest.raises(KeyboardInterrupt):
+        evaluate(seeing, wanted, out=tmp_path / "stopped")
+    seeing.go_on = ask
+    part = tmp_path / "stopped" / answers.replace(".jsonl", ".part0.jsonl")
+    with part.open("a") as file:
+        file.write('{"id": "cut off')
+    seeing.batches.clear()
+    evaluate(seeing, wanted, out=tmp_path / "stopped")
+    assert [len(batch) for batch in seeing.batches] == [5]
+    assert (tmp_path / "stopped" / answers).read_text() == lines
+    assert not part.exists()
+
+
+def test_several_processes_answer_what_one_does(seeing, scenes, tmp_path):
+    wanted = plan(scenes, reasonings=["chain"], limit=21)
+    evaluate(seeing, wanted, out=tmp_path / "one")
+    wording = Wording.of(seeing.perception, image_size=seeing.image_size)
+    questions = BENCHMARKS["scenes_coordinates"].read(scenes, wording).questions[:21]
+    store = AnswerStore(tmp_path / "three")
+    about = {"task": "scenes_coordinates", "reasoning": "chain"}
+    for index in (2, 0, 1):
+        share = Share(index=index, count=3)
+        store.ask(seeing, questions, batch_size=4, share=share, **about)
+        if index != 1:
+            with pytest.raises(AuroraError, match="have no answer, such as"):
+                store.finish(questions, **about)
+    assert store.finish(questions, **about) == AnswerStore(tmp_path / "one").finish(questions, **about)
+    assert [path.name for path in (tmp_path / "three" / "answers").iterdir()] == ["scenes_coordinates.chain.jsonl"]
+
+
+def test_a_folder_belongs_to_one_model_and_its_questions(seeing, scenes, tmp_path):
+    wanted = plan(scenes, reasonings=["direct"], limit=8)
+    evaluate(seeing, wanted, out=tmp_path)
+    seeing.identity["fingerprint"] = "1"
+    with pytest.raises(AuroraError, match="holds answers with fingerprint 0, not 1; choose another folder"):
+        evaluate(seeing, wanted, out=tmp_path)
+    seeing.identity["fingerprint"] = "0"
+    with pytest.raises(AuroraError, match="holds answers to 8 other questions of scenes_coordinates"):
+        evaluate(seeing, plan(scenes, reasonings=["direct"], limit=9), out=tmp_path)
+    other = tmp_path / "other"
+    (other / "answers").mkdir(parents=True)
+    with pytest.raises(AuroraError, match="of nobody knows whom"):
+        evaluate(seeing, wanted, out=other)
+
+
+def test_benchmarks_and_reasonings_are_added_to_a_folder(seeing, scenes, tmp_path):
+    evaluate(seeing, plan(scenes, reasonings=["direct"], limit=8), out=tmp_path)
+    evaluate(seeing, plan(scenes, reasonings=["chain"], limit=8), out=tmp_path)
+    evaluate(seeing, plan(scenes, tasks=["scenes_counting"], reasonings=["direct"], limit=8), out=tmp_path)
+    results = read_results(tmp_path)
+    assert list(results["benchmarks"]) == ["scenes_coordinates", "scenes_counting"]
+    entry = results["benchmarks"]["scenes_coordinates"]
+    assert list(entry["reasonings"]) == ["direct", "chain"]
+    assert "chain_less_direct" in entry
+    assert len(judged_answers(entry, "chain")) == 8
+    assert re.fullmatch(r"[0-9a-f]{12,}(-dirty)?", results["provenance"]["commit"] or "0" * 12)
+
+
+def test_scenes_are_made_where_none_are_given(seeing, tmp_path):
+    wanted = Plan(tasks=["scenes"], reasonings=["direct"], scenes=2, batch_size=8)
+    found = evaluate(seeing, wanted, out=tmp_path)
+    assert [each.task for each in found] == ["scenes_depth", "scenes_coordinates", "scenes_counting"]
+    assert len(list((tmp_path / "scenes" / "images").iterdir())) == 2
+
+
+def test_what_cannot_be_asked_is_refused_at_once(tmp_path):
+    with pytest.raises(AuroraError, match="unknown reasoning 'both'; there are: chain, direct"):
+        Plan(tasks=["scenes"], reasonings=["both"])
+    with pytest.raises(AuroraError, match="--data is needed"):
+        Plan(tasks=["hardblink"])
+    with pytest.raises(AuroraError, match="unknown benchmark 'blnk'"):
+        Plan(tasks=["blnk"], data=tmp_path)
+    with pytest.raises(AuroraError, match="no results here"):
+        read_results(tmp_path)
