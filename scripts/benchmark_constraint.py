@@ -5,15 +5,17 @@
 
 Random weights, AURORA's tokens (maps of 100 codes, 336 coordinates). Every step is one forward pass of the whole batch
 with a key/value cache, the constraint, and the choice of the next ids. The ids are those of chains (words, points, a
-map, boxes), so that rows are in words, in maps and in boxes at once. Rounds with and without the constraint take turns
-on one model and the same ids; each has a processor of its own, as a call of `generate` has, and goes on in the chains
-where the round before it stopped. Shown are medians over rounds; the last line is JSON.
+map, boxes), so that rows are in words, in maps and in boxes at once. Rounds without the constraint, with it, and with
+it on a model just loaded take turns, all on the same ids. Shown are medians over rounds; the last line is JSON. With
+one thread on the CPU it is the time of that thread which counts, so that other work on the machine matters less.
 
-    processor   time spent in the processor, in percent of a step without it
-    whole step  how much longer a step is with it than without, which scatters with the machine
+    processor     time spent in the processor, in percent of a step without it
+    at first      the same in the first answers of a model, where masks are still being made
+    whole step    how much longer a step is with it than without, which scatters with the machine
 """
 
 import argparse
+import dataclasses
 import json
 import statistics
 import time
@@ -46,7 +48,17 @@ def main() -> None:
         torch.set_num_threads(options.threads)
     rows = [measure(size, options) for size in options.sizes]
     table = Table(title=f"batch {options.batch}, {options.device}, {torch.get_num_threads()} threads; ms a step")
-    for heading in ("model", "parameters", "scores", "without", "with", "processor", "processor", "whole step"):
+    for heading in (
+        "model",
+        "parameters",
+        "scores",
+        "without",
+        "with",
+        "processor",
+        "processor",
+        "at first",
+        "whole step",
+    ):
         table.add_column(heading, justify="right")
     for row in rows:
         table.add_row(
@@ -55,6 +67,7 @@ def main() -> None:
             f"{row['vocabulary']:,}",
             *(f"{row[name]:.3g}" for name in ("free_ms", "constrained_ms", "processor_ms")),
             f"{row['processor_percent']:.2g} %",
+            f"{row['at_first_percent']:.2g} %",
             f"{row['difference_percent']:+.2g} %",
         )
     Console(width=120).print(table)
@@ -75,13 +88,17 @@ def measure(size: str, options: argparse.Namespace) -> dict[str, Any]:
     model = LlamaForCausalLM(config).to(options.device).eval()
     ids = chains(perception, rows=options.batch, length=400).to(options.device)
     decode(model, ids, None, first=0, steps=2)
+    decode(model, ids, PerceptionLogitsProcessor(perception), first=0, steps=2)
+    for column in range(1, ids.shape[1]):
+        PerceptionLogitsProcessor(perception).mask(ids[:, :column], vocabulary_size=vocabulary)
     rounds: list[dict[str, float]] = []
     for number in range(options.rounds):
         first = number * options.steps % (ids.shape[1] - options.steps)
         free, _ = decode(model, ids, None, first=first, steps=options.steps)
-        processor = PerceptionLogitsProcessor(perception)
-        whole, alone = decode(model, ids, processor, first=first, steps=options.steps)
-        rounds.append({"free": free, "constrained": whole, "processor": alone})
+        known, new = PerceptionLogitsProcessor(perception), PerceptionLogitsProcessor(dataclasses.replace(perception))
+        whole, alone = decode(model, ids, known, first=first, steps=options.steps)
+        _, at_first = decode(model, ids, new, first=first, steps=options.steps)
+        rounds.append({"free": free, "constrained": whole, "processor": alone, "at_first": at_first})
     medians = {name: statistics.median(each[name] for each in rounds) for name in rounds[0]}
     return {
         "size": size,
@@ -89,6 +106,7 @@ def measure(size: str, options: argparse.Namespace) -> dict[str, Any]:
         "vocabulary": vocabulary,
         **{f"{name}_ms": round(1000 * value, 4) for name, value in medians.items()},
         "processor_percent": round(100 * statistics.median(e["processor"] / e["free"] for e in rounds), 3),
+        "at_first_percent": round(100 * statistics.median(e["at_first"] / e["free"] for e in rounds), 3),
         "difference_percent": round(100 * statistics.median(e["constrained"] / e["free"] - 1 for e in rounds), 3),
     }
 
@@ -100,6 +118,8 @@ def decode(model: Any, ids: Any, processor: Any, *, first: int, steps: int) -> t
     def now() -> float:
         if ids.is_cuda:
             torch.cuda.synchronize()
+        elif torch.get_num_threads() == 1:
+            return time.thread_time()
         return time.perf_counter()
 
     with torch.inference_mode():

@@ -5,10 +5,12 @@ far it has come. So rows of a batch may be at different places, beams may be reo
 untouched (only tokens that cannot stand there are ruled out).
 
 A step costs a look at the last ids, one gather of masks and one fill: the mask of each choice that was met is kept on
-the device of the scores.
+the device of the scores, as long as the model's perception lives.
 """
 
+import weakref
 from collections.abc import Sequence
+from threading import Lock
 from typing import NamedTuple
 
 import numpy as np
@@ -159,7 +161,7 @@ class PerceptionLogitsProcessor(LogitsProcessor):
         self.reach = max(rule.reach for rule in self.rules)
         self.answer_start = np.array([list(answer_start)[-self.reach :]], dtype=np.int64)
         self._last_id = max(ids.stop for ids in perception.id_ranges().values()) - 1
-        self._masks: _Masks | None = None
+        self._kept = _masks_of(perception)
 
     def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
         """Rules out what may not come next.
@@ -189,9 +191,11 @@ class PerceptionLogitsProcessor(LogitsProcessor):
 
     def _ruled_out(self, input_ids: Tensor, *, width: int, device: torch.device) -> Tensor:
         """bool (B, V), or (1, V) where it is the same for all rows."""
-        if self._masks is None or self._masks.width != width or self._masks.device != device:
-            self._masks = _Masks([rule.outside for rule in self.rules], width=width, device=device)
-        return self._masks.take(self._choices(input_ids))
+        masks = self._kept.get((width, device))
+        if masks is None:
+            masks = _Masks([rule.outside for rule in self.rules], width=width, device=device)
+            masks = self._kept.setdefault((width, device), masks)
+        return masks.take(self._choices(input_ids))
 
     def _choices(self, input_ids: Tensor) -> list[Choice]:
         tails = input_ids[:, -self.reach :].cpu().numpy()
@@ -205,6 +209,18 @@ class PerceptionLogitsProcessor(LogitsProcessor):
         return choices
 
 
+_MASKS: "dict[int, dict[tuple[int, torch.device], _Masks]]" = {}
+
+
+def _masks_of(perception: Perception) -> "dict[tuple[int, torch.device], _Masks]":
+    """The masks made for a model so far, by number of scores and device; its calls of `generate` share them."""
+    key = id(perception)
+    if key not in _MASKS:
+        _MASKS[key] = {}
+        weakref.finalize(perception, _MASKS.pop, key, None)
+    return _MASKS[key]
+
+
 class _Masks:
     """The masks of the choices met so far, on one device; forgotten all at once when they are too many.
 
@@ -214,28 +230,34 @@ class _Masks:
         device: of the scores.
     """
 
+    @torch.inference_mode(False)  # tensors made in that mode could not be changed outside of it
     def __init__(self, outside: Sequence[range], *, width: int, device: torch.device) -> None:
         self.width, self.device = width, device
         self.columns = torch.arange(width, device=device)[None]
         self.outside = torch.zeros(1, width, dtype=torch.bool, device=device)
         for ids in outside:
             self.outside[:, ids.start : ids.stop] = True
+        self.lock = Lock()
         self.numbers: dict[Choice, int] = {}
         self.rows = torch.empty(0, width, dtype=torch.bool, device=device)
 
     def take(self, choices: Sequence[Choice]) -> Tensor:
         """The mask of each choice, (B, V), or (1, V) if all are the same."""
         distinct = set(choices)
-        if missing := [choice for choice in distinct if choice not in self.numbers]:
-            self._add(missing, distinct)
-        if len(distinct) == 1:
-            number = self.numbers[choices[0]]
-            return self.rows[number : number + 1]
-        return self.rows[torch.tensor([self.numbers[choice] for choice in choices], device=self.device)]
+        with self.lock:  # several threads may ask one model
+            if missing := [choice for choice in distinct if choice not in self.numbers]:
+                self._add(missing, distinct)
+            if len(distinct) == 1:
+                number = self.numbers[choices[0]]
+                return self.rows[number : number + 1]
+            numbers = torch.tensor([self.numbers[choice] for choice in choices], device=self.device)
+            return self.rows.index_select(0, numbers)
 
+    @torch.inference_mode(False)
     def _add(self, missing: Sequence[Choice], needed: set[Choice]) -> None:
         if len(self.numbers) + len(missing) > MOST_MASKS:
             self.numbers, missing = {}, list(needed)
+            self.rows = self.rows.new_empty(0, self.width)  # masks that were taken may still be in use
         bounds = torch.tensor([choice[1:] for choice in missing], device=self.device)
         only = torch.tensor([choice.only for choice in missing], device=self.device)[:, None]
         inside = (self.columns >= bounds[:, :1]) & (self.columns < bounds[:, 1:2])

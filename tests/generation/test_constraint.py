@@ -1,5 +1,8 @@
 """Constrained decoding: whatever scores a model gives, its spans are well-formed and its text is its own."""
 
+import dataclasses
+import gc
+
 import numpy as np
 import pytest
 import torch
@@ -267,6 +270,7 @@ def test_masks_say_what_the_rules_say_of_any_text(three, data, most_masks):
 
 
 def test_masks_are_kept_but_not_without_limit(perception, monkeypatch):
+    perception = dataclasses.replace(perception)
     monkeypatch.setattr(constraint, "MOST_MASKS", 8)
     pixels = perception.vocabulary.families[1]
     first, separator = perception.ids.first_code_id(pixels), list(perception.ids.separators["PIXEL"])
@@ -274,9 +278,34 @@ def test_masks_are_kept_but_not_without_limit(perception, monkeypatch):
     texts = torch.tensor([[first + x, *separator, first + 3, *separator] for x in range(50)])
     for rows_at_once in (1, 7, 50):
         for batch in texts.split(rows_at_once):
-            alone = [PerceptionLogitsProcessor(perception).mask(text[None]) for text in batch]
+            alone = [PerceptionLogitsProcessor(dataclasses.replace(perception)).mask(text[None]) for text in batch]
             assert torch.equal(processor.mask(batch), torch.cat(alone))
-            assert len(processor._masks.numbers) <= max(8, rows_at_once)
+            (kept,) = constraint._masks_of(perception).values()
+            assert len(kept.numbers) <= len(kept.rows) <= max(16, rows_at_once)
+
+
+def test_masks_go_with_the_model_that_they_were_made_for(perception):
+    before = len(constraint._MASKS)
+    mine = dataclasses.replace(perception)
+    for _ in range(3):
+        PerceptionLogitsProcessor(mine).mask(torch.tensor([[3]]))
+    assert len(constraint._MASKS) == before + 1
+    del mine
+    gc.collect()
+    assert len(constraint._MASKS) == before
+
+
+def test_masks_can_be_used_and_added_to_in_and_out_of_inference_mode(perception):
+    perception = dataclasses.replace(perception)
+    first = perception.ids.first_code_id(perception.vocabulary.families[1])
+    comma = perception.ids.separators["PIXEL"]
+    for x in range(12):
+        with torch.inference_mode(x % 2 == 0):
+            ids = torch.tensor([[first + x, *comma, first + 3, *comma], [3] * (2 + 2 * len(comma))])
+            scores = torch.zeros(2, rows(perception), requires_grad=x % 2 == 1)
+            masked = PerceptionLogitsProcessor(perception)(ids, scores)
+            assert masked[0].isfinite().sum() == 56 - x - 1
+    masked.clamp(min=-1).sum().backward()
 
 
 def test_what_was_written_before_the_reach_changes_nothing(perception):
