@@ -111,6 +111,10 @@ class TrainingArguments(upstream.TrainingArguments):
         default="",
         metadata={"help": "What is hidden from all that follows a map: chain, image, or both with a comma."},
     )
+    span_mask_probability: float = field(
+        default=0.0,
+        metadata={"help": "Share of maps whose codes are hidden while they are learned, to be written in one pass."},
+    )
     eval_pictures: int = field(
         default=4, metadata={"help": "How many decoded maps of the evaluation records are drawn for TensorBoard."}
     )

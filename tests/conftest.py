@@ -204,6 +204,7 @@ def finetuned_lora(workshop: Workshop, start: Start, tmp_path_factory: pytest.Te
         mm_projector_lr=2e-5,
         reconstruction_loss_weight=2.0,
         reconstruction_loss_start=2,
+        span_mask_probability=0.5,
         information_bottleneck="chain,image",
         eval_data_path=workshop.records,
         eval_strategy="steps",

@@ -7,15 +7,17 @@ rows would write alone.
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from PIL import Image
 from torch import Tensor
 from transformers import GenerationMixin, LogitsProcessor, LogitsProcessorList
 
+from llava_aurora.errors import AuroraError
 from llava_aurora.generation.constraint import PerceptionLogitsProcessor
 from llava_aurora.generation.inputs import Inputs, prepare_inputs
+from llava_aurora.generation.span_decoding import SpanDecoder
 from llava_aurora.modeling.aurora_llama import AuroraLlamaForCausalLM
 
 
@@ -61,6 +63,14 @@ class Answer:
     timings: Timings | None = field(default=None, compare=False, repr=False)
 
 
+class Written(NamedTuple):
+    """Ids of each row behind the prompt, their log-probabilities (empty if not noted), and forward passes."""
+
+    rows: list[list[int]]
+    log_probabilities: list[list[float]]
+    passes: int
+
+
 @torch.inference_mode()
 def generate(
     tokenizer: Any,
@@ -73,6 +83,7 @@ def generate(
     answer_start: str = "",
     max_new_tokens: int | None = None,
     constrained: bool = True,
+    decoder: SpanDecoder | None = None,
     **options: Any,
 ) -> list[Answer]:
     """Answers one question about each image, all in one batch.
@@ -86,11 +97,12 @@ def generate(
         max_new_tokens: for each answer, without `answer_start`; never more than the context leaves, which is the
             default.
         constrained: keep spans of perception tokens well-formed; without tokens in the model it changes nothing.
+        decoder: of this model, writes in few forward passes (span_decoding.py); without one, transformers decodes.
         options: for transformers' `generate` (do_sample, num_beams, streamer, …); greedy by default.
 
     Raises:
-        AuroraError: for an empty question, one that is longer than the context, or as many questions as images are
-            not given.
+        AuroraError: for an empty question, one that is longer than the context, as many questions as images are not
+            given, or options beside a decoder.
     """
     began = time.perf_counter()
     inputs = prepare_inputs(
@@ -104,16 +116,22 @@ def generate(
     )
     limits = [room if max_new_tokens is None else min(room, max_new_tokens) for room in inputs.room]
     prepared = time.perf_counter()
-    written, chosen = _decode(tokenizer, model, inputs, limit=max(limits), constrained=constrained, **options)
+    if decoder is None:
+        written, noted, passes = _decode(
+            tokenizer, model, inputs, limit=max(limits), constrained=constrained, **options
+        )
+    else:
+        written, noted, passes = _decode_in_few_passes(
+            decoder, inputs, limits=limits, eos_token_id=tokenizer.eos_token_id, constrained=constrained, **options
+        )
     answers = [_answer(inputs.start, row[:limit], tokenizer) for row, limit in zip(written, limits, strict=True)]
     timings = Timings(
         preparing=prepared - began,
         generating=time.perf_counter() - prepared,
         tokens=sum(len(ids) - len(inputs.start) + finished for _, ids, finished in answers),
-        forward_passes=chosen.steps,
+        forward_passes=passes,
     )
     given = (0.0,) * len(inputs.start)
-    noted = chosen.log_probabilities(written)
     return [
         Answer(text, ids, finished, (given + tuple(noted[row]))[: len(ids)] if noted else None, timings)
         for row, (text, ids, finished) in enumerate(answers)
@@ -122,7 +140,7 @@ def generate(
 
 def _decode(
     tokenizer: Any, model: AuroraLlamaForCausalLM, inputs: Inputs, *, limit: int, constrained: bool, **options: Any
-) -> tuple[list[list[int]], "_ChosenScores"]:
+) -> Written:
     """Continues every row by at most `limit` ids; rows that end earlier are padded."""
     processors = LogitsProcessorList()
     if constrained and model.perception is not None:
@@ -140,7 +158,22 @@ def _decode(
         eos_token_id=tokenizer.eos_token_id,
         **{"do_sample": False, "use_cache": True, **options},
     )
-    return written.tolist(), chosen
+    rows = written.tolist()
+    return Written(rows, chosen.log_probabilities(rows), chosen.steps)
+
+
+def _decode_in_few_passes(
+    decoder: SpanDecoder, inputs: Inputs, *, limits: list[int], eos_token_id: int, constrained: bool, **options: Any
+) -> Written:
+    if options:
+        raise AuroraError(
+            f"{', '.join(options)}: decoding in few passes is greedy and takes no options; leave them out"
+        )
+    assert decoder.model.perception is not None
+    processor = PerceptionLogitsProcessor(decoder.model.perception) if constrained else None
+    rows = decoder.decode(inputs, processor=processor, limits=limits, eos_token_id=eos_token_id)
+    passes = max(row.passes for row in rows)
+    return Written([row.ids for row in rows], [row.log_probabilities for row in rows], passes)
 
 
 def _answer(start: list[int], row: list[int], tokenizer: Any) -> tuple[str, list[int], bool]:

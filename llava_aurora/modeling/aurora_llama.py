@@ -26,6 +26,7 @@ from llava_aurora.modeling.embeddings import (
 )
 from llava_aurora.modeling.objective import Objective
 from llava_aurora.modeling.perception_head import ROWS, split_rows
+from llava_aurora.modeling.span_masking import SpanMasking
 from llava_aurora.perception import Perception
 
 VISION_TOWER_FOLDER = "vision_tower"
@@ -70,6 +71,18 @@ class AuroraLlamaForCausalLM(LlavaLlamaForCausalLM):
         self.perception = perception
         self.objective = Objective(perception)
         self.config.aurora = perception.config()
+
+    def mask_spans(self, probability: float) -> None:
+        """Trains maps to be written in one pass with this probability (span_masking.py); the config tells it."""
+        assert self.perception is not None
+        assert self.objective is not None
+        if probability:
+            self.objective.span_masking = SpanMasking(self.perception, probability=probability)
+            self.config.aurora_spans_in_one_pass = True
+
+    @property
+    def writes_spans_in_one_pass(self) -> bool:
+        return getattr(self.config, "aurora_spans_in_one_pass", False)
 
     # --- given its tokens ---------------------------------------------------------------------------------------------
 
@@ -185,6 +198,8 @@ class AuroraLlamaForCausalLM(LlavaLlamaForCausalLM):
             )
         images_of_rows: list[tuple[int, int]] = []
         if inputs_embeds is None:
+            if self.training and self.objective.span_masking is not None:
+                input_ids, labels = self.objective.span_masking(input_ids, labels)
             if self.objective.bottleneck is not None:
                 images_of_rows = text_and_image(input_ids, attention_mask, IMAGE_TOKEN_INDEX)
             _, position_ids, attention_mask, _, inputs_embeds, labels = self.prepare_inputs_labels_for_multimodal(

@@ -14,6 +14,7 @@ from llava_aurora.modeling.code_metrics import CodeMetrics
 from llava_aurora.modeling.labelled_tokens import LabelledTokens
 from llava_aurora.modeling.loss_parts import LossParts
 from llava_aurora.modeling.reconstruction_loss import reconstruction_loss
+from llava_aurora.modeling.span_masking import SpanMasking
 from llava_aurora.perception import Perception
 
 
@@ -24,6 +25,7 @@ class Objective:
         parts: each part of the loss since it was last read.
         reconstruction_weight: what the reconstruction loss is multiplied by; 0 leaves it out.
         bottleneck: what is hidden behind a map; None hides nothing.
+        span_masking: hides the codes of some maps while they are learned; None: of none.
         metrics: gathers what an evaluation measures while one goes on, else None.
     """
 
@@ -32,6 +34,7 @@ class Objective:
         self.parts = LossParts(id_ranges=perception.id_ranges(), extra=("reconstruction",))
         self.reconstruction_weight = 0.0
         self.bottleneck: InformationBottleneck | None = None
+        self.span_masking: SpanMasking | None = None
         self.metrics: CodeMetrics | None = None
 
     def loss(self, hidden: Tensor, labels: Tensor, *, head: Callable[[Tensor], Tensor]) -> Tensor:

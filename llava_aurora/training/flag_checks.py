@@ -39,6 +39,8 @@ def check_flags(flags: argparse.Namespace) -> None:
     if flags.curriculum:
         read_schedule(flags.curriculum)
     InformationBottleneck.parse(flags.information_bottleneck)
+    if not 0 <= flags.span_mask_probability <= 1:
+        raise AuroraError(f"--span_mask_probability {flags.span_mask_probability}: a share is in [0, 1]")
     _check_quantization(flags)
     _check_depth_tokens(flags)
 

@@ -31,6 +31,7 @@ class AuroraTrainer(ResumableTrainer):
         super().__init__(*args, **kwargs)
         if self.aurora_model.objective is not None:
             self.aurora_model.objective.bottleneck = InformationBottleneck.parse(self.args.information_bottleneck)
+            self.aurora_model.mask_spans(self.args.span_mask_probability)
         self.projector_only = self.args.tune_mm_mlp_adapter
         # Upstream asks these two whether to write a folder by itself, file by file under its final name; without them
         # it leaves every folder to the trainer's save_model.

@@ -1,0 +1,98 @@
+"""What will most likely be written next, guessed without the model: the words that the chain's wording forces.
+
+A guess costs nothing where it is wrong, as the model checks it, and saves a forward pass for each of its tokens where
+it is right. Codes cannot be guessed here: all codes of a family count as the same word, and a guess ends before one.
+"""
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from llava_aurora.data.prompts import Prompts
+from llava_aurora.data.records import LETTERS
+from llava_aurora.perception import Perception
+from llava_aurora.vocabulary import TokenFamily
+
+LONGEST = 6  # tokens that are compared
+LIMIT = 100_000  # places remembered; beyond that it starts anew
+
+
+class Phrases:
+    """Remembers texts and says how one goes on.
+
+    Args:
+        codes: the ids of each family's codes; ids of one range count as the same word.
+    """
+
+    def __init__(self, codes: Iterable[range] = ()) -> None:
+        self.codes = tuple(codes)
+        self._continuations: dict[tuple[int, ...], tuple[int, ...]] = {}
+
+    def remember(self, ids: Sequence[int]) -> None:
+        """Takes in a text; where the same words went on in another way before, the later counts."""
+        words = self._words(ids)
+        if len(self._continuations) > LIMIT:
+            self._continuations.clear()
+        found: dict[tuple[int, ...], tuple[int, ...]] = {}
+        stop = len(words)
+        for place in range(len(words) - 1, 0, -1):
+            if words[place] < 0:
+                stop = place
+                continue
+            following = tuple(words[place:stop])
+            for length in range(1, min(LONGEST, place) + 1):
+                found.setdefault(tuple(words[place - length : place]), following)
+        self._continuations |= found
+
+    def following(self, ids: Sequence[int], *, least: int = 1) -> tuple[int, ...]:
+        """How the text that agrees with the end of `ids` in most tokens went on, up to its next code.
+
+        Args:
+            ids: all that stands there.
+            least: tokens that have to agree.
+        """
+        words = self._words(ids[-self._reach :])
+        for length in range(min(LONGEST, len(words)), least - 1, -1):
+            found = self._continuations.get(tuple(words[-length:]))
+            if found is not None:
+                return found
+        return ()
+
+    # A run of codes (a map) is one word, so this many ids hold the words that are compared.
+    _reach = 200
+
+    def _words(self, ids: Sequence[int]) -> list[int]:
+        words: list[int] = []
+        for token_id in ids:
+            word = next((-1 - number for number, codes in enumerate(self.codes) if token_id in codes), token_id)
+            if word >= 0 or not words or words[-1] != word:
+                words.append(word)
+        return words
+
+
+def wording_of(prompts: Prompts, *, tokenizer: Any, perception: Perception) -> Phrases:
+    """The phrases of the answers that are written with these prompts, every variant of them."""
+    families = {name: modality.family for name, modality in perception.modalities.items()}
+    first_ids = {family: perception.ids.first_code_id(family) for family in families.values()}
+    phrases = Phrases(range(first, first + family.size) for family, first in first_ids.items())
+    values = _values(families.get("depth"), families.get("box"))
+    for kinds in prompts.templates.values():
+        for answer in kinds["answers"]:
+            ids = tokenizer(answer.format(**values), add_special_tokens=False).input_ids
+            phrases.remember([*ids, tokenizer.eos_token_id])
+    return phrases
+
+
+def _values(depth: TokenFamily | None, pixels: TokenFamily | None) -> dict[str, object]:
+    """Something for each field that an answer may have; which numbers and letters does not matter."""
+    point = pixels.text((0, 0)) if pixels else "(0,0)"
+    box = pixels.text((0, 0, 0, 0)) if pixels else "(0,0,0,0)"
+    return {
+        "map": depth.text([0] * depth.lengths[-1]) if depth else "",
+        "points": ", ".join(f"{letter} {point}" for letter in LETTERS[:5]),
+        "letters": "A, B or C",
+        "answer": "A",
+        "thing": "thing",
+        "things": "things",
+        "boxes": "\n".join(f"{number}. {box}" for number in range(1, 16)),
+        "count": 15,
+    }

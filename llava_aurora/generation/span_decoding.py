@@ -1,0 +1,325 @@
+"""Greedy decoding in few forward passes: many tokens are fed at once, and the model says which of them it would write.
+
+What is fed behind the last token written is a *draft*: words that the chain's wording forces (drafts.py), and maps,
+which a model trained with --span_mask_probability writes in one pass (modeling/span_masking.py): behind START one mask
+is fed for each code but the last, and all codes are read at once. The next pass feeds those codes; at the first that
+the model would not write it writes its own, and what it then says about the codes behind is the next draft (Jacobi
+iteration). "verified" keeps a token only if greedy decoding would write it; "parallel" takes a map as it is after a
+fixed number of passes.
+
+Rows of a batch advance by different numbers of tokens; after each pass the cache is moved so that all stay padded on
+the left.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+import torch
+from torch import Tensor
+from transformers import DynamicCache
+
+from llava_aurora.errors import AuroraError
+from llava_aurora.generation.constraint import PerceptionLogitsProcessor
+from llava_aurora.generation.drafts import Phrases
+from llava_aurora.generation.inputs import Inputs
+from llava_aurora.modeling.aurora_llama import AuroraLlamaForCausalLM
+from llava_aurora.modeling.span_masking import MaskedSpan, masked_spans
+
+Mode = Literal["verified", "parallel"]
+
+
+@dataclass(frozen=True)
+class Decoded:
+    """What one row wrote.
+
+    Attributes:
+        ids: the end of sequence included, if it was reached; without what the answer was made to start with.
+        log_probabilities: of each id under the constraint, natural log; of a code that was taken unchecked, as guessed.
+        passes: forward passes, that over image and question included.
+        map_passes: those among them in which codes or the END of a map were decided or guessed.
+    """
+
+    ids: list[int]
+    log_probabilities: list[float]
+    passes: int
+    map_passes: int
+
+
+@dataclass
+class _Row:
+    """A row that is being written.
+
+    Attributes:
+        written: ids, from what every answer starts with on; the first `cached` of them are in the cache, and there may
+            be `limit` of them.
+        log_probabilities: of the ids that the model wrote itself.
+        draft, masks: what is fed behind them.
+        rounds: how often the codes of the map that is open were guessed.
+    """
+
+    number: int
+    question: Phrases
+    written: list[int]
+    cached: int
+    limit: int
+    log_probabilities: list[float] = field(default_factory=list)
+    draft: list[int] = field(default_factory=list)
+    masks: list[int] = field(default_factory=list)
+    passes: int = 0
+    map_passes: int = 0
+    rounds: int = 0
+    finished: bool = False
+
+    @property
+    def pending(self) -> list[int]:
+        return self.written[self.cached :]
+
+    @property
+    def fed(self) -> list[int]:
+        return [*self.pending, *self.draft, *self.masks]
+
+
+class SpanDecoder:
+    """Writes answers in few passes.
+
+    Args:
+        model: with perception tokens.
+        phrases: of the wording that it was trained on; those of the answers that it writes are added.
+        mode: "verified" gives what greedy decoding gives; "parallel" takes a map as `refinements` passes leave it.
+        refinements: passes over each map in parallel mode, at least 1.
+
+    Raises:
+        AuroraError: for a model without perception tokens, or parallel mode with one that was not trained for it.
+    """
+
+    def __init__(
+        self, model: AuroraLlamaForCausalLM, *, phrases: Phrases, mode: Mode = "verified", refinements: int = 1
+    ) -> None:
+        if model.perception is None:
+            raise AuroraError("this model has no perception tokens to write in few passes; decode it greedily")
+        if mode == "parallel" and not model.writes_spans_in_one_pass:
+            raise AuroraError(
+                "this model was not trained to write a map in one pass (--span_mask_probability); decode it verified"
+            )
+        if refinements < 1:
+            raise AuroraError(f"a map takes at least one pass, not {refinements}")
+        self.model = model
+        self.phrases = phrases
+        self.mode = mode
+        self.refinements = refinements
+        self.spans = masked_spans(model.perception)
+
+    @torch.inference_mode()
+    def decode(
+        self,
+        inputs: Inputs,
+        *,
+        processor: PerceptionLogitsProcessor | None,
+        limits: Sequence[int],
+        eos_token_id: int,
+        on_written: Callable[[int, list[int]], None] | None = None,
+    ) -> list[Decoded]:
+        """Continues every row until it ends or is as long as it may be.
+
+        Args:
+            inputs: the prompts; an answer may repeat phrases of its question.
+            processor: the constraint, made without `answer_start`; None for free text.
+            limits: new tokens of each row, at least 1.
+            on_written: called after each pass with a row's number and the ids it has just written.
+
+        Raises:
+            AuroraError: in parallel mode without the constraint.
+        """
+        if processor is None and self.mode == "parallel":
+            raise AuroraError("maps are written in parallel under the constraint only; leave it on")
+        given = len(inputs.start)
+        rows = [
+            _Row(number, _phrases_of(ids), [*inputs.start], cached=given, limit=given + limit)
+            for number, (ids, limit) in enumerate(zip(inputs.rows, limits, strict=True))
+        ]
+        cache = _Cache(self.model, inputs)
+        hidden = cache.hidden[:, -1:]
+        results: dict[int, Decoded] = {}
+        while True:
+            kept = []
+            for row, states in zip(rows, hidden, strict=True):
+                before = len(row.written)
+                kept.append(self._advance(row, *self._choices(row, states, processor)))
+                self._finish(row, before, eos=eos_token_id)
+                if on_written is not None:
+                    on_written(row.number, row.written[before:])
+                if row.finished:
+                    self.phrases.remember(row.written)
+                    ids = row.written[given:]
+                    results[row.number] = Decoded(ids, row.log_probabilities[: len(ids)], row.passes, row.map_passes)
+                else:
+                    self._draft(row)
+            going_on = [place for place, row in enumerate(rows) if not row.finished]
+            if not going_on:
+                return [results[number] for number in range(len(inputs.rows))]
+            rows = [rows[place] for place in going_on]
+            cache.keep(going_on, [kept[place] for place in going_on])
+            hidden = cache.read([row.fed for row in rows])
+
+    # --- what the model says ------------------------------------------------------------------------------------------
+
+    def _choices(
+        self, row: _Row, hidden: Tensor, processor: PerceptionLogitsProcessor | None
+    ) -> tuple[list[int], list[float]]:
+        """What the model would write behind the last token written, behind each of the draft, and behind each mask.
+
+        Args:
+            hidden: (W, D), a state for each token fed, or in the first pass one, that of the prompt's last token.
+
+        Returns:
+            ids and their log-probabilities.
+        """
+        first = max(len(row.pending) - 1, 0)
+        count = 1 + len(row.draft) + len(row.masks)
+        scores = self.model.lm_head(hidden[first : first + count]).float()
+        if processor is not None:
+            scores = processor(self._prefixes(row, reach=processor.reach).to(scores.device), scores)
+        best, ids = scores.max(dim=-1)
+        return ids.tolist(), (best - scores.logsumexp(dim=-1)).tolist()
+
+    def _prefixes(self, row: _Row, *, reach: int) -> Tensor:
+        """int64 (1 + draft + masks, reach): the last ids before each choice; for the constraint a mask is a code."""
+        standing = row.written + row.draft
+        if row.masks:
+            standing = standing + [self._opened(standing)[0].codes.start] * len(row.masks)  # type: ignore[index]
+        count = 1 + len(row.draft) + len(row.masks)
+        ids = [-1] * reach + standing
+        return torch.tensor(ids[len(ids) - reach - count + 1 :]).unfold(0, reach, 1)
+
+    def _advance(self, row: _Row, chosen: list[int], log_probabilities: list[float]) -> int:
+        """Writes the part of the draft that the model agrees with, and the model's next token.
+
+        Returns:
+            how many of the tokens fed are to stay in the cache.
+        """
+        right = 0
+        while right < len(row.draft) and row.draft[right] == chosen[right]:
+            right += 1
+        kept = len(row.pending) + right
+        guessed = chosen[right + 1 :]
+        row.cached += kept
+        row.written += [*row.draft[:right], chosen[right]]
+        row.log_probabilities += log_probabilities[: right + 1]
+        row.passes += 1
+        row.draft, row.masks = [], []
+        opened = self._opened(row.written)
+        if opened is None:
+            row.map_passes += any(token in span for span in self.spans for token in row.written[-right - 1 :])
+            row.rounds = 0
+            return kept
+        span, missing = opened
+        if missing == span.length:  # START has just come, behind which no code was fed
+            guessed = []
+        row.map_passes += missing < span.length or bool(guessed)
+        row.draft = guessed[:missing]
+        if len(row.draft) == missing:
+            row.draft.append(span.mask)
+        row.rounds += bool(guessed)
+        if self.mode == "parallel" and row.rounds >= self.refinements and len(row.draft) == missing + 1:
+            row.written += row.draft
+            guesses = log_probabilities[right + 1 : right + len(row.draft)]
+            row.log_probabilities += [*guesses, 0.0]  # END is all that may follow the last code
+            row.draft, row.rounds = [], 0
+        return kept
+
+    def _opened(self, ids: Sequence[int]) -> tuple[MaskedSpan, int] | None:
+        """The map that is open at the end of `ids`, and how many of its codes are missing."""
+        for span in self.spans:
+            tail = list(ids[-span.length - 1 :])[::-1]
+            if span.start in tail:
+                codes = tail[: tail.index(span.start)]
+                if span.mask not in codes:
+                    return span, span.length - len(codes)
+        return None
+
+    @staticmethod
+    def _finish(row: _Row, before: int, *, eos: int) -> None:
+        """Cuts the row behind its end and at its limit."""
+        if eos in row.written[before:]:
+            del row.written[row.written.index(eos, before) + 1 :]
+            row.finished = True
+        if len(row.written) >= row.limit:
+            del row.written[row.limit :]
+            row.finished = True
+
+    # --- what is fed next ---------------------------------------------------------------------------------------------
+
+    def _draft(self, row: _Row) -> None:
+        """Adds the words that most likely follow, and masks where a map begins."""
+        standing = row.written + row.draft
+        if self._opened(standing) is None:
+            row.draft += row.question.following(standing, least=2) or self.phrases.following(standing)
+            standing = row.written + row.draft
+        opened = self._opened(standing)
+        if opened is not None and self.model.writes_spans_in_one_pass:
+            span, missing = opened
+            row.masks = [span.mask] * (missing - 1)
+
+
+def _phrases_of(ids: Sequence[int]) -> Phrases:
+    phrases = Phrases()
+    phrases.remember(ids)
+    return phrases
+
+
+class _Cache:
+    """Keys and values of rows of different lengths, padded on the left, and the states of what was read last.
+
+    Args:
+        model: whose decoder reads.
+        inputs: the prompts, read at once.
+    """
+
+    def __init__(self, model: AuroraLlamaForCausalLM, inputs: Inputs) -> None:
+        self.model = model
+        self.states = DynamicCache()
+        self.valid = inputs.attention_mask.bool()
+        self.width = 0  # tokens a row that were read last, and are not kept yet
+        positions = (self.valid.long().cumsum(dim=1) - 1).clamp(min=0)
+        self.hidden = self._forward(positions, inputs_embeds=inputs.embeddings)
+
+    def read(self, ids: Sequence[Sequence[int]]) -> Tensor:
+        """Reads further tokens of each row, at least one. Returns (B, W, D); of a shorter row the first are its own."""
+        device = self.valid.device
+        self.width = max(map(len, ids))
+        fed = torch.tensor([[*row, *[0] * (self.width - len(row))] for row in ids], device=device)
+        lengths = torch.tensor([len(row) for row in ids], device=device)
+        places = torch.arange(self.width, device=device)
+        positions = self.valid.sum(dim=1, keepdim=True) + places
+        self.valid = torch.cat([self.valid, places < lengths[:, None]], dim=1)
+        self.hidden = self._forward(positions, input_ids=fed)
+        return self.hidden
+
+    def keep(self, rows: Sequence[int], counts: Sequence[int]) -> None:
+        """Keeps these rows, and of each the first so many of the tokens that were read last."""
+        device = self.valid.device
+        chosen = torch.tensor(rows, device=device)
+        places = torch.arange(self.width, device=device)
+        kept = places < torch.tensor(counts, device=device)[:, None]
+        valid = torch.cat([self.valid[chosen, : self.valid.shape[1] - self.width], kept], dim=1)
+        length = int(valid.sum(dim=1).max())
+        # False sorts before True: what is valid ends up on the right, in the order in which it was.
+        order = valid.int().argsort(dim=1, stable=True)[:, valid.shape[1] - length :]
+        self.valid = valid.gather(1, order)
+        for layer in self.states.layers:
+            index = order[:, None, :, None]
+            assert layer.keys is not None
+            assert layer.values is not None
+            layer.keys = layer.keys[chosen].take_along_dim(index, dim=2)
+            layer.values = layer.values[chosen].take_along_dim(index, dim=2)
+        self.width = 0
+
+    def _forward(self, positions: Tensor, **inputs: Tensor) -> Tensor:
+        return self.model.model(
+            attention_mask=self.valid.long(),
+            position_ids=positions,
+            past_key_values=self.states,
+            use_cache=True,
+            **inputs,
+        ).last_hidden_state

@@ -1,0 +1,79 @@
+"""Hiding the codes of a map from the model while it learns to write them, so that it can write a map in one pass.
+
+With some probability the inputs of a span's codes are replaced by the family's END token, which stands for "not written
+yet"; the labels stay. Position i still predicts code i + 1, so the model needs no other change, and generation may feed
+what is written and an END for each code that is missing, and read all of these at once (generation/span_decoding.py).
+No token is added, so upstream LLaVA loads the checkpoint.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from llava_aurora.perception import Perception
+
+
+@dataclass(frozen=True)
+class MaskedSpan:
+    """The spans of a delimited family, and what is fed for a code that is hidden.
+
+    Args:
+        start: the id that opens a span.
+        mask: the id that stands for a hidden code, and closes a span.
+        length: codes in a span.
+        codes: their ids.
+    """
+
+    start: int
+    mask: int
+    length: int
+    codes: range
+
+    def __contains__(self, token_id: int) -> bool:
+        """Whether a token stands behind START in a span."""
+        return token_id in self.codes or token_id == self.mask
+
+
+def masked_spans(perception: Perception) -> list[MaskedSpan]:
+    """One for each delimited family of a model."""
+    spans = []
+    for family in (modality.family for modality in perception.modalities.values()):
+        if family.delimited:
+            ids, first = perception.ids, perception.ids.first_code_id(family)
+            codes = range(first, first + family.size)
+            spans.append(MaskedSpan(ids.start_id(family), ids.end_id(family), family.lengths[-1], codes))
+    return spans
+
+
+class SpanMasking:
+    """Args: perception: the model's tokens; probability: of a span to be masked, in (0, 1]."""
+
+    def __init__(self, perception: Perception, *, probability: float) -> None:
+        if not 0 < probability <= 1:
+            raise ValueError(f"the probability of a span to be masked is in (0, 1], not {probability}")
+        self.spans = masked_spans(perception)
+        self.probability = probability
+
+    def __call__(self, input_ids: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        """Masks some of the spans that are to be learned: half of them whole, the others from any code on.
+
+        What follows a masked span is not learned: it would learn to do without the codes.
+
+        Args:
+            input_ids, labels: int64 (B, T), a label is -100 where nothing is to be learned.
+
+        Returns:
+            copies of both.
+        """
+        input_ids, labels = input_ids.clone(), labels.clone()
+        for span in self.spans:
+            starts = (labels[:, : labels.shape[1] - span.length - 1] == span.start).nonzero()
+            drawn = torch.rand(len(starts), 3).tolist()  # on the CPU, whose random state a checkpoint keeps
+            for (row, start), (chosen, whole, written) in zip(starts.tolist(), drawn, strict=True):
+                end = start + 1 + span.length
+                if chosen < self.probability and labels[row, end] == span.mask:
+                    first = start + 1 + (0 if whole < 0.5 else int(written * span.length))
+                    input_ids[row, first:end] = span.mask
+                    labels[row, end + 1 :] = -100
+        return input_ids, labels

@@ -1,0 +1,58 @@
+"""Guesses at what is written next, from the wording of prompts and from what was written before."""
+
+import pytest
+from transformers import AutoTokenizer
+
+from llava_aurora.data.prompts import Prompts
+from llava_aurora.generation.drafts import Phrases, wording_of
+from llava_aurora.modalities import build_modalities
+from llava_aurora.perception import Perception
+
+CODES = range(1000, 1100)
+
+
+def test_a_text_goes_on_as_it_did_before():
+    phrases = Phrases()
+    phrases.remember([1, 2, 3, 4, 5])
+    assert phrases.following([9, 9, 2]) == (3, 4, 5)
+    assert phrases.following([9, 9, 5]) == ()
+    assert phrases.following([9, 9, 9]) == ()
+
+
+def test_the_longest_agreement_counts_and_then_the_latest():
+    phrases = Phrases()
+    phrases.remember([1, 2, 3, 10])
+    phrases.remember([7, 2, 3, 20])
+    assert phrases.following([1, 2, 3]) == (10,)
+    assert phrases.following([8, 2, 3]) == (20,)
+    assert phrases.following([8, 2, 3], least=3) == ()
+
+
+def test_codes_are_one_word_and_are_never_guessed():
+    phrases = Phrases([CODES])
+    phrases.remember([1, 1005, 1006, 1007, 2, 3, 1008, 4])
+    assert phrases.following([1, 1050, 1051]) == (2, 3)
+    assert phrases.following([3]) == ()
+    assert phrases.following([1099]) == (4,)
+
+
+@pytest.fixture
+def tokenizer(workshop):
+    return AutoTokenizer.from_pretrained(workshop.base, use_fast=False)
+
+
+def test_the_wording_of_every_template_is_known(workshop, tokenizer):
+    settings = {"depth": {"vqvae": str(workshop.vqvae)}, "box": {"frame": 56}}
+    perception = Perception.teach(tokenizer, build_modalities(settings, workshop.folder))
+    phrases = wording_of(Prompts(), tokenizer=tokenizer, perception=perception)
+    family = perception.modalities["depth"].family
+    codes = family.text([3] * 9)
+
+    def ids(text):
+        return tokenizer(text, add_special_tokens=False).input_ids
+
+    begun = ids(f"The depth map is {codes}. The value")
+    following = tokenizer.decode(phrases.following(begun))
+    assert following.startswith("is highest at")
+    assert tokenizer.decode(phrases.following(ids("The marked points are A (<PIXEL_1>"))).startswith(",")
+    assert phrases.following(ids("The depth map is"))[-1] == perception.ids.start_id(family)
