@@ -182,6 +182,7 @@ class Demo:
             "num_train_epochs": preset.epochs,
             "per_device_train_batch_size": preset.batch,
             "learning_rate": preset.learning_rate,
+            "span_mask_probability": preset.masked_maps,
             "adam_beta2": 0.98,
             "lr_scheduler_type": "cosine",
             "warmup_ratio": 0.03,

@@ -18,6 +18,7 @@ class Preset:
         model: of the LLaVA; its frame is that of the scenes and of the coordinates.
         shares: records of each task a scene.
         epochs, batch, learning_rate: of fine-tuning; `batch` is per rank.
+        masked_maps: share of the maps that are learned to be written in one pass.
         ranks: processes of fine-tuning, and of rendering.
         pictures: how many held-out scenes are drawn.
     """
@@ -32,6 +33,7 @@ class Preset:
     epochs: float
     batch: int
     learning_rate: float
+    masked_maps: float = 0.5
     ranks: int = 2
     pictures: int = 6
     seed: int = 0
