@@ -16,7 +16,9 @@ if TYPE_CHECKING:
 
     from llava_aurora.generation.result import Result
 
-_PANEL = 4.0  # inches, the longer side
+_PANEL = 4.0  # inches, the longer side of an image
+_LEAST = 1.0  # inches, what a narrow one gets
+_MOST_LINES = 12
 _DPI = 120
 _BOX, _POINT = "#ffe600", "#ff2d2d"
 
@@ -30,9 +32,9 @@ def draw_result(result: "Result") -> Image.Image:
         panels.append(
             ("depth, as the model wrote it", color_map(result.depth).resize(shrunk.size, Image.Resampling.NEAREST))
         )
-    ratio = shrunk.height / shrunk.width
-    width, height = (_PANEL, _PANEL * ratio) if ratio <= 1 else (_PANEL / ratio, _PANEL)
-    lines = _lines(result, characters=max(40, int(len(panels) * width * 13)))
+    longest = max(shrunk.size)
+    width, height = (max(_LEAST, _PANEL * side / longest) for side in shrunk.size)
+    lines = _lines(result, characters=max(45, int(len(panels) * width * 13)))
     below = 0.25 + 0.2 * len(lines)
     whole = (max(len(panels) * width, 3.5), height + below + 0.35)
     figure = Figure(figsize=whole, dpi=_DPI)
@@ -41,7 +43,7 @@ def draw_result(result: "Result") -> Image.Image:
         axes = figure.add_axes(
             (number * width / whole[0] + 0.005, below / whole[1], width / whole[0] - 0.01, height / whole[1])
         )
-        axes.imshow(picture, interpolation="nearest", aspect="auto")
+        axes.imshow(picture, interpolation="nearest")
         axes.set_title(title, fontsize=10)
         axes.set_axis_off()
         _mark(axes, result, shrunk.width / result.image.width, shrunk.height / result.image.height)
@@ -81,4 +83,5 @@ def _label(axes: "Axes", place: tuple[float, float], text: str, color: str) -> N
 def _lines(result: "Result", *, characters: int) -> Sequence[str]:
     answer = result.answer if result.finished else f"{result.answer} … (cut off)"
     texts = (f"Q: {result.question}", f"A: {answer}")
-    return [line for text in texts for line in textwrap.wrap(text, characters, subsequent_indent="     ")]
+    lines = [line for text in texts for line in textwrap.wrap(text, characters, subsequent_indent="     ")]
+    return lines if len(lines) <= _MOST_LINES else [*lines[: _MOST_LINES - 1], "     …"]
