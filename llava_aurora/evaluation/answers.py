@@ -8,7 +8,7 @@ An evaluation's folder holds
 """
 
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,8 +19,8 @@ from llava_aurora.atomic import read_json, write_json, write_text
 from llava_aurora.batches import batches
 from llava_aurora.data.depth.depth_maps import Share
 from llava_aurora.errors import AuroraError
-from llava_aurora.evaluation.asker import Asker
 from llava_aurora.evaluation.benchmarks.question import Question, QuestionSet
+from llava_aurora.generation.generate import Answer
 
 HEADER = "evaluation.json"
 ANSWERS = "answers"
@@ -100,7 +100,7 @@ class AnswerStore:
 
     def ask(
         self,
-        asker: Asker,
+        answer: Callable[[Sequence[Question]], Sequence[Answer]],
         questions: Sequence[Question],
         *,
         task: str,
@@ -111,7 +111,7 @@ class AnswerStore:
         """Asks what has no answer yet of this process's share, and keeps each batch of answers at once.
 
         Args:
-            asker: the model.
+            answer: asks the model some questions at once.
             questions: all of the benchmark, in the same order in every process.
             batch_size: questions at a time.
             share: which of them are this process's.
@@ -126,10 +126,9 @@ class AnswerStore:
         path = self.out / ANSWERS / f"{task}.{reasoning}.part{share.index}.jsonl"
         _drop_cut_line(path)
         for batch in batches(_shown(mine, title=f"{task}, {reasoning}", share=share), batch_size):
-            answers = asker.write([q.open() for q in batch], [q.prompt(reasoning) for q in batch])
             lines = [
                 json.dumps({"id": q.id, "text": a.text, "ids": a.ids, "finished": a.finished})
-                for q, a in zip(batch, answers, strict=True)
+                for q, a in zip(batch, answer(batch), strict=True)
             ]
             _append(path, "".join(f"{line}\n" for line in lines))
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +13,12 @@ from llava_aurora.data.scenes.scene_folder import write_scenes
 from llava_aurora.errors import AuroraError
 from llava_aurora.evaluation.answers import AnswerStore, Line
 from llava_aurora.evaluation.asker import Asker
-from llava_aurora.evaluation.benchmarks.question import REASONINGS, QuestionSet
+from llava_aurora.evaluation.benchmarks.question import REASONINGS, Question, QuestionSet
 from llava_aurora.evaluation.benchmarks.registry import BENCHMARKS, GROUPS, Wording, benchmark_names
 from llava_aurora.evaluation.measure import Judged, by_category, judge, summarize
 from llava_aurora.evaluation.provenance import provenance
 from llava_aurora.evaluation.statistics import Paired, compare_paired
+from llava_aurora.generation.generate import Answer
 
 RESULTS = "results.json"
 SCENES = "scenes"
@@ -77,7 +79,7 @@ def evaluate(asker: Asker, plan: Plan, *, out: Path, share: Share | None = None)
     """
     share, store = share or Share(), AnswerStore(out)
     store.claim(asker.identity)
-    _wait(share)
+    wait(share)
     asked = []
     for task in benchmark_names(plan.tasks):
         questions = read_questions(task, plan, asker=asker, out=out, share=share)
@@ -85,10 +87,15 @@ def evaluate(asker: Asker, plan: Plan, *, out: Path, share: Share | None = None)
             store.claim_benchmark(task, data=_data(plan, out), questions=questions)
         for reasoning in plan.reasonings:
             store.ask(
-                asker, questions.questions, task=task, reasoning=reasoning, batch_size=plan.batch_size, share=share
+                partial(_answer, asker, reasoning),
+                questions.questions,
+                task=task,
+                reasoning=reasoning,
+                batch_size=plan.batch_size,
+                share=share,
             )
         asked.append((task, questions))
-    _wait(share)
+    wait(share)
     if share.index > 0:
         return []
     found = []
@@ -106,7 +113,7 @@ def read_questions(task: str, plan: Plan, *, asker: Asker, out: Path, share: Sha
         if share.index == 0:
             config = SceneConfig(frame=asker.image_size)
             write_scenes(out=data, count=plan.scenes, seed=plan.seed, config=config)
-        _wait(share)
+        wait(share)
     wording = Wording.of(asker.perception, image_size=asker.image_size)
     found = BENCHMARKS[task].read(data, wording)
     return QuestionSet(found.questions[: plan.limit], found.left_out)
@@ -155,6 +162,10 @@ def paired_json(paired: Paired) -> dict[str, Any]:
     return {**asdict(paired), "difference": paired.difference.to_json()}
 
 
+def _answer(asker: Asker, reasoning: str, batch: Sequence[Question]) -> list[Answer]:
+    return asker.write([question.open() for question in batch], [question.prompt(reasoning) for question in batch])
+
+
 def _entry(judged: list[Judged]) -> dict[str, Any]:
     groups = by_category(judged)
     return {
@@ -168,7 +179,7 @@ def _data(plan: Plan, out: Path) -> Path:
     return plan.data if plan.data is not None else out / SCENES
 
 
-def _wait(share: Share) -> None:
+def wait(share: Share) -> None:
     """Until all processes have come here."""
     if share.count > 1:
         from accelerate import PartialState

@@ -12,6 +12,7 @@ from scipy.stats import binomtest
 DRAWS = 10_000
 LEVEL = 0.95
 _AT_ONCE = 500
+_FEW = 8
 
 
 @dataclass(frozen=True)
@@ -89,10 +90,11 @@ def compare_paired(first: Sequence[bool], second: Sequence[bool], *, seed: int =
 
 
 def _resampled_means(values: np.ndarray, draws: int, rng: np.random.Generator) -> np.ndarray:
-    """float64 (draws,). How often each different value is drawn is multinomial, which spares drawing each one."""
+    """float64 (draws,)."""
+    count = len(values)
     different, times = np.unique(values, return_counts=True)
-    means = [
-        rng.multinomial(len(values), times / len(values), size=min(_AT_ONCE, draws - start)) @ different / len(values)
-        for start in range(0, draws, _AT_ONCE)
-    ]
-    return np.concatenate(means)
+    parts = [min(_AT_ONCE, draws - start) for start in range(0, draws, _AT_ONCE)]
+    if len(different) > _FEW:
+        return np.concatenate([values[rng.integers(count, size=(part, count))].mean(axis=1) for part in parts])
+    # How often each value is drawn is multinomial, which spares drawing every one.
+    return np.concatenate([rng.multinomial(count, times / count, size=part) @ different / count for part in parts])

@@ -139,7 +139,13 @@ def test_several_processes_answer_what_one_does(seeing, scenes, tmp_path):
     about = {"task": "scenes_coordinates", "reasoning": "chain"}
     for index in (2, 0, 1):
         share = Share(index=index, count=3)
-        store.ask(seeing, questions, batch_size=4, share=share, **about)
+        store.ask(
+            lambda batch: seeing.write([None] * len(batch), [question.prompt("chain") for question in batch]),
+            questions,
+            batch_size=4,
+            share=share,
+            **about,
+        )
         if index != 1:
             with pytest.raises(AuroraError, match="have no answer, such as"):
                 store.finish(questions, **about)

@@ -30,6 +30,13 @@ def test_an_interval_of_accuracy_is_scipys(right, count):
     assert found.high == pytest.approx(theirs.confidence_interval.high, abs=1.01 / count)
 
 
+def test_an_interval_of_measurements_is_scipys():
+    values = np.random.default_rng(2).exponential(size=150)
+    found = bootstrap_mean(values)
+    theirs = bootstrap((values,), np.mean, method="percentile", n_resamples=10_000, rng=1).confidence_interval
+    assert (found.low, found.high) == pytest.approx((theirs.low, theirs.high), abs=0.01)
+
+
 def test_sets_count_alike_whatever_their_size():
     many, few = [1.0] * 90 + [0.0] * 10, [0.0, 1.0]
     found = bootstrap_mean(many, few)

@@ -1,0 +1,222 @@
+"""The token replacement test: does a model use the map that it wrote, or does it only write it?
+
+The chain is run, cut off right behind its map, the map replaced, and the model goes on to its answer. A model that
+reads its map answers worse from a wrong one; one that hardly does has its answer from elsewhere. The control goes on
+from the model's own map in the same way. Source: Ablate-to-Validate (2026).
+"""
+
+import zlib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from llava_aurora.atomic import write_json
+from llava_aurora.data.depth.depth_maps import Share
+from llava_aurora.errors import AuroraError
+from llava_aurora.evaluation.answers import AnswerStore, Line
+from llava_aurora.evaluation.asker import Asker
+from llava_aurora.evaluation.benchmarks.question import Question
+from llava_aurora.evaluation.benchmarks.registry import BENCHMARKS, benchmark_names
+from llava_aurora.evaluation.measure import Judged, accuracy, by_category, guessing, judge
+from llava_aurora.evaluation.run import RESULTS, Plan, evaluate, paired_json, read_questions, read_results, right, wait
+from llava_aurora.evaluation.statistics import Interval, bootstrap_mean, compare_paired
+from llava_aurora.evaluation.verdict import Loss, verdict
+from llava_aurora.evaluation.written import closest_by, read_written
+from llava_aurora.generation.generate import Answer
+from llava_aurora.perception import Perception
+
+CONTROL = "own"
+# What is put in the place of the map.
+REPLACEMENTS: Mapping[str, str] = {
+    CONTROL: "its own map (control)",
+    "true": "the true map",
+    "random": "random codes",
+    "constant": "code 0 everywhere",
+    "first": "its first code everywhere",
+    "other": "its map of another image",
+    "shuffled": "its own codes, shuffled",
+}
+
+
+@dataclass(frozen=True)
+class Chain:
+    """A question whose chain holds a whole map: the ids up to the map, and the map's codes."""
+
+    question: Question
+    line: Line
+    prefix: tuple[int, ...]
+    codes: tuple[int, ...]
+
+
+def replacement_test(asker: Asker, plan: Plan, *, out: Path, share: Share | None = None) -> dict[str, Any]:
+    """Runs the test on each benchmark of a plan and adds it to results.json in the first process.
+
+    Chains that the folder has already are used, answers to replaced maps kept and resumed, as in `evaluate`.
+
+    Returns:
+        By benchmark, what results.json keeps under "replacement"; nothing in processes other than the first.
+
+    Raises:
+        AuroraError: if the model has no depth tokens, a benchmark is not about depth, no chain holds a map, or as
+            `evaluate`.
+    """
+    share, names = share or Share(), benchmark_names(plan.tasks)
+    if asker.perception is None or "depth" not in asker.perception.modalities:
+        raise AuroraError("this model has no depth tokens, so that there is no map to replace")
+    if others := [name for name in names if BENCHMARKS[name].domain != "depth"]:
+        raise AuroraError(f"{others[0]}: its chains hold no depth map; the test is about questions of depth")
+    evaluate(asker, replace(plan, reasonings=["chain"]), out=out, share=share)
+    wait(share)
+    store, found = AnswerStore(out), {}
+    for task in names:
+        questions = read_questions(task, plan, asker=asker, out=out, share=share).questions
+        chains = whole_chains(questions, store.read(task, "chain"), asker.perception)
+        if not chains:
+            raise AuroraError(f"{out}: none of the {len(questions)} chains of {task} holds a whole depth map")
+        asked = [chain.question for chain in chains]
+        codes = replacements(chains, asker.perception, seed=plan.seed)
+        for name, maps in codes.items():
+            answer = partial(_go_on, asker, {c.question.id: c for c in chains}, maps)
+            about = {"task": task, "reasoning": f"chain-{name}"}
+            store.ask(answer, asked, batch_size=plan.batch_size, share=share, **about)
+        wait(share)
+        if share.index == 0:
+            lines = {name: store.finish(asked, task=task, reasoning=f"chain-{name}") for name in codes}
+            found[task] = measure_replacements(chains, codes, lines, asker.perception)
+            found[task] |= {"title": BENCHMARKS[task].title, "questions": len(questions), "chains": len(chains)}
+        wait(share)
+    if share.index == 0:
+        results = read_results(out)
+        results["replacement"] = results.get("replacement", {}) | found
+        write_json(out / RESULTS, results, indent=1)
+    return found
+
+
+def whole_chains(questions: Sequence[Question], lines: Mapping[str, Line], perception: Perception) -> list[Chain]:
+    """The chains in which there is a map to replace."""
+    length = perception.modalities["depth"].family.lengths[-1] + 2  # with its delimiters
+    chains = []
+    for question in questions:
+        line = lines[question.id]
+        written = read_written(line.text, line.ids, perception)
+        if written.codes is not None:
+            chains.append(Chain(question, line, line.ids[: written.map_end - length], written.codes))
+    return chains
+
+
+def replacements(
+    chains: Sequence[Chain], perception: Perception, *, seed: int
+) -> dict[str, dict[str, tuple[int, ...]]]:
+    """For each kind of replacement, the codes that are put in, by the id of the question.
+
+    What is drawn at random depends on question and seed alone. The true map is left out where one is not known, another
+    image's where there is only one image.
+    """
+    family = perception.modalities["depth"].family
+
+    def drawn(kind: Callable[[Chain, np.random.Generator], Sequence[int]]) -> dict[str, tuple[int, ...]]:
+        result = {}
+        for chain in chains:
+            rng = np.random.default_rng([seed, zlib.crc32(chain.question.id.encode())])
+            result[chain.question.id] = tuple(int(code) for code in kind(chain, rng))
+        return result
+
+    found = {
+        CONTROL: drawn(lambda chain, rng: chain.codes),
+        "random": drawn(lambda chain, rng: rng.integers(family.size, size=len(chain.codes)).tolist()),
+        "constant": drawn(lambda chain, rng: [0] * len(chain.codes)),
+        "first": drawn(lambda chain, rng: chain.codes[:1] * len(chain.codes)),
+        "shuffled": drawn(lambda chain, rng: rng.permutation(chain.codes).tolist()),
+    }
+    if all(chain.question.depth is not None for chain in chains):
+        encode = perception.modalities["depth"].encode
+        found["true"] = drawn(lambda chain, rng: encode(chain.question.true_depth()))
+    if len({str(chain.question.image) for chain in chains}) > 1:
+        found["other"] = _of_another_image(chains)
+    return {name: found[name] for name in REPLACEMENTS if name in found}
+
+
+def _of_another_image(chains: Sequence[Chain]) -> dict[str, tuple[int, ...]]:
+    """Each chain gets the map of one half the list away, or the next behind that is of another image."""
+    found = {}
+    for place, chain in enumerate(chains):
+        others = (chains[(place + len(chains) // 2 + step) % len(chains)] for step in range(len(chains)))
+        other = next(each for each in others if each.question.image != chain.question.image)
+        found[chain.question.id] = other.codes
+    return found
+
+
+def _go_on(
+    asker: Asker, chains: Mapping[str, Chain], maps: Mapping[str, tuple[int, ...]], batch: Sequence[Question]
+) -> list[Answer]:
+    perception = asker.perception
+    assert perception is not None
+    family = perception.modalities["depth"].family
+    starts = [[*chains[q.id].prefix, *perception.ids.ids(family, maps[q.id])] for q in batch]
+    return asker.go_on([q.open() for q in batch], [q.prompt("chain") for q in batch], starts)
+
+
+def measure_replacements(
+    chains: Sequence[Chain],
+    codes: Mapping[str, Mapping[str, tuple[int, ...]]],
+    lines: Mapping[str, Sequence[Line]],
+    perception: Perception,
+) -> dict[str, Any]:
+    """What each replacement costs, and the verdict, as JSON takes it.
+
+    Of each replacement: accuracy; `loss`, how much lower that is than the control's, paired by question, every category
+    counting alike; `changed`, the share of answers that are others than the control's; `follows`, the share that is the
+    closest point by the map put in.
+    """
+    judged = {
+        name: [judge(chain.question, line, perception) for chain, line in zip(chains, each, strict=True)]
+        for name, each in lines.items()
+    }
+    control, conditions = judged[CONTROL], {}
+    losses: dict[str, Loss] = {}
+    for name, answers in judged.items():
+        loss = _loss(control, answers)
+        changed = bootstrap_mean([one.stated != other.stated for one, other in zip(control, answers, strict=True)])
+        paired = paired_json(compare_paired(right(control), right(answers)))
+        follows = _follows(chains, answers, codes[name], perception)
+        conditions[name] = {
+            "put_in": REPLACEMENTS[name],
+            "accuracy": accuracy(answers).to_json(),
+            "loss": loss.to_json(),
+            "changed": changed.to_json(),
+            "p_value": paired["p_value"],
+            "follows": follows.to_json() if follows is not None else None,
+            "answers": [asdict(each) for each in answers],
+        }
+        losses[name] = Loss(loss=loss, changed=changed, p_value=paired["p_value"])
+    originals = [judge(chain.question, chain.line, perception) for chain in chains]
+    repeated = sum(a.stated == b.stated for a, b in zip(originals, control, strict=True)) / len(chains)
+    said = verdict(losses, control=accuracy(control), guessing=guessing(control))
+    return {"conditions": conditions, "control_repeats_chain": repeated, "verdict": asdict(said)}
+
+
+def _loss(control: Sequence[Judged], answers: Sequence[Judged]) -> Interval:
+    """Accuracy of the control less that of the answers, each category counting alike."""
+    after = {each.id: each.correct for each in answers}
+    groups = by_category(control).values()
+    return bootstrap_mean(*([float(each.correct) - float(after[each.id]) for each in group] for group in groups))
+
+
+def _follows(
+    chains: Sequence[Chain],
+    answers: Sequence[Judged],
+    codes: Mapping[str, tuple[int, ...]],
+    perception: Perception,
+) -> Interval | None:
+    decode = perception.modalities["depth"].decode
+    followed = [
+        answer.stated == closest_by(decode(codes[q.id]), q.points, frame=q.frame)
+        for chain, answer in zip(chains, answers, strict=True)
+        for q in [chain.question]
+        if q.points
+    ]
+    return bootstrap_mean(followed) if followed else None

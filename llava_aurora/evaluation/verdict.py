@@ -1,0 +1,85 @@
+"""The verdict of the token replacement test, by a rule that is fixed before the numbers are seen."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+from llava_aurora.evaluation.statistics import Interval
+
+MARGIN = 0.05  # of accuracy: what is surely less is held for nothing
+WRONG = ("random", "constant", "first", "other", "shuffled")  # replacements that say something wrong
+DECISIVE = ("random", "other")  # nonsense, and sense about another image
+
+Finding = Literal["uses its map", "does not use its map", "cannot be told"]
+# Where none of so many answers changes, the share that would change is surely below the margin (97.5 %); the bootstrap
+# cannot say that, as it has no width where nothing varies.
+LEAST_CHAINS = math.ceil(math.log(0.025) / math.log(1 - MARGIN))
+RULE = (
+    "It uses its map if random codes and another image's map each cost accuracy: the whole 95 % interval of the loss"
+    " lies above 0, and McNemar's exact test says p < 0.05. It does not if, over"
+    f" {LEAST_CHAINS} chains or more, the interval of no wrong map reaches {MARGIN:.0%}, and either its answers are"
+    f" better than guessing or no wrong map changes {MARGIN:.0%} of them. Otherwise it cannot be told."
+)
+
+
+@dataclass(frozen=True)
+class Loss:
+    """What a replacement does: accuracy lost against the control, share of answers that change, McNemar's p."""
+
+    loss: Interval
+    changed: Interval
+    p_value: float
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What is found, why, and by which rule."""
+
+    finding: Finding
+    reason: str
+    rule: str = RULE
+
+
+def verdict(losses: Mapping[str, Loss], *, control: Interval, guessing: float | None) -> Verdict:
+    """Judges a model by what each replacement costs.
+
+    Args:
+        losses: by the name of the replacement; those that were not made are left out.
+        control: accuracy from the model's own map.
+        guessing: accuracy of guessing, None if that is not known.
+    """
+    wrong = {name: losses[name] for name in WRONG if name in losses}
+    worst = max(wrong, key=lambda name: wrong[name].loss.value)
+    if all(name in wrong and wrong[name].loss.low > 0 and wrong[name].p_value < 0.05 for name in DECISIVE):
+        costs = " and ".join(f"{_points(wrong[name].loss)} ({name})" for name in DECISIVE)
+        return Verdict("uses its map", f"Wrong maps cost {costs}.")
+    if len(wrong) < len(WRONG):
+        missing = ", ".join(name for name in WRONG if name not in wrong)
+        return Verdict("cannot be told", f"A replacement could not be made: {missing}.")
+    if control.count < LEAST_CHAINS:
+        reason = (
+            f"{control.count} chains are too few to say that a loss is below {MARGIN:.0%}: {LEAST_CHAINS} are needed."
+        )
+        return Verdict("cannot be told", reason)
+    cheap = all(each.loss.high < MARGIN for each in wrong.values())
+    better = guessing is None or control.low > guessing
+    unmoved = all(each.changed.high < MARGIN for each in wrong.values())
+    if cheap and (better or unmoved):
+        reason = f"The worst replacement ({worst}) costs {_points(wrong[worst].loss)}"
+        return Verdict("does not use its map", f"{reason}{'' if better else ', and hardly an answer changes'}.")
+    if cheap:
+        return Verdict(
+            "cannot be told",
+            f"With its own map it answers {control.value:.1%} rightly, which may be guessing ({guessing:.1%}), so that"
+            " there is nothing to lose; but its answers change with the map.",
+        )
+    return Verdict(
+        "cannot be told",
+        f"The worst replacement ({worst}) costs {_points(wrong[worst].loss)}; neither is that of both decisive"
+        f" replacements surely above 0, nor all surely below {MARGIN:.0%}. More questions would narrow the intervals.",
+    )
+
+
+def _points(loss: Interval) -> str:
+    return f"{100 * loss.value:.1f} points [{100 * loss.low:.1f}, {100 * loss.high:.1f}]"
