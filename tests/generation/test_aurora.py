@@ -1,0 +1,273 @@
+"""Asking a trained model as one object: alone, in batches, as it writes; and what it refuses."""
+
+import importlib.util
+import threading
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from transformers import CLIPImageProcessor
+
+from llava_aurora import Aurora, Result
+from llava_aurora.errors import AuroraError
+from llava_aurora.generation.constraint import PerceptionLogitsProcessor
+from llava_aurora.generation.inputs import context_length, prepare_inputs
+
+pytestmark = pytest.mark.deepspeed
+WORDS = ["which", "of the marked points", "is", "closest", "to the camera", "and", "how many", "red cubes", "are", "in"]
+SIZES = [(56, 56), (90, 40), (30, 120), (7, 200), (64, 64)]
+
+
+@pytest.fixture(scope="module")
+def aurora(finetuned):
+    return Aurora.from_pretrained(finetuned[0], device="cpu")
+
+
+@pytest.fixture(scope="module")
+def image():
+    return picture(np.random.default_rng(1), (90, 60))
+
+
+def picture(rng, size, mode="RGB"):
+    return Image.fromarray(rng.integers(0, 256, (size[1], size[0], 3), dtype=np.uint8)).convert(mode)
+
+
+def mixed_questions(count, *, seed):
+    """Images of every shape and mode with questions of 1 to 100 words."""
+    rng = np.random.default_rng(seed)
+    modes = ["RGB", "L", "RGBA", "P"]
+    images = [picture(rng, SIZES[n % len(SIZES)], modes[n % len(modes)]) for n in range(count)]
+    questions = [" ".join(rng.choice(WORDS, rng.integers(1, 40))) + "?" for _ in range(count)]
+    return images, questions
+
+
+def start_of_map(aurora):
+    return aurora.model.perception.modalities["depth"].family.start
+
+
+@pytest.fixture
+def seen_as(aurora, monkeypatch):
+    """Returns what makes the model see images by another aspect ratio."""
+
+    def change(ratio):
+        monkeypatch.setattr(aurora.model.config, "image_aspect_ratio", ratio)
+        monkeypatch.setattr(aurora.model.config, "image_grid_pinpoints", [[56, 112], [112, 56]], raising=False)
+        cutting = CLIPImageProcessor(size={"shortest_edge": 56}, crop_size={"height": 56, "width": 56})
+        if ratio == "anyres":
+            monkeypatch.setattr(aurora, "image_processor", cutting)
+
+    return change
+
+
+@pytest.mark.parametrize(
+    ("ratio", "count", "options"),
+    [("square", 42, {}), ("pad", 42, {"mapped": True}), ("anyres", 6, {"reasoning": "direct"})],
+    ids=["resized", "padded", "anyres"],
+)
+def test_batches_of_mixed_questions_give_what_one_at_a_time_gives(aurora, seen_as, ratio, count, options):
+    seen_as(ratio)
+    images, questions = mixed_questions(count, seed=count)
+    options = {**options, "max_new_tokens": 16}
+    if options.pop("mapped", False):
+        options["answer_start"] = f"It is {start_of_map(aurora)}"
+    together = aurora.ask(images, questions, batch_size=16, **options)
+    alone = [aurora.ask(*pair, **options) for pair in zip(images, questions, strict=True)]
+    assert together == alone
+    assert len({result.text for result in alone}) > 1
+    for one, other in zip(together, alone, strict=True):
+        assert one.log_probabilities.keys() == other.log_probabilities.keys()
+        for name, spans in one.log_probabilities.items():
+            assert np.allclose(sum(spans, ()), sum(other.log_probabilities[name], ()), atol=1e-3)
+        assert (one.depth is None) == (other.depth is None)
+        assert one.depth is None or np.array_equal(one.depth, other.depth)
+
+
+def test_one_image_with_many_questions_and_one_question_about_many_images(aurora, image):
+    many = aurora.ask(image, ["How many?", "Where?"], max_new_tokens=4)
+    assert [result.question for result in many] == ["How many?", "Where?"]
+    many = aurora.ask([image] * 3, "How many?", max_new_tokens=4, batch_size=2)
+    assert many == [aurora.ask(image, "How many?", max_new_tokens=4)] * 3
+    assert aurora.ask([image], ["?"], max_new_tokens=1)[0].finished is False
+    assert aurora.ask([], []) == []
+    with pytest.raises(AuroraError, match="2 questions for 3 images; give one each, or one for all"):
+        aurora.ask([image] * 3, ["?", "?"])
+
+
+def test_a_chain_and_a_direct_answer_are_asked_for_differently(aurora, image):
+    chain, direct = (
+        aurora.ask(image, "How many cubes?", reasoning=each, max_new_tokens=9) for each in ("chain", "direct")
+    )
+    assert (chain.reasoning, direct.reasoning) == ("chain", "direct")
+    with_cue = aurora.ask(image, "How many cubes? Think step by step.", reasoning="direct", max_new_tokens=9)
+    assert with_cue.text == chain.text
+
+
+def test_log_probabilities_are_those_of_the_constrained_model(aurora, image):
+    """Against one forward pass over the whole text, without a cache."""
+    start = f"A ({start_of_map(aurora)}"
+    (result,) = aurora.ask([image], ["How far?"], answer_start=start, max_new_tokens=14, reasoning="direct")
+    model, perception = aurora.model, aurora.model.perception
+    depth = perception.modalities["depth"].family
+    inputs = prepare_inputs(
+        aurora.tokenizer, model, aurora.image_processor, images=[image], questions=["How far?"], answer_start=start
+    )
+    (span,) = depth.parse(result.text[: result.text.index(depth.end) + len(depth.end)])
+    codes = [perception.ids.first_code_id(depth) + code for code in span.codes]
+    with torch.inference_mode():
+        rest = model.get_input_embeddings()(torch.tensor([codes]))
+        hidden = model.model(inputs_embeds=torch.cat([inputs.embeddings, rest], dim=1)).last_hidden_state
+        scores = model.lm_head(hidden[0, -len(codes) - 1 : -1])
+    processor = PerceptionLogitsProcessor(perception)
+    expected = []
+    for place, code in enumerate(codes):
+        allowed = ~processor.mask(torch.tensor([inputs.start + codes[:place]]), vocabulary_size=scores.shape[1])[0]
+        expected.append(scores[place][allowed].log_softmax(0)[allowed[:code].sum()].item())
+    assert result.log_probabilities["depth"][0] == pytest.approx(expected, abs=1e-3)
+    assert all(-20 < value <= 0 for value in expected)
+
+
+def test_beams_and_samples_are_asked_for_by_their_options(aurora, image):
+    beams = aurora.ask(image, "How far?", answer_start=start_of_map(aurora), num_beams=3, max_new_tokens=12)
+    assert beams.log_probabilities is None
+    assert beams.depth is not None
+    sampled = aurora.ask(image, "How far?", answer_start=start_of_map(aurora), do_sample=True, max_new_tokens=12)
+    assert len(sampled.log_probabilities["depth"][0]) == 9
+
+
+def test_an_answer_goes_on_to_the_end_of_the_context_and_no_further(aurora, image, monkeypatch):
+    """Each row to its own end, in a batch as alone."""
+    monkeypatch.setattr(aurora.model.config, "tokenizer_model_max_length", 160)
+    endless = {"suppress_tokens": [aurora.tokenizer.eos_token_id]}
+    questions = ["How far?", "How far? " * 7]
+    together = aurora.ask(image, questions, **endless)
+    for question, result in zip(questions, together, strict=True):
+        assert not result.finished
+        inputs = prepare_inputs(
+            aurora.tokenizer,
+            aurora.model,
+            aurora.image_processor,
+            images=[image],
+            questions=[f"{question.strip()} Think step by step."],
+        )
+        length = inputs.embeddings.shape[1]
+        assert inputs.room == [context_length(aurora.model) - length]
+        alone = aurora.ask(image, question, **endless)
+        assert alone == result
+        assert alone.timings.tokens == alone.timings.forward_passes == inputs.room[0]
+    assert together[0].timings.tokens > together[0].timings.forward_passes
+
+
+def test_a_question_longer_than_the_context_is_refused_with_both_lengths(aurora, image):
+    for words in (170, 3000):
+        with pytest.raises(AuroraError, match=r"question 'far .*' takes \d+ tokens with its image, .* context has 512"):
+            aurora.ask([image, image], ["Why?", "far " * words])
+
+
+def test_asking_leaves_the_models_settings_as_they_were(aurora, image):
+    before = aurora.model.config.to_dict()
+    aurora.ask(image, "Why?", max_new_tokens=2)
+    with pytest.raises(AuroraError):
+        aurora.ask(image, "far " * 170)
+    assert aurora.model.config.to_dict() == before
+
+
+# --- as it is written -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("begun", ["", "It is ", "map"])
+def test_the_pieces_of_a_stream_are_the_text(aurora, image, begun):
+    options = {"max_new_tokens": 30, "answer_start": start_of_map(aurora) if begun == "map" else begun}
+    *pieces, result = aurora.stream(image, "How far?", **options)
+    assert isinstance(result, Result)
+    assert "".join(pieces) == result.text
+    assert result == aurora.ask(image, "How far?", **options)
+    assert len(pieces) > 5
+    if begun == "map":
+        assert all(piece.count("<") <= 2 for piece in pieces), "codes come one by one"
+
+
+def test_closing_a_stream_stops_the_writing(aurora, image):
+    passes = []
+    hook = aurora.model.model.register_forward_hook(lambda *_: passes.append(1))
+    before = threading.active_count()
+    endless = {"suppress_tokens": [aurora.tokenizer.eos_token_id]}
+    writing = aurora.stream(image, "How far?", **endless)
+    assert isinstance(next(writing), str)
+    writing.close()
+    hook.remove()
+    assert threading.active_count() == before
+    assert len(passes) < 400, "the context has room for more"
+
+
+def test_errors_come_out_of_the_stream(aurora, image):
+    with pytest.raises(AuroraError, match="context has 512"):
+        next(aurora.stream(image, "far " * 600))
+    with pytest.raises(AuroraError, match="there is no such image"):
+        aurora.stream("nowhere.png", "Why?")
+    with pytest.raises(ValueError, match="beam"):
+        list(aurora.stream(image, "Why?", num_beams=2))
+    assert aurora.ask(image, "Why?", max_new_tokens=1).question == "Why?"
+
+
+# --- what is refused --------------------------------------------------------------------------------------------------
+
+
+def test_images_that_cannot_be_read_are_refused_by_name(aurora, image, tmp_path, monkeypatch):
+    broken, text, large = tmp_path / "broken.png", tmp_path / "text.jpg", tmp_path / "large.png"
+    image.save(broken)
+    broken.write_bytes(broken.read_bytes()[:300])
+    text.write_text("no image")
+    image.save(large)
+    for path, reason in ((broken, "cannot read"), (text, "cannot read"), (tmp_path / "none.png", "no such image")):
+        with pytest.raises(AuroraError, match=rf"{path.name}: .*{reason}"):
+            aurora.ask([large, path], "Why?")
+    with pytest.raises(AuroraError, match=r"broken.png: cannot read"):
+        aurora.ask(Image.open(broken), "Why?")
+    opened = Image.open(large)
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1000)
+    for bomb in (large, opened):
+        with pytest.raises(AuroraError, match=r"large.png: .*(90 × 60|5400) pixels"):
+            aurora.ask(bomb, "Why?")
+
+
+def test_questions_that_ask_nothing_are_refused(aurora, image):
+    for reasoning in ("chain", "direct"):
+        with pytest.raises(AuroraError, match="a question is empty"):
+            aurora.ask(image, [" ", "Why?"], reasoning=reasoning)
+    with pytest.raises(AuroraError, match="holds <image>"):
+        aurora.ask(image, "<image> Why?")
+    with pytest.raises(AuroraError, match="unknown reasoning 'none'"):
+        aurora.ask(image, "Why?", reasoning="none")
+
+
+def test_a_folder_without_a_model_is_refused(tmp_path):
+    with pytest.raises(AuroraError, match="no checkpoint here"):
+        Aurora.from_pretrained(tmp_path)
+
+
+# --- how it is loaded -------------------------------------------------------------------------------------------------
+
+
+def test_a_device_map_and_another_precision(finetuned, aurora, image):
+    mapped = Aurora.from_pretrained(finetuned[0], device_map={"": "cpu"})
+    assert mapped.ask(image, "Why?", max_new_tokens=9) == aurora.ask(image, "Why?", max_new_tokens=9)
+    half = Aurora.from_pretrained(finetuned[0], device="cpu", torch_dtype=torch.bfloat16)
+    result = half.ask(image, "Why?", max_new_tokens=12, answer_start=start_of_map(half))
+    assert half.model.dtype == torch.bfloat16
+    assert result.depth.shape == (48, 48)
+
+
+@pytest.mark.skipif(importlib.util.find_spec("bitsandbytes") is None, reason="bitsandbytes is not installed")
+@pytest.mark.parametrize("bits", [4, 8])
+def test_a_quantized_model_answers(finetuned, image, bits):
+    small = Aurora.from_pretrained(finetuned[0], device="cpu", **{f"load_{bits}bit": True})
+    result = small.ask(image, "Why?", max_new_tokens=12, answer_start=start_of_map(small))
+    assert result.depth.shape == (48, 48)
+
+
+def test_a_model_without_perception_tokens_answers_in_words(workshop, image):
+    plain = Aurora.from_pretrained(workshop.base, device="cpu")
+    result = plain.ask(image, "Why?", max_new_tokens=5)
+    assert (result.depth, result.boxes, result.points, result.log_probabilities) == (None, (), {}, {})
+    assert result.figure().mode == "RGB"
