@@ -25,11 +25,10 @@ from llava_aurora.demo.measure import (
     read_out_of_generated_maps,
     scene_of,
 )
-from llava_aurora.evaluation.figures import box_panels, depth_panels, fold_spans, save_loss_curves, save_panels
+from llava_aurora.evaluation.figures import box_panels, depth_panels, readable, save_loss_curves, save_panels
 from llava_aurora.evaluation.outcomes import Outcome, ask, question, true_depth
 from llava_aurora.modeling.checkpoint import load_pretrained_model
 from llava_aurora.perception import Perception
-from llava_aurora.vocabulary import MalformedSpan
 
 if TYPE_CHECKING:
     from llava_aurora.demo.pipeline import Demo
@@ -123,23 +122,11 @@ def _save(demo: "Demo", perception: Perception, name: str, panels: Sequence[Any]
     save_panels(
         path,
         panels,
-        question=_readable(question(outcome.record), families),
-        answer=_readable(outcome.answer.text, families),
+        question=readable(question(outcome.record), families),
+        answer=readable(outcome.answer.text, families),
         truth=outcome.truth["answer"],
     )
     return path
-
-
-def _readable(text: str, families: Sequence[Any]) -> str:
-    """Maps folded, coordinates as plain numbers; as it is where a span is malformed."""
-    try:
-        for family in families:
-            if not family.delimited:
-                for span in reversed(family.parse(text)):
-                    text = f"{text[: span.start]}({','.join(map(str, span.codes))}){text[span.end :]}"
-        return fold_spans(text, families)
-    except MalformedSpan:
-        return text
 
 
 def _text(

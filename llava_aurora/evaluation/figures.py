@@ -15,6 +15,7 @@ from llava_aurora.data.points import draw_points
 from llava_aurora.evaluation.outcomes import Outcome
 from llava_aurora.modalities.box import BoxModality
 from llava_aurora.modalities.depth import color_map
+from llava_aurora.vocabulary import MalformedSpan, TokenFamily
 
 Panel = tuple[str, Image.Image]
 
@@ -64,7 +65,7 @@ def save_panels(path: Path, panels: Sequence[Panel], *, question: str, answer: s
     text = "\n".join(textwrap.fill(line, width, subsequent_indent="   ") for line in lines)
     figure.subplots_adjust(left=0.01, right=0.99, top=0.93, bottom=0.3, wspace=0.03)
     figure.text(0.02, 0.27, text, fontsize=10, va="top", family="monospace", parse_math=False)
-    _save(figure, path)
+    save_figure(figure, path)
 
 
 def save_loss_curves(path: Path, history: Sequence[Mapping[str, Any]]) -> None:
@@ -81,10 +82,10 @@ def save_loss_curves(path: Path, history: Sequence[Mapping[str, Any]]) -> None:
     axes.grid(alpha=0.3)
     axes.legend()
     figure.tight_layout()
-    _save(figure, path)
+    save_figure(figure, path)
 
 
-def fold_spans(text: str, families: Sequence[Any]) -> str:
+def fold_spans(text: str, families: Sequence[TokenFamily]) -> str:
     """Shortens each span of a delimited family to its name, so that a chain can be read."""
     for family in families:
         if family.delimited:
@@ -93,6 +94,19 @@ def fold_spans(text: str, families: Sequence[Any]) -> str:
     return text
 
 
-def _save(figure: Figure, path: Path) -> None:
+def readable(text: str, families: Sequence[TokenFamily]) -> str:
+    """Maps folded, coordinates as plain numbers; as it is where a span is malformed."""
+    try:
+        for family in families:
+            if not family.delimited:
+                for span in reversed(family.parse(text)):
+                    text = f"{text[: span.start]}({','.join(map(str, span.codes))}){text[span.end :]}"
+        return fold_spans(text, families)
+    except MalformedSpan:
+        return text
+
+
+def save_figure(figure: Figure, path: Path) -> None:
+    """Writes a figure as a PNG, atomically."""
     with atomic_file(path) as temporary:
         figure.savefig(temporary, format="png")

@@ -15,6 +15,7 @@ from llava_aurora.evaluation.answers import AnswerStore, Line
 from llava_aurora.evaluation.asker import Asker
 from llava_aurora.evaluation.benchmarks.question import REASONINGS, Question, QuestionSet
 from llava_aurora.evaluation.benchmarks.registry import BENCHMARKS, GROUPS, Wording, benchmark_names
+from llava_aurora.evaluation.gallery import draw_gallery
 from llava_aurora.evaluation.measure import Judged, by_category, judge, summarize
 from llava_aurora.evaluation.provenance import provenance
 from llava_aurora.evaluation.statistics import Paired, compare_paired
@@ -34,7 +35,8 @@ class Plan:
         reasonings: "chain" and "direct", or one of them.
         batch_size: questions at a time.
         limit: the first so many questions of each benchmark; all if None.
-        scenes, seed: how many scenes are made, and from which seed.
+        scenes, seed: how many scenes are made, and from which seed; also of replaced maps.
+        pictures: right and wrong cases to draw of each benchmark and reasoning.
     """
 
     tasks: Sequence[str]
@@ -44,6 +46,7 @@ class Plan:
     limit: int | None = None
     scenes: int = 500
     seed: int = 1_000_003
+    pictures: int = 4
 
     def __post_init__(self) -> None:
         if unknown := [name for name in self.reasonings if name not in REASONINGS]:
@@ -102,7 +105,7 @@ def evaluate(asker: Asker, plan: Plan, *, out: Path, share: Share | None = None)
     for task, questions in asked:
         answers = {name: store.finish(questions.questions, task=task, reasoning=name) for name in plan.reasonings}
         found.append(Asked(task, questions, answers))
-    write_results(out, asker=asker, asked=found)
+    write_results(out, asker=asker, asked=found, plan=plan)
     return found
 
 
@@ -119,11 +122,14 @@ def read_questions(task: str, plan: Plan, *, asker: Asker, out: Path, share: Sha
     return QuestionSet(found.questions[: plan.limit], found.left_out)
 
 
-def write_results(out: Path, *, asker: Asker, asked: Sequence[Asked]) -> None:
-    """Writes or extends results.json: what was asked before and not now stays."""
+def write_results(out: Path, *, asker: Asker, asked: Sequence[Asked], plan: Plan) -> None:
+    """Writes or extends results.json and the pictures of cases: what was asked before and not now stays."""
     path, header = out / RESULTS, AnswerStore(out).header()
-    results = read_json(path, what="results of the evaluation") if path.exists() else {"benchmarks": {}}
-    results |= {"asked": header["asked"], "provenance": provenance()}
+    results = read_json(path, what="results of the evaluation") if path.exists() else {"benchmarks": {}, "runs": []}
+    results["asked"] = header["asked"]
+    made = {**provenance(), "seed": plan.seed}
+    if made not in results["runs"]:
+        results["runs"].append(made)
     for each in asked:
         judged = {
             name: [judge(q, line, asker.perception) for q, line in zip(each.questions.questions, lines, strict=True)]
@@ -132,7 +138,17 @@ def write_results(out: Path, *, asker: Asker, asked: Sequence[Asked]) -> None:
         entry = results["benchmarks"].setdefault(each.task, {"reasonings": {}})
         benchmark = BENCHMARKS[each.task]
         entry |= {"title": benchmark.title, "domain": benchmark.domain, **header["benchmarks"][each.task]}
-        entry["reasonings"] |= {name: _entry(answers) for name, answers in judged.items()}
+        for name, answers in judged.items():
+            entry["reasonings"][name] = _entry(answers)
+            entry["reasonings"][name]["gallery"] = draw_gallery(
+                out,
+                task=each.task,
+                reasoning=name,
+                questions=each.questions.questions,
+                lines=each.answers[name],
+                perception=asker.perception,
+                count=plan.pictures,
+            )
         both = [judged_answers(entry, name) for name in REASONINGS if name in entry["reasonings"]]
         if len(both) == 2:
             chain, direct = both

@@ -4,8 +4,6 @@ import re
 
 import pytest
 
-from llava_aurora.data.scenes.scene import SceneConfig
-from llava_aurora.data.scenes.scene_folder import write_scenes
 from llava_aurora.errors import AuroraError
 from llava_aurora.evaluation.benchmarks.registry import BENCHMARKS, Wording
 from llava_aurora.evaluation.replacement import REPLACEMENTS, replacement_test
@@ -18,17 +16,10 @@ MAP = re.compile(r"<DEPTH_START>.*<DEPTH_END>")
 
 
 @pytest.fixture(scope="module")
-def many_scenes(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("many") / "scenes"
-    write_scenes(out=folder, count=40, seed=6, config=SceneConfig(frame=56, shadows=False, antialias=False))
-    return folder
-
-
-@pytest.fixture(scope="module")
-def chain_writer(stub, many_scenes, plain_depth):
+def chain_writer(stub, scenes, plain_depth):
     """Makes a model that writes the true map, and then what `conclude` says of question and map."""
     wording = Wording.of(stub(lambda *_: "").perception, image_size=56)
-    questions = BENCHMARKS["scenes_coordinates"].read(many_scenes, wording).questions
+    questions = BENCHMARKS["scenes_coordinates"].read(scenes, wording).questions
     by_prompt = {question.prompt("chain"): question for question in questions}
 
     def make(conclude):
@@ -44,7 +35,7 @@ def chain_writer(stub, many_scenes, plain_depth):
 
 
 def run(asker, scenes, out, **changes):
-    plan = Plan(tasks=["scenes_coordinates"], data=scenes, batch_size=16, seed=0, **changes)
+    plan = Plan(tasks=["scenes_coordinates"], data=scenes, batch_size=16, seed=0, pictures=0, **changes)
     return replacement_test(asker, plan, out=out)["scenes_coordinates"]
 
 
@@ -55,9 +46,9 @@ def reader(chain_writer):
 
 
 @pytest.fixture(scope="module")
-def tested(reader, many_scenes, tmp_path_factory):
+def tested(reader, scenes, tmp_path_factory):
     out = tmp_path_factory.mktemp("replaced")
-    return run(reader, many_scenes, out), out
+    return run(reader, scenes, out), out
 
 
 def test_a_model_that_reads_its_map_is_found_to_use_it(tested):
@@ -87,34 +78,34 @@ def test_losses_are_the_differences_of_the_accuracies(tested):
         assert condition["loss"]["value"] == pytest.approx(own - condition["accuracy"]["value"])
 
 
-def test_a_model_that_ignores_its_map_is_found_not_to_use_it(chain_writer, many_scenes, tmp_path):
-    found = run(chain_writer(lambda question, depth: question.answer), many_scenes, tmp_path)
+def test_a_model_that_ignores_its_map_is_found_not_to_use_it(chain_writer, scenes, tmp_path):
+    found = run(chain_writer(lambda question, depth: question.answer), scenes, tmp_path)
     assert found["verdict"]["finding"] == "does not use its map"
     assert found["conditions"]["random"]["changed"]["value"] == 0
     assert found["conditions"]["random"]["follows"]["value"] < 0.6
 
 
-def test_a_model_that_always_says_the_same_does_not_use_it_either(chain_writer, many_scenes, tmp_path):
-    found = run(chain_writer(lambda question, depth: "A"), many_scenes, tmp_path)
+def test_a_model_that_always_says_the_same_does_not_use_it_either(chain_writer, scenes, tmp_path):
+    found = run(chain_writer(lambda question, depth: "A"), scenes, tmp_path)
     assert found["verdict"]["finding"] == "does not use its map"
     assert "hardly an answer changes" in found["verdict"]["reason"]
 
 
-def test_a_few_questions_tell_nothing(chain_writer, many_scenes, tmp_path):
-    found = run(chain_writer(lambda question, depth: question.answer), many_scenes, tmp_path, limit=12)
+def test_a_few_questions_tell_nothing(chain_writer, scenes, tmp_path):
+    found = run(chain_writer(lambda question, depth: question.answer), scenes, tmp_path, limit=12)
     assert found["verdict"]["finding"] == "cannot be told"
     assert "12 chains are too few" in found["verdict"]["reason"]
 
 
-def test_results_are_kept_and_nothing_is_asked_twice(tested, reader, many_scenes):
+def test_results_are_kept_and_nothing_is_asked_twice(tested, reader, scenes):
     found, out = tested
     assert read_results(out)["replacement"]["scenes_coordinates"] == found
     reader.batches.clear()
-    assert run(reader, many_scenes, out) == found
+    assert run(reader, scenes, out) == found
     assert reader.batches == []
 
 
-def test_another_images_map_is_another_images(reader, many_scenes, plain_depth, tested):
+def test_another_images_map_is_another_images(reader, scenes, plain_depth, tested):
     out = tested[1] / "answers"
     chain, other, shuffled, first = (
         [plain_depth.family.parse(line)[0].codes for line in (out / name).read_text().splitlines()]
@@ -130,15 +121,15 @@ def test_another_images_map_is_another_images(reader, many_scenes, plain_depth, 
     assert all(set(two) == {one[0]} for one, two in zip(chain, first, strict=True))
 
 
-def test_without_maps_there_is_nothing_to_replace(stub, many_scenes, tmp_path):
+def test_without_maps_there_is_nothing_to_replace(stub, scenes, tmp_path):
     with pytest.raises(AuroraError, match="none of the 8 chains of scenes_coordinates holds a whole depth map"):
-        run(stub(lambda prompt, start: "(A)"), many_scenes, tmp_path, limit=8)
+        run(stub(lambda prompt, start: "(A)"), scenes, tmp_path, limit=8)
     with pytest.raises(AuroraError, match="scenes_counting: its chains hold no depth map"):
-        replacement_test(stub(lambda *_: ""), Plan(tasks=["scenes"], data=many_scenes), out=tmp_path)
+        replacement_test(stub(lambda *_: ""), Plan(tasks=["scenes"], data=scenes), out=tmp_path)
     blind = stub(lambda *_: "")
     blind.perception = None
     with pytest.raises(AuroraError, match="has no depth tokens"):
-        replacement_test(blind, Plan(tasks=["scenes_depth"], data=many_scenes), out=tmp_path)
+        replacement_test(blind, Plan(tasks=["scenes_depth"], data=scenes), out=tmp_path)
 
 
 # --- the rule ---------------------------------------------------------------------------------------------------------

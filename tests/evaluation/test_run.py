@@ -35,7 +35,7 @@ def seeing(stub, questions, plain_depth):
 
 
 def plan(scenes, **changes):
-    return Plan(**{"tasks": ["scenes_coordinates"], "data": scenes, "batch_size": 8, **changes})
+    return Plan(**{"tasks": ["scenes_coordinates"], "data": scenes, "batch_size": 8, "pictures": 0, **changes})
 
 
 def test_numbers_are_those_of_what_the_model_does(seeing, questions, scenes, tmp_path):
@@ -178,11 +178,12 @@ def test_benchmarks_and_reasonings_are_added_to_a_folder(seeing, scenes, tmp_pat
     assert list(entry["reasonings"]) == ["direct", "chain"]
     assert "chain_less_direct" in entry
     assert len(judged_answers(entry, "chain")) == 8
-    assert re.fullmatch(r"[0-9a-f]{12,}(-dirty)?", results["provenance"]["commit"] or "0" * 12)
+    (made,) = results["runs"]
+    assert re.fullmatch(r"[0-9a-f]{12,}(-dirty)?", made["commit"] or "0" * 12)
 
 
 def test_scenes_are_made_where_none_are_given(seeing, tmp_path):
-    wanted = Plan(tasks=["scenes"], reasonings=["direct"], scenes=2, batch_size=8)
+    wanted = Plan(tasks=["scenes"], reasonings=["direct"], scenes=2, batch_size=8, pictures=0)
     found = evaluate(seeing, wanted, out=tmp_path)
     assert [each.task for each in found] == ["scenes_depth", "scenes_coordinates", "scenes_counting"]
     assert len(list((tmp_path / "scenes" / "images").iterdir())) == 2
