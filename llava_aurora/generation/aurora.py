@@ -1,5 +1,6 @@
 """A trained model as one object: ask it about pictures, see what it saw."""
 
+import importlib.util
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, cast, overload
@@ -57,8 +58,14 @@ class Aurora:
             torch_dtype: float16 on GPUs and float32 on the CPU if left out.
 
         Raises:
-            AuroraError: if the folder holds no such model.
+            AuroraError: if the folder holds no such model, or a package is missing for what is asked.
         """
+        for asked_for, package, extra in (
+            (load_8bit or load_4bit, "bitsandbytes", "quantization"),
+            (use_flash_attn, "flash_attn", "flash"),
+        ):
+            if asked_for and importlib.util.find_spec(package) is None:
+                raise AuroraError(f"{path}: loading it this way needs {package}; pip install -e '.[{extra}]'")
         tokenizer, model, image_processor, _ = load_pretrained_model(
             str(path),
             model_base=base,
@@ -79,9 +86,10 @@ class Aurora:
     def ask(self, image: ImageLike, question: str, **options: Any) -> Result: ...
 
     @overload
-    def ask(
-        self, image: ImageLike | Sequence[ImageLike], question: str | Sequence[str], **options: Any
-    ) -> Result | list[Result]: ...
+    def ask(self, image: Sequence[ImageLike], question: str | Sequence[str], **options: Any) -> list[Result]: ...
+
+    @overload
+    def ask(self, image: ImageLike, question: Sequence[str], **options: Any) -> list[Result]: ...
 
     def ask(
         self,

@@ -76,7 +76,7 @@ def ask_folder(
                 shown = {path: image for path, image in batch if isinstance(image, Image.Image)}
                 report.failures += [str(error) for _, error in batch if isinstance(error, AuroraError)]
                 images = list(shown.values())
-                results: Any = aurora.ask(images, question, reasoning=reasoning, batch_size=batch_size, **options)
+                results = aurora.ask(images, question, reasoning=reasoning, batch_size=batch_size, **options)
                 for path, result in zip(shown, results, strict=True):
                     if pictures is not None:
                         _save_picture(result, Path(pictures) / f"{names[path]}.png")

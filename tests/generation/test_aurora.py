@@ -246,6 +246,15 @@ def test_a_folder_without_a_model_is_refused(tmp_path):
         Aurora.from_pretrained(tmp_path)
 
 
+@pytest.mark.parametrize(
+    ("options", "package"), [({"load_4bit": True}, "bitsandbytes"), ({"use_flash_attn": True}, "flash_attn")]
+)
+def test_a_package_that_is_missing_is_named(finetuned, monkeypatch, options, package):
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(AuroraError, match=f"needs {package}; pip install"):
+        Aurora.from_pretrained(finetuned[0], **options)
+
+
 # --- how it is loaded -------------------------------------------------------------------------------------------------
 
 
