@@ -13,7 +13,7 @@ import llava_aurora.commands.boxes
 import llava_aurora.commands.depth
 import llava_aurora.commands.inspection
 import llava_aurora.commands.store  # noqa: F401  adds its commands to data's
-from llava_aurora.commands import asking, data, serving, training, vqvae
+from llava_aurora.commands import asking, data, evaluation, export, serving, training, vqvae
 from llava_aurora.errors import AuroraError
 
 app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, help="Perception tokens for LLaVA.")
@@ -74,6 +74,8 @@ app.add_typer(vqvae.app, name="vqvae")
 app.add_typer(training.app)
 app.add_typer(asking.app)
 app.add_typer(serving.app)
+app.add_typer(evaluation.app)
+app.add_typer(export.app)
 
 
 def main() -> None:

@@ -170,7 +170,8 @@ def _converted(model: AuroraLlamaForCausalLM, fast: Any) -> LlavaForConditionalG
     config = _config(model, fast)
     with torch.device("meta"):
         converted = LlavaForConditionalGeneration(config)
-    weights = {_name(name): tensor for name, tensor in model.state_dict().items()}
+    # A tower that was trained is loaded in its own type; transformers computes all in one.
+    weights = {_name(name): tensor.to(model.dtype) for name, tensor in model.state_dict().items()}
     for matrix in ("model.language_model.embed_tokens.weight", "lm_head.weight"):
         weights[matrix] = with_image_row(
             weights[matrix], words=len(fast) - 1, image=config.image_token_id, rows=config.text_config.vocab_size
@@ -202,6 +203,7 @@ def _config(model: AuroraLlamaForCausalLM, fast: Any) -> LlavaConfig:
     )
     for part in (config.text_config, config.vision_config):
         part.name_or_path = ""  # of this machine
+        part.dtype = model.dtype
     if model.perception is not None:
         config.aurora = model.perception.config()
     return config

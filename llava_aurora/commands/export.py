@@ -1,0 +1,63 @@
+"""`llava-aurora export` and `grammar`: a trained model for other engines, and what keeps its spans in order there."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from llava_aurora.errors import AuroraError
+
+app = typer.Typer()
+
+
+@app.command(
+    epilog="Examples: llava-aurora export --model checkpoints/llava-aurora-13b-lora --out exported  |  "
+    "llava-aurora export --model checkpoints/mine --out exported --dtype bfloat16"
+)
+def export(
+    model: Annotated[Path, typer.Option(help="A folder that training left: whole, merged, LoRA or a projector.")],
+    out: Annotated[Path, typer.Option(help="The folder to make.")],
+    format: Annotated[str, typer.Option(help="hf: transformers' own LLaVA, which vLLM and SGLang read too.")] = "hf",
+    base: Annotated[str | None, typer.Option(help="What it was trained on; LoRA's folder knows that itself.")] = None,
+    dtype: Annotated[str | None, typer.Option(help="float32, float16 or bfloat16; the model's if left out.")] = None,
+    conversation: Annotated[
+        str, typer.Option(help="LLaVA's template that it was trained with; --version v1 is vicuna_v1.")
+    ] = "vicuna_v1",
+) -> None:
+    """Write a trained model in the format of other engines, its LoRA merged, its tokens and VQ-VAE with it."""
+    if format != "hf":
+        raise AuroraError(f"--format {format}: there is hf")
+    if dtype not in (None, "float32", "float16", "bfloat16"):
+        raise AuroraError(f"--dtype {dtype}: there are float32, float16 and bfloat16")
+    import torch
+
+    from llava_aurora.export.hugging_face import export_hugging_face
+
+    export_hugging_face(
+        model, out, base=base, dtype=getattr(torch, dtype) if dtype else None, conversation=conversation
+    )
+    print(f"{out}: the exported model")
+
+
+@app.command(
+    epilog="Examples: llava-aurora grammar --model exported --format ebnf > spans.ebnf  |  "
+    "llava-aurora grammar --model checkpoints/mine --format regex --task depth_chain"
+)
+def grammar(
+    model: Annotated[Path, typer.Option(help="A trained model's folder, ours or an exported one.")],
+    format: Annotated[str, typer.Option(help="regex, to be matched in full, or ebnf (GBNF, for xgrammar).")] = "ebnf",
+    task: Annotated[
+        str | None, typer.Option(help="Prescribe the whole answer of this task, such as depth_chain.")
+    ] = None,
+    prompts: Annotated[
+        Path | None, typer.Option(help="The wording of that answer: the JSON file that records were written with.")
+    ] = None,
+) -> None:
+    """Print the grammar of what a model may answer: text, and well-formed spans of perception tokens in it."""
+    if prompts is not None and task is None:
+        raise AuroraError("--prompts words the answer of a task; give --task as well")
+    from llava_aurora.data.prompts import Prompts
+    from llava_aurora.generation.grammar import grammar_of_model
+
+    wording = Prompts.load(prompts) if prompts is not None else None
+    print(grammar_of_model(model, notation=format, task=task, prompts=wording).rstrip("\n"))
