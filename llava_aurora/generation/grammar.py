@@ -111,10 +111,8 @@ class _Spans:
         stem = write.literal(f"<{family.name}_")
         code = write.named(f"{name}-code", write.sequence(stem, write.number(family.size - 1), write.literal(">")))
         if family.delimited:  # the constraint knows one length
-            codes = write.repeated(code, lengths[-1], lengths[-1])
-            return write.named(
-                f"{name}-span", write.sequence(write.literal(family.start), codes, write.literal(family.end))
-            )
+            parts = [write.literal(family.start), write.repeated(code, lengths[-1], lengths[-1])]
+            return write.named(f"{name}-span", write.sequence(*parts, write.literal(family.end)))
         following = write.named(f"{name}-next", write.sequence(write.literal(self.separator), code))
         part = ""
         for shorter, length in reversed(list(zip((1, *lengths), lengths, strict=False))):
