@@ -83,9 +83,9 @@ def panels(question: Question, written: Written, depth: np.ndarray | None) -> li
         found.append(("map it wrote", color_map(depth)))
     boxes = BoxModality(frame=question.frame)
     if question.boxes is not None:
-        found.append((f"{len(question.boxes)} true boxes", boxes.draw(question.boxes, image)))
+        found.append((f"true boxes: {len(question.boxes)}", boxes.draw(question.boxes, image)))
     if written.boxes:
-        found.append((f"{len(written.boxes)} boxes it wrote", boxes.draw(_drawable(written.boxes), image)))
+        found.append((f"boxes it wrote: {len(written.boxes)}", boxes.draw(_drawable(written.boxes), image)))
     return found
 
 

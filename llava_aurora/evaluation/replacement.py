@@ -73,7 +73,7 @@ def replacement_test(asker: Asker, plan: Plan, *, out: Path, share: Share | None
     wait(share)
     store, found = AnswerStore(out), {}
     for task in names:
-        questions = read_questions(task, plan, asker=asker, out=out, share=share).questions
+        questions = read_questions(task, plan, asker=asker, out=out).questions
         chains = whole_chains(questions, store.read(task, "chain"), asker.perception)
         if not chains:
             raise AuroraError(f"{out}: none of the {len(questions)} chains of {task} holds a whole depth map")

@@ -82,10 +82,13 @@ def evaluate(asker: Asker, plan: Plan, *, out: Path, share: Share | None = None)
     """
     share, store = share or Share(), AnswerStore(out)
     store.claim(asker.identity)
+    if plan.data is None and share.index == 0:
+        config = SceneConfig(frame=asker.image_size)
+        write_scenes(out=out / SCENES, count=plan.scenes, seed=plan.seed, config=config)
     wait(share)
     asked = []
     for task in benchmark_names(plan.tasks):
-        questions = read_questions(task, plan, asker=asker, out=out, share=share)
+        questions = read_questions(task, plan, asker=asker, out=out)
         if share.index == 0:
             store.claim_benchmark(task, data=_data(plan, out), questions=questions)
         for reasoning in plan.reasonings:
@@ -109,16 +112,10 @@ def evaluate(asker: Asker, plan: Plan, *, out: Path, share: Share | None = None)
     return found
 
 
-def read_questions(task: str, plan: Plan, *, asker: Asker, out: Path, share: Share) -> QuestionSet:
+def read_questions(task: str, plan: Plan, *, asker: Asker, out: Path) -> QuestionSet:
     """The questions of a benchmark, as they are put to this model."""
-    data = _data(plan, out)
-    if plan.data is None:
-        if share.index == 0:
-            config = SceneConfig(frame=asker.image_size)
-            write_scenes(out=data, count=plan.scenes, seed=plan.seed, config=config)
-        wait(share)
     wording = Wording.of(asker.perception, image_size=asker.image_size)
-    found = BENCHMARKS[task].read(data, wording)
+    found = BENCHMARKS[task].read(_data(plan, out), wording)
     return QuestionSet(found.questions[: plan.limit], found.left_out)
 
 
