@@ -10,6 +10,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from llava_aurora.modalities.depth import color_map
+from llava_aurora.vocabulary import pixel_family
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -68,10 +69,12 @@ def _mark(axes: "Axes", result: "Result", across: float, down: float) -> None:
 
 
 def _label(axes: "Axes", place: tuple[float, float], text: str, color: str) -> None:
+    right, top = max(axes.get_xlim()), min(axes.get_ylim())  # of the picture, whose rows run down
+    inwards = (-12 if place[0] > 0.93 * right else 4, -12 if place[1] - top < 0.07 * max(axes.get_ylim()) else 4)
     axes.annotate(
         text,
         place,
-        xytext=(4, 4),
+        xytext=inwards,
         textcoords="offset points",
         fontsize=9,
         fontweight="bold",
@@ -82,6 +85,6 @@ def _label(axes: "Axes", place: tuple[float, float], text: str, color: str) -> N
 
 def _lines(result: "Result", *, characters: int) -> Sequence[str]:
     answer = result.answer if result.finished else f"{result.answer} … (cut off)"
-    texts = (f"Q: {result.question}", f"A: {answer}")
+    texts = [pixel_family().plain(text) for text in (f"Q: {result.question}", f"A: {answer}")]
     lines = [line for text in texts for line in textwrap.wrap(text, characters, subsequent_indent="     ")]
     return lines if len(lines) <= _MOST_LINES else [*lines[: _MOST_LINES - 1], "     …"]
