@@ -4,12 +4,13 @@ LLaVA cuts a prompt at `<image>` and encodes the pieces one by one, so that each
 encode it whole, with the image as a token. The normalizer makes both the same ids.
 """
 
+import json
 import tempfile
 from typing import Any
 
 from llava.constants import DEFAULT_IMAGE_TOKEN, IMAGE_TOKEN_INDEX
 from llava.mm_utils import tokenizer_image_token
-from tokenizers import Regex, normalizers
+from tokenizers import Regex, Tokenizer, normalizers
 from transformers import AddedToken, LlamaTokenizer, LlamaTokenizerFast, PreTrainedTokenizerFast
 
 from llava_aurora.errors import AuroraError
@@ -30,7 +31,7 @@ def fast_tokenizer(tokenizer: Any) -> PreTrainedTokenizerFast:
         converted = LlamaTokenizerFast.from_pretrained(folder, legacy=tokenizer.legacy)
     # As LlamaTokenizerFast it would be converted anew wherever it is loaded.
     fast = PreTrainedTokenizerFast(
-        tokenizer_object=converted.backend_tokenizer,
+        tokenizer_object=_with_plain_tokens(converted.backend_tokenizer),
         bos_token=tokenizer.bos_token,
         eos_token=tokenizer.eos_token,
         unk_token=tokenizer.unk_token,
@@ -48,6 +49,14 @@ def fast_tokenizer(tokenizer: Any) -> PreTrainedTokenizerFast:
         known = fast.backend_tokenizer.normalizer
         fast.backend_tokenizer.normalizer = normalizers.Sequence([known, line_break]) if known else line_break
     return fast
+
+
+def _with_plain_tokens(backend: Tokenizer) -> Tokenizer:
+    """The same, but added tokens are found in the text as it is; normalized, they would be so only behind a blank."""
+    content = json.loads(backend.to_str())
+    for token in content["added_tokens"]:
+        token["normalized"] = False
+    return Tokenizer.from_str(json.dumps(content))
 
 
 def after_bos(tokenizer: Any) -> str:

@@ -33,6 +33,7 @@ from llava_aurora.export.chat_template import chat_template
 from llava_aurora.export.fast_tokenizer import after_bos, check_same_ids, fast_tokenizer
 from llava_aurora.modeling.aurora_llama import AuroraLlamaForCausalLM
 from llava_aurora.modeling.checkpoint import load_pretrained_model
+from llava_aurora.perception import Perception
 
 MAX_NEW_TOKENS = 512
 _SIZES = ((64, 64), (96, 40), (40, 96))
@@ -72,7 +73,7 @@ def export_hugging_face(
     tokenizer, trained, image_processor, _ = load_pretrained_model(str(source), base, device="cpu", torch_dtype=dtype)
     trained = _expressible(trained, source)
     fast = fast_tokenizer(tokenizer)
-    check_same_ids(tokenizer, fast, prompts=_prompts(conversation))
+    check_same_ids(tokenizer, fast, prompts=_prompts(conversation, trained.perception))
     template = chat_template(conversation, after_bos=after_bos(tokenizer))
     processor = _processor(trained, fast, image_processor, template)
     _check_same_pixels(trained, image_processor, processor, source)
@@ -134,14 +135,16 @@ def _select_strategy(model: AuroraLlamaForCausalLM) -> str:
     return "full" if getattr(model.config, "mm_vision_select_feature", "patch") == "cls_patch" else "default"
 
 
-def _prompts(conversation: str) -> list[str]:
-    """A first question about an image, and the same with its answer and a second question."""
+def _prompts(conversation: str, perception: Perception | None) -> list[str]:
+    """A first question about an image, and the same with its answer, spans in it, and a second question."""
+    families = perception.vocabulary.families if perception is not None else ()
+    spans = [f" {family.name} is {family.text([0] * family.lengths[-1])}." for family in families]
     template = conv_templates[conversation].copy()
     user, assistant = template.roles
     template.append_message(user, f"{DEFAULT_IMAGE_TOKEN}\n{_QUESTIONS[0]}")
     template.append_message(assistant, None)
     first = template.get_prompt()
-    template.messages[-1][1] = "At (1,2), so 3."
+    template.messages[-1][1] = f"At (1,2), so 3.{''.join(spans)} Thus\n{''.join(spans)}"
     template.append_message(user, _QUESTIONS[1])
     template.append_message(assistant, None)
     return [first, template.get_prompt()]

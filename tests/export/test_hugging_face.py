@@ -218,6 +218,17 @@ def test_other_settings_are_carried_over(changed_base, tmp_path, file, settings)
     assert not hasattr(pair.exported.config, "aurora"), "a model without perception tokens has none afterwards"
 
 
+def test_a_legacy_tokenizer_finds_its_perception_tokens(finetuned, tmp_path):
+    folder = tmp_path / "legacy"
+    shutil.copytree(finetuned[0], folder)
+    settings = json.loads((folder / "tokenizer_config.json").read_text())
+    (folder / "tokenizer_config.json").write_text(json.dumps(settings | {"legacy": True}))
+    pair = export(folder, tmp_path / "out")
+    assert_alike(pair)
+    for text in ("(<PIXEL_1>,<PIXEL_2>)", f"The map is {'<DEPTH_3>' * 3}. So <DEPTH_END>a"):
+        assert pair.processor.tokenizer(text).input_ids == pair.tokenizer(text).input_ids
+
+
 @pytest.mark.parametrize(
     ("settings", "reason"),
     [

@@ -24,7 +24,7 @@ from llava_aurora.perception import Perception
 from llava_aurora.vocabulary import PerceptionVocabulary, TokenFamily, depth_family, pixel_family
 
 AURORA = PerceptionVocabulary((depth_family(), pixel_family()))
-SEQUENCES = 3000
+SEQUENCES = 1500
 
 
 @dataclass(frozen=True)
@@ -228,7 +228,7 @@ def llguidance_accepts(text_of_grammar: str, notation: str) -> Callable[[str], b
 def test_engines_read_both_notations_alike(model, any_code, engine, notation):
     accepts = engine(model.grammar(notation=notation), notation)
     pattern = re.compile(model.grammar(notation="regex"))
-    for ids in cases(model, count=120, seed=2):
+    for ids in cases(model, count=80, seed=2):
         text = model.text(ids)
         assert accepts(text) == bool(pattern.fullmatch(text)), text
 
