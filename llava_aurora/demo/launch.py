@@ -27,7 +27,8 @@ def finetune_command(flags: Sequence[str], *, ranks: int) -> list[str]:
     if not script.is_file():
         raise AuroraError(f"{script}: missing; the demo runs from a checkout of the repository (pip install -e .)")
     launcher = Path(sys.executable).with_name("deepspeed")
-    return [str(launcher), "--num_gpus", str(ranks), str(script), *flags]
+    port = os.environ.get("MASTER_PORT", "29500")  # a second run on the same machine needs another
+    return [str(launcher), "--num_gpus", str(ranks), "--master_port", port, str(script), *flags]
 
 
 def run_training(command: Sequence[str], *, log: Path, description: str) -> None:

@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from PIL import Image
 
+from llava_aurora.demo.stages import mean_map
 from llava_aurora.evaluation.outcomes import Outcome, accuracy, ask, true_depth
 from llava_aurora.evaluation.written import closest_by
 from llava_aurora.modalities import build_modalities
@@ -15,7 +15,6 @@ from llava_aurora.modeling.aurora_llama import AuroraLlamaForCausalLM
 from llava_aurora.modeling.checkpoint import load_pretrained_model
 from llava_aurora.modeling.embeddings import RowStart, grow_embeddings
 from llava_aurora.perception import Perception
-from llava_aurora.vqvae.maps import resize_nearest
 
 if TYPE_CHECKING:
     from llava_aurora.demo.pipeline import Demo
@@ -38,7 +37,7 @@ def depth_errors(demo: "Demo", perception: Perception, outcomes: Sequence[Outcom
     """
     modality = perception.modalities["depth"]
     size = modality.vqvae.config.image_size  # type: ignore[attr-defined]
-    mean = _mean_map(demo, size)
+    mean = mean_map(demo.work / "scenes" / "train" / "depth", size=size)
     true = [true_depth(outcome.record, images=demo.images, size=size) for outcome in outcomes]
     copies = [modality.decode(modality.encode(depth)) for depth in true]
     written = [mean if outcome.depth is None else outcome.depth for outcome in outcomes]
@@ -126,9 +125,10 @@ def read_out_limits(demo: "Demo", perception: Perception, outcomes: Sequence[Out
     """What reading points out of a map gives: of the VQ-VAE's copy at best, of the mean map without looking."""
     modality, frame = perception.modalities["depth"], demo.preset.model.frame
     true = [true_depth(outcome.record, images=demo.images, size=frame) for outcome in outcomes]
+    mean = mean_map(demo.work / "scenes" / "train" / "depth", size=frame)
     maps = {
         "the VQ-VAE's copy": [modality.decode(modality.encode(depth)) for depth in true],
-        "the mean map, the same for every scene": [_mean_map(demo, frame)] * len(true),
+        "the mean map, the same for every scene": [mean] * len(true),
     }
     chance = float(np.mean([1 / len(outcome.truth["points"]) for outcome in outcomes]))
     rows = []
@@ -139,12 +139,6 @@ def read_out_limits(demo: "Demo", perception: Perception, outcomes: Sequence[Out
         )
         rows.append(Row(f"all points: read out of {name}", right / len(outcomes), chance, len(outcomes)))
     return rows
-
-
-def _mean_map(demo: "Demo", size: int) -> np.ndarray:
-    """float64 (size, size): the mean of a thousand maps of the training scenes."""
-    paths = sorted((demo.work / "scenes" / "train" / "depth").glob("*.png"))[:1000]
-    return np.mean([resize_nearest(np.asarray(Image.open(path)), (size, size)) for path in paths], axis=0)
 
 
 def _mse(maps: Sequence[np.ndarray], true: Sequence[np.ndarray]) -> float:
