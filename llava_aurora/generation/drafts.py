@@ -1,7 +1,8 @@
 """What will most likely be written next, guessed without the model: the words that the chain's wording forces.
 
 A guess costs nothing where it is wrong, as the model checks it, and saves a forward pass for each of its tokens where
-it is right. Codes cannot be guessed here: all codes of a family count as the same word, and a guess ends before one.
+it is right. All codes of a family count as the same word. A guess goes on behind the coordinates of a point or box with
+some code in their place: what the model then says there and behind is the better guess. It ends where a map begins.
 """
 
 from collections.abc import Iterable, Sequence
@@ -20,11 +21,12 @@ class Phrases:
     """Remembers texts and says how one goes on.
 
     Args:
-        codes: the ids of each family's codes; ids of one range count as the same word.
+        codes: the ids of each family's codes that stand one by one; ids of one range count as the same word.
+        maps: the same of those that fill whole spans; all codes of a span together count as one word.
     """
 
-    def __init__(self, codes: Iterable[range] = ()) -> None:
-        self.codes = tuple(codes)
+    def __init__(self, codes: Iterable[range] = (), *, maps: Iterable[range] = ()) -> None:
+        self.codes, self.maps = tuple(codes), tuple(maps)
         self._continuations: dict[tuple[int, ...], tuple[int, ...]] = {}
 
     def remember(self, ids: Sequence[int]) -> None:
@@ -35,16 +37,16 @@ class Phrases:
         found: dict[tuple[int, ...], tuple[int, ...]] = {}
         stop = len(words)
         for place in range(len(words) - 1, 0, -1):
-            if words[place] < 0:
+            if words[place] < -len(self.codes):
                 stop = place
                 continue
-            following = tuple(words[place:stop])
+            following = tuple(self._some_code(word) for word in words[place:stop])
             for length in range(1, min(LONGEST, place) + 1):
                 found.setdefault(tuple(words[place - length : place]), following)
         self._continuations |= found
 
     def following(self, ids: Sequence[int], *, least: int = 1) -> tuple[int, ...]:
-        """How the text that agrees with the end of `ids` in most tokens went on, up to its next code.
+        """How the text that agrees with the end of `ids` in most tokens went on, up to the codes of its next map.
 
         Args:
             ids: all that stands there.
@@ -63,20 +65,27 @@ class Phrases:
     def _words(self, ids: Sequence[int]) -> list[int]:
         words: list[int] = []
         for token_id in ids:
-            word = next((-1 - number for number, codes in enumerate(self.codes) if token_id in codes), token_id)
-            if word >= 0 or not words or words[-1] != word:
+            families = enumerate((*self.codes, *self.maps), start=1)
+            word = next((-number for number, codes in families if token_id in codes), token_id)
+            if word >= -len(self.codes) or not words or words[-1] != word:
                 words.append(word)
         return words
+
+    def _some_code(self, word: int) -> int:
+        return word if word >= 0 else self.codes[-word - 1][len(self.codes[-word - 1]) // 2]
 
 
 def wording_of(prompts: Prompts, *, tokenizer: Any, perception: Perception) -> Phrases:
     """The phrases of the answers that are written with these prompts, every variant of them."""
     families = {name: modality.family for name, modality in perception.modalities.items()}
-    first_ids = {family: perception.ids.first_code_id(family) for family in families.values()}
-    phrases = Phrases(range(first, first + family.size) for family, first in first_ids.items())
+    kinds: dict[bool, list[range]] = {True: [], False: []}
+    for family in families.values():
+        first = perception.ids.first_code_id(family)
+        kinds[family.delimited].append(range(first, first + family.size))
+    phrases = Phrases(kinds[False], maps=kinds[True])
     values = _values(families.get("depth"), families.get("box"))
-    for kinds in prompts.templates.values():
-        for answer in kinds["answers"]:
+    for task in prompts.templates.values():
+        for answer in task["answers"]:
             ids = tokenizer(answer.format(**values), add_special_tokens=False).input_ids
             phrases.remember([*ids, tokenizer.eos_token_id])
     return phrases

@@ -3,9 +3,9 @@
 What is fed behind the last token written is a *draft*: words that the chain's wording forces (drafts.py), and maps,
 which a model trained with --span_mask_probability writes in one pass (modeling/span_masking.py): behind START one mask
 is fed for each code but the last, and all codes are read at once. The next pass feeds those codes; at the first that
-the model would not write it writes its own, and what it then says about the codes behind is the next draft (Jacobi
-iteration). "verified" keeps a token only if greedy decoding would write it; "parallel" takes a map as it is after a
-fixed number of passes.
+the model would not write it writes its own, and what the same pass says about all that follows is the next draft
+(Jacobi iteration). "verified" keeps a token only if greedy decoding would write it; "parallel" takes a map as it is
+after a fixed number of passes.
 
 Rows of a batch advance by different numbers of tokens; after each pass the cache is moved so that all stay padded on
 the left.
@@ -109,6 +109,8 @@ class SpanDecoder:
         self.mode = mode
         self.refinements = refinements
         self.spans = masked_spans(model.perception)
+        ids, families = model.perception.ids, [each.family for each in model.perception.modalities.values()]
+        self.codes = [range(first, first + f.size) for f in families for first in [ids.first_code_id(f)]]
 
     @torch.inference_mode()
     def decode(
@@ -154,7 +156,7 @@ class SpanDecoder:
                     ids = row.written[given:]
                     results[row.number] = Decoded(ids, row.log_probabilities[: len(ids)], row.passes, row.map_passes)
                 else:
-                    self._draft(row)
+                    self._draft(row, eos=eos_token_id)
             going_on = [place for place, row in enumerate(rows) if not row.finished]
             if not going_on:
                 return [results[number] for number in range(len(inputs.rows))]
@@ -201,32 +203,34 @@ class SpanDecoder:
         right = 0
         while right < len(row.draft) and row.draft[right] == chosen[right]:
             right += 1
+        behind = chosen[right + 1 :]
+        if right < len(row.draft) and not self._alike(row.draft[right], chosen[right]):
+            behind = []  # was said about other words
+        if row.masks and behind:
+            behind.append(row.masks[0])  # a map's END, which is its mask, is all that may follow its last code
         kept = len(row.pending) + right
-        guessed = chosen[right + 1 :]
         row.cached += kept
         row.written += [*row.draft[:right], chosen[right]]
         row.log_probabilities += log_probabilities[: right + 1]
         row.passes += 1
-        row.draft, row.masks = [], []
+        row.draft, row.masks = behind, []
         opened = self._opened(row.written)
-        if opened is None:
+        if opened is None or opened[1] == opened[0].length:
             row.map_passes += any(token in span for span in self.spans for token in row.written[-right - 1 :])
             row.rounds = 0
             return kept
-        span, missing = opened
-        if missing == span.length:  # START has just come, behind which no code was fed
-            guessed = []
-        row.map_passes += missing < span.length or bool(guessed)
-        row.draft = guessed[:missing]
-        if len(row.draft) == missing:
-            row.draft.append(span.mask)
-        row.rounds += bool(guessed)
-        if self.mode == "parallel" and row.rounds >= self.refinements and len(row.draft) == missing + 1:
-            row.written += row.draft
-            guesses = log_probabilities[right + 1 : right + len(row.draft)]
-            row.log_probabilities += [*guesses, 0.0]  # END is all that may follow the last code
-            row.draft, row.rounds = [], 0
+        row.map_passes += 1
+        row.rounds += bool(behind)
+        taken = opened[1] + 1  # the codes that are missing, and END
+        if self.mode == "parallel" and row.rounds >= self.refinements and len(behind) >= taken:
+            row.written += behind[:taken]
+            row.log_probabilities += [*log_probabilities[right + 1 : right + taken], 0.0]
+            row.draft, row.rounds = behind[taken:], 0
         return kept
+
+    def _alike(self, one: int, other: int) -> bool:
+        """Whether two tokens are codes of one family, so that what stands behind the one may behind the other."""
+        return any(one in codes and other in codes for codes in self.codes)
 
     def _opened(self, ids: Sequence[int]) -> tuple[MaskedSpan, int] | None:
         """The map that is open at the end of `ids`, and how many of its codes are missing."""
@@ -250,8 +254,10 @@ class SpanDecoder:
 
     # --- what is fed next ---------------------------------------------------------------------------------------------
 
-    def _draft(self, row: _Row) -> None:
-        """Adds the words that most likely follow, and masks where a map begins."""
+    def _draft(self, row: _Row, *, eos: int) -> None:
+        """Adds the words that most likely follow, and masks for the codes of a map that is open at the end."""
+        if eos in row.draft:
+            return
         standing = row.written + row.draft
         if self._opened(standing) is None:
             row.draft += row.question.following(standing, least=2) or self.phrases.following(standing)

@@ -28,8 +28,16 @@ def test_the_longest_agreement_counts_and_then_the_latest():
     assert phrases.following([8, 2, 3], least=3) == ()
 
 
-def test_codes_are_one_word_and_are_never_guessed():
+def test_all_coordinates_are_one_word_and_some_coordinate_is_guessed():
     phrases = Phrases([CODES])
+    phrases.remember([1, 1005, 2, 3, 1008, 4])
+    some = CODES[len(CODES) // 2]
+    assert phrases.following([1, 1099]) == (2, 3, some, 4)
+    assert phrases.following([3]) == (some, 4)
+
+
+def test_all_codes_of_a_map_together_are_one_word_and_are_not_guessed():
+    phrases = Phrases(maps=[CODES])
     phrases.remember([1, 1005, 1006, 1007, 2, 3, 1008, 4])
     assert phrases.following([1, 1050, 1051]) == (2, 3)
     assert phrases.following([3]) == ()
