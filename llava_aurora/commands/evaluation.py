@@ -204,3 +204,17 @@ def _report(out: Path) -> None:
     for found in results.get("replacement", {}).values():
         print(f"{found['title']}: {found['verdict']['finding']}. {found['verdict']['reason']}")
     print(f"report: {path}")
+
+
+@app.command(
+    epilog="Example: llava-aurora lmms-tasks --data hardblink/ --out tasks/; then lmms_eval --model llava_aurora "
+    "--model_args pretrained=checkpoints/aurora --tasks hardblink --include_path tasks/"
+)
+def lmms_tasks(
+    data: Annotated[Path, typer.Option(help="HardBLINK in its published layout.")],
+    out: Annotated[Path, typer.Option(help="Folder to make, for lmms-eval's --include_path.")],
+) -> None:
+    """Write HardBLINK as open-ended tasks for lmms-eval."""
+    from llava_aurora.evaluation.harness.lmms_tasks import write_hardblink_tasks
+
+    print(f"{out}: tasks {', '.join(write_hardblink_tasks(data, out))}")

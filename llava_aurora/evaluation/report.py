@@ -1,7 +1,7 @@
 """The report of an evaluation: report.md, and report.html with everything in one file, both made of results.json."""
 
 import base64
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -58,18 +58,19 @@ def write_report(out: Path) -> Path:
         plot_accuracy(out / PICTURES / f"{task}.png", entry)
     for task, found in results.get("replacement", {}).items():
         plot_replacements(out / PICTURES / f"{task}.replacement.png", found)
-    environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent),
-        autoescape=lambda name: name is not None and ".html" in name,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
+    title = f"Evaluation of {Path(results['asked']['model']).name}"
+    write_text(out / MARKDOWN, markdown(title, sections))
+    page = _environment().get_template("report.html.jinja")
+    write_text(
+        out / HTML, page.render(title=title, sections=sections, inline=lambda picture: _inline(out / picture))
     )
-    values = {"title": f"Evaluation of {Path(results['asked']['model']).name}", "sections": sections}
-    write_text(out / MARKDOWN, environment.get_template("report.md.jinja").render(**values, cell=_markdown_cell))
-    page = environment.get_template("report.html.jinja")
-    write_text(out / HTML, page.render(**values, inline=lambda picture: _inline(out / picture)))
     return out / HTML
+
+
+def markdown(title: str, sections: Sequence[Section]) -> str:
+    """Sections as one text in Markdown."""
+    template = _environment().get_template("report.md.jinja")
+    return template.render(title=title, sections=sections, cell=_markdown_cell)
 
 
 def report_sections(results: Mapping[str, Any]) -> list[Section]:
@@ -149,6 +150,16 @@ def _again(results: Mapping[str, Any]) -> Section:
     facts += [(name, last[name]) for name in ("seed", "commit", "llava_aurora", "python", "device")]
     facts += list(last["versions"].items())
     return Section("Again", [], [Table("", ("", ""), [(name, str(value)) for name, value in facts])])
+
+
+def _environment() -> Environment:
+    return Environment(
+        loader=FileSystemLoader(Path(__file__).parent),
+        autoescape=lambda name: name is not None and ".html" in name,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
 
 
 def _markdown_cell(text: str, *, theirs: bool = False) -> str:
