@@ -10,8 +10,7 @@ A grammar reads characters where the processor reads tokens. It differs from the
 - Stricter: text may not hold the beginning of a token (`<DEPTH_`), in whichever pieces it is spelled; nor, behind the
   last code of a span, what reads like the separator (`,`), which the processor rules out as a token of its own alone.
 - An engine may spell a token in ordinary pieces. Only the text is then the same, not what the model reads. llguidance
-  cannot but do so, since it takes every added token between `<` and `>` for one without text; xgrammar and Outlines
-  do not.
+  cannot but do so, since it takes every added token between `<` and `>` for one without text; xgrammar does not.
 """
 
 import string
