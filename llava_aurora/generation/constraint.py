@@ -47,7 +47,9 @@ class DelimitedRule:
         self.start, self.end = ids.start_id(family), ids.end_id(family)
         self.first, self.stop = ids.first_code_id(family), ids.first_code_id(family) + family.size
         self.length = family.lengths[-1]
+        self.near = 1
         self.reach = self.length + 1
+        self.closing = Choice(True, self.end, self.end + 1)
         every_code = type(modality).allowed_codes is Modality.allowed_codes
         self.code = Choice(True, self.first, self.stop) if every_code else None
 
@@ -56,27 +58,22 @@ class DelimitedRule:
         """Ids that cannot stand in text: everything but START."""
         return range(self.end, self.stop)
 
-    def choices(self, tails: np.ndarray) -> dict[int, Choice]:
-        """What may come next in each row that ends inside a span; int64 (B, T), T at least 1."""
-        last = tails[:, -1]
-        rows = np.flatnonzero((last == self.start) | ((last >= self.first) & (last < self.stop)))
-        if not len(rows):
+    def choices(self, tails: np.ndarray, last: Sequence[Sequence[int]]) -> dict[int, Choice]:
+        """What may come next in each row that ends inside a span; int64 (B, T), T at least 1, and its last ids."""
+        rows = [row for row, ids in enumerate(last) if self.start <= ids[-1] < self.stop and ids[-1] != self.end]
+        if not rows:
             return {}
-        backwards = tails[rows, -self.reach :][:, ::-1]
-        codes = (backwards >= self.first) & (backwards < self.stop)
+        backwards = tails[rows, : -self.reach - 1 : -1]
+        codes = (backwards - self.first).view(np.uint64) < self.stop - self.first  # ids below wrap around
         counts = codes.argmin(axis=1)  # 0 where there is nothing but codes, and then no START stands there
-        opened = backwards[np.arange(len(rows)), counts] == self.start
+        before = backwards[np.arange(len(rows)), counts].tolist()
         return {
-            row: self._choice(backwards[place, :count])
-            for place, (row, count) in enumerate(zip(rows.tolist(), counts.tolist(), strict=True))
-            if opened[place]
+            row: self.closing if count == self.length else self.code or self._narrowed(backwards[place, :count])
+            for place, (row, count) in enumerate(zip(rows, counts.tolist(), strict=True))
+            if before[place] == self.start
         }
 
-    def _choice(self, backwards: np.ndarray) -> Choice:
-        if len(backwards) == self.length:
-            return Choice(True, self.end, self.end + 1)
-        if self.code is not None:
-            return self.code
+    def _narrowed(self, backwards: np.ndarray) -> Choice:
         allowed = self.modality.allowed_codes((backwards[::-1] - self.first).tolist())
         return Choice(True, self.first + allowed.start, self.first + allowed.stop)
 
@@ -91,17 +88,18 @@ class SeparatedRule:
         self.modality = modality
         self.first, self.stop = ids.first_code_id(family), ids.first_code_id(family) + family.size
         self.separator = list(ids.separators[family.name])
+        self.codes = range(self.first, self.stop)
         self.lengths = family.lengths
+        self.near = 1 + len(self.separator)
         self.reach = self.lengths[-1] * (1 + len(self.separator))
 
-    def choices(self, tails: np.ndarray) -> dict[int, Choice]:
-        """What may come next in each row that ends in a span that may not end there; int64 (B, T), T at least 1."""
-        near = tails[:, -1 - len(self.separator) :]
-        rows = np.flatnonzero(((near >= self.first) & (near < self.stop)).any(axis=1))
-        if not len(rows):
+    def choices(self, tails: np.ndarray, last: Sequence[Sequence[int]]) -> dict[int, Choice]:
+        """What may come next in each row that ends in a span; int64 (B, T), T at least 1, and its last ids."""
+        rows = [row for row, ids in enumerate(last) if any(map(self.codes.__contains__, ids[-self.near :]))]
+        if not rows:
             return {}
         found = [self._choice(ids) for ids in tails[rows, -self.reach :].tolist()]
-        return {row: choice for row, choice in zip(rows.tolist(), found, strict=True) if choice is not None}
+        return {row: choice for row, choice in zip(rows, found, strict=True) if choice is not None}
 
     def _choice(self, ids: list[int]) -> Choice | None:
         codes, progress = self._open(ids)
@@ -159,6 +157,7 @@ class PerceptionLogitsProcessor(LogitsProcessor):
             for modality in perception.modalities.values()
         ]
         self.reach = max(rule.reach for rule in self.rules)
+        self.near = max(rule.near for rule in self.rules)
         self.answer_start = np.array([list(answer_start)[-self.reach :]], dtype=np.int64)
         self._last_id = max(ids.stop for ids in perception.id_ranges().values()) - 1
         self._kept = _masks_of(perception)
@@ -203,8 +202,9 @@ class PerceptionLogitsProcessor(LogitsProcessor):
             tails = np.concatenate([self.answer_start.repeat(len(tails), axis=0), tails], axis=1)
         choices = [TEXT] * len(tails)
         if tails.shape[1]:
+            last = tails[:, -self.near :].tolist()
             for rule in reversed(self.rules):  # of two that apply, the first counts
-                for row, choice in rule.choices(tails).items():
+                for row, choice in rule.choices(tails, last).items():
                     choices[row] = choice
         return choices
 

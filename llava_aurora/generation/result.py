@@ -34,7 +34,7 @@ class Result:
         boxes: every box, (x1, y1, x2, y2) in pixels of the image as it was given, cut off at its border.
         points: by its letter the (x, y) of every point that the text states after one, in the same pixels.
         log_probabilities: for each modality, for each of its spans, for each code: natural log of its probability
-            among the codes that could stand there. None after a beam search.
+            among all that could stand there. None after a beam search.
         timings: of the batch in which it was asked.
         finished: False if the text was cut off.
         image: that it was asked about.
