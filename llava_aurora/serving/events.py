@@ -120,9 +120,7 @@ class PageEvents:
                 marked = self.marker.choose(path)
             image = self.marker.drawn(marked)
             waiting = self.view.empty("no depth map yet")
-            yield Shown(
-                self.view.picture(image), waiting, self.view.empty("…"), self.view.chain(""), _file(None), _file(None)
-            )
+            yield Shown(self.view.picture(image), waiting, self.view.empty("…"), self.view.chain(""), None, None)
             text, codes, due = "", 0, 0.0
             writing: Any = self.aurora.stream(image, question, reasoning=reasoning)
             with closing(writing) as pieces:
@@ -147,14 +145,9 @@ class PageEvents:
             map=drawn,
             answer=self.view.answer(result),
             chain=self.view.chain(result.text),
-            picture_file=_file(picture),
-            json_file=_file(record),
+            picture_file=str(picture),
+            json_file=str(record),
         )
-
-
-def _file(path: Path | None) -> Any:
-    """What a download button gives out; it can be pressed when there is something."""
-    return gr.update(value=str(path) if path else None, interactive=path is not None)
 
 
 @contextmanager
@@ -163,4 +156,4 @@ def _errors_shown() -> Iterator[None]:
     try:
         yield
     except (AuroraError, Image.DecompressionBombError) as error:
-        raise gr.Error(escape(str(error)), duration=None, print_exception=False) from error
+        raise gr.Error(escape(str(error), quote=False), duration=None, print_exception=False) from error

@@ -147,4 +147,6 @@ def _connect(events: PageEvents, left: LeftColumn, right: list[Any], concurrency
         concurrency_id="ask",
         show_progress="hidden",
     )
+    offered = [gr.update(interactive=True)] * 2
+    asking.success(lambda: offered, outputs=right[-2:], show_progress="hidden", api_visibility="private")
     left.stop.click(None, cancels=[asking], show_progress="hidden", api_visibility="private")

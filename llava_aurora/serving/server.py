@@ -79,12 +79,14 @@ def running(aurora: "Aurora", settings: ServerSettings, *, name: str) -> Iterato
         with _gradio_environment(folder):
             # Only now: Gradio's components remember the folder that they find when they are made.
             from llava_aurora.serving.events import PageEvents
+            from llava_aurora.serving.housekeeping import SESSIONS, keep_tidy
             from llava_aurora.serving.page import build_page, theme
 
             examples = folder_examples(settings.examples) if settings.examples else scene_examples(folder)
             events = PageEvents(aurora, folder=folder, examples=examples, interval=settings.interval)
             page = build_page(events, name=name, concurrency=settings.concurrency)
             page.queue(max_size=settings.queue, api_open=False)
+            keep_tidy(page)
             hosts = list(LOCAL_HOSTS) if settings.local else ["*"]
             gates = [
                 # A page elsewhere that gives its own name this machine's address is not let in.
@@ -107,7 +109,7 @@ def running(aurora: "Aurora", settings: ServerSettings, *, name: str) -> Iterato
                     pwa=False,
                     max_file_size=settings.max_upload_mb * MIB,
                     app_kwargs={"middleware": gates, "docs_url": None, "redoc_url": None, "openapi_url": None},
-                    state_session_capacity=1000,
+                    state_session_capacity=SESSIONS,
                     theme=theme(),
                     css=STYLE,
                 )

@@ -14,8 +14,8 @@ from PIL import Image
 from llava_aurora.generation.result import Result, folded
 from llava_aurora.modalities.depth import DepthModality, color_map
 from llava_aurora.perception import Perception
-from llava_aurora.serving.marks import shown_size
-from llava_aurora.vocabulary import TokenFamily
+from llava_aurora.serving.marks import SHOWN_SIDE
+from llava_aurora.vocabulary import MalformedSpan, TokenFamily
 
 STYLE = (Path(__file__).parent / "page.css").read_text(encoding="utf-8")
 UNWRITTEN = 128  # grey of the cells of a map that have no code yet
@@ -33,11 +33,11 @@ class AnswerView:
         environment = Environment(
             loader=FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=StrictUndefined
         )
-        self._html: Any = environment.get_template("answer.html.jinja").module
+        self._macros: Any = environment.get_template("answer.html.jinja").module
 
     def empty(self, what: str) -> str:
         """A frame with nothing in it yet but what will be there."""
-        return self._html.empty(what)
+        return self._write("empty", what)
 
     def picture(
         self,
@@ -49,9 +49,7 @@ class AnswerView:
         """The image with boxes and points, both in its pixels, drawn over it."""
         counted = f"{len(boxes)} box{'es' if len(boxes) > 1 else ''}"
         caption = f"the image, {counted}" if boxes else "the image"
-        return self._html.picture(
-            _uri(image, side=max(shown_size(image.size))), caption, image.size, boxes, points or {}
-        )
+        return self._write("picture", _uri(image, side=SHOWN_SIDE), caption, image.size, boxes, points or {})
 
     def map(self, text: str, size: tuple[int, int], *, whole: bool = False) -> tuple[int, str]:
         """The last map of a text.
@@ -66,12 +64,12 @@ class AnswerView:
         """
         codes = written_codes(text, self.depth.family) if self.depth is not None else ()
         if self.depth is None or not codes:
-            return 0, self._html.empty("no depth map" if whole else "no depth map yet")
+            return 0, self._write("empty", "no depth map" if whole else "no depth map yet")
         total = self.depth.grid**2
         caption = "depth map, bright = close" if len(codes) == total else f"depth map, {len(codes)} of {total} codes"
         picture = partial_map(self.depth, codes)
         picture = picture.resize(_within(size, _MAP_SIDE), Image.Resampling.NEAREST)
-        return len(codes), self._html.picture(_uri(picture, side=_MAP_SIDE), caption, size, (), {})
+        return len(codes), self._write("picture", _uri(picture, side=_MAP_SIDE), caption, size, (), {})
 
     def chain(self, text: str) -> str:
         """A text that is perhaps still being written, with maps folded and coordinates as numbers."""
@@ -79,27 +77,36 @@ class AnswerView:
         for modality in self.perception.modalities.values() if self.perception else ():
             if not modality.family.delimited:
                 text = modality.family.plain(text)
-        return self._html.chain(_FOLDED.split(text))
+        return self._write("chain", _FOLDED.split(text))
 
     def answer(self, result: Result) -> str:
         """The answer in large, and how long it took."""
         timings = result.timings
         seconds = timings.preparing + timings.generating
         facts = f"{timings.tokens} tokens in {seconds:.1f} s, {timings.forward_passes} forward passes"
-        return self._html.answer(result.answer, result.finished, facts)
+        return self._write("answer", result.answer, result.finished, facts)
+
+    def _write(self, macro: str, *values: Any) -> str:
+        return str(getattr(self._macros, macro)(*values))
 
 
 def written_codes(text: str, family: TokenFamily) -> tuple[int, ...]:
-    """Codes of the last span of a delimited family in a text; the last may still be open, or cut off in a token."""
+    """Codes of the last span of a delimited family in a text; it may still be open, or cut off inside a token.
+
+    A span that is no prefix of a whole one has none.
+    """
     _, opened, codes = text.rpartition(family.start)
     if not opened:
         return ()
     codes = codes.partition(family.end)[0]
     codes = codes[: codes.rfind(">") + 1]
-    count = min(family.count(codes), family.lengths[-1])
+    count = family.count(codes)
     # A span that is whole can be parsed: the codes that are missing are taken off again.
     rest = family.token(0) * (family.lengths[-1] - count)
-    return family.parse(family.start + codes + rest + family.end)[0].codes[:count]
+    try:
+        return family.parse(family.start + codes + rest + family.end)[0].codes[:count]
+    except MalformedSpan:
+        return ()
 
 
 def partial_map(depth: DepthModality, codes: Sequence[int]) -> Image.Image:

@@ -1,0 +1,119 @@
+"""A page in this process, behind it a model that writes what it is told to, at once or when it is let."""
+
+import threading
+from contextlib import ExitStack
+from types import SimpleNamespace
+
+import pytest
+import torch
+from PIL import Image
+
+from llava_aurora.errors import AuroraError
+from llava_aurora.modalities.box import BoxModality
+from llava_aurora.modalities.depth import DepthModality
+from llava_aurora.vocabulary import pixel_family
+from llava_aurora.vqvae.autoencoder import DepthVQVAEConfig, build_depth_vqvae
+
+gradio = pytest.importorskip("gradio", reason="pip install 'llava-aurora[serve]'")
+
+FRAME, CODES = 56, tuple(range(9))
+PIXELS = pixel_family(frame=FRAME)
+
+
+class ScriptedAurora:
+    """Writes one chain, token by token, as `Aurora.stream` does.
+
+    Attributes:
+        asked: (size of the image, question, reasoning) of every stream that was begun.
+        ended: set when a stream was closed or came to its end.
+        let: before each piece after the first ten it is waited for.
+        wide: a box around the middle of the image, at the end of the chain.
+    """
+
+    def __init__(self, vqvae):
+        depth = DepthModality(vqvae=vqvae)
+        perception = SimpleNamespace(modalities={"depth": depth, "box": BoxModality(frame=FRAME)})
+        self.family = depth.family
+        self.model = SimpleNamespace(
+            perception=perception, config=SimpleNamespace(image_aspect_ratio="pad", max_position_embeddings=512)
+        )
+        self.image_processor = SimpleNamespace(do_center_crop=True, size={"shortest_edge": FRAME})
+        self.clear()
+
+    def clear(self):
+        self.asked, self.ended, self.let = [], threading.Event(), threading.Event()
+        self.let.set()
+        self.error, self.answer = None, "(B)"
+
+    @property
+    def pieces(self):
+        family = self.family
+        spans = [family.start, *map(family.token, CODES), family.end]
+        box = PIXELS.text((1, 2, 30, 40))
+        return ["Look", " at ", box, ". The ", "depth map is ", *spans, ". The answer is ", self.answer, "."]
+
+    def stream(self, image, question, *, reasoning):
+        from llava_aurora.generation.generate import Timings
+        from llava_aurora.generation.result import Result
+
+        self.asked.append((image.size, question, reasoning))
+        if self.error is not None:
+            raise self.error
+        if len(question) > 2000:
+            raise AuroraError(f"the question takes {len(question)} tokens, and the model's context has 512")
+        try:
+            for number, piece in enumerate(self.pieces):
+                if number >= 10:
+                    assert self.let.wait(timeout=30)
+                yield piece
+            width, height = image.size
+            yield Result(
+                question=question,
+                reasoning=reasoning,
+                text="".join(self.pieces),
+                answer=self.answer,
+                depth=self.model.perception.modalities["depth"].decode(CODES),
+                boxes=((width / 4, height / 4, width / 2, height / 2),),
+                points={"A": (3.0, 4.0)},
+                log_probabilities={},
+                timings=Timings(preparing=0.1, generating=0.4, tokens=len(self.pieces), forward_passes=7),
+                finished=True,
+                image=image,
+            )
+        finally:
+            self.ended.set()
+
+
+@pytest.fixture(scope="session")
+def scripted_model():
+    torch.manual_seed(0)
+    config = DepthVQVAEConfig(image_size=48, channels=(8, 8, 16, 16), code_dim=16, codebook_size=16)
+    return ScriptedAurora(build_depth_vqvae(config))
+
+
+@pytest.fixture
+def aurora(scripted_model):
+    scripted_model.clear()
+    yield scripted_model
+    scripted_model.let.set()
+
+
+@pytest.fixture(scope="session")
+def site(scripted_model, tmp_path_factory):
+    """The page, served: its address. Images of up to 1 MiB, four questions wait."""
+    from llava_aurora.serving.server import ServerSettings, running
+
+    examples = tmp_path_factory.mktemp("examples")
+    Image.new("RGB", (300, 200), (200, 80, 60)).save(examples / "one.png")
+    Image.new("RGB", (100, 150), (60, 80, 200)).save(examples / "two.png")
+    settings = ServerSettings(port=0, max_upload_mb=1, queue=4, examples=examples, interval=0)
+    with ExitStack() as stack:
+        yield stack.enter_context(running(scripted_model, settings, name="scripted"))
+
+
+@pytest.fixture
+def photograph(tmp_path):
+    """A picture that is wider than high."""
+    path = tmp_path / "photograph.png"
+    Image.linear_gradient("L").resize((320, 240)).convert("RGB").save(path)
+    return path
