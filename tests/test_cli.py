@@ -5,8 +5,13 @@ from importlib.metadata import entry_points
 
 import pytest
 
+from llava_aurora.patch_queue import read_series
+
 CLI = "-m", "llava_aurora.cli"
-VERBS = [[*verb.split(), "--help"] for verb in ("", "patch", "vqvae", "data", "data check", "plan", "merge", "demo")]
+VERBS = [
+    [*verb.split(), "--help"]
+    for verb in ("", "patch", "vqvae", "data", "data check", "plan", "merge", "demo", "export", "grammar")
+]
 
 
 @pytest.mark.parametrize("verb", VERBS, ids=" ".join)
@@ -26,7 +31,9 @@ def test_the_command_is_installed():
 def test_doctor_finds_a_sound_installation(start):
     run = start(sys.executable, *CLI, "doctor")
     assert run.code == 0, run.output
-    for word in ("llava-torch", "transformers", "7 of 7 applied", "sdpa", "no CUDA device", "gloo"):
+    patches = len(read_series())
+    applied = f"{patches} of {patches} applied"
+    for word in ("llava-torch", "transformers", applied, "sdpa", "no CUDA device", "gloo"):
         assert word in run.output
 
 
