@@ -91,6 +91,9 @@ class DataArguments(upstream.DataArguments):
     eval_data_path: str | None = field(
         default=None, metadata={"help": "Records to evaluate on every --eval_steps (with --eval_strategy steps)."}
     )
+    eval_image_folder: str | None = field(
+        default=None, metadata={"help": "The folder of their images; --image_folder if left out."}
+    )
 
 
 @dataclass

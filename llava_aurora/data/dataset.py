@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
+import numpy as np
 import torch
 from llava.train import train as upstream
 
@@ -26,8 +27,8 @@ from llava_aurora.data.store.record_store import RecordStore
 from llava_aurora.errors import AuroraError
 from llava_aurora.vocabulary import TokenFamily
 
-# EOFError and struct.error come from some of Pillow's readers of broken files.
 RECORDS_TRIED = 50
+# EOFError and struct.error come from some of Pillow's readers of broken files.
 IMAGE_FAULTS = (AuroraError, OSError, ValueError, EOFError, struct.error)
 __all__ = ["AuroraCollator", "AuroraDataset", "RecordView", "make_supervised_data_module", "read_records"]
 
@@ -60,6 +61,7 @@ class AuroraDataset(upstream.LazySupervisedDataset):
         transforms: what is done with each record when it is read.
         image_change: asked with each record that has an image for what is to be drawn on it this time, or None. Images
             with something drawn on them bypass the image cache.
+        image_folder: other than that of `data_args`.
     """
 
     def __init__(
@@ -72,6 +74,7 @@ class AuroraDataset(upstream.LazySupervisedDataset):
         train_tasks: str = "",
         transforms: Iterable[Transform] = (),
         image_change: Callable[[dict[str, Any]], ImageChange | None] | None = None,
+        image_folder: str | None = None,
     ) -> None:
         # Upstream's own constructor would hold the whole file in memory, on every rank; this is all else that it does.
         super(upstream.LazySupervisedDataset, self).__init__()
@@ -81,12 +84,13 @@ class AuroraDataset(upstream.LazySupervisedDataset):
         self.curriculum: Curriculum | None = None
         self.fresh_points: FreshPoints | None = None
         self.image_change = image_change
+        self.image_folder = image_folder or data_args.image_folder
 
     @cached_property
     def images(self) -> ImageReader:
         """What reads the images, with the cache if there is one. Raises AuroraError if the cache cannot be used."""
         return ImageReader(
-            folder=self.data_args.image_folder,
+            folder=self.image_folder,
             processor=self.data_args.image_processor,
             aspect_ratio=self.data_args.image_aspect_ratio,
             cache=self.data_args.image_cache,
@@ -108,6 +112,14 @@ class AuroraDataset(upstream.LazySupervisedDataset):
             size = self.data_args.image_processor.crop_size
             item["image"] = torch.zeros(3, size["height"], size["width"])
         return {**item, "record_index": index}
+
+    def try_images(self) -> None:
+        """Opens the images of some records, the same each time. Raises AuroraError for one that cannot be read."""
+        count = min(len(self), RECORDS_TRIED)
+        for index in np.random.default_rng(0).choice(len(self), count, replace=False).tolist():
+            record = self.list_data_dict[index]
+            if "image" in record:
+                self._pixel_values(index, record)
 
     def _pixel_values(self, index: int, record: dict[str, Any]) -> torch.Tensor:
         change = self.image_change(record) if self.image_change else None
@@ -145,7 +157,9 @@ def make_supervised_data_module(tokenizer: Any, data_args: Any) -> dict[str, Any
     families = perception.vocabulary.families if perception else ()
     ablations = transforms(plain_coordinates=data_args.plain_coordinates, coordinate_step=data_args.coordinate_step)
 
-    def dataset(path: str, train_tasks: str = "", fresh: FreshPoints | None = None) -> AuroraDataset:
+    def dataset(
+        path: str, train_tasks: str = "", fresh: FreshPoints | None = None, image_folder: str | None = None
+    ) -> AuroraDataset:
         made = AuroraDataset(
             path,
             tokenizer,
@@ -154,12 +168,18 @@ def make_supervised_data_module(tokenizer: Any, data_args: Any) -> dict[str, Any
             train_tasks=train_tasks,
             transforms=[fresh, *ablations] if fresh else ablations,
             image_change=fresh.image_change if fresh else None,
+            image_folder=image_folder,
         )
         if fresh:
             fresh.check(made.store[index] for index in range(0, len(made), max(1, len(made) // RECORDS_TRIED)))
             made.fresh_points = fresh
         if not data_args.coordinate_step:
             check_coordinate_step(made.store)
+        return made
+
+    def evaluation() -> AuroraDataset:
+        made = dataset(data_args.eval_data_path, image_folder=data_args.eval_image_folder)
+        made.try_images()  # a wrong folder would be found after the first steps of training only
         return made
 
     fresh = _fresh_points(data_args, perception) if data_args.fresh_points else None
@@ -170,7 +190,7 @@ def make_supervised_data_module(tokenizer: Any, data_args: Any) -> dict[str, Any
         train_dataset.curriculum = Curriculum(train_dataset.store, read_schedule(data_args.curriculum))
     return {
         "train_dataset": train_dataset,
-        "eval_dataset": dataset(data_args.eval_data_path) if data_args.eval_data_path else None,
+        "eval_dataset": evaluation() if data_args.eval_data_path else None,
         "data_collator": AuroraCollator(tokenizer=tokenizer),
     }
 

@@ -166,7 +166,7 @@ class AuroraLlamaForCausalLM(LlavaLlamaForCausalLM):
         position_ids: torch.LongTensor | None = None,
         past_key_values: Any = None,
         inputs_embeds: torch.FloatTensor | None = None,
-        labels: torch.LongTensor | None = None,
+        labels: Any = None,
         use_cache: bool | None = None,
         output_attentions: bool | None = None,
         output_hidden_states: bool | None = None,

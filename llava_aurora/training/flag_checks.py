@@ -26,6 +26,7 @@ def check_flags(flags: argparse.Namespace) -> None:
         "data_path": "the JSON file of training records; `llava-aurora data records --help` shows how to make one",
         "image_folder": "the folder that the records' images are named from",
         "eval_data_path": "a JSON file of records",
+        "eval_image_folder": "the folder that their images are named from; --image_folder if left out",
         "pretrain_mm_mlp_adapter": "the mm_projector.bin that scripts/pretrain_aurora.sh leaves",
     }.items():
         _check_exists(flag, getattr(flags, flag), remedy)

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import shutil
 from types import SimpleNamespace
 
 import pytest
@@ -161,6 +162,19 @@ def test_the_flags_choose_tasks_and_curriculum_of_training_and_ablations_of_both
         assert answers["0/depth_chain"].startswith("The depth map")
         assert "PIXEL" not in "".join(answers.values())
     assert "(1,2,30,40)" in held_out.list_data_dict[7]["conversations"][1]["value"]
+
+
+def test_evaluation_has_a_folder_of_its_own_which_is_tried_before_training(
+    tokenizer, data_args, workshop, tmp_path, monkeypatch
+):
+    shutil.copytree(workshop.images, tmp_path / "images")
+    flags = {"eval_data_path": str(workshop.records), "eval_image_folder": str(tmp_path / "images")}
+    module = make_supervised_data_module(tokenizer, with_flags(data_args, **flags))
+    assert module["train_dataset"].images.folder == str(workshop.images)
+    assert module["eval_dataset"].images.folder == str(tmp_path / "images")
+    (tmp_path / "images" / "7.png").unlink()
+    with pytest.raises(AuroraError, match=r"train.json: record \d+ \(id 7/\w+\): cannot read its image 7.png"):
+        make_supervised_data_module(tokenizer, with_flags(data_args, **flags))
 
 
 def test_coordinates_without_tokens_of_their_own_are_no_mistake_of_the_file(tokenizer, data_args, workshop):
