@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 from typer.testing import CliRunner
 
-from llava_aurora.cli import app
+from llava_aurora.cli import app, main
 
 pytestmark = pytest.mark.deepspeed
 
@@ -105,7 +105,9 @@ def test_wrong_usage_is_exit_code_two(arguments):
     assert "Usage:" in done.stderr
 
 
-def test_what_cannot_be_asked_is_one_line_and_exit_code_one(start, photo, tmp_path):
-    done = start(sys.executable, "-m", "llava_aurora.cli", "ask", "--model", tmp_path, "--image", photo, "Why?")
-    assert done.code == 1
-    assert done.output.splitlines()[-1].startswith(f"error: {tmp_path}: no checkpoint here")
+def test_what_cannot_be_asked_is_one_line_and_exit_code_one(photo, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["llava-aurora", "ask", "--model", str(tmp_path), "--image", str(photo), "Why?"])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert ended.value.code == 1
+    assert capsys.readouterr().err.startswith(f"error: {tmp_path}: no checkpoint here")
