@@ -1,0 +1,101 @@
+"""`llava-aurora serve` with a model that was trained: it answers, many at once too, and ends when it is told to."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import httpx
+import psutil
+import pytest
+
+pytest.importorskip("gradio", reason="pip install 'llava-aurora[serve]'")
+
+QUESTION = "Write down the depth map of this image."
+
+
+def test_help_has_examples_and_loads_neither_torch_nor_gradio(start):
+    code = "import sys; sys.argv[1:] = ['serve', '--help']\nimport llava_aurora.cli as c\ntry:\n    c.main()\n"
+    run = start(sys.executable, "-c", code + "finally:\n    print({'torch', 'gradio'} & set(sys.modules))")
+    assert run.output.strip().endswith("set()")
+    assert "serve --model demo_output/work/model" in " ".join(run.output.split())
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [(["--model", "nowhere"], "nowhere"), (["--model", ".", "--port", "0"], "--port"), ([], "--model")],
+)
+def test_what_cannot_be_served_is_said(start, options, message):
+    run = start(sys.executable, "-m", "llava_aurora.cli", "serve", *options)
+    assert run.code in (1, 2)
+    assert message in run.output
+    assert "Traceback" not in run.output
+
+
+@pytest.fixture
+def served(finetuned, tmp_path):
+    """The process and its address."""
+    with socket.create_server(("127.0.0.1", 0)) as found:
+        port = found.getsockname()[1]
+    environment = {"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1", "TMPDIR": str(tmp_path), "PYTHONUNBUFFERED": "1"}
+    command = [sys.executable, "-m", "llava_aurora.cli", "serve", "--model", finetuned[0], "--port", port, "--queue", 2]
+    process = subprocess.Popen(
+        list(map(str, command)),
+        env={**os.environ, **environment},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+    )
+    try:
+        line = process.stdout.readline()
+        assert f"http://127.0.0.1:{port}/" in line
+        yield process, f"http://127.0.0.1:{port}/"
+    finally:
+        process.kill()
+        process.wait()
+
+
+def ask(site, path, question=QUESTION):
+    """The last event of a question, or why it was turned away."""
+    image = {"path": path, "meta": {"_type": "gradio.FileData"}}
+    answer = httpx.post(f"{site}gradio_api/call/ask", json={"data": [image, None, question, "direct"]}, timeout=60)
+    if answer.status_code != 200:
+        return answer.json()["detail"], None
+    kind, data = "", None
+    with httpx.stream("GET", f"{site}gradio_api/call/ask/{answer.json()['event_id']}", timeout=120) as stream:
+        for line in stream.iter_lines():
+            name, _, value = line.partition(": ")
+            kind, data = (value, data) if name == "event" else (kind, json.loads(value) if name == "data" else data)
+    return kind, data
+
+
+def test_a_trained_model_answers_and_ends_when_told(served, workshop, tmp_path):
+    process, site = served
+    content = (workshop.images / "0.png").read_bytes()
+    (path,) = httpx.post(f"{site}gradio_api/upload", files={"files": ("0.png", content)}).json()
+    kind, data = ask(site, path)
+    assert kind == "complete"
+    assert "aurora-answer" in data[2]
+    record = json.loads(Path(data[5]["path"]).read_text())
+    assert record["question"] == QUESTION
+    kind, data = ask(site, path, "word " * 600)
+    assert kind == "error"
+    assert "the model's context has 512" in str(data)
+
+    before = psutil.Process(process.pid).memory_info().rss
+    with ThreadPoolExecutor(50) as pool:
+        outcomes = [kind for kind, _ in pool.map(lambda _: ask(site, path), range(50))]
+    assert 3 <= outcomes.count("complete") < 50
+    assert outcomes.count("complete") + sum("Queue is full" in outcome for outcome in outcomes) == 50
+    assert ask(site, path)[0] == "complete"
+    assert psutil.Process(process.pid).memory_info().rss - before < 150 * 2**20
+
+    process.send_signal(signal.SIGTERM)
+    output, _ = process.communicate(timeout=30)
+    assert process.returncode == 0
+    assert "ended" in output
+    assert not list(tmp_path.glob("llava-aurora-*"))

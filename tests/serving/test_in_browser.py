@@ -1,0 +1,200 @@
+"""The page in a real browser: an image is marked and asked about, its map appears, nothing comes from elsewhere."""
+
+import io
+import json
+import shutil
+
+import numpy as np
+import pytest
+from PIL import Image
+
+webdriver = pytest.importorskip("selenium.webdriver", reason="pip install selenium")
+from selenium.webdriver.common.action_chains import ActionChains  # noqa: E402
+from selenium.webdriver.common.by import By  # noqa: E402
+from selenium.webdriver.support.ui import WebDriverWait  # noqa: E402
+
+CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
+DRIVER = shutil.which("chromedriver")
+EVIL = "<img src=x onerror=\"document.title='evil'\"><b>bold</b>${1+1}{{1+1}}"
+
+
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory):
+    if CHROMIUM is None or DRIVER is None:
+        pytest.skip("no browser: apt-get install chromium chromium-driver")
+    options = webdriver.ChromeOptions()
+    options.binary_location = CHROMIUM
+    downloads = tmp_path_factory.mktemp("downloads")
+    for argument in ("headless=new", "no-sandbox", "disable-dev-shm-usage", "disable-gpu", "window-size=1400,1200"):
+        options.add_argument(f"--{argument}")
+    options.add_experimental_option("prefs", {"download.default_directory": str(downloads)})
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
+    browser = webdriver.Chrome(options=options, service=webdriver.ChromeService(DRIVER))
+    yield browser
+    browser.quit()
+
+
+@pytest.fixture
+def page(browser, site, aurora):
+    browser.get(site)
+    return Page(browser)
+
+
+class Page:
+    """What a visitor sees and does."""
+
+    def __init__(self, browser):
+        self.browser = browser
+        self.find("#aurora-ask")
+
+    def find(self, selector):
+        return self.until(lambda: self.browser.find_elements(By.CSS_SELECTOR, selector))[0]
+
+    def until(self, condition):
+        return WebDriverWait(self.browser, 30, poll_frequency=0.05).until(lambda _: condition())
+
+    def text(self, selector):
+        return self.browser.execute_script("return document.querySelector(arguments[0])?.innerText ?? ''", selector)
+
+    def wait_for(self, selector, words):
+        self.until(lambda: words in self.text(selector))
+
+    def upload(self, path):
+        self.find("#aurora-image input[type=file]").send_keys(str(path))
+        self.until(lambda: "webp" in self.find("#aurora-image img").get_attribute("src"))
+
+    def click_at(self, across, down):
+        """Clicks on the image at a share of its width and height; waits until it is another picture."""
+        picture = self.find("#aurora-image img")
+        before, room = picture.get_attribute("src"), picture.size
+        natural = [picture.get_property(name) for name in ("naturalWidth", "naturalHeight")]
+        scale = min(room["width"] / natural[0], room["height"] / natural[1])  # it is shown whole, in the middle
+        offset = (round((across - 0.5) * natural[0] * scale), round((down - 0.5) * natural[1] * scale))
+        self.browser.execute_script("arguments[0].scrollIntoView({block: 'center'})", picture)
+        ActionChains(self.browser).move_to_element_with_offset(picture, *offset).click().perform()
+        self.until(lambda: self.find("#aurora-image img").get_attribute("src") != before)
+
+    def question(self, text=None):
+        box = self.find("#aurora-question textarea")
+        if text is not None:
+            box.clear()
+            box.send_keys(text)
+        return box.get_attribute("value")
+
+    def press(self, name):
+        self.browser.execute_script("arguments[0].click()", self.find(f"#aurora-{name}"))
+
+    def screenshot(self):
+        return np.asarray(Image.open(io.BytesIO(self.browser.get_screenshot_as_png())).convert("RGB"))
+
+
+def test_a_visitor_marks_an_image_asks_and_sees_the_map_appear(page, photograph, aurora):
+    page.upload(photograph)
+    page.click_at(0.25, 0.5)
+    page.click_at(0.75, 0.5)
+    page.until(lambda: page.question() == "Which of the marked points A or B is closest to the camera?")
+    page.press("undo")
+    page.until(lambda: page.question() == "Which of the marked points A is closest to the camera?")
+    page.click_at(0.5, 0.25)
+    page.until(lambda: "A or B" in page.question())
+    aurora.let.clear()
+    page.press("ask")
+    page.wait_for("#aurora-map", "4 of 9 codes")
+    page.wait_for("#aurora-chain", "[depth map, 4 of 9 codes]")
+    aurora.let.set()
+    page.wait_for("#aurora-answer", "(B)")
+    page.wait_for("#aurora-map", "bright = close")
+    assert page.text("#aurora-chain") == (
+        "Look at (1,2,30,40). The depth map is [depth map, 9 codes]. The answer is (B)."
+    )
+    assert page.find("#aurora-answer .aurora-large").size["height"] > page.find("#aurora-chain").size["height"]
+    box = page.find("#aurora-seen svg rect")
+    assert [box.get_attribute(name) for name in ("x", "y", "width", "height")] == ["80.0", "60.0", "80.0", "60.0"]
+    assert aurora.asked == [((320, 240), "Which of the marked points A or B is closest to the camera?", "chain")]
+    seen, drawn = (page.find(f"#aurora-{name} img").rect for name in ("seen", "map"))
+    assert abs(seen["y"] - drawn["y"]) < 2
+    assert seen["width"] > 200
+    assert len(np.unique(page.screenshot().reshape(-1, 3), axis=0)) > 500
+
+
+def test_points_are_marked_where_the_click_was(page, tmp_path, aurora):
+    path = tmp_path / "wide.png"
+    Image.new("RGB", (1600, 400), (90, 140, 90)).save(path)
+    seen = []
+    stream, aurora.stream = (
+        aurora.stream,
+        lambda image, question, **options: (
+            seen.append(image),
+            stream(image, question, **options),
+        )[1],
+    )
+    try:
+        page.upload(path)
+        page.click_at(0.25, 0.75)
+        page.press("ask")
+        page.wait_for("#aurora-answer", "(B)")
+    finally:
+        del aurora.stream
+    red = np.argwhere((np.asarray(seen[0]) == (255, 0, 0)).all(axis=2))
+    (top, left), (bottom, right) = red.min(axis=0), red.max(axis=0)
+    assert abs((left + right) / 2 - 400) < 8
+    assert abs((top + bottom) / 2 - 300) < 8
+
+
+def test_an_example_is_one_click_away(page, aurora):
+    page.find("#aurora-examples .thumbnail-item")
+    page.browser.execute_script("document.querySelectorAll('#aurora-examples .thumbnail-item')[1].click()")
+    page.until(lambda: page.find("#aurora-image img").get_property("naturalWidth") == 100)
+    page.question("What is it?")
+    page.find("#aurora-reasoning input[value=direct]").click()
+    page.press("ask")
+    page.wait_for("#aurora-answer", "(B)")
+    assert aurora.asked == [((100, 150), "What is it?", "direct")]
+
+
+def test_the_answer_can_be_taken_home(page, photograph, aurora):
+    page.upload(photograph)
+    page.question("What is it?")
+    page.press("ask")
+    page.wait_for("#aurora-answer", "(B)")
+    page.browser.execute_script("HTMLAnchorElement.prototype.click = function () { window.taken = this.href; }")
+    page.until(lambda: page.find("#aurora-json").is_enabled())
+    page.press("json")
+    address = page.until(lambda: page.browser.execute_script("return window.taken"))
+    fetched = page.browser.execute_async_script(
+        "const done = arguments[1]; fetch(arguments[0]).then(r => r.text()).then(done)", address
+    )
+    assert json.loads(fetched)["question"] == "What is it?"
+
+
+def test_what_is_wrong_is_said(page, photograph, tmp_path, aurora):
+    page.press("ask")
+    page.wait_for("body", "choose an image first")
+    page.upload(photograph)
+    page.press("ask")
+    page.wait_for("body", "the question is empty")
+    broken = tmp_path / "broken.png"
+    broken.write_bytes(b"no image")
+    page.find("#aurora-image button[title='Remove Image']").click()
+    page.find("#aurora-image input[type=file]").send_keys(str(broken))
+    page.wait_for("body", "broken.png: cannot read the image")
+
+
+def test_text_stays_text(page, photograph, aurora):
+    aurora.answer = EVIL
+    page.upload(photograph)
+    page.question("?")
+    page.press("ask")
+    page.wait_for("#aurora-answer", EVIL)
+    page.wait_for("#aurora-chain", EVIL)
+    assert page.browser.title == "llava_aurora"
+    assert not page.browser.find_elements(By.CSS_SELECTOR, "#aurora-answer b, #aurora-chain b, img[src=x]")
+
+
+def test_nothing_comes_from_elsewhere_and_no_script_fails(page, site):
+    script = "return performance.getEntriesByType('resource').map(entry => entry.name)"
+    fetched = page.browser.execute_script(script)
+    assert len(fetched) > 10
+    assert [address for address in fetched if not address.startswith((site, "data:", "blob:"))] == []
+    failures = [entry for entry in page.browser.get_log("browser") if entry["level"] == "SEVERE"]
+    assert [entry for entry in failures if "status of 4" not in entry["message"]] == []
