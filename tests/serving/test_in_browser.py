@@ -196,5 +196,6 @@ def test_nothing_comes_from_elsewhere_and_no_script_fails(page, site):
     fetched = page.browser.execute_script(script)
     assert len(fetched) > 10
     assert [address for address in fetched if not address.startswith((site, "data:", "blob:"))] == []
-    failures = [entry for entry in page.browser.get_log("browser") if entry["level"] == "SEVERE"]
-    assert [entry for entry in failures if "status of 4" not in entry["message"]] == []
+    harmless = ("status of 4", "AbortError")  # refused on purpose; left when another test's page was left
+    failures = [entry["message"] for entry in page.browser.get_log("browser") if entry["level"] == "SEVERE"]
+    assert [message for message in failures if not any(words in message for words in harmless)] == []

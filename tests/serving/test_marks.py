@@ -88,7 +88,7 @@ def test_a_cut_off_image_is_refused(marker, tmp_path):
 
 def test_a_decompression_bomb_is_refused_before_it_is_decoded(marker, tmp_path):
     path = tmp_path / "bomb.png"
-    Image.new("1", (20000, 20000)).save(path)
+    Image.new("1", (10000, 10000)).save(path)
     assert path.stat().st_size < 100_000
     with pytest.raises(AuroraError, match=r"^bomb.png: cannot read the image: .*pixels"):
         marker.choose(str(path))

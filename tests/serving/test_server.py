@@ -23,9 +23,13 @@ from llava_aurora.serving.server import ServerSettings, running
 SEEN, MAP, ANSWER, CHAIN, PICTURE_FILE, JSON_FILE = range(6)
 
 
-@pytest.fixture
-def client(site, tmp_path, aurora):
-    client = Client(site, download_files=str(tmp_path / "downloads"), verbose=False, analytics_enabled=False)
+pytestmark = pytest.mark.usefixtures("aurora")
+
+
+@pytest.fixture(scope="module")
+def client(site, tmp_path_factory):
+    downloads = str(tmp_path_factory.mktemp("downloads"))
+    client = Client(site, download_files=downloads, verbose=False, analytics_enabled=False)
     yield client
     client.close()
 
@@ -205,7 +209,7 @@ def test_what_is_no_image_is_named_as_such(client, tmp_path, aurora):
 
 def test_a_decompression_bomb_is_refused(client, tmp_path, aurora):
     bomb = tmp_path / "bomb.png"
-    Image.new("1", (20000, 20000)).save(bomb)
+    Image.new("1", (10000, 10000)).save(bomb)
     before = psutil.Process().memory_info().rss
     assert "pixels" in refused(client, bomb)
     assert psutil.Process().memory_info().rss - before < 100 * 2**20
