@@ -61,9 +61,7 @@ def write_report(out: Path) -> Path:
     title = f"Evaluation of {Path(results['asked']['model']).name}"
     write_text(out / MARKDOWN, markdown(title, sections))
     page = _environment().get_template("report.html.jinja")
-    write_text(
-        out / HTML, page.render(title=title, sections=sections, inline=lambda picture: _inline(out / picture))
-    )
+    write_text(out / HTML, page.render(title=title, sections=sections, inline=lambda picture: _inline(out / picture)))
     return out / HTML
 
 

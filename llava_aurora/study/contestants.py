@@ -1,0 +1,123 @@
+"""Who is compared: what each contestant learns from, in which order, and with which flags. The one table.
+
+All start from the same weights of a seed, see as many samples, and are shown marked points in the same way.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+from llava_aurora.data.tasks import KINDS, Kind
+from llava_aurora.errors import AuroraError
+
+# In the order in which they are run: what matters most has a result first.
+GROUPS = ("contrast", "coordinates", "bottleneck", "rest")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Contestant:
+    """One way to train.
+
+    Args:
+        name: of its folders.
+        title: as the report calls it.
+        group: of GROUPS.
+        kinds: of tasks that it learns, besides locating marked points, which all learn.
+        order: of the tasks: AURORA's curriculum, or the curriculum's mean mixture in every epoch.
+        flags: of scripts/finetune_aurora.sh, beyond those that all have.
+    """
+
+    name: str
+    title: str
+    group: str
+    kinds: tuple[Kind, ...] = KINDS
+    order: Literal["curriculum", "constant"] = "curriculum"
+    flags: Mapping[str, object] = field(default_factory=dict)
+
+    @property
+    def reasonings(self) -> tuple[str, ...]:
+        """How it can be asked: for what it has learned."""
+        return tuple(kind for kind in ("chain", "direct") if kind in self.kinds)
+
+
+CONTESTANTS: Mapping[str, Contestant] = {
+    contestant.name: contestant
+    for contestant in (
+        Contestant(name="direct", title="direct answers only", group="contrast", kinds=("direct",)),
+        Contestant(name="full", title="full recipe", group="contrast"),
+        Contestant(
+            name="no_coordinates",
+            title="chain without the coordinate step",
+            group="coordinates",
+            flags={"coordinate_step": False},
+        ),
+        Contestant(
+            name="plain_text",
+            title="plain-text coordinates",
+            group="coordinates",
+            flags={"plain_coordinates": True, "perception_modalities": "depth"},
+        ),
+        # Hiding the chain hides the coordinates too, and the image the marks: of a marked question, "chain,image"
+        # leaves nothing to find the points by. "image" alone leaves the coordinates and the map.
+        Contestant(
+            name="bottleneck_image",
+            title="bottleneck: image hidden",
+            group="bottleneck",
+            flags={"information_bottleneck": "image"},
+        ),
+        Contestant(
+            name="bottleneck_chain",
+            title="bottleneck: chain hidden",
+            group="bottleneck",
+            flags={"information_bottleneck": "chain"},
+        ),
+        Contestant(
+            name="bottleneck_both",
+            title="bottleneck: chain and image hidden",
+            group="bottleneck",
+            flags={"information_bottleneck": "chain,image"},
+        ),
+        Contestant(name="chain", title="direct answers and chains", group="rest", kinds=("chain", "direct")),
+        Contestant(name="constant", title="fixed mixture", group="rest", order="constant"),
+        Contestant(
+            name="reconstruction",
+            title="full recipe with reconstruction loss",
+            group="rest",
+            flags={"reconstruction_loss_weight": 1.0},
+        ),
+    )
+}
+
+
+@dataclass(frozen=True)
+class Run:
+    """One contestant, trained from one seed."""
+
+    contestant: Contestant
+    seed: int
+
+    @property
+    def name(self) -> str:
+        return f"{self.contestant.name}-{self.seed}"
+
+
+def runs(*, only: Sequence[str] = (), seeds: Sequence[int] = (0, 1)) -> list[Run]:
+    """The runs in their order: group by group, in each seed by seed.
+
+    Args:
+        only: names of contestants; all if empty.
+        seeds: of data order and first weights.
+
+    Raises:
+        AuroraError: for a name that is none.
+    """
+    if unknown := [name for name in only if name not in CONTESTANTS]:
+        raise AuroraError(f"--only {unknown[0]}: no contestant of that name; there are: {', '.join(CONTESTANTS)}")
+    wanted = [contestant for contestant in CONTESTANTS.values() if not only or contestant.name in only]
+    return [
+        Run(contestant, seed)
+        for group in GROUPS
+        for seed in dict.fromkeys(seeds)
+        for contestant in wanted
+        if contestant.group == group
+    ]

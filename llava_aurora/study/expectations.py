@@ -1,0 +1,94 @@
+"""What is expected from the paper, written down before anything is run, and whether it came."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from llava_aurora.evaluation import paper
+from llava_aurora.evaluation.tables import interval
+from llava_aurora.study.running import COUNTING, MARKED
+from llava_aurora.study.scores import Result, Score, answers, difference, replaced, score
+
+HARD = paper.POINTS[1:]  # 3 to 5 points
+Results = Mapping[str, Sequence[Result]]  # by contestant
+Finding = Literal["met", "not met", "not run"]
+RULE = (
+    "Met: the mean over the seeds reaches the bound and its whole interval lies above 0. Intervals are 95 % percentile"
+    " bootstrap over questions, of each question's mean over the seeds."
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Expectation:
+    """Args: text: what is expected; least: points of 100; measured: from the results, None if something is not run."""
+
+    text: str
+    least: float
+    measured: Callable[[Results], Score | None]
+
+
+EXPECTATIONS = (
+    Expectation(
+        text="The full recipe's chains beat a model trained on direct answers by 5 points or more at 3 to 5 points.",
+        least=5,
+        measured=lambda results: difference(
+            results.get("direct", ()),
+            results.get("full", ()),
+            (answers(MARKED, "direct"), answers(MARKED, "chain")),
+            categories=HARD,
+        ),
+    ),
+    Expectation(
+        text="Coordinates in the chain help at 3 to 5 points.",
+        least=0,
+        measured=lambda results: difference(
+            results.get("no_coordinates", ()),
+            results.get("full", ()),
+            (answers(MARKED, "chain"), answers(MARKED, "chain")),
+            categories=HARD,
+        ),
+    ),
+    Expectation(
+        text="Counting with perception tokens beats counting with plain-text coordinates.",
+        least=0,
+        measured=lambda results: difference(
+            results.get("plain_text", ()),
+            results.get("full", ()),
+            (answers(COUNTING, "chain"), answers(COUNTING, "chain")),
+        ),
+    ),
+    Expectation(
+        text="Random codes in the place of the full recipe's map cost 10 points or more at 3 to 5 points.",
+        least=10,
+        measured=lambda results: score(results.get("full", ()), replaced(MARKED, "random"), categories=HARD),
+    ),
+)
+
+
+@dataclass(frozen=True)
+class Checked:
+    """An expectation, what was found of it, and the numbers in words."""
+
+    text: str
+    finding: Finding
+    reason: str
+    measured: dict[str, Any] | None
+
+
+def check(results: Results) -> list[Checked]:
+    """Every expectation, in its order."""
+    return [_check(expectation, results) for expectation in EXPECTATIONS]
+
+
+def _check(expectation: Expectation, results: Results) -> Checked:
+    found = expectation.measured(results)
+    if found is None:
+        return Checked(expectation.text, "not run", "A run that this needs has no result.", None)
+    value = found.interval
+    met = 100 * value.value >= expectation.least and value.low > 0
+    seeds = ", ".join(f"{100 * each:.1f} with seed {seed}" for seed, each in sorted(found.by_seed.items()))
+    reason = f"It is {interval(value.to_json())} points ({seeds}; {expectation.least:g} or more was expected)."
+    if expectation.least == 0:
+        reason = f"It is {interval(value.to_json())} points ({seeds}; more than 0 was expected)."
+    measured = {**value.to_json(), "by_seed": {str(seed): each for seed, each in found.by_seed.items()}}
+    return Checked(expectation.text, "met" if met else "not met", reason, measured)

@@ -1,0 +1,171 @@
+"""What all runs of a study share: scenes, the VQ-VAE, training records, the first weights, and what needs no model.
+
+scenes/maps/            many scenes whose maps and boxes are learned
+scenes/questions_N/     the few scenes that are asked about, once for each draw of points and things
+scenes/held_out/        for evaluation
+vqvae/  records/  base-SEED/  limits.json
+"""
+
+import os
+import shutil
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from llava_aurora.atomic import atomic_folder, read_json, write_json
+from llava_aurora.data.prompts import Prompts
+from llava_aurora.data.records import Record, RecordWriter
+from llava_aurora.data.scenes.scene_folder import write_scenes
+from llava_aurora.data.scenes.scene_records import SceneTasks, write_scene_records
+from llava_aurora.demo.stages import Stages, build_base, mean_map, token_families, train_small_vqvae
+from llava_aurora.evaluation.benchmarks.scene_questions import read_scene_depth
+from llava_aurora.evaluation.written import closest_by
+from llava_aurora.modalities.depth import DepthModality
+from llava_aurora.study.sizes import Size
+from llava_aurora.vqvae.checkpoint import load_depth_vqvae
+from llava_aurora.vqvae.folders import encode_folder, read_codes
+from llava_aurora.vqvae.maps import read_depth_map
+
+_QUESTION_TASKS = (
+    "depth_chain",
+    "depth_direct",
+    "depth_chain_from_coordinates",
+    "depth_direct_from_coordinates",
+    "counting_chain",
+    "counting_direct",
+)
+_PATHS = ("depth", "unmarked")  # under "aurora", relative to the scenes' folder
+
+
+@dataclass(frozen=True)
+class Materials:
+    """Args: size: of the study; work: the folder that they lie in."""
+
+    size: Size
+    work: Path
+
+    @property
+    def images(self) -> Path:
+        return self.work / "scenes"
+
+    @property
+    def held_out(self) -> Path:
+        return self.images / "held_out"
+
+    @property
+    def records(self) -> Path:
+        return self.work / "records" / "train.json"
+
+    @property
+    def vqvae(self) -> Path:
+        return self.work / "vqvae"
+
+    def base(self, seed: int) -> Path:
+        return self.work / f"base-{seed}"
+
+    def prepare(self, stages: Stages, *, seeds: list[int]) -> None:
+        """Makes what is not there yet. Raises AuroraError if a stage fails."""
+        stages.run("Render scenes", self.images, self._scenes)
+        stages.run("Train the depth VQ-VAE", self.vqvae, self._vqvae)
+        stages.run("Encode maps and write records", self.work / "records", self._records)
+        for seed in seeds:
+            stages.run(f"Build a LLaVA, seed {seed}", self.base(seed), partial(self._base, seed=seed))
+        stages.run("Read points out of true maps", self.work / "limits", self._limits)
+
+    def limits(self) -> dict[str, dict[str, float]]:
+        """Share of marked points ranked right without a model, by what they are read out of and number of points."""
+        return read_json(self.work / "limits" / "limits.json", what="limits of the study")
+
+    def _scenes(self, folder: Path) -> None:
+        size = self.size
+        counts = {"maps": size.maps, "questions_0": size.questions, "held_out": size.held_out}
+        for number, (name, count) in enumerate(counts.items()):
+            seed = size.seed + number
+            write_scenes(out=folder / name, count=count, seed=seed, config=size.scene, workers=os.cpu_count() or 1)
+        for draw in range(1, size.draws):
+            shutil.copytree(folder / "questions_0", folder / f"questions_{draw}", dirs_exist_ok=True)
+
+    def _vqvae(self, folder: Path) -> None:
+        from llava_aurora.data.depth.depth_estimation import default_device
+
+        size = self.size
+        train_small_vqvae(
+            self.images / "maps" / "depth",
+            folder,
+            config=size.vqvae,
+            epochs=size.vqvae_epochs,
+            seed=size.seed,
+            device=default_device(),
+        )
+
+    def _records(self, folder: Path) -> None:
+        size, shares = self.size, {"depth_generation": 1.0, "point_location": self.size.located, "box_generation": 0.25}
+        with atomic_folder(folder) as temporary:
+            found = self._asked("maps", shares, seed=size.seed, codes_of="maps", temporary=temporary)
+            for draw in range(size.draws):
+                asked = self._asked(
+                    f"questions_{draw}",
+                    dict.fromkeys(_QUESTION_TASKS, 1.0),
+                    seed=size.seed + 1 + draw,
+                    codes_of="questions_0",
+                    temporary=temporary,
+                )
+                found += [record for record in asked if "counting" not in record["id"] or _scene(record) % 2 == 0]
+            shuffled = [found[place] for place in np.random.default_rng(size.seed).permutation(len(found))]
+            write_json(temporary / "train.json", shuffled, indent=None)
+
+    def _asked(self, name: str, shares: dict[str, float], *, seed: int, codes_of: str, temporary: Path) -> list[Record]:
+        """Records of one folder of scenes, their paths from the folder above."""
+        size, vqvae, codes = self.size, load_depth_vqvae(self.vqvae), temporary / f"{codes_of}.jsonl"
+        if not codes.exists():
+            encode_folder(model=vqvae, maps=self.images / codes_of / "depth", out=codes)
+        tasks = SceneTasks(shares=shares, points=size.points, coordinate_frame=size.model.frame, seed=seed)
+        records = write_scene_records(
+            temporary / f"{name}.json",
+            scenes=self.images / name,
+            codes=read_codes(codes, model=vqvae).codes,
+            writer=self._writer(),
+            tasks=tasks,
+        )
+        return [_moved(record, name) for record in records]
+
+    def _writer(self) -> RecordWriter:
+        depth, pixels = token_families(self.size.vqvae, frame=self.size.model.frame)
+        return RecordWriter(prompts=Prompts.plain(), depth=depth, pixels=pixels)
+
+    def _base(self, folder: Path, *, seed: int) -> None:
+        families = token_families(self.size.vqvae, frame=self.size.model.frame)
+        build_base(folder, records=self.records, families=families, config=self.size.model, seed=seed)
+
+    def _limits(self, folder: Path) -> None:
+        frame = self.size.model.frame
+        modality = DepthModality(vqvae=load_depth_vqvae(self.vqvae))
+        questions = read_scene_depth(self.held_out, writer=self._writer(), frame=frame, marked=True).questions
+        mean = mean_map(self.images / "maps" / "depth", size=frame)
+        copies: dict[Path, Any] = {}
+        right: dict[str, dict[str, list[bool]]] = {"the VQ-VAE's copy of the true map": {}, "the mean map": {}}
+        for question in questions:
+            assert question.depth is not None, "scenes have depth"
+            if question.depth not in copies:
+                copies[question.depth] = modality.decode(modality.encode(read_depth_map(question.depth)))
+            for depth, by_category in zip((copies[question.depth], mean), right.values(), strict=True):
+                answer = closest_by(depth, question.points, frame=frame)
+                by_category.setdefault(question.category, []).append(answer == question.answer)
+        shares = {
+            name: {category: sum(found) / len(found) for category, found in by_category.items()}
+            for name, by_category in right.items()
+        }
+        write_json(folder / "limits.json", shares)
+
+
+def _scene(record: Record) -> int:
+    return int(record["id"].split("/")[1])
+
+
+def _moved(record: Record, folder: str) -> Record:
+    """A record as one of the folder above its own."""
+    about = {name: f"{folder}/{value}" if name in _PATHS else value for name, value in record["aurora"].items()}
+    return {**record, "id": f"{folder}/{record['id']}", "image": f"{folder}/{record['image']}", "aurora": about}

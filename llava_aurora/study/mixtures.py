@@ -1,0 +1,51 @@
+"""What a contestant learns in each epoch: AURORA's curriculum of its kinds of tasks, and marked points beside."""
+
+import yaml
+
+from llava_aurora.data.curriculum.schedule import LinearSchedule, Shares
+from llava_aurora.data.tasks import TASKS
+from llava_aurora.study.contestants import Contestant
+
+LOCATING = "point_location"
+# Images of each task in the paper, from which its curriculum follows: maps to boxes as four to one. Questions that give
+# coordinates instead of marks are ours; they share with the marked ones.
+PAPER_COUNTS = {
+    "depth_generation": 20_000,
+    "depth_chain": 500,
+    "depth_chain_from_coordinates": 500,
+    "depth_direct": 500,
+    "depth_direct_from_coordinates": 500,
+    "box_generation": 5_000,
+    "counting_chain": 250,
+    "counting_direct": 250,
+}
+
+
+def mixtures(contestant: Contestant, *, epochs: int, locating: float) -> list[Shares]:
+    """The share of each task, epoch by epoch; each sums to 1.
+
+    Args:
+        contestant: its kinds and their order. Without atomic tasks every epoch is the same.
+        epochs: in all.
+        locating: share of the depth samples that locate marked points, in every epoch.
+    """
+    counts = {task: count for task, count in PAPER_COUNTS.items() if TASKS[task].kind in contestant.kinds}
+    found = [LinearSchedule().shares(epoch, epochs=epochs, counts=counts) for epoch in range(epochs)]
+    if contestant.order == "constant":
+        tasks = dict.fromkeys(task for shares in found for task in shares)
+        mean = {task: sum(shares.get(task, 0.0) for shares in found) / epochs for task in tasks}
+        found = [mean] * epochs
+    return [_with_locating(shares, locating) for shares in found]
+
+
+def mixture_file(contestant: Contestant, *, epochs: int, records_per_epoch: int, locating: float) -> str:
+    """The same in the YAML that --curriculum reads."""
+    found = mixtures(contestant, epochs=epochs, locating=locating)
+    rounded = [{task: round(share, 6) for task, share in shares.items() if share} for shares in found]
+    return yaml.safe_dump({"records_per_epoch": records_per_epoch, "epochs": rounded}, sort_keys=False)
+
+
+def _with_locating(shares: Shares, locating: float) -> Shares:
+    depth = {task: share for task, share in shares.items() if TASKS[task].domain == "depth"}
+    scaled = {task: share * (1 - locating) if task in depth else share for task, share in shares.items()}
+    return {**scaled, LOCATING: locating * sum(depth.values())}

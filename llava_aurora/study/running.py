@@ -1,0 +1,198 @@
+"""One run: a contestant is trained, asked and tested for the use of its map. What it came to is one JSON file.
+
+runs/NAME-SEED/
+  curriculum.yaml  command.json  training.log  model/    training; goes on from its newest checkpoint
+  training.json                                          its seconds, once it is done
+  evaluation/                                            as `llava-aurora eval` leaves it; goes on too
+  result.json                                            all that the report needs; a run that has it is done
+"""
+
+import shutil
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from llava_aurora.atomic import read_json, write_json, write_text
+from llava_aurora.demo.launch import REPOSITORY, finetune_command, run_training
+from llava_aurora.demo.stages import as_arguments, small_model_flags
+from llava_aurora.errors import AuroraError
+from llava_aurora.evaluation.asker import LoadedAsker, Settings
+from llava_aurora.evaluation.provenance import provenance
+from llava_aurora.evaluation.replacement import replacement_test
+from llava_aurora.evaluation.run import Plan, evaluate, read_results
+from llava_aurora.study.contestants import Run
+from llava_aurora.study.materials import Materials
+from llava_aurora.study.mixtures import mixture_file
+from llava_aurora.study.sizes import Size
+from llava_aurora.training.checkpoint_folder import checkpoints, newest_whole
+
+RESULT = "result.json"
+MARKED, BY_COORDINATES, COUNTING = "scenes_depth", "scenes_coordinates", "scenes_counting"
+Train = Callable[..., None]  # as `run_training`
+
+
+@dataclass(frozen=True)
+class Runner:
+    """Args: size, materials: of the study; train: starts a training command."""
+
+    size: Size
+    materials: Materials
+    train: Train = run_training
+
+    def result(self, run: Run, folder: Path) -> dict[str, Any]:
+        """Does what is left of a run. Returns its result.
+
+        Raises:
+            AuroraError: if training or evaluation fails, or the folder holds a run of other flags.
+        """
+        if (done := read_result(run, folder)) is not None:
+            return done
+        seconds = {"training": self._trained(run, folder)}
+        started = time.perf_counter()
+        evaluation = self._asked(run, folder)
+        seconds["evaluation"] = round(time.perf_counter() - started, 1)
+        result = {
+            "contestant": _plain(run),
+            "seed": run.seed,
+            "samples": self.size.samples,
+            "seconds": seconds,
+            "resumed": read_json(folder / "training.json", what="time of the training")["resumed"],
+            "training_command": portable(read_json(folder / "command.json", what="command of the training"), folder),
+            **provenance(),
+            **evaluation,
+        }
+        write_json(folder / RESULT, result, indent=1)
+        return result
+
+    def flags(self, run: Run, folder: Path) -> dict[str, object]:
+        """Flags of scripts/finetune_aurora.sh."""
+        size, materials = self.size, self.materials
+        base = materials.base(run.seed)
+        model = folder / "model"
+        flags = small_model_flags(
+            base=base,
+            records=materials.records,
+            images=materials.images,
+            vqvae=materials.vqvae,
+            out=model,
+            config=size.model,
+        )
+        flags |= {
+            "deepspeed": REPOSITORY / "deepspeed_configs" / ("zero3.json" if size.ranks > 1 else "zero2.json"),
+            "curriculum": folder / "curriculum.yaml",
+            "num_train_epochs": size.epochs,
+            "per_device_train_batch_size": size.batch,
+            "learning_rate": size.learning_rate,
+            "save_strategy": "steps",
+            "save_steps": 0.1,  # of all steps
+            "save_total_limit": 1,
+            "seed": run.seed,
+            **size.flags,
+            **run.contestant.flags,
+        }
+        if newest_whole(model) is not None:
+            flags["resume_from_checkpoint"] = True
+        return flags
+
+    def _trained(self, run: Run, folder: Path) -> float:
+        """Seconds of the training's last start."""
+        mark, size = folder / "training.json", self.size
+        if not mark.is_file():
+            mixture = mixture_file(
+                run.contestant, epochs=size.epochs, records_per_epoch=size.records_per_epoch, locating=size.locating
+            )
+            write_text(folder / "curriculum.yaml", mixture)
+            flags = self.flags(run, folder)
+            command = finetune_command(as_arguments(flags), ranks=size.ranks)
+            write_json(folder / "command.json", command)
+            started = time.perf_counter()
+            self.train(command, log=folder / "training.log", description=f"Training {run.name}")
+            seconds = round(time.perf_counter() - started, 1)
+            write_json(mark, {"seconds": seconds, "resumed": "resume_from_checkpoint" in flags})
+        for checkpoint in checkpoints(folder / "model"):
+            shutil.rmtree(checkpoint)
+        return read_json(mark, what="time of the training")["seconds"]
+
+    def _asked(self, run: Run, folder: Path) -> dict[str, Any]:
+        """Answers to the held-out questions, and to chains whose map was replaced."""
+        size, out = self.size, folder / "evaluation"
+        asker = LoadedAsker(folder / "model", settings=Settings(max_new_tokens=size.max_new_tokens))
+        for task in (MARKED, BY_COORDINATES, COUNTING):
+            plan = Plan(
+                tasks=[task],
+                data=self.materials.held_out,
+                reasonings=run.contestant.reasonings,
+                batch_size=size.ask_batch,
+                limit=size.coordinate_questions if task == BY_COORDINATES else None,
+                seed=size.seed,
+                pictures=0,
+            )
+            evaluate(asker, plan, out=out)
+            asked = read_results(out)["benchmarks"][task]["reasonings"]
+            if task != COUNTING and any(each["has_map"] for each in asked.get("chain", {}).get("answers", [])):
+                replacement_test(asker, plan, out=out)
+        return condensed(read_results(out))
+
+
+def read_result(run: Run, folder: Path) -> dict[str, Any] | None:
+    """What a run came to; None if it is not done.
+
+    Raises:
+        AuroraError: if it was trained with other flags.
+    """
+    if not (folder / RESULT).is_file():
+        return None
+    result = read_json(folder / RESULT, what="result of a run")
+    if result.get("contestant") != _plain(run):
+        raise AuroraError(f"{folder}: holds a run of other flags; remove it or choose another folder with --out")
+    return result
+
+
+def condensed(results: Mapping[str, Any]) -> dict[str, Any]:
+    """What the report needs of an evaluation's results: summaries, and question by question what was right.
+
+    That is a string for each category: "1" right, "0" wrong, and "-" for a chain without a map to replace.
+    """
+    benchmarks: dict[str, Any] = {}
+    for task, entry in results["benchmarks"].items():
+        benchmarks[task] = {name: entry[name] for name in ("title", "questions", "left_out", "digest")}
+        for reasoning, asked in entry["reasonings"].items():
+            answers = asked["answers"]
+            kept = {"summary": asked["summary"], "right": _marks(answers, answers, "stated")}
+            if any(each["has_map"] for each in answers):
+                kept["read_out"] = _marks(answers, answers, "read_out")
+            benchmarks[task][reasoning] = kept
+    replacement = {}
+    for task, found in results.get("replacement", {}).items():
+        chains = results["benchmarks"][task]["reasonings"]["chain"]["answers"]
+        conditions = {
+            name: {"follows": condition["follows"], "right": _marks(chains, condition["answers"], "stated")}
+            for name, condition in found["conditions"].items()
+        }
+        kept = {name: found[name] for name in ("verdict", "chains", "questions", "control_repeats_chain")}
+        replacement[task] = {**kept, "conditions": conditions}
+    return {"benchmarks": benchmarks, "replacement": replacement}
+
+
+def _marks(asked: Sequence[Mapping[str, Any]], answers: Sequence[Mapping[str, Any]], what: str) -> dict[str, str]:
+    by_id = {each["id"]: str(int(each[what] == each["truth"])) for each in answers}
+    marks: dict[str, str] = {}
+    for each in asked:
+        marks[each["category"]] = marks.get(each["category"], "") + by_id.get(each["id"], "-")
+    return marks
+
+
+def portable(command: Sequence[str], folder: Path) -> str:
+    """A command with paths from the root of the repository and from the study's folder."""
+    text = " ".join(command)
+    for path, name in ((folder.absolute().parents[1], "STUDY"), (folder.parents[1], "STUDY")):
+        text = text.replace(f"{path}/", f"{name}/")
+    return text.replace(f"{REPOSITORY}/", "").replace(".venv/bin/", "")
+
+
+def _plain(run: Run) -> dict[str, Any]:
+    """The contestant as JSON has it."""
+    plain = asdict(run.contestant)
+    return {**plain, "kinds": list(plain["kinds"]), "flags": dict(plain["flags"])}

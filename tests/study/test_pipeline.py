@@ -1,0 +1,132 @@
+"""The study from scenes to report, with training and models that cost nothing; and one run as it is."""
+
+import io
+import json
+import sys
+
+import pytest
+from rich.console import Console
+
+from llava_aurora.atomic import write_json
+from llava_aurora.data.tasks import task_name
+from llava_aurora.errors import AuroraError
+from llava_aurora.study.contestants import CONTESTANTS, Run
+from llava_aurora.study.pipeline import Study
+from tests.conftest import free_port
+
+
+@pytest.fixture
+def done(unlearned, out):
+    study = unlearned(only=["direct", "full"], seeds=[0])
+    study.run()
+    return json.loads((out / "report" / "report.json").read_text()), (out / "report" / "report.md").read_text()
+
+
+def shown(table):
+    console = Console(width=200, file=io.StringIO())
+    console.print(table)
+    return console.file.getvalue()
+
+
+def test_a_run_counts_what_its_model_does(done, out):
+    content, _ = done
+    direct, full = content["runs"]
+    assert [run["contestant"]["name"] for run in (direct, full)] == ["direct", "full"]
+    marked = full["benchmarks"]["scenes_depth"]
+    assert set(full["benchmarks"]) == {"scenes_depth", "scenes_coordinates", "scenes_counting"}
+    assert set(direct["benchmarks"]["scenes_depth"]) == {"title", "questions", "left_out", "digest", "direct"}
+    answers = [json.loads(line) for line in (out / "runs/full-0/evaluation/answers/scenes_depth.chain.jsonl").open()]
+    assert sum(map(len, marked["chain"]["right"].values())) == len(answers) == marked["questions"]
+    own, random = (full["replacement"]["scenes_depth"]["conditions"][name]["right"] for name in ("own", "random"))
+    assert own == marked["chain"]["right"]  # its own map is put back, so it says A once more
+    assert random != own
+    assert full["samples"] == direct["samples"] == 32
+
+
+def test_the_report_tells_what_was_not_run(done):
+    content, report = done
+    found = [each["finding"] for each in content["expectations"]]
+    assert [finding == "not run" for finding in found] == [False, True, True, False]
+    assert "| chain without the coordinate step | not run | not run |" in report
+    assert "*AURORA's paper*" in report
+    assert report.count("not run") > 50
+    assert "## Does it use its map?" in report
+
+
+def test_what_is_done_is_not_done_again(done, unlearned):
+    def never(*_, **__):
+        raise AssertionError("trained again")
+
+    study = unlearned(only=["direct", "full"], seeds=[0], train=never)
+    study.run()
+    assert shown(study.plan()).count("done") == 2
+
+
+def test_a_training_that_was_stopped_goes_on(done, unlearned, trained, out):
+    commands = []
+
+    def stopped(command, *, log, description):
+        commands.append(command)
+        trained(command, log=log, description=description)
+        checkpoint = out / "runs" / "constant-0" / "model" / "checkpoint-3"
+        for name in ("aurora_run.json", "trainer_state.json"):
+            write_json(checkpoint / name, {})
+        if len(commands) == 1:
+            raise AuroraError("stopped")
+
+    study = unlearned(only=["constant"], seeds=[0], train=stopped)
+    with pytest.raises(AuroraError, match="stopped"):
+        study.run()
+    assert "goes on from checkpoint-3" in shown(study.plan())
+    study.run()
+    assert "--resume_from_checkpoint" not in commands[0]
+    assert commands[1][-2:] == ["--resume_from_checkpoint", "True"]
+    assert study.results()["constant"][0]["resumed"]
+    assert not list((out / "runs" / "constant-0" / "model").glob("checkpoint-*"))
+
+
+def test_a_folder_of_other_sizes_or_flags_is_refused(done, unlearned, out, monkeypatch):
+    with pytest.raises(AuroraError, match="holds a study of other sizes"):
+        unlearned(size="cpu").run()
+    changed = Run(CONTESTANTS["no_coordinates"], 0).contestant
+    object.__setattr__(changed, "name", "full")
+    monkeypatch.setitem(CONTESTANTS, "full", changed)
+    try:
+        with pytest.raises(AuroraError, match="full-0: holds a run of other flags"):
+            unlearned(only=["full"], seeds=[0]).run()
+    finally:
+        object.__setattr__(changed, "name", "no_coordinates")
+
+
+def test_names_that_do_not_exist_are_refused(out):
+    with pytest.raises(AuroraError, match="--size large: there are: cpu, gpu, smoke"):
+        Study(size="large", out=out)
+    with pytest.raises(AuroraError, match="--only best: no contestant"):
+        Study(size="smoke", out=out, only=["best"])
+
+
+def test_few_scenes_are_asked_about_many_times(done, out):
+    records = json.loads((out / "work" / "records" / "train.json").read_text())
+    chains = [record for record in records if task_name(record) == "depth_chain"]
+    assert {record["image"].split("/")[0] for record in chains} == {"questions_0", "questions_1"}
+    by_scene: dict[str, set[str]] = {}
+    for record in chains:
+        by_scene.setdefault(record["id"].split("/")[1], set()).add(json.dumps(record["aurora"]["points"]))
+    assert max(map(len, by_scene.values())) == 2  # other points at each draw
+    counted = {record["id"].split("/")[1] for record in records if task_name(record) == "counting_direct"}
+    assert counted == {"000000", "000002"}
+    assert all((out / "work" / "scenes" / record["image"]).is_file() for record in records)
+    assert len({record["id"] for record in records}) == len(records)
+
+
+@pytest.mark.deepspeed
+@pytest.mark.slow
+def test_one_run_as_it_is(start, tmp_path):
+    """Through the script and DeepSpeed: plain-text coordinates, whose model has other tokens than the rest."""
+    command = (sys.executable, "scripts/study.py", "--size", "smoke", "--out", tmp_path, "--only", "plain_text")
+    run = start(*command, "--seeds", 0, MASTER_PORT=str(free_port()))
+    assert run.code == 0, run.output[-3000:]
+    result = json.loads((tmp_path / "runs" / "plain_text-0" / "result.json").read_text())
+    assert "--plain_coordinates True" in result["training_command"]
+    assert result["benchmarks"]["scenes_counting"]["chain"]["summary"]["questions"] == 4
+    assert not list((tmp_path / "runs" / "plain_text-0" / "model").glob("checkpoint-*"))
