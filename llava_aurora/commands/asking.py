@@ -28,6 +28,11 @@ def ask(
     reasoning: Annotated[
         Literal["chain", "direct"], typer.Option(help="Step by step, or the answer at once.")
     ] = "chain",
+    decoding: Annotated[
+        Literal["greedy", "verified", "parallel"],
+        typer.Option(help="A pass a token; the same in few passes; or maps as few passes leave them."),
+    ] = "greedy",
+    refinements: Annotated[int, typer.Option(min=1, help="Passes over each map, for parallel.")] = 1,
     picture: Annotated[
         Path | None, typer.Option(help="PNG of the answer; NAME.answer.png in this folder if left out.")
     ] = None,
@@ -64,6 +69,7 @@ def ask(
         use_flash_attn=flash_attn,
     )
     options: dict[str, Any] = {"reasoning": reasoning, "max_new_tokens": max_new_tokens}
+    options |= {"decoding": decoding, "refinements": refinements}
     if image is not None:
         _ask_one(aurora, image, question, picture=picture, as_json=as_json, **options)
     else:

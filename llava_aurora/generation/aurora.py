@@ -3,22 +3,26 @@
 import importlib.util
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, cast, overload
+from typing import Any, Literal, cast, get_args, overload
 
 import torch
 from PIL import Image
 
 from llava_aurora.batches import batches
 from llava_aurora.data.images.image_reader import open_image
+from llava_aurora.data.prompts import Prompts
 from llava_aurora.errors import AuroraError
+from llava_aurora.generation.drafts import Phrases, wording_of
 from llava_aurora.generation.generate import generate
 from llava_aurora.generation.inputs import start_ids
 from llava_aurora.generation.result import Reasoning, Result, asked, read_result
+from llava_aurora.generation.span_decoding import Mode, SpanDecoder
 from llava_aurora.generation.streaming import stream_pieces
 from llava_aurora.modeling.aurora_llama import AuroraLlamaForCausalLM
 from llava_aurora.modeling.checkpoint import load_pretrained_model
 
 ImageLike = Image.Image | str | Path
+Decoding = Literal["greedy", "verified", "parallel"]
 
 
 class Aurora:
@@ -32,6 +36,7 @@ class Aurora:
     def __init__(self, *, tokenizer: Any, model: AuroraLlamaForCausalLM, image_processor: Any, name: str = "") -> None:
         self.tokenizer, self.model, self.image_processor = tokenizer, model, image_processor
         self.name = name
+        self._phrases: Phrases | None = None
 
     @classmethod
     def from_pretrained(
@@ -100,6 +105,8 @@ class Aurora:
         batch_size: int = 16,
         max_new_tokens: int | None = None,
         constrained: bool = True,
+        decoding: Decoding = "greedy",
+        refinements: int = 1,
         **options: Any,
     ) -> Result | list[Result]:
         """Asks one question, or many in batches; a batch gives what one at a time gives.
@@ -111,6 +118,9 @@ class Aurora:
             batch_size: questions at once.
             max_new_tokens: for each answer; what the context leaves if left out.
             constrained: keep spans of perception tokens well-formed.
+            decoding: "greedy" takes a forward pass a token, "verified" writes the same in few, "parallel" takes each
+                map as `refinements` passes leave it (span_decoding.py). With options that sample, "greedy" only.
+            refinements: passes over a map, for "parallel".
             options: for `generate`: do_sample, temperature, num_beams, answer_start, conversation, …
 
         Returns:
@@ -130,6 +140,7 @@ class Aurora:
                 reasoning=reasoning,
                 max_new_tokens=max_new_tokens,
                 constrained=constrained,
+                decoder=self._decoder(decoding, refinements),
                 **options,
             )
         return results if several else results[0]
@@ -142,6 +153,8 @@ class Aurora:
         reasoning: Reasoning = "chain",
         max_new_tokens: int | None = None,
         constrained: bool = True,
+        decoding: Decoding = "greedy",
+        refinements: int = 1,
         **options: Any,
     ) -> Iterator[str | Result]:
         """Asks one question and yields the text in pieces as it is written, then the result.
@@ -158,6 +171,7 @@ class Aurora:
                 reasoning=reasoning,
                 max_new_tokens=max_new_tokens,
                 constrained=constrained,
+                decoder=self._decoder(decoding, refinements),
                 **streaming,
                 **options,
             )
@@ -165,6 +179,17 @@ class Aurora:
 
         start = start_ids(self.tokenizer, options.get("answer_start", ""))
         return stream_pieces(write, self.tokenizer, start=start)
+
+    def _decoder(self, decoding: str, refinements: int) -> SpanDecoder | None:
+        """What writes in few passes; None for greedy decoding. Raises AuroraError for another name."""
+        if decoding == "greedy":
+            return None
+        if decoding not in get_args(Decoding):
+            raise AuroraError(f"unknown decoding {decoding!r}; there are: {', '.join(get_args(Decoding))}")
+        if self._phrases is None and self.model.perception is not None:
+            self._phrases = wording_of(Prompts(), tokenizer=self.tokenizer, perception=self.model.perception)
+        phrases = self._phrases or Phrases()
+        return SpanDecoder(self.model, phrases=phrases, mode=cast(Mode, decoding), refinements=refinements)
 
     def _ask(
         self, images: list[Image.Image], questions: list[str], *, reasoning: Reasoning, **options: Any

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import torch
 from PIL import Image
 from torch import Tensor
-from transformers import GenerationMixin, LogitsProcessor, LogitsProcessorList
+from transformers import GenerationMixin, LogitsProcessor, LogitsProcessorList, StoppingCriteria
 
 from llava_aurora.errors import AuroraError
 from llava_aurora.generation.constraint import PerceptionLogitsProcessor
@@ -98,11 +98,12 @@ def generate(
             default.
         constrained: keep spans of perception tokens well-formed; without tokens in the model it changes nothing.
         decoder: of this model, writes in few forward passes (span_decoding.py); without one, transformers decodes.
-        options: for transformers' `generate` (do_sample, num_beams, streamer, …); greedy by default.
+        options: for transformers' `generate` (do_sample, num_beams, streamer, …); greedy by default. Beside a decoder
+            there are `streamer` and `stopping_criteria` alone, which are asked after each pass.
 
     Raises:
         AuroraError: for an empty question, one that is longer than the context, as many questions as images are not
-            given, or options beside a decoder.
+            given, or other options beside a decoder.
     """
     began = time.perf_counter()
     inputs = prepare_inputs(
@@ -163,15 +164,30 @@ def _decode(
 
 
 def _decode_in_few_passes(
-    decoder: SpanDecoder, inputs: Inputs, *, limits: list[int], eos_token_id: int, constrained: bool, **options: Any
+    decoder: SpanDecoder,
+    inputs: Inputs,
+    *,
+    limits: list[int],
+    eos_token_id: int,
+    constrained: bool,
+    streamer: Any = None,
+    stopping_criteria: Sequence[StoppingCriteria] = (),
+    **options: Any,
 ) -> Written:
     if options:
-        raise AuroraError(
-            f"{', '.join(options)}: decoding in few passes is greedy and takes no options; leave them out"
-        )
+        raise AuroraError(f"{', '.join(options)}: decoding in few passes is greedy; leave out what it cannot do")
     assert decoder.model.perception is not None
     processor = PerceptionLogitsProcessor(decoder.model.perception) if constrained else None
-    rows = decoder.decode(inputs, processor=processor, limits=limits, eos_token_id=eos_token_id)
+
+    def on_written(_: int, new: list[int]) -> bool:
+        ids = torch.tensor([new])
+        if streamer is not None:
+            streamer.put(ids)
+        return any(bool(criterion(ids, None).all()) for criterion in stopping_criteria)
+
+    rows = decoder.decode(inputs, processor=processor, limits=limits, eos_token_id=eos_token_id, on_written=on_written)
+    if streamer is not None:
+        streamer.end()
     passes = max(row.passes for row in rows)
     return Written([row.ids for row in rows], [row.log_probabilities for row in rows], passes)
 

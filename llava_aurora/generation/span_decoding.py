@@ -120,7 +120,7 @@ class SpanDecoder:
         processor: PerceptionLogitsProcessor | None,
         limits: Sequence[int],
         eos_token_id: int,
-        on_written: Callable[[int, list[int]], None] | None = None,
+        on_written: Callable[[int, list[int]], bool] | None = None,
     ) -> list[Decoded]:
         """Continues every row until it ends or is as long as it may be.
 
@@ -128,7 +128,7 @@ class SpanDecoder:
             inputs: the prompts; an answer may repeat phrases of its question.
             processor: the constraint, made without `answer_start`; None for free text.
             limits: new tokens of each row, at least 1.
-            on_written: called after each pass with a row's number and the ids it has just written.
+            on_written: called after each pass with a row's number and the ids it has just written; True ends the row.
 
         Raises:
             AuroraError: in parallel mode without the constraint.
@@ -149,8 +149,8 @@ class SpanDecoder:
                 before = len(row.written)
                 kept.append(self._advance(row, *self._choices(row, states, processor)))
                 self._finish(row, before, eos=eos_token_id)
-                if on_written is not None:
-                    on_written(row.number, row.written[before:])
+                if on_written is not None and on_written(row.number, row.written[before:]):
+                    row.finished = True
                 if row.finished:
                     self.phrases.remember(row.written)
                     ids = row.written[given:]

@@ -13,6 +13,7 @@ from llava_aurora import Aurora, Result
 from llava_aurora.errors import AuroraError
 from llava_aurora.generation.constraint import PerceptionLogitsProcessor
 from llava_aurora.generation.inputs import context_length, prepare_inputs
+from llava_aurora.generation.span_decoding import SpanDecoder
 
 pytestmark = pytest.mark.deepspeed
 WORDS = ["which", "of the marked points", "is", "closest", "to the camera", "and", "how many", "red cubes", "are", "in"]
@@ -198,6 +199,41 @@ def test_closing_a_stream_stops_the_writing(aurora, image):
     hook.remove()
     assert threading.active_count() == before
     assert len(passes) < 400, "the context has room for more"
+
+
+def test_few_passes_write_what_greedy_decoding_writes(aurora, image):
+    questions = ["Why?", "Write down the depth map of this image.", "How many red cubes are in the image?"]
+    greedy, _, verified = (
+        aurora.ask(image, questions, max_new_tokens=30, decoding=decoding)
+        for decoding in ("greedy", "verified", "verified")
+    )
+    assert [result.text for result in verified] == [result.text for result in greedy]
+    assert verified[0].timings.forward_passes < greedy[0].timings.forward_passes
+    *pieces, result = aurora.stream(image, questions[0], max_new_tokens=30, decoding="verified")
+    assert result.text == greedy[0].text == "".join(pieces)
+
+
+def test_closing_a_stream_stops_writing_in_few_passes_too(aurora, image, monkeypatch):
+    passes = []
+    choices = SpanDecoder._choices
+    monkeypatch.setattr(SpanDecoder, "_choices", lambda *a, **k: passes.append(1) or choices(*a, **k))
+    pieces = aurora.stream(image, "Why?", max_new_tokens=400, decoding="verified")
+    next(pieces)
+    pieces.close()
+    assert len(passes) < 400
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"decoding": "fast"}, "unknown decoding 'fast'; there are: greedy, verified, parallel"),
+        ({"decoding": "parallel"}, "not trained to write a map in one pass"),
+        ({"decoding": "verified", "num_beams": 2}, "num_beams: decoding in few passes is greedy"),
+    ],
+)
+def test_decodings_that_cannot_be_are_refused(aurora, image, options, message):
+    with pytest.raises(AuroraError, match=message):
+        aurora.ask(image, "Why?", **options)
 
 
 def test_errors_come_out_of_the_stream(aurora, image):
