@@ -10,7 +10,10 @@ from llava_aurora.patch_queue import read_series
 CLI = "-m", "llava_aurora.cli"
 VERBS = [
     [*verb.split(), "--help"]
-    for verb in ("", "patch", "vqvae", "data", "data check", "plan", "merge", "demo", "export", "grammar")
+    for verb in (
+        *("", "patch", "vqvae", "data", "data check", "plan", "merge", "demo", "export", "grammar"),
+        *("ask", "serve", "eval", "replace-test", "compare", "lmms-tasks"),
+    )
 ]
 
 
