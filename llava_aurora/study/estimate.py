@@ -30,7 +30,7 @@ class Estimate:
         training: of any contestant.
         by_reasonings: of asking, by how a contestant is asked, where such a run is done.
         chains: of asking all questions for a chain once, at most; None if that was not measured.
-        replaced: of that, the part of the questions whose map is replaced.
+        replaced: questions whose map is replaced, as a part of all questions.
     """
 
     training: float
@@ -44,7 +44,7 @@ class Estimate:
             return self.by_reasonings[contestant.reasonings]
         if self.chains is None:
             return None
-        parts = {"chain": 1 + _REPLACEMENTS * _REST_OF_A_CHAIN * self.replaced, "direct": _ANSWER}
+        parts = {"chain": 1 + (1 + _REPLACEMENTS * _REST_OF_A_CHAIN) * self.replaced, "direct": _ANSWER}
         return self.chains * sum(parts[reasoning] for reasoning in contestant.reasonings)
 
 
@@ -87,7 +87,7 @@ def estimate(
         training=training,
         by_reasonings=asking,
         chains=measured["seconds_per_chain"] * questions if measured else None,
-        replaced=(marked + by_coordinates) / questions,
+        replaced=2 * min(marked, size.replaced_questions or marked) / questions,
     )
 
 

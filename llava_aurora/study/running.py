@@ -15,13 +15,17 @@ from pathlib import Path
 from typing import Any
 
 from llava_aurora.atomic import read_json, write_json, write_text
+from llava_aurora.data.depth.depth_estimation import default_device
 from llava_aurora.demo.launch import REPOSITORY, finetune_command, run_training
 from llava_aurora.demo.stages import as_arguments, small_model_flags
 from llava_aurora.errors import AuroraError
+from llava_aurora.evaluation.answers import Line
 from llava_aurora.evaluation.asker import LoadedAsker, Settings
 from llava_aurora.evaluation.provenance import provenance
 from llava_aurora.evaluation.replacement import replacement_test
 from llava_aurora.evaluation.run import Plan, evaluate, read_results
+from llava_aurora.evaluation.written import read_written
+from llava_aurora.perception import Perception
 from llava_aurora.study.contestants import Run
 from llava_aurora.study.materials import Materials
 from llava_aurora.study.mixtures import mixture_file
@@ -117,23 +121,33 @@ class Runner:
 
     def _asked(self, run: Run, folder: Path) -> dict[str, Any]:
         """Answers to the held-out questions, and to chains whose map was replaced."""
-        size, out = self.size, folder / "evaluation"
-        asker = LoadedAsker(folder / "model", settings=Settings(max_new_tokens=size.max_new_tokens))
+        asker = LoadedAsker(folder / "model", settings=Settings(max_new_tokens=self.size.max_new_tokens))
+        if asker.perception is not None:  # maps are decoded by the thousand
+            asker.perception.modalities["depth"].vqvae.to(default_device())  # type: ignore[attr-defined]
+        answered, replaced = folder / "evaluation", folder / "replacement"
         for task in (MARKED, BY_COORDINATES, COUNTING):
-            plan = Plan(
-                tasks=[task],
-                data=self.materials.held_out,
-                reasonings=run.contestant.reasonings,
-                batch_size=size.ask_batch,
-                limit=size.coordinate_questions if task == BY_COORDINATES else None,
-                seed=size.seed,
-                pictures=0,
-            )
-            evaluate(asker, plan, out=out)
-            asked = read_results(out)["benchmarks"][task]["reasonings"]
-            if task != COUNTING and any(each["has_map"] for each in asked.get("chain", {}).get("answers", [])):
-                replacement_test(asker, plan, out=out)
-        return condensed(read_results(out))
+            limit = self.size.coordinate_questions if task == BY_COORDINATES else None
+            evaluate(asker, self._plan(run, task, limit), out=answered)
+        for task in (MARKED, BY_COORDINATES) if "chain" in run.contestant.reasonings else ():
+            plan = self._plan(run, task, self.size.replaced_questions, reasonings=["chain"])
+            (asked,) = evaluate(asker, plan, out=replaced)
+            if any(has_map(line, asker.perception) for line in asked.answers["chain"]):
+                replacement_test(asker, plan, out=replaced)
+        return {
+            "benchmarks": condensed_answers(read_results(answered)),
+            "replacement": condensed_replacements(read_results(replaced)) if replaced.exists() else {},
+        }
+
+    def _plan(self, run: Run, task: str, limit: int | None, *, reasonings: Sequence[str] | None = None) -> Plan:
+        return Plan(
+            tasks=[task],
+            data=self.materials.held_out,
+            reasonings=reasonings or run.contestant.reasonings,
+            batch_size=self.size.ask_batch,
+            limit=limit,
+            seed=self.size.seed,
+            pictures=0,
+        )
 
 
 def read_result(run: Run, folder: Path) -> dict[str, Any] | None:
@@ -150,30 +164,39 @@ def read_result(run: Run, folder: Path) -> dict[str, Any] | None:
     return result
 
 
-def condensed(results: Mapping[str, Any]) -> dict[str, Any]:
-    """What the report needs of an evaluation's results: summaries, and question by question what was right.
+def has_map(line: Line, perception: Perception | None) -> bool:
+    """Whether a whole map stands in an answer."""
+    return read_written(line.text, line.ids, perception).codes is not None
 
-    That is a string for each category: "1" right, "0" wrong, and "-" for a chain without a map to replace.
+
+def condensed_answers(results: Mapping[str, Any]) -> dict[str, Any]:
+    """What the report needs of an evaluation: summaries, and question by question what was right.
+
+    That is a string for each category: "1" right, "0" wrong.
     """
-    benchmarks: dict[str, Any] = {}
+    found: dict[str, Any] = {}
     for task, entry in results["benchmarks"].items():
-        benchmarks[task] = {name: entry[name] for name in ("title", "questions", "left_out", "digest")}
+        found[task] = {name: entry[name] for name in ("title", "questions", "left_out", "digest")}
         for reasoning, asked in entry["reasonings"].items():
             answers = asked["answers"]
-            kept = {"summary": asked["summary"], "right": _marks(answers, answers, "stated")}
+            found[task][reasoning] = {"summary": asked["summary"], "right": _marks(answers, answers, "stated")}
             if any(each["has_map"] for each in answers):
-                kept["read_out"] = _marks(answers, answers, "read_out")
-            benchmarks[task][reasoning] = kept
-    replacement = {}
-    for task, found in results.get("replacement", {}).items():
+                found[task][reasoning]["read_out"] = _marks(answers, answers, "read_out")
+    return found
+
+
+def condensed_replacements(results: Mapping[str, Any]) -> dict[str, Any]:
+    """The same of the token replacement test; "-" stands for a chain without a map to replace."""
+    found: dict[str, Any] = {}
+    for task, tested in results.get("replacement", {}).items():
         chains = results["benchmarks"][task]["reasonings"]["chain"]["answers"]
         conditions = {
             name: {"follows": condition["follows"], "right": _marks(chains, condition["answers"], "stated")}
-            for name, condition in found["conditions"].items()
+            for name, condition in tested["conditions"].items()
         }
-        kept = {name: found[name] for name in ("verdict", "chains", "questions", "control_repeats_chain")}
-        replacement[task] = {**kept, "conditions": conditions}
-    return {"benchmarks": benchmarks, "replacement": replacement}
+        kept = {name: tested[name] for name in ("verdict", "chains", "questions", "control_repeats_chain")}
+        found[task] = {**kept, "conditions": conditions}
+    return found
 
 
 def _marks(asked: Sequence[Mapping[str, Any]], answers: Sequence[Mapping[str, Any]], what: str) -> dict[str, str]:

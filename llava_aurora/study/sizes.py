@@ -28,6 +28,7 @@ class Size:
         points: how many points a question has.
         ask_batch, max_new_tokens: of evaluation.
         coordinate_questions: how many of the questions that give coordinates are asked; all if None.
+        replaced_questions: of how many questions of each benchmark the maps are replaced; all if None.
         seed: of everything that runs share: scenes, VQ-VAE, records.
     """
 
@@ -52,6 +53,7 @@ class Size:
     ask_batch: int
     max_new_tokens: int
     coordinate_questions: int | None = None
+    replaced_questions: int | None = None
     seed: int = 0
 
     @property
@@ -79,9 +81,10 @@ SIZES: Mapping[str, Size] = {
             batch=16,
             learning_rate=1.5e-3,
             ranks=2,
-            ask_batch=64,
+            ask_batch=128,
             max_new_tokens=160,
             coordinate_questions=1000,
+            replaced_questions=800,
         ),
         Size(
             name="gpu",
@@ -108,9 +111,11 @@ SIZES: Mapping[str, Size] = {
             batch=64,
             learning_rate=4e-4,
             ranks=1,
-            flags={"bf16": True, "dataloader_num_workers": 12},
+            flags={"bf16": True, "dataloader_num_workers": 12, "save_steps": 0.25},
             ask_batch=256,
             max_new_tokens=320,
+            coordinate_questions=1000,
+            replaced_questions=400,
         ),
         Size(
             name="smoke",

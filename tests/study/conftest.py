@@ -74,3 +74,8 @@ def unlearned(monkeypatch, out):
 @pytest.fixture
 def trained():
     return leave_model
+
+
+@pytest.fixture
+def first_letter():
+    return FirstLetter

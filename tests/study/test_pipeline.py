@@ -10,6 +10,7 @@ from rich.console import Console
 from llava_aurora.atomic import write_json
 from llava_aurora.data.tasks import task_name
 from llava_aurora.errors import AuroraError
+from llava_aurora.study import estimate
 from llava_aurora.study.contestants import CONTESTANTS, Run
 from llava_aurora.study.pipeline import Study
 from tests.conftest import free_port
@@ -38,7 +39,7 @@ def test_a_run_counts_what_its_model_does(done, out):
     answers = [json.loads(line) for line in (out / "runs/full-0/evaluation/answers/scenes_depth.chain.jsonl").open()]
     assert sum(map(len, marked["chain"]["right"].values())) == len(answers) == marked["questions"]
     own, random = (full["replacement"]["scenes_depth"]["conditions"][name]["right"] for name in ("own", "random"))
-    assert own == marked["chain"]["right"]  # its own map is put back, so it says A once more
+    assert own == marked["chain"]["right"]  # all of them: its own map is put back, so it says A once more
     assert random != own
     assert full["samples"] == direct["samples"] == 32
 
@@ -117,6 +118,25 @@ def test_few_scenes_are_asked_about_many_times(done, out):
     assert counted == {"000000", "000002"}
     assert all((out / "work" / "scenes" / record["image"]).is_file() for record in records)
     assert len({record["id"] for record in records}) == len(records)
+
+
+def test_the_plan_measures_what_it_does_not_know(unlearned, trained, first_letter, out, monkeypatch):
+    monkeypatch.setattr(estimate, "LoadedAsker", lambda model, settings: first_letter(model, study=out))
+
+    def short(command, *, log, description):
+        assert command[command.index("--max_steps") + 1] == str(estimate.STEPS)
+        trained(command, log=log, description=description)
+        state = {"log_history": [{"train_runtime": 2.0}]}
+        write_json(out / "work" / "measured" / "model" / "trainer_state.json", state)
+
+    study = unlearned(only=["chain"], seeds=[0], train=short)
+    assert "Not measured yet" in shown(unlearned(only=["chain"], seeds=[0], out=out.parent / "empty").plan())
+    assert "?" not in shown(study.plan(measure=True))
+    measured = json.loads((out / "measured.json").read_text())
+    assert measured["samples_per_second"] == estimate.STEPS * 8 / 2
+    found = estimate.estimate(out, study.runner, results={}, measure=False, seed=0)
+    assert found.training == pytest.approx(measured["starting"] + 32 / measured["samples_per_second"])
+    assert found.asking(CONTESTANTS["direct"]) < found.asking(CONTESTANTS["full"])
 
 
 @pytest.mark.deepspeed
