@@ -92,7 +92,7 @@ def _ask_one(
     else:
         if result.answer not in (result.text, result.text.removesuffix(".")):
             print(f"{folded(result.text, aurora.model.perception)}\n")
-        print(result.answer)
+        print(result.answer or "(no answer beside the map)")
     if not result.finished:
         print("the answer was cut off: no more tokens were left", file=sys.stderr)
     print(f"{picture}: the picture", file=sys.stderr)
