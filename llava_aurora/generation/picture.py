@@ -84,7 +84,8 @@ def _label(axes: "Axes", place: tuple[float, float], text: str, color: str) -> N
 
 
 def _lines(result: "Result", *, characters: int) -> Sequence[str]:
-    answer = result.answer if result.finished else f"{result.answer} … (cut off)"
+    answer = result.answer or "(no answer beside the map)"
+    answer = answer if result.finished else f"{answer} … (cut off)"
     texts = [pixel_family().plain(text) for text in (f"Q: {result.question}", f"A: {answer}")]
     lines = [line for text in texts for line in textwrap.wrap(text, characters, subsequent_indent="     ")]
     return lines if len(lines) <= _MOST_LINES else [*lines[: _MOST_LINES - 1], "     …"]
