@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from llava_aurora.atomic import read_json, write_json, write_text
+from llava_aurora.data.tasks import task_name
 from llava_aurora.demo.launch import finetune_command
 from llava_aurora.demo.stages import as_arguments
 from llava_aurora.evaluation.asker import LoadedAsker, Settings
@@ -29,7 +30,7 @@ class Estimate:
     Args:
         training: of any contestant.
         by_reasonings: of asking, by how a contestant is asked, where such a run is done.
-        chains: of asking all questions for a chain once, at most; None if that was not measured.
+        chains: of asking all questions for a chain once; None if that was not measured.
         replaced: questions whose map is replaced, as a part of all questions.
     """
 
@@ -39,7 +40,7 @@ class Estimate:
     replaced: float
 
     def asking(self, contestant: Contestant) -> float | None:
-        """Of questions and replaced maps; an upper bound where no such run is done."""
+        """Of questions and replaced maps."""
         if contestant.reasonings in self.by_reasonings:
             return self.by_reasonings[contestant.reasonings]
         if self.chains is None:
@@ -103,13 +104,26 @@ def _measure(folder: Path, runner: Runner, *, seed: int) -> dict[str, float]:
     whole = time.perf_counter() - started
     history = read_json(folder / "model" / "trainer_state.json", what="log of the training")["log_history"]
     steps = next(entry["train_runtime"] for entry in history if "train_runtime" in entry)
-    asker = LoadedAsker(folder / "model", settings=Settings(max_new_tokens=size.max_new_tokens))
-    wording = Wording.of(asker.perception, image_size=asker.image_size)
-    questions = BENCHMARKS[MARKED].read(runner.materials.held_out, wording).questions[: size.ask_batch]
-    started = time.perf_counter()
-    asker.write([question.open() for question in questions], [question.prompt("chain") for question in questions])
     return {
         "starting": whole - steps,
         "samples_per_second": STEPS * size.batch * size.ranks / steps,
-        "seconds_per_chain": (time.perf_counter() - started) / len(questions),
+        "seconds_per_chain": _seconds_per_chain(folder / "model", runner),
     }
+
+
+def _seconds_per_chain(model: Path, runner: Runner) -> float:
+    """In a full batch, of chains as long as a training record's: a model that has learned little never ends its own."""
+    materials = runner.materials
+    records = read_json(materials.records, what="training records")
+    chain = next(record for record in records if task_name(record) == "depth_chain")["conversations"][1]["value"]
+    asker = LoadedAsker(model, settings=Settings())
+    length = len(asker.tokenizer(chain, add_special_tokens=False).input_ids)
+    asker.settings = Settings(max_new_tokens=length)
+    wording = Wording.of(asker.perception, image_size=asker.image_size)
+    questions = BENCHMARKS[MARKED].read(materials.held_out, wording).questions[: runner.size.ask_batch]
+    seconds = 0.0
+    for _ in range(2):  # the first warms up
+        started = time.perf_counter()
+        asker.write([question.open() for question in questions], [question.prompt("chain") for question in questions])
+        seconds = time.perf_counter() - started
+    return seconds / len(questions)

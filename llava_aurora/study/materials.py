@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from llava_aurora.atomic import atomic_folder, read_json, write_json
+from llava_aurora.data.depth.depth_estimation import default_device
 from llava_aurora.data.prompts import Prompts
 from llava_aurora.data.records import Record, RecordWriter
 from llava_aurora.data.scenes.scene_folder import write_scenes
@@ -25,6 +26,7 @@ from llava_aurora.evaluation.benchmarks.scene_questions import read_scene_depth
 from llava_aurora.evaluation.written import closest_by
 from llava_aurora.modalities.depth import DepthModality
 from llava_aurora.study.sizes import Size
+from llava_aurora.vqvae.autoencoder import DepthVQVAE
 from llava_aurora.vqvae.checkpoint import load_depth_vqvae
 from llava_aurora.vqvae.folders import encode_folder, read_codes
 from llava_aurora.vqvae.maps import read_depth_map
@@ -89,8 +91,6 @@ class Materials:
             shutil.copytree(folder / "questions_0", folder / f"questions_{draw}", dirs_exist_ok=True)
 
     def _vqvae(self, folder: Path) -> None:
-        from llava_aurora.data.depth.depth_estimation import default_device
-
         size = self.size
         train_small_vqvae(
             self.images / "maps" / "depth",
@@ -119,7 +119,7 @@ class Materials:
 
     def _asked(self, name: str, shares: dict[str, float], *, seed: int, codes_of: str, temporary: Path) -> list[Record]:
         """Records of one folder of scenes, their paths from the folder above."""
-        size, vqvae, codes = self.size, load_depth_vqvae(self.vqvae), temporary / f"{codes_of}.jsonl"
+        size, vqvae, codes = self.size, self._loaded_vqvae(), temporary / f"{codes_of}.jsonl"
         if not codes.exists():
             encode_folder(model=vqvae, maps=self.images / codes_of / "depth", out=codes)
         tasks = SceneTasks(shares=shares, points=size.points, coordinate_frame=size.model.frame, seed=seed)
@@ -132,6 +132,9 @@ class Materials:
         )
         return [_moved(record, name) for record in records]
 
+    def _loaded_vqvae(self) -> DepthVQVAE:
+        return load_depth_vqvae(self.vqvae).to(default_device())
+
     def _writer(self) -> RecordWriter:
         depth, pixels = token_families(self.size.vqvae, frame=self.size.model.frame)
         return RecordWriter(prompts=Prompts.plain(), depth=depth, pixels=pixels)
@@ -142,7 +145,7 @@ class Materials:
 
     def _limits(self, folder: Path) -> None:
         frame = self.size.model.frame
-        modality = DepthModality(vqvae=load_depth_vqvae(self.vqvae))
+        modality = DepthModality(vqvae=self._loaded_vqvae())
         questions = read_scene_depth(self.held_out, writer=self._writer(), frame=frame, marked=True).questions
         mean = mean_map(self.images / "maps" / "depth", size=frame)
         copies: dict[Path, Any] = {}

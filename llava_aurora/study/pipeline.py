@@ -24,12 +24,14 @@ from llava_aurora.training.checkpoint_folder import newest_whole
 
 
 class Study:
-    """Args:
-    size: of SIZES.
-    out: folder of the study; it belongs to that size.
-    only: contestants that are run; all if empty. The report shows every result that the folder has.
-    seeds: that each is run with.
-    train: starts a training command.
+    """A study in a folder.
+
+    Args:
+        size: of SIZES.
+        out: the folder; it belongs to that size.
+        only: contestants that are run; all if empty. The report shows every result that the folder has.
+        seeds: that each is run with.
+        train: starts a training command.
     """
 
     def __init__(
