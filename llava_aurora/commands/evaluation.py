@@ -215,6 +215,6 @@ def lmms_tasks(
     out: Annotated[Path, typer.Option(help="Folder to make, for lmms-eval's --include_path.")],
 ) -> None:
     """Write HardBLINK as open-ended tasks for lmms-eval."""
-    from llava_aurora.evaluation.harness.lmms_tasks import write_hardblink_tasks
+    from llava_aurora.evaluation.plugins.lmms_tasks import write_hardblink_tasks
 
     print(f"{out}: tasks {', '.join(write_hardblink_tasks(data, out))}")

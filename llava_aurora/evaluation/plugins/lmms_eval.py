@@ -1,25 +1,28 @@
 """A model for lmms-eval: asked by its tasks, it returns the final answer alone and keeps the chain in a log.
 
-lmms_eval --model llava_aurora --model_args pretrained=FOLDER,reasoning=chain,chains=chains.jsonl --tasks …
+lmms-eval --model llava_aurora --model_args pretrained=FOLDER,reasoning=chain,chains=chains.jsonl --tasks …
 """
 
-import json
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
 from lmms_eval.api.model import lmms
 from PIL import Image
 
 from llava_aurora.batches import batches
 from llava_aurora.data.depth.depth_estimation import default_device
 from llava_aurora.errors import AuroraError
+from llava_aurora.evaluation.asker import Settings
+from llava_aurora.evaluation.plugins.chain_log import ChainLog
 from llava_aurora.generation.aurora import Aurora
+from llava_aurora.generation.result import Reasoning, asked
 
 
 class LlavaAuroraModel(lmms):
-    """A checkpoint of ours, or any LLaVA.
+    """A checkpoint of ours, or any LLaVA on Llama.
 
     A task's own generation settings are not followed: an answer is greedy, as in AURORA, and 16 tokens, which tasks of
     multiple choice often allow, would cut off every chain.
@@ -28,14 +31,15 @@ class LlavaAuroraModel(lmms):
         pretrained: the folder.
         base: of a folder with the projector alone.
         reasoning: "chain" or "direct".
+        constrained: keep spans of perception tokens well-formed.
         max_new_tokens: most tokens of an answer, its chain included.
         batch_size: questions at a time.
-        device: this process's GPU or else the CPU if left out.
-        chains: JSONL file that all texts are appended to: task, doc_id, question, text, answer. With several processes
-            each but the first writes one of its own beside it.
+        device: of one process; a GPU where there is one if left out. Of several each takes its own, or the CPU.
+        chains: JSONL file that every answer is added to, whole: model, task, doc_id, and `Result.to_json`. With several
+            processes each but the first writes one of its own beside it.
 
     Raises:
-        AuroraError: if the folder holds no such model.
+        AuroraError: if the folder holds no such model, or an argument is none of those named.
     """
 
     is_simple = True
@@ -44,8 +48,9 @@ class LlavaAuroraModel(lmms):
         self,
         pretrained: str,
         base: str | None = None,
-        reasoning: str = "chain",
-        max_new_tokens: int = 512,
+        reasoning: Reasoning = "chain",
+        constrained: bool = True,
+        max_new_tokens: int = Settings.max_new_tokens,
         batch_size: int | str = 1,
         device: str | None = None,
         chains: str = "chains.jsonl",
@@ -54,17 +59,25 @@ class LlavaAuroraModel(lmms):
         super().__init__()
         if given := sorted(name for name, value in unknown.items() if value is not None and name != "max_batch_size"):
             raise AuroraError(f"--model_args: unknown argument {given[0]!r}")
-        if reasoning not in ("chain", "direct"):
-            raise AuroraError(f"--model_args: reasoning is chain or direct, not {reasoning!r}")
-        if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        asked("", reasoning)
+        if type(constrained) is not bool:
+            raise AuroraError(f"--model_args: constrained is True or False, not {constrained!r}")
+        several = int(os.environ.get("WORLD_SIZE", "1")) > 1
+        self.device = torch.device(default_device() if several or device is None else device)
+        if several:
             from accelerate import Accelerator
 
-            self.accelerator = Accelerator()  # lmms-eval gathers through it
+            self.accelerator = Accelerator(cpu=self.device.type == "cpu")  # lmms-eval gathers through it
             self._rank, self._world_size = self.accelerator.process_index, self.accelerator.num_processes
-        self.reasoning, self.max_new_tokens, self.batch_size = reasoning, int(max_new_tokens), int(batch_size)
-        log = Path(chains)
-        self.chains = log if self._rank == 0 else log.with_suffix(f".{self._rank}{log.suffix}")
-        self.aurora = Aurora.from_pretrained(pretrained, base=base, device=_device(device))
+        self.batch_size = int(batch_size)
+        self.options: Mapping[str, Any] = {
+            "reasoning": reasoning,
+            "constrained": constrained,
+            "max_new_tokens": int(max_new_tokens),
+            "batch_size": self.batch_size,
+        }
+        self.log = ChainLog(Path(chains), about={"model": pretrained}, process=self._rank)
+        self.aurora = Aurora.from_pretrained(pretrained, base=base, device=str(self.device))
 
     def generate_until(self, requests: Sequence[Any]) -> list[str]:
         """The final answer to each request, in their order."""
@@ -72,16 +85,10 @@ class LlavaAuroraModel(lmms):
         for batch in batches(requests, self.batch_size):
             images = [self._image(request) for request in batch]
             questions = [request.args[0].strip() for request in batch]
-            found = self.aurora.ask(
-                images,
-                questions,
-                reasoning=self.reasoning,
-                batch_size=self.batch_size,
-                max_new_tokens=self.max_new_tokens,
-            )
-            for request, result in zip(batch, found, strict=True):
+            for request, result in zip(batch, self.aurora.ask(images, questions, **self.options), strict=True):
+                _, _, _, doc_id, task, _ = request.args
+                self.log.append(result, task=task, doc_id=doc_id)
                 answers.append(result.answer)
-                self._keep(request, result.question, result.text, result.answer)
         return answers
 
     def loglikelihood(self, requests: Sequence[Any]) -> list[tuple[float, bool]]:
@@ -96,16 +103,3 @@ class LlavaAuroraModel(lmms):
         if len(visuals) != 1 or not isinstance(visuals[0], Image.Image):
             raise AuroraError(f"{task}, question {doc_id}: holds {len(visuals)} images or videos; one image is needed")
         return visuals[0].convert("RGB")
-
-    def _keep(self, request: Any, question: str, text: str, answer: str) -> None:
-        _, _, _, doc_id, task, _ = request.args
-        line = {"task": task, "doc_id": doc_id, "question": question, "text": text, "answer": answer}
-        self.chains.parent.mkdir(parents=True, exist_ok=True)
-        with self.chains.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(line) + "\n")
-
-
-def _device(device: str | None) -> str:
-    """lmms-eval hands on its own --device, "cuda:0" where none was given, to every process."""
-    multiple = int(os.environ.get("WORLD_SIZE", "1")) > 1
-    return device if device is not None and not multiple and not device.startswith("cuda") else default_device()

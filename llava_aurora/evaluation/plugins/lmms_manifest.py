@@ -10,5 +10,5 @@ def manifests() -> Any:
     from lmms_eval.models.registry_v2 import ModelManifest
 
     return ModelManifest(
-        model_id=MODEL_ID, simple_class_path="llava_aurora.evaluation.harness.lmms_model.LlavaAuroraModel"
+        model_id=MODEL_ID, simple_class_path="llava_aurora.evaluation.plugins.lmms_eval.LlavaAuroraModel"
     )

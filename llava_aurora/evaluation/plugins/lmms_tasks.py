@@ -45,7 +45,7 @@ def write_hardblink_tasks(data: Path, out: Path) -> list[str]:
             lines = [json.dumps(_row(question)) + "\n" for question in questions]
             write_text(folder / f"{name}.jsonl", "".join(lines))
             write_text(folder / f"{name}.yaml", _task(name, out.resolve() / f"{name}.jsonl"))
-        write_text(folder / f"{GROUP}.yaml", yaml.safe_dump({"group": GROUP, "task": list(sets)}, sort_keys=False))
+        write_text(folder / f"{GROUP}.yaml", _group(list(sets)))
         write_text(folder / FUNCTIONS, f"from {__name__} import image, judge, text  # noqa: F401\n")
     return [*sets, GROUP]
 
@@ -75,6 +75,14 @@ def _row(question: Question) -> dict[str, Any]:
         "question": question.text,
         "answer": question.answer,
     }
+
+
+def _group(names: list[str]) -> str:
+    """The mean over the numbers of points, each weighing the same, as the paper's tables give it."""
+    means = [
+        {"metric": metric, "aggregation": "mean", "weight_by_size": False} for metric in ("accuracy", "unparsable")
+    ]
+    return yaml.safe_dump({"group": GROUP, "task": names, "aggregate_metric_list": means}, sort_keys=False)
 
 
 def _task(name: str, data: Path) -> str:
