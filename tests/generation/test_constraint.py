@@ -285,14 +285,16 @@ def test_masks_are_kept_but_not_without_limit(perception, monkeypatch):
 
 
 def test_masks_go_with_the_model_that_they_were_made_for(perception):
-    before = len(constraint._MASKS)
     mine = dataclasses.replace(perception)
+    kept = []
     for _ in range(3):
         PerceptionLogitsProcessor(mine).mask(torch.tensor([[3]]))
-    assert len(constraint._MASKS) == before + 1
+        kept.append(constraint._MASKS[id(mine)])
+    assert kept[0] is kept[1] is kept[2]
+    key = id(mine)
     del mine
     gc.collect()
-    assert len(constraint._MASKS) == before
+    assert key not in constraint._MASKS
 
 
 def test_masks_can_be_used_and_added_to_in_and_out_of_inference_mode(perception):

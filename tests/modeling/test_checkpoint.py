@@ -5,6 +5,7 @@ import shutil
 
 import pytest
 import torch
+from llava.model import LlavaLlamaForCausalLM
 from llava.model.builder import load_pretrained_model as upstream_load
 from PIL import Image
 
@@ -60,9 +61,9 @@ def test_the_trained_vision_tower_moves_with_its_folder(copy, finetuned, worksho
 
 
 @pytest.mark.deepspeed
-def test_upstreams_loader_overlooks_what_is_ours(finetuned):
+def test_upstreams_class_overlooks_what_is_ours(finetuned):
     _, ours, _, _ = load_pretrained_model(str(finetuned[0]), torch_dtype=torch.float16)
-    _, theirs, _, _ = upstream_load(str(finetuned[0]), None, "llava-aurora", device_map="cpu", device="cpu")
+    theirs = LlavaLlamaForCausalLM.from_pretrained(str(finetuned[0]), torch_dtype=torch.float16)
     ids = torch.tensor([[1, 5, 7, 8, ours.perception.ids.first_ids["DEPTH"]]])
     assert torch.equal(ours(input_ids=ids).logits, theirs(input_ids=ids).logits)
 
