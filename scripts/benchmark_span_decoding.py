@@ -40,6 +40,7 @@ def main() -> None:
     parser.add_argument("--count", type=int, default=64, help="questions a round")
     parser.add_argument("--batches", type=int, nargs="+", default=[1, 16])
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--max-new-tokens", type=int, help="an answer; what the context leaves if left out")
     options = parser.parse_args()
 
     import torch
@@ -93,7 +94,7 @@ def compare(
             if decoder is not None:
                 decoder.rows.clear()
             began = time.perf_counter()
-            outcomes[way] = ask(loaded, records, options.images, batch=batch, decoder=decoder)
+            outcomes[way] = ask(loaded, records, options, batch=batch, decoder=decoder)
             if number:
                 seconds[way].append(time.perf_counter() - began)
     return {
@@ -133,10 +134,19 @@ def decoder_of(loaded: Any, settings: dict[str, Any] | None) -> Any:
     return Counting(model, phrases=phrases, **settings)
 
 
-def ask(loaded: Any, records: list[dict[str, Any]], images: Path, *, batch: int, decoder: Any) -> list[Any]:
+def ask(
+    loaded: Any, records: list[dict[str, Any]], options: argparse.Namespace, *, batch: int, decoder: Any
+) -> list[Any]:
     from llava_aurora.evaluation import outcomes
 
-    return outcomes.ask(loaded, records, images=images, batch_size=batch, decoder=decoder)
+    return outcomes.ask(
+        loaded,
+        records,
+        images=options.images,
+        batch_size=batch,
+        decoder=decoder,
+        max_new_tokens=options.max_new_tokens,
+    )
 
 
 def passes(outcomes: list[Any], decoder: Any, *, batch: int, loaded: Any) -> dict[str, float]:

@@ -13,7 +13,7 @@ def test_it_prints_a_table_for_each_batch_and_one_line_of_json(finetuned_lora, w
         sys.executable,
         "scripts/benchmark_span_decoding.py",
         *("--model", finetuned_lora[0], "--records", workshop.records, "--images", workshop.images),
-        *("--task", "depth_chain", "--count", 2, "--batches", 1, 2, "--rounds", 1),
+        *("--task", "depth_chain", "--count", 2, "--batches", 1, 2, "--rounds", 1, "--max-new-tokens", 30),
     )
     assert run.code == 0, run.output[-3000:]
     assert "2 answers, batch 1" in run.output
