@@ -1,7 +1,8 @@
 """`llava-aurora eval`, `replace-test` and `compare`."""
 
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -64,30 +65,10 @@ def evaluate_model(
     load_4bit: _Load4 = False,
 ) -> None:
     """Ask a model the questions of a benchmark, with and without a chain; numbers, report.md and report.html."""
-    from llava_aurora.evaluation.asker import Settings
-    from llava_aurora.evaluation.run import Plan, evaluate
+    given = locals()
+    from llava_aurora.evaluation.run import evaluate
 
-    plan = Plan(
-        tasks=_names(tasks),
-        data=data,
-        reasonings=_names(reasoning),
-        batch_size=batch_size,
-        limit=limit,
-        scenes=scenes,
-        seed=seed,
-        pictures=pictures,
-    )
-    settings = Settings(
-        conversation=conversation,
-        max_new_tokens=max_new_tokens,
-        constrained=not unconstrained,
-        load_8bit=load_8bit,
-        load_4bit=load_4bit,
-    )
-    asker, share = _loaded(model, base=base, device=device, settings=settings)
-    evaluate(asker, plan, out=out, share=share)
-    if share.index == 0:
-        _report(out)
+    _run(evaluate, given)
 
 
 @app.command(
@@ -115,30 +96,10 @@ def replace_test(
     load_4bit: _Load4 = False,
 ) -> None:
     """Test whether a model uses the depth map that it writes: replace the map and see what its answers become."""
-    from llava_aurora.evaluation.asker import Settings
+    given = locals()
     from llava_aurora.evaluation.replacement import replacement_test
-    from llava_aurora.evaluation.run import Plan
 
-    plan = Plan(
-        tasks=_names(tasks),
-        data=data,
-        batch_size=batch_size,
-        limit=limit,
-        scenes=scenes,
-        seed=seed,
-        pictures=pictures,
-    )
-    settings = Settings(
-        conversation=conversation,
-        max_new_tokens=max_new_tokens,
-        constrained=not unconstrained,
-        load_8bit=load_8bit,
-        load_4bit=load_4bit,
-    )
-    asker, share = _loaded(model, base=base, device=device, settings=settings)
-    replacement_test(asker, plan, out=out, share=share)
-    if share.index == 0:
-        _report(out)
+    _run(replacement_test, given)
 
 
 @app.command(epilog="Example: llava-aurora compare eval/direct eval/aurora")
@@ -172,6 +133,27 @@ def compare(
 
 def _names(text: str) -> list[str]:
     return [name.strip() for name in text.split(",") if name.strip()]
+
+
+def _run(work: Callable[..., object], given: Mapping[str, Any]) -> None:
+    """Loads the model, lets it work on a plan, and reports in the first process.
+
+    Args:
+        work: takes asker and plan, `out` and `share`.
+        given: the options of the command, by name.
+    """
+    from llava_aurora.evaluation.asker import Settings
+    from llava_aurora.evaluation.run import Plan
+
+    ways: dict[str, Any] = {"reasonings": _names(given["reasoning"])} if "reasoning" in given else {}
+    planned = ("data", "batch_size", "limit", "scenes", "seed", "pictures")
+    plan = Plan(tasks=_names(given["tasks"]), **ways, **{name: given[name] for name in planned})
+    set_as_given = ("conversation", "max_new_tokens", "load_8bit", "load_4bit")
+    settings = Settings(constrained=not given["unconstrained"], **{name: given[name] for name in set_as_given})
+    asker, share = _loaded(given["model"], base=given["base"], device=given["device"], settings=settings)
+    work(asker, plan, out=given["out"], share=share)
+    if share.index == 0:
+        _report(given["out"])
 
 
 def _loaded(

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from deepspeed.runtime.checkpoint_engine.torch_checkpoint_engine import TorchCheckpointEngine
 
 from llava_aurora.errors import AuroraError
 from llava_aurora.training.checkpoint_folder import (
@@ -140,7 +141,7 @@ def test_a_pickled_object_is_refused_by_the_file_s_name(tmp_path, zipped):
         pytest.raises(AuroraError, match=r"optim_states.pt: not loaded: it holds \S+\.mkdir as a pickled object"),
         weights_only_loading(),
     ):
-        torch.load(file, weights_only=False)  # as DeepSpeed calls it
+        TorchCheckpointEngine().load(str(file))
     assert not marker.exists()
 
 
@@ -149,7 +150,7 @@ def test_a_damaged_file_is_named(tmp_path):
     torch.save({"step": torch.zeros(1000)}, file, _use_new_zipfile_serialization=False)
     file.write_bytes(file.read_bytes()[:-2000])
     with pytest.raises(AuroraError, match=r"optim_states.pt: not loaded: the file is damaged"), weights_only_loading():
-        torch.load(file, weights_only=False)
+        TorchCheckpointEngine().load(str(file))
 
 
 def test_what_deepspeed_pickles_is_read(tmp_path):
@@ -161,7 +162,7 @@ def test_what_deepspeed_pickles_is_read(tmp_path):
     held = {"a": LossScaler(1.0), "b": scaler, "c": ZeroStageEnum.weights, "d": fragment_address(4, 2)}
     torch.save(held, tmp_path / "states.pt", _use_new_zipfile_serialization=False)
     with weights_only_loading():
-        read = torch.load(tmp_path / "states.pt", weights_only=False)
+        read = TorchCheckpointEngine().load(str(tmp_path / "states.pt"))
     assert (read["c"], read["d"]) == (ZeroStageEnum.weights, fragment_address(4, 2))
     assert read["b"].cur_scale == 2.0**16
 
