@@ -7,6 +7,7 @@ runs/NAME-SEED/
   result.json                                            all that the report needs; a run that has it is done
 """
 
+import json
 import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -84,11 +85,15 @@ class Runner:
             config=size.model,
         )
         flags |= {
-            "deepspeed": REPOSITORY / "deepspeed_configs" / ("zero3.json" if size.ranks > 1 else "zero2.json"),
+            "deepspeed": REPOSITORY / "deepspeed_configs" / "zero2.json",  # the model is small
             "curriculum": folder / "curriculum.yaml",
             "num_train_epochs": size.epochs,
             "per_device_train_batch_size": size.batch,
             "learning_rate": size.learning_rate,
+            # Questions come late in a curriculum: the rate must not have fallen before.
+            "lr_scheduler_type": "warmup_stable_decay",
+            "lr_scheduler_kwargs": json.dumps({"num_decay_steps": size.steps // 5}),
+            "group_by_modality_length": True,
             "save_strategy": "steps",
             "save_steps": 0.1,  # of all steps
             "save_total_limit": 1,

@@ -1,5 +1,6 @@
 """Sizes of the study. `cpu` is for two cores, `gpu` for one large GPU; `smoke` only shows that every stage runs."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
@@ -42,7 +43,7 @@ class Size:
     vqvae: DepthVQVAEConfig
     vqvae_epochs: int
     model: TinyLlavaConfig
-    locating: float = 0.2
+    locating: float = 0.1
     epochs: int = 10
     records_per_epoch: int
     batch: int
@@ -61,6 +62,11 @@ class Size:
         """What each contestant sees."""
         return self.epochs * self.records_per_epoch
 
+    @property
+    def steps(self) -> int:
+        """Of training."""
+        return self.epochs * math.ceil(self.records_per_epoch / (self.batch * self.ranks))
+
 
 # The paper's proportions: 20,000 images with maps to 500 with marked points and 250 to count in.
 SIZES: Mapping[str, Size] = {
@@ -77,9 +83,9 @@ SIZES: Mapping[str, Size] = {
             vqvae=DepthVQVAEConfig(image_size=80, channels=(8, 16, 32, 64), code_dim=16, codebook_size=32),
             vqvae_epochs=4,
             model=TinyLlavaConfig(frame=80, patch=16, layers=4, max_length=384),
-            records_per_epoch=5000,
-            batch=16,
-            learning_rate=1.5e-3,
+            records_per_epoch=8000,
+            batch=8,
+            learning_rate=8e-4,
             ranks=2,
             ask_batch=128,
             max_new_tokens=160,

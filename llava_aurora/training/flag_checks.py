@@ -17,11 +17,6 @@ def check_flags(flags: argparse.Namespace) -> None:
     from llava_aurora.data.curriculum.schedule_file import read_schedule
     from llava_aurora.modeling.bottleneck import InformationBottleneck
 
-    if flags.curriculum and flags.group_by_modality_length:
-        raise AuroraError(
-            f"--curriculum {flags.curriculum} orders the records, and so does --group_by_modality_length True; leave"
-            " one of them out (--curriculum '' switches a recipe's off)"
-        )
     for flag, remedy in {
         "data_path": "the JSON file of training records; `llava-aurora data records --help` shows how to make one",
         "image_folder": "the folder that the records' images are named from",

@@ -78,8 +78,8 @@ DROP_IN = Recipe(
 
 _RECIPES = (
     # Source: AURORA (arXiv 2412.03548) and its supplement, which also trains the words' rows (--train_base_vocabulary
-    # True): two whole matrices and their optimizer states, where the new rows alone are megabytes. Records come in the
-    # curriculum's order, so that grouping them by length, which LLaVA's own scripts do, is left out.
+    # True): two whole matrices and their optimizer states, where the new rows alone are megabytes. Batches are of
+    # like length, as in LLaVA's own scripts.
     Recipe(
         name="aurora_lora",
         title="AURORA as in the paper: LoRA on LLaVA-1.5-13B with depth and box tokens, by a curriculum of ten epochs",
@@ -94,6 +94,7 @@ _RECIPES = (
             "image_aspect_ratio": "pad",
             "perception_modalities": "depth,box",
             "curriculum": "linear",
+            "group_by_modality_length": True,
             "lora_enable": True,
             "lora_r": 128,
             "lora_alpha": 256,

@@ -13,6 +13,7 @@ from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState
 from transformers.integrations import TensorBoardCallback
 from transformers.trainer_utils import EvalLoopOutput
 
+from llava_aurora.data.curriculum.like_lengths import LikeLengths
 from llava_aurora.data.curriculum.report import draw_schedule, print_schedule
 from llava_aurora.data.curriculum.sampler import Curriculum, CurriculumSampler, planned_epochs
 from llava_aurora.data.fresh_points import FreshPoints
@@ -55,7 +56,17 @@ class AuroraTrainer(ResumableTrainer):
             return super()._get_train_sampler(train_dataset)
         epochs = planned_epochs(self.args, length=self.curriculum.length)
         seed = self.args.seed if self.args.data_seed is None else self.args.data_seed
-        return CurriculumSampler(self.curriculum, epochs=epochs, seed=seed)
+        return CurriculumSampler(self.curriculum, epochs=epochs, seed=seed, like_lengths=self._like_lengths())
+
+    def _like_lengths(self) -> LikeLengths | None:
+        if not self.args.group_by_modality_length:
+            return None
+        tower = self.aurora_model.get_vision_tower()
+        return LikeLengths(
+            lengths=self.train_dataset.store.lengths,
+            image_tokens=0 if tower is None else tower.num_patches,
+            batch=self.args.train_batch_size * self.args.world_size * self.args.gradient_accumulation_steps,
+        )
 
     @property
     def aurora_model(self) -> AuroraLlamaForCausalLM:

@@ -42,7 +42,7 @@ def test_the_papers_recipe(parser):
     assert (flags.lora_enable, flags.lora_r, flags.lora_alpha) == (True, 128, 256)
     assert (flags.learning_rate, flags.mm_projector_lr, flags.per_device_train_batch_size) == (2e-4, 2e-5, 16)
     assert (flags.lr_scheduler_type, flags.warmup_ratio, flags.model_max_length) == ("cosine", 0.03, 2048)
-    assert (flags.curriculum, flags.num_train_epochs, flags.group_by_modality_length) == ("linear", 10, False)
+    assert (flags.curriculum, flags.num_train_epochs, flags.group_by_modality_length) == ("linear", 10, True)
     assert not flags.train_base_vocabulary
 
 
@@ -144,9 +144,8 @@ def test_depth_tokens_need_their_vqvae(check, vqvae, problem):
     check(perception_modalities="box", depth_vqvae=None)
 
 
-def test_a_curriculum_and_grouping_exclude_each_other(check):
-    with pytest.raises(AuroraError, match="--curriculum linear orders the records, and so does --group_by_modality"):
-        check(curriculum="linear", group_by_modality_length=True)
+def test_a_curriculum_may_come_in_batches_of_like_length(check):
+    check(curriculum="linear", group_by_modality_length=True)
 
 
 def test_quantized_training_needs_bitsandbytes_and_no_zero_3(check, monkeypatch, tmp_path):

@@ -12,6 +12,7 @@ from accelerate.data_loader import BatchSamplerShard, prepare_data_loader
 from torch.utils.data import BatchSampler, DataLoader
 from transformers import Trainer
 
+from llava_aurora.data.curriculum.like_lengths import LikeLengths
 from llava_aurora.data.curriculum.sampler import Curriculum, CurriculumSampler, planned_epochs
 from llava_aurora.data.curriculum.schedule import BUILT_IN, ConstantSchedule, LinearSchedule, MixtureSchedule
 from llava_aurora.data.tasks import TASK_NAMES, TASKS
@@ -237,6 +238,17 @@ def test_accelerate_shards_our_batches_without_reordering(curriculum):
     batches = BatchSampler(CurriculumSampler(curriculum, epochs=EPOCHS, seed=0), 3, drop_last=False)
     shards = [list(BatchSamplerShard(batches, num_processes=2, process_index=rank)) for rank in range(2)]
     assert [batch for pair in zip(*shards, strict=True) for batch in pair] == list(batches)
+
+
+def test_batches_of_like_length_are_the_same_for_any_number_of_ranks(curriculum):
+    grouping = LikeLengths(lengths=np.random.default_rng(0).integers(5, 90, 200), image_tokens=0, batch=8)
+    sampler = CurriculumSampler(curriculum, epochs=EPOCHS, seed=4, like_lengths=grouping)
+    sampler.set_epoch(6)
+    once, again = list(sampler), list(sampler)
+    order = curriculum.order(6, epochs=EPOCHS, seed=4).tolist()
+    assert once == again
+    assert once != order
+    assert sorted(once) == sorted(order)
 
 
 def test_an_earlier_epoch_than_the_present_is_ignored(curriculum):

@@ -1,0 +1,53 @@
+"""Batches of like length: a permutation of the curriculum's order in which less is padding."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from llava_aurora.data.curriculum.like_lengths import WINDOW, LikeLengths
+
+BATCH = 8
+
+
+def padding(lengths, order):
+    """Elements of padding in whole batches."""
+    batches = lengths[order[: len(order) // BATCH * BATCH]].reshape(-1, BATCH)
+    return int((batches.max(axis=1, keepdims=True) - batches).sum())
+
+
+@given(count=st.integers(0, 700), seed=st.integers(0, 99))
+def test_every_record_comes_once_and_stays_in_its_window(count, seed):
+    rng = np.random.default_rng(seed)
+    order = rng.permutation(1000)[:count].astype(np.int32)
+    grouping = LikeLengths(lengths=rng.integers(-50, 50, 1000), image_tokens=9, batch=BATCH)
+    grouped = grouping.grouped(order, np.random.default_rng(seed))
+    whole = count // BATCH * BATCH
+    assert grouped.dtype == order.dtype
+    assert grouped[whole:].tolist() == order[whole:].tolist()
+    for start in range(0, whole, WINDOW * BATCH):
+        window = slice(start, min(start + WINDOW * BATCH, whole))
+        assert sorted(grouped[window]) == sorted(order[window])
+
+
+def test_hardly_any_padding_is_left():
+    rng = np.random.default_rng(0)
+    lengths, order = rng.integers(20, 200, 4000), rng.permutation(4000)
+    grouped = LikeLengths(lengths=lengths, image_tokens=0, batch=BATCH).grouped(order, rng)
+    assert padding(lengths, grouped) < 0.1 * padding(lengths, order)
+
+
+def test_records_with_and_without_an_image_are_apart_by_what_an_image_takes():
+    lengths = np.array([10, -10] * 64)
+    grouped = LikeLengths(lengths=lengths, image_tokens=100, batch=BATCH).grouped(
+        np.arange(128), np.random.default_rng(0)
+    )
+    assert all(len(set(batch)) == 1 for batch in lengths[grouped].reshape(-1, BATCH).tolist())
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+def test_lengths_do_not_rise_through_a_window(seed):
+    lengths = np.arange(WINDOW * BATCH)
+    grouped = LikeLengths(lengths=lengths, image_tokens=0, batch=BATCH).grouped(lengths, np.random.default_rng(seed))
+    firsts = grouped.reshape(-1, BATCH)[:, 0]
+    assert firsts.tolist() != sorted(firsts)
