@@ -79,9 +79,9 @@ class ResidualBlock(nn.Module):
         super().__init__()
         self.net = nn.Sequential(
             nn.Conv2d(channels, channels, 3, padding=1),
-            nn.ReLU(),
+            nn.ReLU(inplace=True),
             nn.Conv2d(channels, channels, 3, padding=1),
-            nn.ReLU(),
+            nn.ReLU(inplace=True),
             nn.Conv2d(channels, channels, 1),
         )
 
@@ -218,7 +218,11 @@ class DepthVQVAE(nn.Module):
 
 
 def build_depth_vqvae(config: DepthVQVAEConfig, *, seed: int = 0) -> DepthVQVAE:
-    """A depth VQ-VAE with fresh weights: the same for the same seed; the state of torch's generator stays as it was."""
+    """A depth VQ-VAE with fresh weights: the same for the same seed; the state of torch's generator stays as it was.
+
+    Its convolutions keep their channels last and its ReLUs work in place: the same numbers in less time and memory
+    (scripts/benchmark_vqvae.py).
+    """
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)  # torch.manual_seed would reach the CUDA generators too
         encoder = _encoder(config)
@@ -233,14 +237,15 @@ def build_depth_vqvae(config: DepthVQVAEConfig, *, seed: int = 0) -> DepthVQVAE:
         initialise_from_data=config.initialise_from_data,
         seed=seed,
     )
-    return DepthVQVAE(encoder=encoder, quantizer=quantizer, decoder=decoder, config=config)
+    model = DepthVQVAE(encoder=encoder, quantizer=quantizer, decoder=decoder, config=config)
+    return model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
 
 def _encoder(config: DepthVQVAEConfig) -> nn.Sequential:
     layers: list[nn.Module] = []
     width = 1
     for channels in config.channels:
-        layers += [nn.Conv2d(width, channels, 4, stride=2, padding=1), nn.ReLU()]
+        layers += [nn.Conv2d(width, channels, 4, stride=2, padding=1), nn.ReLU(inplace=True)]
         width = channels
     layers += [ResidualBlock(channels=width) for _ in range(config.residual_blocks)]
     return nn.Sequential(*layers, nn.Conv2d(width, config.code_dim, 1))
@@ -248,10 +253,10 @@ def _encoder(config: DepthVQVAEConfig) -> nn.Sequential:
 
 def _decoder(config: DepthVQVAEConfig) -> nn.Sequential:
     width = config.channels[-1]
-    layers: list[nn.Module] = [nn.Conv2d(config.code_dim, width, 1), nn.ReLU()]
+    layers: list[nn.Module] = [nn.Conv2d(config.code_dim, width, 1), nn.ReLU(inplace=True)]
     layers += [ResidualBlock(channels=width) for _ in range(config.residual_blocks)]
     for channels in reversed(config.channels):
-        layers += [nn.ConvTranspose2d(width, channels, 4, stride=2, padding=1), nn.ReLU()]
+        layers += [nn.ConvTranspose2d(width, channels, 4, stride=2, padding=1), nn.ReLU(inplace=True)]
         width = channels
     return nn.Sequential(*layers, nn.Conv2d(width, 1, 1))
 

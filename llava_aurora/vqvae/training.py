@@ -175,9 +175,7 @@ class _Run:
         self.recipe = recipe
         self.frames = frames
         self.device = device
-        # The convolutions are up to twice as fast with the channels last.
         self.model = build_depth_vqvae(config, seed=recipe.seed).to(device)
-        self.model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.optimizer = torch.optim.Adam(self.model.parameters(), lr=recipe.learning_rate)
         self.step = 0
         self.history: list[EpochLog] = []

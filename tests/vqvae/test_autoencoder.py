@@ -1,5 +1,7 @@
 """The autoencoder: shapes, ranges and refusals; the published size; 8-bit maps in and out."""
 
+import copy
+
 import numpy as np
 import pytest
 import torch
@@ -57,6 +59,23 @@ def test_the_same_seed_builds_the_same_model_and_leaves_the_generator_alone():
     assert torch.equal(first.encoder[0].weight, second.encoder[0].weight)
     assert torch.equal(first.quantizer.codebook, second.quantizer.codebook)
     assert not torch.equal(first.encoder[0].weight, other.encoder[0].weight)
+
+
+def test_layout_and_work_in_place_change_no_number():
+    built = build_depth_vqvae(TINY, seed=1).eval()
+    plain = copy.deepcopy(built).to(memory_format=torch.contiguous_format)
+    for layer in plain.modules():
+        if isinstance(layer, torch.nn.ReLU):
+            layer.inplace = False
+    assert built.encoder[0].weight.is_contiguous(memory_format=torch.channels_last)
+    depth = torch.rand(3, 1, 48, 48) * 2 - 1
+    assert torch.equal(built.encode(depth), plain.encode(depth))
+    outputs = [model(depth) for model in (built, plain)]
+    torch.testing.assert_close(outputs[0].reconstruction, outputs[1].reconstruction)
+    for output in outputs:
+        (output.reconstruction_mse + output.commitment_loss).backward()
+    for ours, theirs in zip(built.parameters(), plain.parameters(), strict=True):
+        torch.testing.assert_close(ours.grad, theirs.grad)
 
 
 def test_certain_probabilities_decode_like_their_codes(tiny: DepthVQVAE):
