@@ -24,6 +24,7 @@ from llava_aurora.generation.constraint import PerceptionLogitsProcessor
 from llava_aurora.generation.drafts import Phrases
 from llava_aurora.generation.inputs import Inputs
 from llava_aurora.modeling.aurora_llama import AuroraLlamaForCausalLM
+from llava_aurora.modeling.cached_mask import cached_mask
 from llava_aurora.modeling.span_masking import MaskedSpan, masked_spans
 
 Mode = Literal["verified", "parallel"]
@@ -322,8 +323,9 @@ class _Cache:
         self.width = 0
 
     def _forward(self, positions: Tensor, **inputs: Tensor) -> Tensor:
+        implementation = self.model.config._attn_implementation
         return self.model.model(
-            attention_mask=self.valid.long(),
+            attention_mask=cached_mask(self.valid.long(), queries=positions.shape[1], implementation=implementation),
             position_ids=positions,
             past_key_values=self.states,
             use_cache=True,

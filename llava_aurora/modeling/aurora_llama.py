@@ -10,13 +10,14 @@ import torch
 from llava.constants import IMAGE_TOKEN_INDEX
 from llava.model.language_model.llava_llama import LlavaConfig, LlavaLlamaForCausalLM
 from torch import Tensor
-from transformers import LogitsProcessorList
+from transformers import DynamicCache, LogitsProcessorList
 from transformers.modeling_outputs import CausalLMOutputWithPast
 
 from llava_aurora.errors import AuroraError
 from llava_aurora.generation.constraint import PerceptionLogitsProcessor
 from llava_aurora.modalities import build_modalities
 from llava_aurora.modeling.bottleneck import text_and_image
+from llava_aurora.modeling.cached_mask import cached_mask
 from llava_aurora.modeling.embeddings import (
     RowStart,
     grow_embeddings,
@@ -180,6 +181,8 @@ class AuroraLlamaForCausalLM(LlavaLlamaForCausalLM):
         there is a label, and returns the loss alone (objective.py).
         """
         if self.objective is None or labels is None or not (self.training or self.objective.metrics):
+            if self.perception is not None and images is None and isinstance(past_key_values, DynamicCache):
+                attention_mask = self._mask_of_step(attention_mask, input_ids, inputs_embeds)
             return super().forward(
                 input_ids=input_ids,
                 attention_mask=attention_mask,
@@ -211,6 +214,13 @@ class AuroraLlamaForCausalLM(LlavaLlamaForCausalLM):
         ).last_hidden_state
         loss: Any = self.objective.loss(hidden, labels, head=self.lm_head)
         return CausalLMOutputWithPast(loss=loss)
+
+    def _mask_of_step(self, mask: Tensor | None, ids: Any, embeddings: Tensor | None) -> Tensor | None:
+        """The mask of one pass with a key/value cache, without images."""
+        if mask is None or mask.dim() != 2:
+            return mask
+        queries = ids.shape[1] if embeddings is None else embeddings.shape[1]
+        return cached_mask(mask, queries=queries, implementation=self.config._attn_implementation)
 
     # --- generate -----------------------------------------------------------------------------------------------------
 
