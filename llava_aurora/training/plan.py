@@ -33,7 +33,7 @@ class Zero:
         stage: 0 (everything everywhere) to 3.
         offload: weights, gradients and optimizer states lie in the machine's memory.
         config: the shipped file that does this; None if none does.
-        reduce_bucket, prefetch_bucket, persistence, max_live: DeepSpeed's settings, in elements.
+        reduce_bucket, prefetch_bucket, persistence, max_live, max_reuse: DeepSpeed's settings, in elements.
         overlap: two buckets instead of one.
     """
 
@@ -45,6 +45,7 @@ class Zero:
     prefetch_bucket: int = 50_000_000
     persistence: int = 100_000
     max_live: int = 1_000_000_000
+    max_reuse: int = 1_000_000_000
     overlap: bool = True
 
     @classmethod
@@ -70,6 +71,7 @@ class Zero:
             prefetch_bucket=setting("stage3_prefetch_bucket_size", cls.prefetch_bucket),
             persistence=setting("stage3_param_persistence_threshold", cls.persistence),
             max_live=setting("stage3_max_live_parameters", cls.max_live),
+            max_reuse=setting("stage3_max_reuse_distance", cls.max_reuse),
             overlap=zero.get("overlap_comm", False),
         )
 
@@ -173,6 +175,17 @@ def gathered_bytes(run: Run, zero: Zero) -> int:
     return run.element * min(zero.max_live + zero.prefetch_bucket, count([*run.trained, *run.frozen]))
 
 
+def kept_bytes(run: Run, zero: Zero) -> int:
+    """Frozen weights of layers that ZeRO-3 holds whole at the end of the backward pass: with checkpointing, all.
+
+    DeepSpeed 0.19.8 releases them only with the module around that has no gradient to wait for; docs/plan.md says more.
+    """
+    if zero.stage < 3 or not run.checkpointing:
+        return 0
+    layers = (weight for weight in run.frozen if weight.part == "linear" and weight.numel > zero.persistence)
+    return run.element * count(layers)
+
+
 def step_bytes(run: Run, zero: Zero, *, subgroup: int = 1_000_000_000) -> int:
     """What the optimizer's step needs for a moment: float32 gradients and one temporary of Adam's."""
     if zero.offload:
@@ -224,24 +237,36 @@ def activation_bytes(run: Run) -> int:
     return projector + sizes.layers * layer + end
 
 
+def backward_bytes(run: Run, zero: Zero) -> int:
+    """At the end of the backward pass: one layer's activations, and weights beyond those in `gathered_bytes`."""
+    layer = run.batch * run.length * layer_bytes(run)
+    return layer + max(0, kept_bytes(run, zero) - gathered_bytes(run, zero)) if run.checkpointing else 0
+
+
 # --- The whole --------------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, kw_only=True)
 class Memory:
-    """Bytes on one GPU at the peak; `step` is not held together with `activations`. `host`: in the machine's memory."""
+    """Bytes on one GPU at the peak. `host`: in the machine's memory.
+
+    `activations` are those of the end of the forward pass, `backward` what there is in their place at the end of the
+    backward pass, `step` what the optimizer needs after it.
+    """
 
     parameters: int
     gradients: int
     optimizer: int
     activations: int
     buffers: int
+    backward: int
     step: int
     host: int
 
     @property
     def total(self) -> int:
-        return self.parameters + self.gradients + self.optimizer + self.buffers + max(self.activations, self.step)
+        moment = max(self.activations, self.backward, self.step)
+        return self.parameters + self.gradients + self.optimizer + self.buffers + moment
 
 
 def estimate(run: Run, zero: Zero) -> Memory:
@@ -252,6 +277,7 @@ def estimate(run: Run, zero: Zero) -> Memory:
         optimizer=optimizer_bytes(run, zero),
         activations=activation_bytes(run),
         buffers=bucket_bytes(run, zero) + gathered_bytes(run, zero),
+        backward=backward_bytes(run, zero),
         step=step_bytes(run, zero),
         host=host_bytes(run, zero),
     )
