@@ -62,6 +62,9 @@ def scene_records(
     frame: Annotated[int, typer.Option(help="Side of the frame that coordinates refer to.")] = 336,
     plain_coordinates: Annotated[bool, typer.Option("--plain-coordinates", help="Numbers instead of tokens.")] = False,
     prompts: Annotated[Path | None, typer.Option(help="JSON file of your own wording.")] = None,
+    one_height: Annotated[
+        bool, typer.Option("--one-height", help="The points of a question lie at about one height.")
+    ] = False,
     seed: Annotated[int, typer.Option(help="Of everything drawn at random.")] = 0,
 ) -> None:
     """Ask questions of scenes: training records in LLaVA's JSON format."""
@@ -83,7 +86,9 @@ def scene_records(
         depth=depth_family(codebook_size=model.config.codebook_size, codes_per_map=model.codes_per_map),
         pixels=None if plain_coordinates else pixel_family(frame=frame),
     )
-    asked = SceneTasks(shares=shares or DEFAULT_SHARES, points=counts, coordinate_frame=frame, seed=seed)
+    asked = SceneTasks(
+        shares=shares or DEFAULT_SHARES, points=counts, coordinate_frame=frame, one_height=one_height, seed=seed
+    )
     known = read_codes(codes, model=model).codes
     records = write_scene_records(out, scenes=scenes, codes=known, writer=writer, tasks=asked)
     print(f"{out}: {len(records)} records; train with --image_folder {scenes}")

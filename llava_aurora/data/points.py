@@ -23,6 +23,8 @@ _PLATE_DISTANCE = 12.0  # from the point to the nearest edge of its plate
 _PLATE_ABOVE, _PLATE_BELOW, _PLATE_BESIDE = 3.0, 4.0, 1.0  # what the plate adds to its letter
 _CANDIDATES = 192
 _BATCHES = 6
+_ONE_HEIGHT = 0.05  # how far points at one height may lie from it, as a share of the image
+_HEIGHTS = 40  # tried for one set of points
 _STARTS = 12
 
 
@@ -63,6 +65,7 @@ def sample_points(
     min_distance: float = 20.0,
     min_depth_gap: int = 20,
     margin: int | None = None,
+    one_height: bool = False,
 ) -> list[Point] | None:
     """Draws points at random whose order in depth is beyond doubt.
 
@@ -76,6 +79,8 @@ def sample_points(
         min_distance: Euclidean, in pixels of a 336 frame.
         min_depth_gap: of 255.
         margin: pixels of this map kept free along its border; by default what the circle needs, and never less.
+        one_height: puts all of them at about one height, drawn at random. What is lower in an image is mostly closer,
+            so that of points anywhere the lowest is mostly the answer.
 
     Returns:
         `count` points, or None if several hundred candidates held no such set: the map is too flat or too small.
@@ -95,9 +100,13 @@ def sample_points(
     if min(height, width) <= 2 * border:
         return None
     distance = min_distance * min(height, width) / REFERENCE_FRAME
-    for _ in range(_BATCHES):
+    for _ in range(_HEIGHTS if one_height else _BATCHES):
+        first, last = border, height - border
+        if one_height:
+            row, reach = rng.integers(first, last), max(1, round(_ONE_HEIGHT * height))
+            first, last = max(first, row - reach), min(last, row + reach + 1)
         x = rng.integers(border, width - border, size=_CANDIDATES)
-        y = rng.integers(border, height - border, size=_CANDIDATES)
+        y = rng.integers(first, last, size=_CANDIDATES)
         depth, flat = _depth_inside_circles(relative_depth, x, y, radius, min_depth_gap)
         chosen = _choose(x[flat], y[flat], depth[flat], count, distance, min_depth_gap)
         if chosen is not None:

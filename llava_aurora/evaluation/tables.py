@@ -9,6 +9,7 @@ from typing import Any
 
 from llava_aurora.evaluation import paper
 from llava_aurora.evaluation.benchmarks.question import REASONINGS
+from llava_aurora.evaluation.benchmarks.registry import BENCHMARKS
 
 NONE = "–"
 THEIRS = "AURORA's paper"
@@ -41,8 +42,8 @@ def paper_tables(results: Mapping[str, Any]) -> list[Table]:
                 rows.append((OURS, reasoning, *cells))
         header = ("from", "counting, %", "CV-Bench", "SEED-Bench", "BLINK")
         found.append(_table("Counting", header, rows))
-    for name in ("scenes_depth", "scenes_coordinates"):
-        if name in benchmarks:
+    for name in benchmarks:
+        if name in BENCHMARKS and name.startswith("scenes") and BENCHMARKS[name].domain == "depth":
             found.append(_table(benchmarks[name]["title"], _DEPTH_HEADER, _depth_rows([benchmarks[name]])))
     return found
 

@@ -25,6 +25,7 @@ class Contestant:
         kinds: of tasks that it learns, besides locating marked points, which all learn.
         order: of the tasks: AURORA's curriculum, or the curriculum's mean mixture in every epoch.
         flags: of scripts/finetune_aurora.sh, beyond those that all have.
+        about_marks: whether it differs from the others only where points are marked in the image.
     """
 
     name: str
@@ -33,6 +34,7 @@ class Contestant:
     kinds: tuple[Kind, ...] = KINDS
     order: Literal["curriculum", "constant"] = "curriculum"
     flags: Mapping[str, object] = field(default_factory=dict)
+    about_marks: bool = False
 
     @property
     def reasonings(self) -> tuple[str, ...]:
@@ -50,6 +52,7 @@ CONTESTANTS: Mapping[str, Contestant] = {
             title="chain without the coordinate step",
             group="coordinates",
             flags={"coordinate_step": False},
+            about_marks=True,
         ),
         Contestant(
             name="plain_text",
@@ -101,19 +104,24 @@ class Run:
         return f"{self.contestant.name}-{self.seed}"
 
 
-def runs(*, only: Sequence[str] = (), seeds: Sequence[int] = (0, 1)) -> list[Run]:
+def runs(*, only: Sequence[str] = (), seeds: Sequence[int] = (0, 1), marked: bool = True) -> list[Run]:
     """The runs in their order: group by group, in each seed by seed.
 
     Args:
         only: names of contestants; all if empty.
         seeds: of data order and first weights.
+        marked: whether any points are marked; contestants that only differ there are left out otherwise.
 
     Raises:
         AuroraError: for a name that is none.
     """
     if unknown := [name for name in only if name not in CONTESTANTS]:
         raise AuroraError(f"--only {unknown[0]}: no contestant of that name; there are: {', '.join(CONTESTANTS)}")
-    wanted = [contestant for contestant in CONTESTANTS.values() if not only or contestant.name in only]
+    wanted = [
+        contestant
+        for contestant in CONTESTANTS.values()
+        if (not only or contestant.name in only) and (marked or not contestant.about_marks)
+    ]
     return [
         Run(contestant, seed)
         for group in GROUPS

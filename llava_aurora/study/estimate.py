@@ -15,7 +15,8 @@ from llava_aurora.evaluation.benchmarks.registry import BENCHMARKS, Wording
 from llava_aurora.evaluation.benchmarks.scene_questions import POINTS
 from llava_aurora.study.contestants import CONTESTANTS, Contestant, Run
 from llava_aurora.study.mixtures import mixture_file
-from llava_aurora.study.running import MARKED, Runner
+from llava_aurora.study.running import Runner
+from llava_aurora.study.sizes import BY_COORDINATES
 
 STEPS = 20
 # What is written where a map was replaced, and in direct answers, as parts of a chain.
@@ -74,9 +75,9 @@ def estimate(
         by_reasonings.setdefault(reasonings, []).append(result["seconds"]["evaluation"])
     asking = {reasonings: sum(found) / len(found) for reasonings, found in by_reasonings.items()}
     measured = read_json(path, what="measured time") if path.is_file() else None
-    marked = len(POINTS) * size.held_out
-    by_coordinates = min(marked, size.coordinate_questions or marked)
-    questions = marked + by_coordinates + size.held_out
+    whole = len(POINTS) * size.held_out
+    by_coordinates = min(whole, size.coordinate_questions or whole)
+    questions = by_coordinates + size.held_out + (whole if size.marked else 0)
     trained = [result["seconds"]["training"] for result in done if not result["resumed"]]
     if trained:
         training = sum(trained) / len(trained)
@@ -88,15 +89,14 @@ def estimate(
         training=training,
         by_reasonings=asking,
         chains=measured["seconds_per_chain"] * questions if measured else None,
-        replaced=2 * min(marked, size.replaced_questions or marked) / questions,
+        replaced=len(size.depth_benchmarks) * min(whole, size.replaced_questions or whole) / questions,
     )
 
 
 def _measure(folder: Path, runner: Runner, *, seed: int) -> dict[str, float]:
     """Seconds until the first step, samples a second, seconds a chain in a full batch."""
     size, run = runner.size, Run(CONTESTANTS["constant"], seed)
-    mixture = mixture_file(run.contestant, epochs=1, records_per_epoch=size.records_per_epoch, locating=size.locating)
-    write_text(folder / "curriculum.yaml", mixture)
+    write_text(folder / "curriculum.yaml", mixture_file(run.contestant, size, epochs=1))
     flags = {**runner.flags(run, folder), "max_steps": STEPS, "save_strategy": "no"}
     started = time.perf_counter()
     command = finetune_command(as_arguments(flags), ranks=size.ranks)
@@ -115,12 +115,14 @@ def _seconds_per_chain(model: Path, runner: Runner) -> float:
     """In a full batch, of chains as long as a training record's: a model that has learned little never ends its own."""
     materials = runner.materials
     records = read_json(materials.records, what="training records")
-    chain = next(record for record in records if task_name(record) == "depth_chain")["conversations"][1]["value"]
+    chain = next(record for record in records if task_name(record) == "depth_chain_from_coordinates")["conversations"][
+        1
+    ]["value"]
     asker = LoadedAsker(model, settings=Settings())
     length = len(asker.tokenizer(chain, add_special_tokens=False).input_ids)
     asker.settings = Settings(max_new_tokens=length)
     wording = Wording.of(asker.perception, image_size=asker.image_size)
-    questions = BENCHMARKS[MARKED].read(materials.held_out, wording).questions[: runner.size.ask_batch]
+    questions = BENCHMARKS[BY_COORDINATES].read(materials.held_out, wording).questions[: runner.size.ask_batch]
     seconds = 0.0
     for _ in range(2):  # the first warms up
         started = time.perf_counter()

@@ -6,8 +6,8 @@ from typing import Any, Literal
 
 from llava_aurora.evaluation import paper
 from llava_aurora.evaluation.tables import interval
-from llava_aurora.study.running import COUNTING, MARKED
 from llava_aurora.study.scores import Result, Score, answers, difference, replaced, score
+from llava_aurora.study.sizes import COUNTING
 
 HARD = paper.POINTS[1:]  # 3 to 5 points
 Results = Mapping[str, Sequence[Result]]  # by contestant
@@ -27,42 +27,44 @@ class Expectation:
     measured: Callable[[Results], Score | None]
 
 
-EXPECTATIONS = (
-    Expectation(
-        text="The full recipe's chains beat a model trained on direct answers by 5 points or more at 3 to 5 points.",
-        least=5,
-        measured=lambda results: difference(
-            results.get("direct", ()),
-            results.get("full", ()),
-            (answers(MARKED, "direct"), answers(MARKED, "chain")),
-            categories=HARD,
+def expectations(depth: str) -> tuple[Expectation, ...]:
+    """All of them; `depth` is the benchmark that contestants are compared by."""
+    return (
+        Expectation(
+            text="The full recipe's chains beat a model trained on direct answers by 5 or more at 3 to 5 points.",
+            least=5,
+            measured=lambda results: difference(
+                results.get("direct", ()),
+                results.get("full", ()),
+                (answers(depth, "direct"), answers(depth, "chain")),
+                categories=HARD,
+            ),
         ),
-    ),
-    Expectation(
-        text="Coordinates in the chain help at 3 to 5 points.",
-        least=0,
-        measured=lambda results: difference(
-            results.get("no_coordinates", ()),
-            results.get("full", ()),
-            (answers(MARKED, "chain"), answers(MARKED, "chain")),
-            categories=HARD,
+        Expectation(
+            text="Coordinates in the chain help at 3 to 5 points.",
+            least=0,
+            measured=lambda results: difference(
+                results.get("no_coordinates", ()),
+                results.get("full", ()),
+                (answers(depth, "chain"), answers(depth, "chain")),
+                categories=HARD,
+            ),
         ),
-    ),
-    Expectation(
-        text="Counting with perception tokens beats counting with plain-text coordinates.",
-        least=0,
-        measured=lambda results: difference(
-            results.get("plain_text", ()),
-            results.get("full", ()),
-            (answers(COUNTING, "chain"), answers(COUNTING, "chain")),
+        Expectation(
+            text="Counting with perception tokens beats counting with plain-text coordinates.",
+            least=0,
+            measured=lambda results: difference(
+                results.get("plain_text", ()),
+                results.get("full", ()),
+                (answers(COUNTING, "chain"), answers(COUNTING, "chain")),
+            ),
         ),
-    ),
-    Expectation(
-        text="Random codes in the place of the full recipe's map cost 10 points or more at 3 to 5 points.",
-        least=10,
-        measured=lambda results: score(results.get("full", ()), replaced(MARKED, "random"), categories=HARD),
-    ),
-)
+        Expectation(
+            text="Random codes in the place of the full recipe's map cost 10 points or more at 3 to 5 points.",
+            least=10,
+            measured=lambda results: score(results.get("full", ()), replaced(depth, "random"), categories=HARD),
+        ),
+    )
 
 
 @dataclass(frozen=True)
@@ -75,9 +77,9 @@ class Checked:
     measured: dict[str, Any] | None
 
 
-def check(results: Results) -> list[Checked]:
-    """Every expectation, in its order."""
-    return [_check(expectation, results) for expectation in EXPECTATIONS]
+def check(results: Results, *, depth: str) -> list[Checked]:
+    """Every expectation, in its order; `depth` as for `expectations`."""
+    return [_check(expectation, results) for expectation in expectations(depth)]
 
 
 def _check(expectation: Expectation, results: Results) -> Checked:

@@ -17,12 +17,13 @@ import numpy as np
 
 from llava_aurora.atomic import atomic_folder, read_json, write_json
 from llava_aurora.data.depth.depth_estimation import default_device
+from llava_aurora.data.fresh_points import MARKED_TASKS
 from llava_aurora.data.prompts import Prompts
 from llava_aurora.data.records import Record, RecordWriter
 from llava_aurora.data.scenes.scene_folder import write_scenes
 from llava_aurora.data.scenes.scene_records import SceneTasks, write_scene_records
 from llava_aurora.demo.stages import Stages, build_base, mean_map, token_families, train_small_vqvae
-from llava_aurora.evaluation.benchmarks.scene_questions import read_scene_depth
+from llava_aurora.evaluation.benchmarks.registry import BENCHMARKS, Wording
 from llava_aurora.evaluation.written import closest_by
 from llava_aurora.modalities.depth import DepthModality
 from llava_aurora.study.sizes import Size
@@ -108,7 +109,7 @@ class Materials:
             for draw in range(size.draws):
                 asked = self._asked(
                     f"questions_{draw}",
-                    dict.fromkeys(_QUESTION_TASKS, 1.0),
+                    {task: 1.0 for task in _QUESTION_TASKS if size.marked or task not in MARKED_TASKS},
                     seed=size.seed + 1 + draw,
                     codes_of="questions_0",
                     temporary=temporary,
@@ -122,7 +123,9 @@ class Materials:
         size, vqvae, codes = self.size, self._loaded_vqvae(), temporary / f"{codes_of}.jsonl"
         if not codes.exists():
             encode_folder(model=vqvae, maps=self.images / codes_of / "depth", out=codes)
-        tasks = SceneTasks(shares=shares, points=size.points, coordinate_frame=size.model.frame, seed=seed)
+        tasks = SceneTasks(
+            shares=shares, points=size.points, coordinate_frame=size.model.frame, one_height=True, seed=seed
+        )
         records = write_scene_records(
             temporary / f"{name}.json",
             scenes=self.images / name,
@@ -146,7 +149,8 @@ class Materials:
     def _limits(self, folder: Path) -> None:
         frame = self.size.model.frame
         modality = DepthModality(vqvae=self._loaded_vqvae())
-        questions = read_scene_depth(self.held_out, writer=self._writer(), frame=frame, marked=True).questions
+        wording = Wording(frame, token_families(self.size.vqvae, frame=frame)[1])
+        questions = BENCHMARKS[self.size.depth_benchmarks[0]].read(self.held_out, wording).questions
         mean = mean_map(self.images / "maps" / "depth", size=frame)
         copies: dict[Path, Any] = {}
         right: dict[str, dict[str, list[bool]]] = {"the VQ-VAE's copy of the true map": {}, "the mean map": {}}

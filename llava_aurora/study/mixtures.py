@@ -3,8 +3,10 @@
 import yaml
 
 from llava_aurora.data.curriculum.schedule import LinearSchedule, Shares
+from llava_aurora.data.fresh_points import MARKED_TASKS
 from llava_aurora.data.tasks import TASKS
 from llava_aurora.study.contestants import Contestant
+from llava_aurora.study.sizes import Size
 
 LOCATING = "point_location"
 # Images of each task in the paper, from which its curriculum follows: maps to boxes as four to one. Questions that give
@@ -21,15 +23,19 @@ PAPER_COUNTS = {
 }
 
 
-def mixtures(contestant: Contestant, *, epochs: int, locating: float) -> list[Shares]:
+def mixtures(contestant: Contestant, *, epochs: int, locating: float, marked: bool = True) -> list[Shares]:
     """The share of each task, epoch by epoch; each sums to 1.
 
     Args:
         contestant: its kinds and their order. Without atomic tasks every epoch is the same.
         epochs: in all.
         locating: share of the depth samples that locate marked points, in every epoch.
+        marked: whether questions mark points at all; otherwise those that give coordinates take their place.
     """
     counts = {task: count for task, count in PAPER_COUNTS.items() if TASKS[task].kind in contestant.kinds}
+    if not marked:
+        for task in [task for task in counts if task in MARKED_TASKS]:
+            counts[f"{task}_from_coordinates"] += counts.pop(task)
     found = [LinearSchedule().shares(epoch, epochs=epochs, counts=counts) for epoch in range(epochs)]
     if contestant.order == "constant":
         tasks = dict.fromkeys(task for shares in found for task in shares)
@@ -38,14 +44,14 @@ def mixtures(contestant: Contestant, *, epochs: int, locating: float) -> list[Sh
     return [_with_locating(shares, locating) for shares in found]
 
 
-def mixture_file(contestant: Contestant, *, epochs: int, records_per_epoch: int, locating: float) -> str:
-    """The same in the YAML that --curriculum reads."""
-    found = mixtures(contestant, epochs=epochs, locating=locating)
+def mixture_file(contestant: Contestant, size: Size, *, epochs: int | None = None) -> str:
+    """The mixtures of a study in the YAML that --curriculum reads; `epochs` instead of the size's."""
+    found = mixtures(contestant, epochs=epochs or size.epochs, locating=size.locating, marked=size.marked)
     rounded = [{task: round(share, 6) for task, share in shares.items() if share} for shares in found]
-    return yaml.safe_dump({"records_per_epoch": records_per_epoch, "epochs": rounded}, sort_keys=False)
+    return yaml.safe_dump({"records_per_epoch": size.records_per_epoch, "epochs": rounded}, sort_keys=False)
 
 
 def _with_locating(shares: Shares, locating: float) -> Shares:
     depth = {task: share for task, share in shares.items() if TASKS[task].domain == "depth"}
     scaled = {task: share * (1 - locating) if task in depth else share for task, share in shares.items()}
-    return {**scaled, LOCATING: locating * sum(depth.values())}
+    return {**scaled, LOCATING: locating * sum(depth.values())} if locating else scaled

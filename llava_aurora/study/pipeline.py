@@ -46,7 +46,7 @@ class Study:
         if size not in SIZES:
             raise AuroraError(f"--size {size}: there are: {', '.join(SIZES)}")
         self.size, self.out = SIZES[size], out
-        self.wanted = runs(only=only, seeds=seeds)
+        self.wanted = runs(only=only, seeds=seeds, marked=self.size.marked)
         self.materials = Materials(self.size, out / "work")
         self.runner = Runner(self.size, self.materials, train)
         self.console = Console()

@@ -29,12 +29,12 @@ def write_report(out: Path, *, size: Size, results: Results, limits: Limits) -> 
         out: folder of the report.
         size: of the study.
         results: of the runs that are done, by contestant.
-        limits: what reading marked points out of maps gives without a model, by what is read and number of points.
+        limits: what reading points out of maps gives without a model, by what is read and number of points.
 
     Returns:
         The path of the Markdown file.
     """
-    checked = [asdict(each) for each in check(results)]
+    checked = [asdict(each) for each in check(results, depth=size.depth_benchmarks[0])]
     runs = [result for found in results.values() for result in found]
     content = {"size": asdict(size), "expectations": checked, "limits": limits, "runs": runs}
     write_json(out / "report.json", content, indent=1)
@@ -45,12 +45,12 @@ def write_report(out: Path, *, size: Size, results: Results, limits: Limits) -> 
 
 def report_sections(size: Size, results: Results, limits: Limits) -> list[Section]:
     """The report's parts, in their order."""
-    rows = [(each.text, each.finding, each.reason) for each in check(results)]
+    rows = [(each.text, each.finding, each.reason) for each in check(results, depth=size.depth_benchmarks[0])]
     return [
         Section("What is compared", _about(size)),
         Section("What was expected", [RULE], [Table("", ("expected", "found", "numbers"), rows)]),
-        Section("In the paper's form", [_HOW], paper_tables(results, limits)),
-        Section("Does it use its map?", [_REPLACED], replacement_tables(results)),
+        Section("In the paper's form", [_HOW], paper_tables(results, limits, size=size)),
+        Section("Does it use its map?", [_REPLACED], replacement_tables(results, size=size)),
         _every_run(results),
     ]
 
@@ -63,10 +63,19 @@ def _about(size: Size) -> list[str]:
         f" {(model.frame // model.patch) ** 2} image tokens, maps of {size.vqvae.grid} × {size.vqvae.grid} codes out of"
         f" {size.vqvae.codebook_size}. Each contestant sees {size.samples} samples in {size.epochs} epochs, from the"
         " same weights of its seed.",
-        f"Training scenes: {size.maps} with maps, {size.questions} with marked points and half as many to count in,"
-        f" each asked about {size.draws} times with other points and things. In every epoch of every contestant"
-        f" {size.locating:.0%} of the depth samples locate marked points. Held out: {size.held_out} scenes.",
+        f"Training scenes: {size.maps} with maps, {size.questions} that are asked about and half as many to count in,"
+        f" each asked about {size.draws} times with other points and things. Held out: {size.held_out} scenes. The"
+        f" points of a question lie at about one height. {_points(size)}",
     ]
+
+
+def _points(size: Size) -> str:
+    if not size.marked:
+        return "Every depth question gives their coordinates; none marks them in the image."
+    return (
+        "Half of the depth questions mark them in the image, half give coordinates, and in every epoch of every"
+        f" contestant {size.locating:.0%} of the depth samples locate marked points."
+    )
 
 
 def _every_run(results: Results) -> Section:

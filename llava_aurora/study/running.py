@@ -30,11 +30,10 @@ from llava_aurora.perception import Perception
 from llava_aurora.study.contestants import Run
 from llava_aurora.study.materials import Materials
 from llava_aurora.study.mixtures import mixture_file
-from llava_aurora.study.sizes import Size
+from llava_aurora.study.sizes import BY_COORDINATES, COUNTING, Size
 from llava_aurora.training.checkpoint_folder import checkpoints, newest_whole
 
 RESULT = "result.json"
-MARKED, BY_COORDINATES, COUNTING = "scenes_depth", "scenes_coordinates", "scenes_counting"
 Train = Callable[..., None]  # as `run_training`
 
 
@@ -109,10 +108,7 @@ class Runner:
         """Seconds of the training's last start."""
         mark, size = folder / "training.json", self.size
         if not mark.is_file():
-            mixture = mixture_file(
-                run.contestant, epochs=size.epochs, records_per_epoch=size.records_per_epoch, locating=size.locating
-            )
-            write_text(folder / "curriculum.yaml", mixture)
+            write_text(folder / "curriculum.yaml", mixture_file(run.contestant, size))
             flags = self.flags(run, folder)
             command = finetune_command(as_arguments(flags), ranks=size.ranks)
             write_json(folder / "command.json", command)
@@ -130,10 +126,10 @@ class Runner:
         if asker.perception is not None:  # maps are decoded by the thousand
             asker.perception.modalities["depth"].vqvae.to(default_device())  # type: ignore[attr-defined]
         answered, replaced = folder / "evaluation", folder / "replacement"
-        for task in (MARKED, BY_COORDINATES, COUNTING):
+        for task in (*self.size.depth_benchmarks, COUNTING):
             limit = self.size.coordinate_questions if task == BY_COORDINATES else None
             evaluate(asker, self._plan(run, task, limit), out=answered)
-        for task in (MARKED, BY_COORDINATES) if "chain" in run.contestant.reasonings else ():
+        for task in self.size.depth_benchmarks if "chain" in run.contestant.reasonings else ():
             plan = self._plan(run, task, self.size.replaced_questions, reasonings=["chain"])
             (asked,) = evaluate(asker, plan, out=replaced)
             if any(has_map(line, asker.perception) for line in asked.answers["chain"]):

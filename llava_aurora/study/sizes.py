@@ -8,6 +8,9 @@ from llava_aurora.data.scenes.scene import SceneConfig
 from llava_aurora.demo.tiny_llava import TinyLlavaConfig
 from llava_aurora.vqvae.autoencoder import DepthVQVAEConfig
 
+# Benchmarks of held-out scenes. Points lie at one height: anywhere in a room, the lowest is mostly the closest.
+MARKED, BY_COORDINATES, COUNTING = "scenes_one_height", "scenes_one_height_coordinates", "scenes_counting"
+
 
 @dataclass(frozen=True, kw_only=True)
 class Size:
@@ -19,6 +22,7 @@ class Size:
         questions: scenes that are asked about; every second one is counted in.
         draws: how often each of these is asked about, every time with other points and other things to count. A model
             that starts from nothing needs many points, but few scenes are the paper's point.
+        marked: whether half of the depth questions mark their points in the image; otherwise all give coordinates.
         located: share of the scenes with maps that also show marked points to be located.
         held_out: scenes for evaluation, rendered from another seed.
         scene, vqvae, vqvae_epochs, model: of the demo's kind.
@@ -28,7 +32,7 @@ class Size:
         flags: more flags of training, for the machine that it is meant for.
         points: how many points a question has.
         ask_batch, max_new_tokens: of evaluation.
-        coordinate_questions: how many of the questions that give coordinates are asked; all if None.
+        coordinate_questions: how many of the questions that give coordinates are asked beside marked ones; all if None.
         replaced_questions: of how many questions of each benchmark the maps are replaced; all if None.
         seed: of everything that runs share: scenes, VQ-VAE, records.
     """
@@ -37,7 +41,8 @@ class Size:
     maps: int
     questions: int
     draws: int
-    located: float
+    marked: bool = True
+    located: float = 0.0
     held_out: int
     scene: SceneConfig
     vqvae: DepthVQVAEConfig
@@ -58,6 +63,11 @@ class Size:
     seed: int = 0
 
     @property
+    def depth_benchmarks(self) -> tuple[str, ...]:
+        """What contestants are asked about depth; by the first they are compared."""
+        return (MARKED, BY_COORDINATES) if self.marked else (BY_COORDINATES,)
+
+    @property
     def samples(self) -> int:
         """What each contestant sees."""
         return self.epochs * self.records_per_epoch
@@ -74,22 +84,22 @@ SIZES: Mapping[str, Size] = {
     for size in (
         Size(
             name="cpu",
-            maps=4000,
-            questions=100,
-            draws=20,
-            located=1.0,
-            held_out=580,
+            maps=8000,
+            questions=200,
+            draws=10,
+            marked=False,
+            held_out=1000,
             scene=SceneConfig(frame=80, shadows=False, variety=0.5),
             vqvae=DepthVQVAEConfig(image_size=80, channels=(8, 16, 32, 64), code_dim=16, codebook_size=32),
             vqvae_epochs=4,
             model=TinyLlavaConfig(frame=80, patch=16, layers=4, max_length=384),
-            records_per_epoch=8000,
+            locating=0.0,
+            records_per_epoch=12000,
             batch=8,
             learning_rate=8e-4,
             ranks=2,
             ask_batch=128,
             max_new_tokens=160,
-            coordinate_questions=1000,
             replaced_questions=800,
         ),
         Size(
@@ -98,7 +108,7 @@ SIZES: Mapping[str, Size] = {
             questions=200,
             draws=10,
             located=0.25,
-            held_out=580,
+            held_out=1000,
             scene=SceneConfig(frame=336, shadows=False, variety=0.5),
             vqvae=DepthVQVAEConfig(),
             vqvae_epochs=2,

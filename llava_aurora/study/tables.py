@@ -9,8 +9,8 @@ from llava_aurora.evaluation.replacement import CONTROL, REPLACEMENTS
 from llava_aurora.evaluation.tables import NONE, THEIRS, Table, interval, percent
 from llava_aurora.study.contestants import CONTESTANTS
 from llava_aurora.study.expectations import HARD, Results
-from llava_aurora.study.running import BY_COORDINATES, COUNTING, MARKED
 from llava_aurora.study.scores import Result, Scores, answers, replaced, score
+from llava_aurora.study.sizes import BY_COORDINATES, COUNTING, MARKED, Size
 
 NOT_RUN = "not run"
 OURS = "here"
@@ -23,34 +23,37 @@ _COLUMNS: Sequence[tuple[str, Sequence[str]]] = (
 )
 _DEPTH_HEADER = ("from", "right, %", *(name for name, _ in _COLUMNS), "mean by seed")
 _THEIR_DEPTH = ("LLaVA-1.5-13B", "fine-tuned on direct answers", "AURORA", "AURORA, read out of its map")
+_TITLES = {MARKED: "marked points", BY_COORDINATES: "points by coordinates"}
 _ORDER = ("direct", "chain", "constant", "full")
 Limits = Mapping[str, Mapping[str, float]]
 Measure = Callable[[Result], Scores | None]
 
 
-def paper_tables(results: Results, limits: Limits) -> list[Table]:
+def paper_tables(results: Results, limits: Limits, *, size: Size) -> list[Table]:
     """The paper's tables in kind.
 
     Args:
         results: of the runs that are done, by contestant.
-        limits: what reading marked points out of maps gives without a model, by what is read and number of points.
+        limits: what reading points out of maps gives without a model, by what is read and number of points.
+        size: of the study.
     """
+    first, *others = size.depth_benchmarks
     return [
-        _depth_table("Relative depth, marked points", MARKED, results, limits),
-        _depth_table("Relative depth, points given by their coordinates", BY_COORDINATES, results, {}),
+        _depth_table(first, results, limits),
+        *(_depth_table(task, results, {}) for task in others),
         _counting_table(results),
-        _coordinate_table(results),
+        *([_coordinate_table(results)] if size.marked else []),
         _plain_text_table(results),
-        _reconstruction_table(results),
-        _order_table(results),
+        _reconstruction_table(results, first),
+        _order_table(results, size),
     ]
 
 
-def replacement_tables(results: Results) -> list[Table]:
+def replacement_tables(results: Results, *, size: Size) -> list[Table]:
     """What replacing the map costs every contestant that writes one."""
     names = [name for name in REPLACEMENTS if name != CONTROL]
     found = []
-    for title, task in (("Marked points", MARKED), ("Points by coordinates", BY_COORDINATES)):
+    for task in size.depth_benchmarks:
         rows = []
         for contestant in CONTESTANTS.values():
             if "chain" in contestant.kinds:
@@ -59,12 +62,12 @@ def replacement_tables(results: Results) -> list[Table]:
                 cells = [_cell(runs, replaced(task, name), HARD) for name in names]
                 rows.append((contestant.title, *right, *cells, _verdicts(runs, task)))
         header = ("", "right, %", "read out of it, %", *(REPLACEMENTS[name] for name in names), "verdict by seed")
-        found.append(Table(title, header, rows))
+        found.append(Table(_TITLES[task], header, rows))
     return found
 
 
-def _depth_table(title: str, task: str, results: Results, limits: Limits) -> Table:
-    rows = _theirs_by_points(*_THEIR_DEPTH) if task == MARKED else []
+def _depth_table(task: str, results: Results, limits: Limits) -> Table:
+    rows = _theirs_by_points(*_THEIR_DEPTH)
     rows.append(
         (OURS, "guessing", *(_share({name: 1 / int(name[0]) for name in paper.POINTS}, c) for _, c in _COLUMNS), "")
     )
@@ -76,7 +79,7 @@ def _depth_table(title: str, task: str, results: Results, limits: Limits) -> Tab
             rows.append(_by_points(results, name, label, answers(task, reasoning)))
     label = f"{CONTESTANTS['full'].title}, read out of its map"
     rows.append(_by_points(results, "full", label, answers(task, "chain", what="read_out")))
-    return _table(title, _DEPTH_HEADER, rows)
+    return _table(f"Relative depth: {_TITLES[task]}", _DEPTH_HEADER, rows)
 
 
 def _coordinate_table(results: Results) -> Table:
@@ -112,14 +115,14 @@ def _plain_text_table(results: Results) -> Table:
     return _table("Perception tokens against plain text, counting", _COUNTING_HEADER, rows)
 
 
-def _reconstruction_table(results: Results) -> Table:
+def _reconstruction_table(results: Results, task: str) -> Table:
     rows: list[tuple[str, ...]] = []
     for name, (blink, genome) in RECONSTRUCTION.items():
         rows.append((THEIRS, name, f"{blink:.3f}", f"{genome:.3f}", *[NONE] * 4))
     for name in ("full", "reconstruction"):
         runs = results.get(name, ())
-        measures = [_depth_measure(runs, "mse", digits=4), _depth_measure(runs, "spearman", digits=3)]
-        cells = [_cell(runs, answers(MARKED, "chain", what=what), HARD) for what in ("read_out", "right")]
+        measures = [_depth_measure(runs, task, "mse", digits=4), _depth_measure(runs, task, "spearman", digits=3)]
+        cells = [_cell(runs, answers(task, "chain", what=what), HARD) for what in ("read_out", "right")]
         rows.append((OURS, CONTESTANTS[name].title, NONE, NONE, *measures, *cells))
     header = (
         "from",
@@ -134,14 +137,14 @@ def _reconstruction_table(results: Results) -> Table:
     return _table("Reconstruction loss", header, rows)
 
 
-def _order_table(results: Results) -> Table:
+def _order_table(results: Results, size: Size) -> Table:
     rows = []
     for name in _ORDER:
         reasoning, runs = CONTESTANTS[name].reasonings[0], results.get(name, ())
-        cells = [_cell(runs, answers(task, reasoning), HARD) for task in (MARKED, BY_COORDINATES)]
+        cells = [_cell(runs, answers(task, reasoning), HARD) for task in size.depth_benchmarks]
         cells.append(_cell(runs, answers(COUNTING, reasoning)))
         rows.append((CONTESTANTS[name].title, _asked(reasoning), *cells))
-    header = ("", "asked for", "marked, 3 to 5 points", "by coordinates, 3 to 5 points", "counting")
+    header = ("", "asked for", *(f"{_TITLES[task]}, 3 to 5" for task in size.depth_benchmarks), "counting")
     return Table("What is learned, and in which order, %", header, rows)
 
 
@@ -205,11 +208,11 @@ def _asked(reasoning: str) -> str:
     return "a chain" if reasoning == "chain" else "the answer"
 
 
-def _depth_measure(runs: Sequence[Result], name: str, *, digits: int) -> str:
-    """Mean over the runs of a measure of the maps in chains about marked points."""
+def _depth_measure(runs: Sequence[Result], task: str, name: str, *, digits: int) -> str:
+    """Mean over the runs of a measure of the maps in chains."""
     if not runs:
         return NOT_RUN
-    found = [each["benchmarks"].get(MARKED, {}).get("chain", {}).get("summary", {}).get("depth") for each in runs]
+    found = [each["benchmarks"].get(task, {}).get("chain", {}).get("summary", {}).get("depth") for each in runs]
     values = [each[name]["value"] for each in found if each]
     return f"{np.mean(values):.{digits}f}" if values else NONE
 

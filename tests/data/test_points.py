@@ -141,3 +141,17 @@ def test_marks_are_those_of_the_published_benchmark(count, number):
         # A mark drawn over itself changes nothing, so the right letter leaves the image as it is.
         found += [letter for letter in "ABCDE" if (draw_points(published, [point], [letter]) == published).all()]
     assert sorted(found) == list("ABCDE"[:count])
+
+
+@pytest.mark.parametrize("side", [80, 336])
+def test_at_one_height_the_lowest_point_says_nothing(side):
+    """Depth rises from left to right alone, and points differ in it, but hardly in height."""
+    rng = np.random.default_rng(0)
+    lowest = []
+    for _ in range(60):
+        points = sample_points(relative_depth=slope(side).T, count=3, rng=rng, one_height=True)
+        heights = [y for _, y in points]
+        assert max(heights) - min(heights) <= 0.1 * side + 2
+        lowest.append(int(np.argmax(heights)) == int(np.argmax([x for x, _ in points])))
+    assert 0.15 < np.mean(lowest) < 0.55
+    assert sample_points(relative_depth=slope(side), count=3, rng=rng, one_height=True) is None

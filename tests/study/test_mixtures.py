@@ -3,9 +3,11 @@
 import pytest
 
 from llava_aurora.data.curriculum.schedule_file import read_schedule
+from llava_aurora.data.fresh_points import MARKED_TASKS
 from llava_aurora.data.tasks import TASKS
 from llava_aurora.study.contestants import CONTESTANTS, GROUPS, runs
 from llava_aurora.study.mixtures import LOCATING, PAPER_COUNTS, mixture_file, mixtures
+from llava_aurora.study.sizes import SIZES
 
 EPOCHS = 10
 
@@ -45,11 +47,27 @@ def test_a_fixed_mixture_holds_as_much_of_each_task_as_the_curriculum():
 
 def test_the_file_is_a_schedule(tmp_path):
     path = tmp_path / "curriculum.yaml"
-    path.write_text(mixture_file(CONTESTANTS["direct"], epochs=2, records_per_epoch=50, locating=0.2))
+    size = SIZES["smoke"]
+    path.write_text(mixture_file(CONTESTANTS["direct"], size))
     schedule = read_schedule(str(path))
-    assert schedule.length({}) == 50
-    shares = schedule.shares(1, epochs=2, counts=PAPER_COUNTS)
-    assert shares == pytest.approx(mixtures(CONTESTANTS["direct"], epochs=2, locating=0.2)[1], abs=1e-5)
+    assert schedule.length({}) == size.records_per_epoch
+    shares = schedule.shares(1, epochs=size.epochs, counts=PAPER_COUNTS)
+    expected = mixtures(CONTESTANTS["direct"], epochs=size.epochs, locating=size.locating)[1]
+    assert shares == pytest.approx(expected, abs=1e-5)
+
+
+@pytest.mark.parametrize("contestant", CONTESTANTS.values(), ids=lambda contestant: contestant.name)
+def test_where_no_point_is_marked_as_many_questions_give_coordinates(contestant):
+    marked, told = (mixtures(contestant, epochs=EPOCHS, locating=0, marked=marked) for marked in (True, False))
+    for one, other in zip(marked, told, strict=True):
+        assert not set(other) & set(MARKED_TASKS)
+        for kind in ("chain", "direct", "atomic"):
+            assert of_kind(one, kind) == pytest.approx(of_kind(other, kind))
+
+
+def test_who_differs_in_marks_alone_does_not_run_without_them():
+    names = {run.name for run in runs(seeds=[0], marked=False)}
+    assert {run.name for run in runs(seeds=[0])} - names == {"no_coordinates-0"}
 
 
 def test_the_main_contrast_comes_first_with_all_seeds():

@@ -13,6 +13,7 @@ from llava_aurora.errors import AuroraError
 from llava_aurora.study import estimate
 from llava_aurora.study.contestants import CONTESTANTS, Run
 from llava_aurora.study.pipeline import Study
+from llava_aurora.study.sizes import BY_COORDINATES, COUNTING, MARKED
 from tests.conftest import free_port
 
 
@@ -33,12 +34,12 @@ def test_a_run_counts_what_its_model_does(done, out):
     content, _ = done
     direct, full = content["runs"]
     assert [run["contestant"]["name"] for run in (direct, full)] == ["direct", "full"]
-    marked = full["benchmarks"]["scenes_depth"]
-    assert set(full["benchmarks"]) == {"scenes_depth", "scenes_coordinates", "scenes_counting"}
-    assert set(direct["benchmarks"]["scenes_depth"]) == {"title", "questions", "left_out", "digest", "direct"}
-    answers = [json.loads(line) for line in (out / "runs/full-0/evaluation/answers/scenes_depth.chain.jsonl").open()]
+    marked = full["benchmarks"][MARKED]
+    assert set(full["benchmarks"]) == {MARKED, BY_COORDINATES, COUNTING}
+    assert set(direct["benchmarks"][MARKED]) == {"title", "questions", "left_out", "digest", "direct"}
+    answers = [json.loads(line) for line in (out / "runs/full-0/evaluation/answers" / f"{MARKED}.chain.jsonl").open()]
     assert sum(map(len, marked["chain"]["right"].values())) == len(answers) == marked["questions"]
-    own, random = (full["replacement"]["scenes_depth"]["conditions"][name]["right"] for name in ("own", "random"))
+    own, random = (full["replacement"][MARKED]["conditions"][name]["right"] for name in ("own", "random"))
     assert own == marked["chain"]["right"]  # all of them: its own map is put back, so it says A once more
     assert random != own
     assert full["samples"] == direct["samples"] == 32
@@ -148,5 +149,5 @@ def test_one_run_as_it_is(start, tmp_path):
     assert run.code == 0, run.output[-3000:]
     result = json.loads((tmp_path / "runs" / "plain_text-0" / "result.json").read_text())
     assert "--plain_coordinates True" in result["training_command"]
-    assert result["benchmarks"]["scenes_counting"]["chain"]["summary"]["questions"] == 4
+    assert result["benchmarks"][COUNTING]["chain"]["summary"]["questions"] == 4
     assert not list((tmp_path / "runs" / "plain_text-0" / "model").glob("checkpoint-*"))

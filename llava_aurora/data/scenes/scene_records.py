@@ -41,12 +41,14 @@ class SceneTasks:
         shares: records of each task a scene, on average; 0.5 asks it of every second scene.
         points: the allowed numbers of points in a question.
         coordinate_frame: side of the frame that coordinates refer to.
+        one_height: puts the points of a question at about one height (`sample_points`).
         seed: of everything that is drawn at random.
     """
 
     shares: Mapping[str, float]
     points: Sequence[int] = (2, 3, 4, 5)
     coordinate_frame: int = 336
+    one_height: bool = False
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -129,7 +131,8 @@ def _ask(
 
 def _points(depth: np.ndarray, rng: np.random.Generator, tasks: SceneTasks) -> list[MarkedPoint]:
     """Points in the coordinate frame, lettered; none if the scene has no room for as many as were drawn."""
-    positions = sample_points(relative_depth=depth, count=int(rng.choice(list(tasks.points))), rng=rng)
+    count = int(rng.choice(list(tasks.points)))
+    positions = sample_points(relative_depth=depth, count=count, rng=rng, one_height=tasks.one_height)
     if positions is None:
         return []
     scale = tasks.coordinate_frame / depth.shape[1]

@@ -33,6 +33,9 @@ class Wording:
         return RecordWriter(prompts=Prompts.plain(), depth=None, pixels=self.pixels)
 
 
+Read = Callable[[Path, Wording], QuestionSet]
+
+
 @dataclass(frozen=True)
 class Benchmark:
     """A benchmark.
@@ -45,7 +48,16 @@ class Benchmark:
 
     title: str
     domain: Literal["depth", "counting"]
-    read: Callable[[Path, Wording], QuestionSet]
+    read: Read
+
+
+def _scenes(*, marked: bool, one_height: bool = False) -> Read:
+    def read(folder: Path, wording: Wording) -> QuestionSet:
+        return read_scene_depth(
+            folder, writer=wording.writer, frame=wording.frame, marked=marked, one_height=one_height
+        )
+
+    return read
 
 
 BENCHMARKS: dict[str, Benchmark] = {
@@ -59,15 +71,13 @@ BENCHMARKS: dict[str, Benchmark] = {
     "seed_bench_counting": Benchmark(
         "SEED-Bench, counting", "counting", lambda folder, _: published.read_seed_bench_counting(folder)
     ),
-    "scenes_depth": Benchmark(
-        "Ray-cast scenes, marked points",
-        "depth",
-        lambda folder, wording: read_scene_depth(folder, writer=wording.writer, frame=wording.frame, marked=True),
+    "scenes_depth": Benchmark("Ray-cast scenes, marked points", "depth", _scenes(marked=True)),
+    "scenes_coordinates": Benchmark("Ray-cast scenes, points by coordinates", "depth", _scenes(marked=False)),
+    "scenes_one_height": Benchmark(
+        "Ray-cast scenes, marked points at one height", "depth", _scenes(marked=True, one_height=True)
     ),
-    "scenes_coordinates": Benchmark(
-        "Ray-cast scenes, points by coordinates",
-        "depth",
-        lambda folder, wording: read_scene_depth(folder, writer=wording.writer, frame=wording.frame, marked=False),
+    "scenes_one_height_coordinates": Benchmark(
+        "Ray-cast scenes, points at one height by coordinates", "depth", _scenes(marked=False, one_height=True)
     ),
     "scenes_counting": Benchmark(
         "Ray-cast scenes, counting",

@@ -18,7 +18,9 @@ from llava_aurora.vqvae.maps import read_depth_map
 POINTS = (2, 3, 4, 5)
 
 
-def read_scene_depth(folder: Path, *, writer: RecordWriter, frame: int, marked: bool, seed: int = 0) -> QuestionSet:
+def read_scene_depth(
+    folder: Path, *, writer: RecordWriter, frame: int, marked: bool, one_height: bool = False, seed: int = 0
+) -> QuestionSet:
     """Of each scene, which of 2, 3, 4 and 5 points is closest; fewer where it has no room for as many.
 
     Args:
@@ -26,6 +28,7 @@ def read_scene_depth(folder: Path, *, writer: RecordWriter, frame: int, marked: 
         writer: wording and coordinate tokens.
         frame: side of the frame that coordinates refer to.
         marked: the points are drawn into the image; otherwise the question gives their coordinates.
+        one_height: the points lie at about one height, which then says nothing about the answer.
         seed: of points and letters.
 
     Raises:
@@ -38,7 +41,7 @@ def read_scene_depth(folder: Path, *, writer: RecordWriter, frame: int, marked: 
             depth = read_depth_map(folder / scene.depth)
             for count in POINTS:
                 rng = np.random.default_rng([seed, int(scene.id), count])
-                positions = sample_points(relative_depth=depth, count=count, rng=rng)
+                positions = sample_points(relative_depth=depth, count=count, rng=rng, one_height=one_height)
                 if positions is None:
                     left_out[f"no room for {count} points"] += 1
                     continue

@@ -15,7 +15,9 @@ from llava_aurora.vocabulary import pixel_family
 WORDING = Wording(56, pixel_family(frame=56))
 
 
-@pytest.mark.parametrize("name", ["scenes_depth", "scenes_coordinates"])
+@pytest.mark.parametrize(
+    "name", ["scenes_depth", "scenes_coordinates", "scenes_one_height", "scenes_one_height_coordinates"]
+)
 def test_the_closest_point_is_the_answer(scenes, name):
     found = BENCHMARKS[name].read(scenes, WORDING).questions
     assert {question.category for question in found} == {"2 points", "3 points", "4 points", "5 points"}
