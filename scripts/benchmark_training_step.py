@@ -10,7 +10,9 @@
     reconstruction   with the reconstruction loss, against without
 
 Memory is measured in a process of its own for each way: what it holds at its peak beyond what it held before the model
-was loaded (on a GPU: the allocator's peak). --profile shows where the time of a step goes. The last line is JSON.
+was loaded (on a GPU: the allocator's peak). TFLOP/s are the multiplications of matrices that a step makes, forward and
+backward, as PyTorch counts them, over its time; --peak_tflops, the device's best, makes a utilisation of them.
+--profile shows where the time of a step goes. The last line is JSON.
 """
 
 import argparse
@@ -42,6 +44,7 @@ def main() -> None:
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--bf16", action="store_true", help="weights and activations in bfloat16")
     parser.add_argument("--profile", action="store_true", help="show what the operators of a step cost")
+    parser.add_argument("--peak_tflops", type=float, default=0.0, help="of the device, as its maker states it")
     parser.add_argument("--workshop", type=Path, help=argparse.SUPPRESS)
     parser.add_argument("--memory_of", choices=WAYS, help=argparse.SUPPRESS)
     options = parser.parse_args()
@@ -129,10 +132,16 @@ def memory_in_own_process(workshop: Workshop, way: str, options: argparse.Namesp
 
 
 def compare(workshop: Workshop, name: str, options: argparse.Namespace) -> dict[str, Any]:
-    """Seconds a step, memory and first losses of both ways, and the ratio of the one to the other."""
+    """Seconds and operations a step, memory and first losses of both ways, and the ratio of the one to the other."""
+    from torch.utils.flop_counter import FlopCounterMode
+
     ours, other, goal = COMPARISONS[name]
     built = {way: build(workshop, way, options) for way in (ours, other)}
-    losses = {way: [float(steps.step(batch)) for batch in batches] for way, (steps, batches) in built.items()}
+    losses, flops = {}, {}
+    for way, (steps, batches) in built.items():
+        with FlopCounterMode(display=False) as counter:
+            losses[way] = [float(steps.step(batch)) for batch in batches]
+        flops[way] = counter.get_total_flops() / BATCHES
 
     def four_steps(steps: Steps, batches: list[dict[str, Any]]) -> None:
         for batch in batches:
@@ -146,6 +155,7 @@ def compare(workshop: Workshop, name: str, options: argparse.Namespace) -> dict[
     measured = {
         way: {
             "seconds_a_step": statistics.median(each) / BATCHES,
+            "flops_a_step": flops[way],
             "first_losses": losses[way],
             **memory_in_own_process(workshop, way, options),
         }
@@ -183,6 +193,7 @@ def show(results: dict[str, dict[str, Any]], options: argparse.Namespace) -> Non
     for heading in (
         "",
         "s a step",
+        "TFLOP/s",
         "ratio (least, most)",
         "goal",
         "peak MB",
@@ -204,17 +215,23 @@ def show(results: dict[str, dict[str, Any]], options: argparse.Namespace) -> Non
             grid.add_row(
                 way,
                 f"{each['seconds_a_step']:.3f}",
+                _speed(each, options.peak_tflops),
                 *(compared if not number else ("1", "", f"{each['peak_bytes'] / 1e6:.0f}", "1")),
                 f"{each['optimizer_bytes'] / 1e6:.1f}",
                 f"{each['trained']:,}",
                 f"{each['first_losses'][0]:.5f}",
                 end_section=bool(number),
             )
-    Console(width=140).print(grid)
-    settings = ("width", "layers", "words", "frame", "batch", "rounds", "device", "bf16")
+    Console(width=150).print(grid)
+    settings = ("width", "layers", "words", "frame", "batch", "rounds", "device", "bf16", "peak_tflops")
     print_json(
         "training_step", comparisons=results, settings={setting: getattr(options, setting) for setting in settings}
     )
+
+
+def _speed(way: dict[str, Any], peak: float) -> str:
+    speed = way["flops_a_step"] / way["seconds_a_step"] / 1e12
+    return f"{speed:.3g} ({speed / peak:.0%})" if peak else f"{speed:.3g}"
 
 
 if __name__ == "__main__":

@@ -20,6 +20,8 @@ def test_a_step_is_compared_with_the_same_step_of_llava(start):
         steps = None if name == "off" else 1
         assert ours["first_losses"][:steps] == pytest.approx(other["first_losses"][:steps], abs=1e-4)
         assert ours["peak_bytes"] > 0
+        # With flags off only logits without a label are saved; trained matrices of the words cost more than rows.
+        assert 0 < ours["flops_a_step"] <= other["flops_a_step"] or name == "reconstruction"
     rows, whole = compared["tokens"]["ways"].values()
     assert whole["trained"] - rows["trained"] == 2 * 600 * 64  # the words' rows of both matrices
     assert whole["optimizer_bytes"] - rows["optimizer_bytes"] == 2 * 4 * 2 * 600 * 64
