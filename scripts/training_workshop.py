@@ -64,7 +64,7 @@ class Workshop:
             vision_layers=4,
             width=options.width,
             layers=options.layers,
-            heads=max(1, options.width // 64),
+            heads=2 ** (max(1, options.width // 64).bit_length() - 1),  # which divides the width of the tower too
             vocabulary=420,
             max_length=2048,
         )
