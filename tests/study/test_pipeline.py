@@ -3,17 +3,19 @@
 import io
 import json
 import sys
+from dataclasses import replace
 
 import pytest
 from rich.console import Console
 
 from llava_aurora.atomic import write_json
+from llava_aurora.data.fresh_points import MARKED_TASKS
 from llava_aurora.data.tasks import task_name
 from llava_aurora.errors import AuroraError
-from llava_aurora.study import estimate
+from llava_aurora.study import estimate, running
 from llava_aurora.study.contestants import CONTESTANTS, Run
 from llava_aurora.study.pipeline import Study
-from llava_aurora.study.sizes import BY_COORDINATES, COUNTING, MARKED
+from llava_aurora.study.sizes import BY_COORDINATES, COUNTING, MARKED, SIZES
 from tests.conftest import free_port
 
 
@@ -119,6 +121,20 @@ def test_few_scenes_are_asked_about_many_times(done, out):
     assert counted == {"000000", "000002"}
     assert all((out / "work" / "scenes" / record["image"]).is_file() for record in records)
     assert len({record["id"] for record in records}) == len(records)
+
+
+def test_where_no_point_is_marked_nothing_is_asked_about_marks(first_letter, trained, tmp_path, monkeypatch):
+    monkeypatch.setitem(SIZES, "told", replace(SIZES["smoke"], marked=False, located=0.0, locating=0.0))
+    monkeypatch.setattr(running, "LoadedAsker", lambda model, settings: first_letter(model, study=tmp_path))
+    study = Study(size="told", out=tmp_path, only=["full", "no_coordinates"], seeds=[0], train=trained)
+    report = study.run().read_text()
+    assert [run.name for run in study.wanted] == ["full-0"]
+    records = json.loads((tmp_path / "work" / "records" / "train.json").read_text())
+    assert not {task_name(record) for record in records} & set(MARKED_TASKS)
+    (result,) = study.results()["full"]
+    assert set(result["benchmarks"]) == {BY_COORDINATES, COUNTING}
+    assert "Relative depth: points by coordinates" in report
+    assert "marked points" not in report
 
 
 def test_the_plan_measures_what_it_does_not_know(unlearned, trained, first_letter, out, monkeypatch):
