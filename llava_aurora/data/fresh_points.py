@@ -73,7 +73,13 @@ class FreshPoints:
         depth, rng = self._in_frame(whole), self._generator(record)
         # Where the frame cuts the image off, it must not cut off a letter.
         margin = round(_PLATE_REACH * self.frame) if min(self._transform(*whole.shape[::-1]).shift) < 0 else None
-        positions = sample_points(relative_depth=depth, count=len(about["points"]), rng=rng, margin=margin)
+        positions = sample_points(
+            relative_depth=depth,
+            count=len(about["points"]),
+            rng=rng,
+            margin=margin,
+            one_height=about.get("one_height") is True,
+        )
         if positions is None:
             return record
         points = letter_points(positions, [depth_at(depth, position) for position in positions], rng)

@@ -33,31 +33,17 @@ def expectations(depth: str) -> tuple[Expectation, ...]:
         Expectation(
             text="The full recipe's chains beat a model trained on direct answers by 5 or more at 3 to 5 points.",
             least=5,
-            measured=lambda results: difference(
-                results.get("direct", ()),
-                results.get("full", ()),
-                (answers(depth, "direct"), answers(depth, "chain")),
-                categories=HARD,
-            ),
+            measured=_full_recipe_over("direct", depth, asked="direct", categories=HARD),
         ),
         Expectation(
             text="Coordinates in the chain help at 3 to 5 points.",
             least=0,
-            measured=lambda results: difference(
-                results.get("no_coordinates", ()),
-                results.get("full", ()),
-                (answers(depth, "chain"), answers(depth, "chain")),
-                categories=HARD,
-            ),
+            measured=_full_recipe_over("no_coordinates", depth, categories=HARD),
         ),
         Expectation(
             text="Counting with perception tokens beats counting with plain-text coordinates.",
             least=0,
-            measured=lambda results: difference(
-                results.get("plain_text", ()),
-                results.get("full", ()),
-                (answers(COUNTING, "chain"), answers(COUNTING, "chain")),
-            ),
+            measured=_full_recipe_over("plain_text", COUNTING),
         ),
         Expectation(
             text="Random codes in the place of the full recipe's map cost 10 points or more at 3 to 5 points.",
@@ -65,6 +51,18 @@ def expectations(depth: str) -> tuple[Expectation, ...]:
             measured=lambda results: score(results.get("full", ()), replaced(depth, "random"), categories=HARD),
         ),
     )
+
+
+def _full_recipe_over(
+    other: str, task: str, *, asked: str = "chain", categories: Sequence[str] | None = None
+) -> Callable[[Results], Score | None]:
+    """How much more the full recipe's chains have right than another contestant, which is `asked` so."""
+
+    def measured(results: Results) -> Score | None:
+        scores = (answers(task, asked), answers(task, "chain"))
+        return difference(results.get(other, ()), results.get("full", ()), scores, categories=categories)
+
+    return measured
 
 
 @dataclass(frozen=True)

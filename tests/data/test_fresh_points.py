@@ -225,3 +225,17 @@ def test_depth_maps_outside_the_folder_or_missing_are_refused(records, fresh, pa
 def test_renewed_records_are_good_records(records, fresh, tmp_path):
     (tmp_path / "renewed.json").write_text(json.dumps([fresh(record) for record in records]))
     assert len(read_records(tmp_path / "renewed.json", families=(DEPTH, PIXELS))) == len(records)
+
+
+def test_points_at_one_height_stay_at_one_height(scenes, tmp_path, fresh):
+    tasks = SceneTasks(shares={"depth_direct": 1.0, "box_generation": 1.0}, coordinate_frame=FRAME, one_height=True)
+    records = write_scene_records(tmp_path / "train.json", scenes=scenes, codes=CODES, writer=WRITER, tasks=tasks)
+    asked = [record for record in records if record["aurora"]["task"] == "depth_direct"]
+    assert len(asked) > COUNT / 2
+    assert all("one_height" not in record["aurora"] for record in records if record not in asked)
+    within = 2 * round(0.05 * SIDE) * FRAME / SIDE  # either side of the height, in whole pixels of the scene
+    for epoch in range(3):
+        fresh.set_epoch(epoch)
+        for record in [*asked, *map(fresh, asked)]:
+            heights = [y for _, y in record["aurora"]["points"].values()]
+            assert max(heights) - min(heights) <= within

@@ -124,8 +124,10 @@ def _ask(
         _mark(folder, scene, points, marked_image, tasks.coordinate_frame)
     for record in records:
         record["aurora"]["depth"] = scene.depth
+        if tasks.one_height and "points" in record["aurora"]:
+            record["aurora"]["one_height"] = True  # for points drawn anew
         if record["image"] == marked_image:
-            record["aurora"]["unmarked"] = scene.image  # for points drawn anew, see fresh_points.py
+            record["aurora"]["unmarked"] = scene.image  # see fresh_points.py
     return records
 
 
