@@ -75,6 +75,9 @@ class DataArguments(upstream.DataArguments):
     coordinate_step: bool = field(
         default=True, metadata={"help": "False: chains about marked points leave out the points' coordinates."}
     )
+    value_step: bool = field(
+        default=False, metadata={"help": "Depth chains also say how close each point is, behind the map."}
+    )
     fresh_points: bool = field(
         default=False, metadata={"help": "Draw the marked points of depth questions anew in each epoch."}
     )

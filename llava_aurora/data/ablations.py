@@ -1,10 +1,10 @@
-"""The paper's ablations as views of the same training file: what a run reads differs, the file does not.
+"""The paper's ablations, and a step of our own, as views of one training file: what is read differs, the file does not.
 
 Each is a function of one record, applied when the record is read; the file on disk is baked once for all runs.
 """
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
@@ -17,14 +17,18 @@ from llava_aurora.vocabulary import depth_family, pixel_family
 
 Record = dict[str, Any]
 Transform = Callable[[Record], Record]
-# A point or box in plain numbers, and the blanks between two sentences.
+# A point or box in plain numbers, a point behind its letter, and the blanks between two sentences.
 _COORDINATES = re.compile(r"\(\s*\d+(?:\s*,\s*\d+)+\s*\)")
+_LETTERED_POINT = re.compile(r"\b([A-Z]) (\([^()]*\))")
+_VALUED = ("depth_chain", "depth_chain_from_coordinates")
 _SENTENCE_END = re.compile(r"(?<=[.!?])\s+|\n+")
 
 
-def transforms(*, plain_coordinates: bool, coordinate_step: bool) -> list[Transform]:
+def transforms(*, plain_coordinates: bool, coordinate_step: bool, value_step: bool = False) -> list[Transform]:
     """What is to be done with each record, in this order; nothing for AURORA's own recipe."""
     chosen: list[Transform] = []
+    if value_step:
+        chosen.append(with_value_step)
     if not coordinate_step:
         chosen.append(without_coordinate_step)
     if plain_coordinates:
@@ -48,6 +52,45 @@ def without_coordinate_step(record: Record) -> Record:
     shorter = partial(_without_coordinates_before_map, name=record.get("id"))
     record = _with_turns(record, lambda turn: shorter(turn["value"]) if turn["from"] == "gpt" else turn["value"])
     return {**record, "aurora": {**record["aurora"], "task": "depth_chain_without_points"}}
+
+
+def with_value_step(record: Record) -> Record:
+    """A depth chain that also says, behind its map, how close each point is; other records as they are.
+
+    A value follows the point's coordinates: "A (<PIXEL_50>,<PIXEL_36>) 07". It is its relative depth in hundredths,
+    two digits, 00 farthest and 99 closest. Where the points are named before the map alone, they are named again.
+
+    Raises:
+        AuroraError: naming the record, if its answer has no map, its points are not named by letter and coordinates,
+            or their depths (aurora.depths) are not known.
+    """
+    if task_name(record) not in _VALUED:
+        return record
+    return _with_turns(
+        record, lambda turn: _with_values(turn["value"], record) if turn["from"] == "gpt" else turn["value"]
+    )
+
+
+def _with_values(answer: str, record: Record) -> str:
+    where, depths = f"record (id {record.get('id')})", record["aurora"].get("depths")
+    before, end, behind = answer.rpartition(depth_family().end)
+    if not end:
+        raise AuroraError(f"{where}: a depth chain without a map; --value_step needs one")
+    if not isinstance(depths, dict):
+        raise AuroraError(f"{where}: does not say how close its points are (aurora.depths); --value_step needs it")
+    if not _LETTERED_POINT.search(behind):
+        named = ", ".join(" ".join(point) for point in _LETTERED_POINT.findall(before))
+        behind = f"{behind[:1]} The values are {named}.{behind[1:]}"
+    if sorted(letter for letter, _ in _LETTERED_POINT.findall(behind)) != sorted(depths):
+        raise AuroraError(
+            f"{where}: a chain that does not give each point's letter and coordinates; --value_step needs them"
+        )
+    return before + end + _LETTERED_POINT.sub(lambda point: f"{point[0]} {hundredths(depths[point[1]]):02d}", behind)
+
+
+def hundredths(depth: int) -> int:
+    """A relative depth, 0 to 255, as 0 to 99; the order of two stays."""
+    return depth * 100 // 256
 
 
 def _without_coordinates_before_map(answer: str, *, name: object) -> str:
@@ -106,14 +149,18 @@ def select_tasks(store: RecordStore, train_tasks: str) -> RecordStore:
     return store.select(chosen)
 
 
-def check_coordinate_step(store: RecordStore) -> None:
-    """Tries `without_coordinate_step` on every depth chain, so that none is refused in the middle of a run.
+def check_chains(store: RecordStore, chosen: Sequence[Transform]) -> None:
+    """Tries what refuses some chains on every depth chain, so that none is refused in the middle of a run.
 
     Raises:
         AuroraError: naming file and record.
     """
-    for index in np.flatnonzero(store.tasks == TASK_NAMES.index("depth_chain")):
-        try:
-            without_coordinate_step(store[int(index)])
-        except AuroraError as error:
-            raise AuroraError(f"{store.source}: {error}") from error
+    trying = [transform for transform in chosen if transform in (with_value_step, without_coordinate_step)]
+    chains = [TASK_NAMES.index(task) for task in _VALUED]
+    for index in np.flatnonzero(np.isin(store.tasks, chains)) if trying else ():
+        record = store[int(index)]
+        for transform in trying:
+            try:
+                transform(record)
+            except AuroraError as error:
+                raise AuroraError(f"{store.source}: {error}") from error

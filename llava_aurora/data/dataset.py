@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from llava.train import train as upstream
 
-from llava_aurora.data.ablations import Transform, check_coordinate_step, select_tasks, transforms
+from llava_aurora.data.ablations import Transform, check_chains, select_tasks, transforms
 from llava_aurora.data.curriculum.sampler import Curriculum
 from llava_aurora.data.curriculum.schedule_file import read_schedule
 from llava_aurora.data.fresh_points import FreshPoints
@@ -155,7 +155,8 @@ def make_supervised_data_module(tokenizer: Any, data_args: Any) -> dict[str, Any
     """
     perception = getattr(tokenizer, "perception", None)
     families = perception.vocabulary.families if perception else ()
-    ablations = transforms(plain_coordinates=data_args.plain_coordinates, coordinate_step=data_args.coordinate_step)
+    steps = {name: getattr(data_args, name) for name in ("plain_coordinates", "coordinate_step", "value_step")}
+    ablations = transforms(**steps)
 
     def dataset(
         path: str, train_tasks: str = "", fresh: FreshPoints | None = None, image_folder: str | None = None
@@ -173,8 +174,7 @@ def make_supervised_data_module(tokenizer: Any, data_args: Any) -> dict[str, Any
         if fresh:
             fresh.check(made.store[index] for index in range(0, len(made), max(1, len(made) // RECORDS_TRIED)))
             made.fresh_points = fresh
-        if not data_args.coordinate_step:
-            check_coordinate_step(made.store)
+        check_chains(made.store, ablations)
         return made
 
     def evaluation() -> AuroraDataset:

@@ -11,7 +11,7 @@ from llava_aurora.data.tasks import KINDS, Kind
 from llava_aurora.errors import AuroraError
 
 # In the order in which they are run: what matters most has a result first.
-GROUPS = ("contrast", "coordinates", "bottleneck", "rest")
+GROUPS = ("contrast", "values", "coordinates", "bottleneck", "rest")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,6 +47,13 @@ CONTESTANTS: Mapping[str, Contestant] = {
     for contestant in (
         Contestant(name="direct", title="direct answers only", group="contrast", kinds=("direct",)),
         Contestant(name="full", title="full recipe", group="contrast"),
+        # Not the paper's: what makes a small model use its map.
+        Contestant(
+            name="values",
+            title="full recipe with the value step",
+            group="values",
+            flags={"value_step": True},
+        ),
         Contestant(
             name="no_coordinates",
             title="chain without the coordinate step",

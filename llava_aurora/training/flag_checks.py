@@ -32,6 +32,8 @@ def check_flags(flags: argparse.Namespace) -> None:
         _check_exists("deepspeed", flags.deepspeed, "one of the files in deepspeed_configs/, or your own")
     if flags.fresh_points and flags.dataloader_persistent_workers:
         raise AuroraError("--fresh_points needs new workers in each epoch; leave out --dataloader_persistent_workers")
+    if flags.value_step and not flags.coordinate_step:
+        raise AuroraError("--value_step gives each value behind coordinates, which --coordinate_step False leaves out")
     if flags.curriculum:
         read_schedule(flags.curriculum)
     InformationBottleneck.parse(flags.information_bottleneck)

@@ -143,7 +143,14 @@ class ResumableTrainer(LLaVATrainer):
         flags = {flag: getattr(args, flag) for flag in ("seed", "data_seed", "group_by_modality_length")}
         flags |= {
             flag: getattr(data, flag)
-            for flag in ("train_tasks", "curriculum", "coordinate_step", "plain_coordinates", "fresh_points")
+            for flag in (
+                "train_tasks",
+                "curriculum",
+                "coordinate_step",
+                "value_step",
+                "plain_coordinates",
+                "fresh_points",
+            )
         }
         if data.curriculum:
             flags |= {flag: getattr(args, flag) for flag in ("num_train_epochs", "max_steps")}

@@ -7,17 +7,20 @@ import numpy as np
 import pytest
 
 from llava_aurora.data.ablations import (
-    check_coordinate_step,
+    check_chains,
     has_coordinates,
+    hundredths,
     select_tasks,
     transforms,
     with_plain_coordinates,
+    with_value_step,
     without_coordinate_step,
 )
 from llava_aurora.data.prompts import TEMPLATES, Prompts
 from llava_aurora.data.records import RecordWriter, closest, letter_points
 from llava_aurora.data.store.record_store import RecordStore
 from llava_aurora.errors import AuroraError
+from llava_aurora.evaluation.written import read_written
 from llava_aurora.vocabulary import depth_family, pixel_family
 
 DEPTH, PIXELS = depth_family(codebook_size=16, codes_per_map=9), pixel_family(frame=56)
@@ -87,11 +90,56 @@ def test_coordinates_that_cannot_be_left_out_name_file_and_record(tmp_path):
     path = tmp_path / "train.json"
     path.write_text(json.dumps([chain(), chain("With {points} the map is {map}. ({answer})")]))
     with pytest.raises(AuroraError, match=r"train.json: record \(id 7/depth_chain\): .* same sentence as the map"):
-        check_coordinate_step(RecordStore.open(path))
+        check_chains(RecordStore.open(path), [without_coordinate_step])
     record = chain()
     record["conversations"][1]["value"] = "(A)"
     with pytest.raises(AuroraError, match=r"record \(id 7/depth_chain\): a depth chain without a map"):
         without_coordinate_step(record)
+
+
+VALUES = ", ".join(f"{p.letter} {PIXELS.text((p.x, p.y))} {p.depth * 100 // 256:02d}" for p in POINTS)
+
+
+def test_the_value_step_says_behind_the_map_how_close_each_point_is():
+    assert {POINTS[place].depth for place in range(3)} == {10, 200, 90}
+    for record, said in ((chain(), "The values are"), (chain(marked=False), "The points are")):
+        question, answer = values(with_value_step(record))
+        assert question == values(record)[0]
+        assert f"{DEPTH.end}. {said} {VALUES}. The value is highest at {POINTS_ANSWER}" in answer
+        assert read_written(answer, [], None).points == {point.letter: (point.x, point.y) for point in POINTS}
+    marked = values(with_value_step(chain()))[1]
+    assert marked.replace(f" The values are {VALUES}.", "") == values(chain())[1]
+
+
+def test_values_rise_with_depth_from_00_to_99():
+    assert [hundredths(depth) for depth in (0, 2, 3, 128, 255)] == [0, 0, 1, 50, 99]
+    assert sorted(map(hundredths, range(256))) == [hundredths(depth) for depth in range(256)]
+
+
+def test_the_value_step_is_for_chains_with_points_alone(writer):
+    about = {"name": "7", "image": "7.png", "rng": np.random.default_rng(0)}
+    for record in (chain(coordinate_step=False), writer.depth_direct(points=POINTS, **about), {"conversations": []}):
+        assert with_value_step(record) == record
+
+
+@pytest.mark.parametrize(
+    ("answer", "depths", "message"),
+    [
+        ("(A)", {"A": 1}, "a depth chain without a map"),
+        (DEPTH.text(CODES), {"A": 1}, "each point's letter and coordinates"),
+        (f"A (1,2). {DEPTH.text(CODES)}", {"A": 1, "B": 2}, "each point's letter and coordinates"),
+        (f"A (1,2). {DEPTH.text(CODES)}", None, r"how close its points are \(aurora.depths\)"),
+    ],
+)
+def test_a_chain_whose_values_cannot_be_said_names_file_and_record(tmp_path, answer, depths, message):
+    record = chain()
+    record["conversations"][1]["value"] = answer
+    record["aurora"]["depths"] = depths
+    path = tmp_path / "train.json"
+    path.write_text(json.dumps([chain(), record]))
+    with pytest.raises(AuroraError, match=rf"train.json: record \(id 7/depth_chain\): .*{message}"):
+        check_chains(RecordStore.open(path), [with_value_step])
+    check_chains(RecordStore.open(path), [])
 
 
 def test_both_ablations_together_leave_neither_tokens_nor_step():
