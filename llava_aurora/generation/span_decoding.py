@@ -21,7 +21,7 @@ from transformers import DynamicCache
 
 from llava_aurora.errors import AuroraError
 from llava_aurora.generation.constraint import PerceptionLogitsProcessor
-from llava_aurora.generation.drafts import Phrases
+from llava_aurora.generation.drafts import LONGEST, Phrases
 from llava_aurora.generation.inputs import Inputs
 from llava_aurora.modeling.aurora_llama import AuroraLlamaForCausalLM
 from llava_aurora.modeling.cached_mask import cached_mask
@@ -52,6 +52,8 @@ class _Row:
     """A row that is being written.
 
     Attributes:
+        prompt: its ids.
+        question: the phrases of the prompt.
         written: ids, from what every answer starts with on; the first `cached` of them are in the cache, and there may
             be `limit` of them.
         log_probabilities: of the ids that the model wrote itself.
@@ -60,6 +62,7 @@ class _Row:
     """
 
     number: int
+    prompt: list[int]
     question: Phrases
     written: list[int]
     cached: int
@@ -138,13 +141,15 @@ class SpanDecoder:
             raise AuroraError("maps are written in parallel under the constraint only; leave it on")
         given = len(inputs.start)
         rows = [
-            _Row(number, _phrases_of(ids), [*inputs.start], cached=given, limit=given + limit)
+            _Row(number, ids[: len(ids) - given], _phrases_of(ids), [*inputs.start], cached=given, limit=given + limit)
             for number, (ids, limit) in enumerate(zip(inputs.rows, limits, strict=True))
         ]
         cache = _Cache(self.model, inputs)
-        hidden = cache.hidden[:, -1:]
         results: dict[int, Decoded] = {}
         while True:
+            for row in rows:
+                self._draft(row, eos=eos_token_id)
+            hidden = cache.read([row.fed for row in rows])
             kept = []
             for row, states in zip(rows, hidden, strict=True):
                 before = len(row.written)
@@ -153,17 +158,14 @@ class SpanDecoder:
                 if on_written is not None and on_written(row.number, row.written[before:]):
                     row.finished = True
                 if row.finished:
-                    self.phrases.remember(row.written)
+                    self.phrases.remember([*row.prompt[-LONGEST:], *row.written])
                     ids = row.written[given:]
                     results[row.number] = Decoded(ids, row.log_probabilities[: len(ids)], row.passes, row.map_passes)
-                else:
-                    self._draft(row, eos=eos_token_id)
             going_on = [place for place, row in enumerate(rows) if not row.finished]
             if not going_on:
                 return [results[number] for number in range(len(inputs.rows))]
             rows = [rows[place] for place in going_on]
             cache.keep(going_on, [kept[place] for place in going_on])
-            hidden = cache.read([row.fed for row in rows])
 
     # --- what the model says ------------------------------------------------------------------------------------------
 
@@ -173,7 +175,7 @@ class SpanDecoder:
         """What the model would write behind the last token written, behind each of the draft, and behind each mask.
 
         Args:
-            hidden: (W, D), a state for each token fed, or in the first pass one, that of the prompt's last token.
+            hidden: (W, D), a state for each token fed; in the first pass that of the prompt's last token before them.
 
         Returns:
             ids and their log-probabilities.
@@ -259,7 +261,7 @@ class SpanDecoder:
         """Adds the words that most likely follow, and masks for the codes of a map that is open at the end."""
         if eos in row.draft:
             return
-        standing = row.written + row.draft
+        standing = row.prompt + row.written + row.draft
         if self._opened(standing) is None:
             row.draft += row.question.following(standing, least=2) or self.phrases.following(standing)
             standing = row.written + row.draft
@@ -280,7 +282,7 @@ class _Cache:
 
     Args:
         model: whose decoder reads.
-        inputs: the prompts, read at once.
+        inputs: the prompts, which are read together with the first tokens behind them.
     """
 
     def __init__(self, model: AuroraLlamaForCausalLM, inputs: Inputs) -> None:
@@ -288,20 +290,28 @@ class _Cache:
         self.states = DynamicCache()
         self.valid = inputs.attention_mask.bool()
         self.width = 0  # tokens a row that were read last, and are not kept yet
-        positions = (self.valid.long().cumsum(dim=1) - 1).clamp(min=0)
-        self.hidden = self._forward(positions, inputs_embeds=inputs.embeddings)
+        self._prompts: Tensor | None = inputs.embeddings
 
     def read(self, ids: Sequence[Sequence[int]]) -> Tensor:
-        """Reads further tokens of each row, at least one. Returns (B, W, D); of a shorter row the first are its own."""
+        """Reads further tokens of each row, behind the prompts any number, later at least one.
+
+        Returns:
+            (B, W, D); of a shorter row the first are its own. Behind the prompts W is one more: their last token's
+            state comes first.
+        """
         device = self.valid.device
         self.width = max(map(len, ids))
-        fed = torch.tensor([[*row, *[0] * (self.width - len(row))] for row in ids], device=device)
+        fed = torch.tensor([[*row, *[0] * (self.width - len(row))] for row in ids], dtype=torch.long, device=device)
         lengths = torch.tensor([len(row) for row in ids], device=device)
         places = torch.arange(self.width, device=device)
         positions = self.valid.sum(dim=1, keepdim=True) + places
-        self.valid = torch.cat([self.valid, places < lengths[:, None]], dim=1)
-        self.hidden = self._forward(positions, input_ids=fed)
-        return self.hidden
+        before, self.valid = self.valid, torch.cat([self.valid, places < lengths[:, None]], dim=1)
+        embeddings = self.model.get_input_embeddings()(fed)
+        if self._prompts is None:
+            return self._forward(positions, embeddings)
+        prompts, self._prompts = self._prompts, None
+        positions = torch.cat([(before.long().cumsum(dim=1) - 1).clamp(min=0), positions], dim=1)
+        return self._forward(positions, torch.cat([prompts, embeddings], dim=1))[:, prompts.shape[1] - 1 :]
 
     def keep(self, rows: Sequence[int], counts: Sequence[int]) -> None:
         """Keeps these rows, and of each the first so many of the tokens that were read last."""
@@ -322,12 +332,12 @@ class _Cache:
             layer.values = layer.values[chosen].take_along_dim(index, dim=2)
         self.width = 0
 
-    def _forward(self, positions: Tensor, **inputs: Tensor) -> Tensor:
+    def _forward(self, positions: Tensor, embeddings: Tensor) -> Tensor:
         implementation = self.model.config._attn_implementation
         return self.model.model(
             attention_mask=cached_mask(self.valid.long(), queries=positions.shape[1], implementation=implementation),
             position_ids=positions,
             past_key_values=self.states,
             use_cache=True,
-            **inputs,
+            inputs_embeds=embeddings,
         ).last_hidden_state

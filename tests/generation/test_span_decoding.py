@@ -56,12 +56,12 @@ def asked():
 
 
 def test_two_hundred_answers_are_those_of_greedy_decoding(loaded, decoder, asked):
-    ours = greedy = 0
+    made, ours, greedy = decoder(), 0, 0
     for start in range(0, len(asked), 20):
         batch = asked[start : start + 20]
         for answer_start in ("", MAP_BEGINS):
             expected = answers(loaded, batch, answer_start)
-            decoded = decode(loaded, decoder(), batch, answer_start)
+            decoded = decode(loaded, made, batch, answer_start)
             assert [row.ids for row in decoded] == expected
             ours += sum(row.passes for row in decoded)
             greedy += sum(map(len, expected))
@@ -86,6 +86,14 @@ def test_words_that_were_written_before_cost_no_pass_of_their_own(loaded, asked)
     first, again = (decode(loaded, decoder, asked[:1])[0] for _ in range(2))
     assert first.ids == again.ids
     assert again.passes < first.passes
+
+
+def test_an_answer_of_known_words_is_checked_in_the_pass_over_its_question(loaded, asked):
+    decoder, processor = SpanDecoder(loaded[1], phrases=Phrases()), Beginning(loaded[1].perception, [5, 9, 7, 9, 11])
+    first, again = (decode(loaded, decoder, asked[:3], processor=processor, limit=5) for _ in range(2))
+    assert [row.passes for row in first] == [5] * 3
+    assert [row.passes for row in again] == [1] * 3
+    assert [row.ids for row in first] == [row.ids for row in again] == [[5, 9, 7, 9, 11]] * 3
 
 
 # --- maps in one pass -------------------------------------------------------------------------------------------------
