@@ -10,12 +10,12 @@ from typing import Any
 
 import numpy as np
 
+from llava_aurora.data.records import Record, hundredths
 from llava_aurora.data.store.record_store import RecordStore
 from llava_aurora.data.tasks import KINDS, OTHER, TASK_NAMES, TASKS, task_name
 from llava_aurora.errors import AuroraError
 from llava_aurora.vocabulary import depth_family, pixel_family
 
-Record = dict[str, Any]
 Transform = Callable[[Record], Record]
 # A point or box in plain numbers, a point behind its letter, and the blanks between two sentences.
 _COORDINATES = re.compile(r"\(\s*\d+(?:\s*,\s*\d+)+\s*\)")
@@ -86,11 +86,6 @@ def _with_values(answer: str, record: Record) -> str:
             f"{where}: a chain that does not give each point's letter and coordinates; --value_step needs them"
         )
     return before + end + _LETTERED_POINT.sub(lambda point: f"{point[0]} {hundredths(depths[point[1]]):02d}", behind)
-
-
-def hundredths(depth: int) -> int:
-    """A relative depth, 0 to 255, as 0 to 99; the order of two stays."""
-    return depth * 100 // 256
 
 
 def _without_coordinates_before_map(answer: str, *, name: object) -> str:

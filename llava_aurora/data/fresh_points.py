@@ -25,7 +25,7 @@ from llava_aurora.errors import AuroraError
 from llava_aurora.vqvae.maps import read_depth_map
 
 MARKED_TASKS = ("depth_chain", "depth_chain_without_points", "depth_direct", "point_location")
-UNMARKED_TASKS = ("depth_chain_from_coordinates", "depth_direct_from_coordinates")
+UNMARKED_TASKS = ("depth_chain_from_coordinates", "depth_direct_from_coordinates", "depth_reading")
 _WORDINGS_TRIED = 300
 _PLATE_REACH = 28 / 336  # how far a mark reaches from its point, as part of the frame
 
@@ -149,14 +149,15 @@ class FreshPoints:
         about: dict[str, Any] = {"name": "", "image": record["image"], "points": points, "rng": rng}
         if task == "point_location":
             return writer.point_location(**about)
-        about["marked"] = task in MARKED_TASKS
         if task.startswith("depth_direct"):
-            return writer.depth_direct(**about)
+            return writer.depth_direct(marked=task in MARKED_TASKS, **about)
         spans = writer.depth.parse(text) if writer.depth is not None else []
         if len(spans) != 1:
-            raise AuroraError(f"record (id {record.get('id')}): a depth chain has one map, not {len(spans)}")
+            raise AuroraError(f"record (id {record.get('id')}): {task} has one map, not {len(spans)}")
+        if task == "depth_reading":
+            return writer.depth_reading(codes=spans[0].codes, **about)
         step = task != "depth_chain_without_points"
-        return writer.depth_chain(codes=spans[0].codes, coordinate_step=step, **about)
+        return writer.depth_chain(codes=spans[0].codes, marked=task in MARKED_TASKS, coordinate_step=step, **about)
 
     def _generator(self, record: Record) -> np.random.Generator:
         named = f"{record.get('id')}\0{record['image']}".encode()

@@ -32,10 +32,12 @@ def _fields(question: str = "", answer: str = "", optional: str = "") -> Fields:
 STEP_BY_STEP = "Think step by step."
 ANSWER_IS = "The answer is"
 
-# Fields: map = the span of depth tokens; points = "A (x,y), B (x,y)"; letters = "A, B or C"; answer = the letter;
-# thing, things = what is counted, singular and plural; boxes = one a line, numbered; count = how many.
+# Fields: map = the span of depth tokens; points = "A (x,y), B (x,y)"; values = "A (x,y) 07, B (x,y) 55", how close they
+# are; letters = "A, B or C"; answer = the letter; thing, things = what is counted, singular and plural; boxes = one a
+# line, numbered; count = how many.
 FIELDS: Mapping[str, Fields] = {
     "depth_generation": _fields(answer="map"),
+    "depth_reading": _fields(question="points", answer="map values"),
     "depth_chain": _fields(answer="points map answer", optional="letters"),
     "depth_chain_without_points": _fields(answer="map answer", optional="letters points"),
     "depth_direct": _fields(answer="answer", optional="letters"),
@@ -57,6 +59,13 @@ TEMPLATES: Mapping[str, Mapping[str, tuple[str, ...]]] = {
             "What does the depth map of the scene look like?",
         ),
         "answers": ("The depth map is {map}.",),
+    },
+    "depth_reading": {
+        "questions": (
+            "Write down the depth map of this image, and read the points {points} in it.",
+            "Give the depth map of the scene and its values at the points {points}.",
+        ),
+        "answers": ("The depth map is {map}. The points are {values}.",),
     },
     "depth_chain": {
         "questions": (

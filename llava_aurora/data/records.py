@@ -48,6 +48,19 @@ class RecordWriter:
         """The atomic task: image in, map out."""
         return self._record("depth_generation", name, image, rng, {}, map=self._map(codes))
 
+    def depth_reading(
+        self,
+        *,
+        name: str,
+        image: str,
+        points: Sequence[MarkedPoint],
+        codes: Sequence[int],
+        rng: np.random.Generator,
+    ) -> Record:
+        """The atomic task of reading a map: image and coordinates in, the map and its value at each point out."""
+        values = {"map": self._map(codes), "values": self._values(points), **self._about(points)}
+        return self._record("depth_reading", name, image, rng, self._truth(points), **values)
+
     def point_location(
         self, *, name: str, image: str, points: Sequence[MarkedPoint], rng: np.random.Generator
     ) -> Record:
@@ -144,9 +157,15 @@ class RecordWriter:
         letters = [point.letter for point in points]
         return {
             "letters": ", ".join(letters[:-1]) + f" or {letters[-1]}" if len(letters) > 1 else letters[0],
-            "points": ", ".join(f"{point.letter} {self.coordinates((point.x, point.y))}" for point in points),
+            "points": ", ".join(self._point(point) for point in points),
             "answer": closest(points).letter,
         }
+
+    def _values(self, points: Sequence[MarkedPoint]) -> str:
+        return ", ".join(f"{self._point(point)} {hundredths(point.depth):02d}" for point in points)
+
+    def _point(self, point: MarkedPoint) -> str:
+        return f"{point.letter} {self.coordinates((point.x, point.y))}"
 
     @staticmethod
     def _truth(points: Sequence[MarkedPoint]) -> dict[str, Any]:
@@ -180,6 +199,11 @@ class RecordWriter:
 def closest(points: Sequence[MarkedPoint]) -> MarkedPoint:
     """The point of the highest relative depth. Raises ValueError if there is none."""
     return max(points, key=lambda point: point.depth)
+
+
+def hundredths(depth: int) -> int:
+    """A relative depth, 0 to 255, as 0 to 99; of two the order stays."""
+    return depth * 100 // 256
 
 
 def letter_points(

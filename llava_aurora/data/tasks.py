@@ -40,6 +40,7 @@ TASKS: Mapping[str, Task] = {
     "box_generation": Task("box", "atomic", 1),
     "counting_chain": Task("box", "chain", 2),
     "counting_direct": Task("box", "direct", 2),
+    "depth_reading": Task("depth", "atomic", 1),
 }
 # Wordings of a task for images without what it asks for.
 VARIANTS: Mapping[str, str] = {"box_generation_of_none": "box_generation", "counting_chain_of_none": "counting_chain"}

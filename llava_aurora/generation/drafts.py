@@ -98,6 +98,7 @@ def _values(depth: TokenFamily | None, pixels: TokenFamily | None) -> dict[str, 
     return {
         "map": depth.text([0] * depth.lengths[-1]) if depth else "",
         "points": ", ".join(f"{letter} {point}" for letter in LETTERS[:5]),
+        "values": ", ".join(f"{letter} {point} 00" for letter in LETTERS[:5]),
         "letters": "A, B or C",
         "answer": "A",
         "thing": "thing",

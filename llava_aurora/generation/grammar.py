@@ -260,12 +260,14 @@ class _Answer(_Spans):
             return self.span(depth)
         letter = write.character(LETTERS)
         point = write.sequence(letter, write.literal(" "), self._coordinates(2))
+        digit = write.character("0123456789")
         line = write.sequence(write.number(MOST_LINES), write.literal(". "), self._coordinates(4))
         word = write.named("words", write.repeated(write.character("<\n", other=True), 1, None))
         fields = {
             "answer": letter,
             "letters": self._listed(letter, ", ", last=" or "),
             "points": self._listed(point, ", "),
+            "values": self._listed(write.sequence(point, write.literal(" "), digit, digit), ", "),
             "boxes": self._listed(line, "\n"),
             "count": write.number(MOST_COUNT),
             "thing": word,

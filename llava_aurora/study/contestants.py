@@ -25,6 +25,8 @@ class Contestant:
         kinds: of tasks that it learns, besides locating marked points, which all learn.
         order: of the tasks: AURORA's curriculum, or the curriculum's mean mixture in every epoch.
         flags: of scripts/finetune_aurora.sh, beyond those that all have.
+        reads: whether points are read in the maps that are learned: wherever others learn to write a map, it learns to
+            write it and say its values at some points.
         about_marks: whether it differs from the others only where points are marked in the image.
     """
 
@@ -34,6 +36,7 @@ class Contestant:
     kinds: tuple[Kind, ...] = KINDS
     order: Literal["curriculum", "constant"] = "curriculum"
     flags: Mapping[str, object] = field(default_factory=dict)
+    reads: bool = False
     about_marks: bool = False
 
     @property
@@ -47,7 +50,14 @@ CONTESTANTS: Mapping[str, Contestant] = {
     for contestant in (
         Contestant(name="direct", title="direct answers only", group="contrast", kinds=("direct",)),
         Contestant(name="full", title="full recipe", group="contrast"),
-        # Not the paper's: what makes a small model use its map.
+        # Not the paper's: what is to make a small model use its map.
+        Contestant(
+            name="readings",
+            title="full recipe, reading values",
+            group="values",
+            flags={"value_step": True},
+            reads=True,
+        ),
         Contestant(
             name="values",
             title="full recipe with the value step",

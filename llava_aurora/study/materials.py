@@ -4,6 +4,7 @@ scenes/maps/            many scenes whose maps and boxes are learned
 scenes/questions_N/     the few scenes that are asked about, once for each draw of points and things
 scenes/held_out/        for evaluation
 vqvae/  records/  base-SEED/  limits.json
+readings/               the records, and points to be read in the maps that are learned
 """
 
 import os
@@ -63,17 +64,23 @@ class Materials:
         return self.work / "records" / "train.json"
 
     @property
+    def readings(self) -> Path:
+        return self.work / "readings" / "train.json"
+
+    @property
     def vqvae(self) -> Path:
         return self.work / "vqvae"
 
     def base(self, seed: int) -> Path:
         return self.work / f"base-{seed}"
 
-    def prepare(self, stages: Stages, *, seeds: list[int]) -> None:
-        """Makes what is not there yet. Raises AuroraError if a stage fails."""
+    def prepare(self, stages: Stages, *, seeds: list[int], reads: bool = False) -> None:
+        """Makes what is not there yet, `readings` only for who `reads`. Raises AuroraError if a stage fails."""
         stages.run("Render scenes", self.images, self._scenes)
         stages.run("Train the depth VQ-VAE", self.vqvae, self._vqvae)
         stages.run("Encode maps and write records", self.work / "records", self._records)
+        if reads:
+            stages.run("Write records of values", self.work / "readings", self._readings)
         for seed in seeds:
             stages.run(f"Build a LLaVA, seed {seed}", self.base(seed), partial(self._base, seed=seed))
         stages.run("Read points out of true maps", self.work / "limits", self._limits)
@@ -117,6 +124,14 @@ class Materials:
                 found += [record for record in asked if "counting" not in record["id"] or _scene(record) % 2 == 0]
             shuffled = [found[place] for place in np.random.default_rng(size.seed).permutation(len(found))]
             write_json(temporary / "train.json", shuffled, indent=None)
+
+    def _readings(self, folder: Path) -> None:
+        with atomic_folder(folder) as temporary:
+            read = self._asked(
+                "maps", {"depth_reading": 1.0}, seed=self.size.seed, codes_of="maps", temporary=temporary
+            )
+            known: list[Record] = read_json(self.records, what="records of the study")
+            write_json(temporary / "train.json", known + read, indent=None)
 
     def _asked(self, name: str, shares: dict[str, float], *, seed: int, codes_of: str, temporary: Path) -> list[Record]:
         """Records of one folder of scenes, their paths from the folder above."""

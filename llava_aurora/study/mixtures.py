@@ -9,6 +9,7 @@ from llava_aurora.study.contestants import Contestant
 from llava_aurora.study.sizes import Size
 
 LOCATING = "point_location"
+READING = {"depth_generation": "depth_reading"}
 # Images of each task in the paper, from which its curriculum follows: maps to boxes as four to one. Questions that give
 # coordinates instead of marks are ours; they share with the marked ones.
 PAPER_COUNTS = {
@@ -37,6 +38,8 @@ def mixtures(contestant: Contestant, *, epochs: int, locating: float, marked: bo
         for task in [task for task in counts if task in MARKED_TASKS]:
             counts[f"{task}_from_coordinates"] += counts.pop(task)
     found = [LinearSchedule().shares(epoch, epochs=epochs, counts=counts) for epoch in range(epochs)]
+    if contestant.reads:
+        found = [{READING.get(task, task): share for task, share in shares.items()} for shares in found]
     if contestant.order == "constant":
         tasks = dict.fromkeys(task for shares in found for task in shares)
         mean = {task: sum(shares.get(task, 0.0) for shares in found) / epochs for task in tasks}

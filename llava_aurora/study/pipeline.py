@@ -108,7 +108,8 @@ class Study:
         claim_folder(self.out, self.out / "size.json", self.size, what="study")
 
     def _prepare(self) -> None:
-        self.materials.prepare(Stages(self.console), seeds=sorted({run.seed for run in self.wanted}))
+        reads = any(run.contestant.reads for run in self.wanted)
+        self.materials.prepare(Stages(self.console), seeds=sorted({run.seed for run in self.wanted}), reads=reads)
 
     def _table(self, found: Estimate | None) -> Table:
         size = self.size

@@ -77,7 +77,7 @@ class Runner:
         model = folder / "model"
         flags = small_model_flags(
             base=base,
-            records=materials.records,
+            records=materials.readings if run.contestant.reads else materials.records,
             images=materials.images,
             vqvae=materials.vqvae,
             out=model,

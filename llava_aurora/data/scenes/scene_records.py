@@ -31,6 +31,7 @@ DEFAULT_SHARES: Mapping[str, float] = {
     "counting_chain": 1.0,
     "counting_direct": 1.0,
 }
+TASKS = (*DEFAULT_SHARES, "depth_reading")  # in the order in which chance draws, so that a new one goes last
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,8 +53,8 @@ class SceneTasks:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if unknown := set(self.shares) - set(DEFAULT_SHARES):
-            raise AuroraError(f"unknown task {sorted(unknown)[0]!r}; there are: {', '.join(DEFAULT_SHARES)}")
+        if unknown := set(self.shares) - set(TASKS):
+            raise AuroraError(f"unknown task {sorted(unknown)[0]!r}; there are: {', '.join(TASKS)}")
 
 
 def write_scene_records(
@@ -114,11 +115,12 @@ def _ask(
         "box_generation": lambda: writer.box_generation(**thing),
         "counting_chain": lambda: writer.counting_chain(**thing),
         "counting_direct": lambda: writer.counting_direct(**thing),
+        "depth_reading": lambda: writer.depth_reading(codes=codes[name], points=points, **image),
     }
     records = []
     for task, maker in makers.items():
         wanted = rng.random() < tasks.shares.get(task, 0.0)
-        if wanted and (points or not task.startswith(("depth_chain", "depth_direct", "point"))):
+        if wanted and (points or not task.startswith(("depth_chain", "depth_direct", "depth_reading", "point"))):
             records.append(maker())
     if any(record["image"] == marked_image for record in records):
         _mark(folder, scene, points, marked_image, tasks.coordinate_frame)

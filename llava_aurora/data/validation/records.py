@@ -117,7 +117,7 @@ class TextChecks:
 
     def _maps(self, task: str, answer: str, report: Report) -> None:
         family = next((family for family in self.families if family.name == depth_family().name), None)
-        writes_map = task == "depth_generation" or TASKS[task].kind == "chain"
+        writes_map = task in ("depth_generation", "depth_reading") or TASKS[task].kind == "chain"
         if family is not None and writes_map and (number := len(family.parse(answer))) != 1:
             report("spans", f"{task} has {number} depth maps in its answer instead of one")
 
@@ -162,14 +162,14 @@ class TextChecks:
                 report("closest", f"the answer is {true}, but {top[0]} is the closest of {dict(depths)}")
         if true not in points:
             report("letters", f"the answer is {true}, but the points are {_letters(points)}")
-        if task != "point_location" and (stated := stated_letter(answer)) != true:
+        if TASKS[task].kind != "atomic" and (stated := stated_letter(answer)) != true:
             report("letters", f"the text answers {stated or 'nothing'}, but the truth is {true}")
         for part, pairs in zip(("question", "answer"), found, strict=True):
             named = {letter: list(values) for letter, values in pairs if letter and len(values) == 2}
             expected = {letter: list(place) for letter, place in points.items()}
             if named and named != expected:
                 report("letters", f"points {expected}, but the {part} has {named}")
-        if not any(letter for letter, _ in found[1]) and task in ("point_location", "depth_chain"):
+        if not any(letter for letter, _ in found[1]) and task in ("point_location", "depth_reading", "depth_chain"):
             report("letters", f"{task} gives no point's coordinates in its answer")
 
 
