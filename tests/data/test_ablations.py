@@ -9,7 +9,6 @@ import pytest
 from llava_aurora.data.ablations import (
     check_chains,
     has_coordinates,
-    hundredths,
     select_tasks,
     transforms,
     with_plain_coordinates,
@@ -109,11 +108,6 @@ def test_the_value_step_says_behind_the_map_how_close_each_point_is():
         assert read_written(answer, [], None).points == {point.letter: (point.x, point.y) for point in POINTS}
     marked = values(with_value_step(chain()))[1]
     assert marked.replace(f" The values are {VALUES}.", "") == values(chain())[1]
-
-
-def test_values_rise_with_depth_from_00_to_99():
-    assert [hundredths(depth) for depth in (0, 2, 3, 128, 255)] == [0, 0, 1, 50, 99]
-    assert sorted(map(hundredths, range(256))) == [hundredths(depth) for depth in range(256)]
 
 
 def test_the_value_step_is_for_chains_with_points_alone(writer):

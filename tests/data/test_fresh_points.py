@@ -2,6 +2,7 @@
 
 import copy
 import json
+import re
 from dataclasses import replace
 
 import numpy as np
@@ -13,7 +14,7 @@ from llava_aurora.data.ablations import with_plain_coordinates, without_coordina
 from llava_aurora.data.fresh_points import FreshPoints
 from llava_aurora.data.points import depth_at, draw_points
 from llava_aurora.data.prompts import Prompts
-from llava_aurora.data.records import RecordWriter, letter_points
+from llava_aurora.data.records import RecordWriter, hundredths, letter_points
 from llava_aurora.data.scenes.scene import SceneConfig
 from llava_aurora.data.scenes.scene_folder import write_scenes
 from llava_aurora.data.scenes.scene_records import DEFAULT_SHARES, SceneTasks, write_scene_records
@@ -26,7 +27,8 @@ DEPTH, PIXELS = depth_family(codebook_size=4, codes_per_map=4), pixel_family(fra
 WRITER = RecordWriter(prompts=Prompts(), depth=DEPTH, pixels=PIXELS)
 CODES = {f"{number:06d}": [number % 4] * 4 for number in range(COUNT)}
 RENEWED = {"depth_chain", "depth_direct", "depth_chain_from_coordinates", "depth_direct_from_coordinates"} | {
-    "point_location"
+    "point_location",
+    "depth_reading",
 }
 
 
@@ -39,7 +41,7 @@ def scenes(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def records(scenes, tmp_path_factory):
-    tasks = SceneTasks(shares=DEFAULT_SHARES, coordinate_frame=FRAME)
+    tasks = SceneTasks(shares={**DEFAULT_SHARES, "depth_reading": 1.0}, coordinate_frame=FRAME)
     path = tmp_path_factory.mktemp("records") / "train.json"
     return write_scene_records(path, scenes=scenes, codes=CODES, writer=WRITER, tasks=tasks)
 
@@ -77,8 +79,11 @@ def test_the_answer_is_the_closest_in_the_true_map_and_the_text_says_so(records,
             places = np.array(list(truth["points"].values()))
             apart = np.linalg.norm(places[:, None] - places, axis=-1) + 1000 * np.eye(len(places))
             assert apart.min() >= 20
-            if truth["task"] != "point_location":
+            if truth["task"] not in ("point_location", "depth_reading"):
                 assert f"({truth['answer']})" in record["conversations"][1]["value"]
+            if truth["task"] == "depth_reading":
+                said = [f") {hundredths(value):02d}" for value in truth["depths"].values()]
+                assert re.findall(r"\) \d\d", record["conversations"][1]["value"]) == said
             if truth["task"] == "depth_chain":
                 assert [list(span.codes) for span in PIXELS.parse(text(record))] == list(truth["points"].values())
 

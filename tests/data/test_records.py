@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from llava_aurora.data.prompts import FIELDS, TEMPLATES, Prompts, _problem
-from llava_aurora.data.records import MarkedPoint, RecordWriter, closest, letter_points
+from llava_aurora.data.records import MarkedPoint, RecordWriter, closest, hundredths, letter_points
 from llava_aurora.errors import AuroraError
 from llava_aurora.vocabulary import depth_family, pixel_family
 
@@ -51,6 +51,18 @@ def test_points_can_be_given_in_the_question(writer):
         writer.depth_direct(points=POINTS, marked=False, **about()),
     ):
         assert "B (<PIXEL_30>,<PIXEL_40>)" in turns(record)[0]
+
+
+def test_a_reading_says_the_map_and_its_value_at_each_point(writer):
+    question, answer = turns(writer.depth_reading(points=POINTS, codes=CODES, **about()))
+    assert "A (<PIXEL_10>,<PIXEL_20>), B (<PIXEL_30>,<PIXEL_40>), C (<PIXEL_5>,<PIXEL_6>)" in question
+    values = "A (<PIXEL_10>,<PIXEL_20>) 19, B (<PIXEL_30>,<PIXEL_40>) 78, C (<PIXEL_5>,<PIXEL_6>) 39"
+    assert answer == f"The depth map is {DEPTH.text(CODES)}. The points are {values}."
+
+
+def test_values_rise_with_depth_from_00_to_99():
+    assert [hundredths(depth) for depth in (0, 2, 3, 128, 255)] == [0, 0, 1, 50, 99]
+    assert sorted(map(hundredths, range(256))) == [hundredths(depth) for depth in range(256)]
 
 
 def test_without_coordinate_tokens_plain_numbers_are_written():

@@ -45,6 +45,12 @@ def test_a_fixed_mixture_holds_as_much_of_each_task_as_the_curriculum():
     assert all(shares == fixed[0] for shares in fixed)
 
 
+def test_who_reads_learns_to_wherever_the_full_recipe_learns_to_write_maps():
+    full, reads = (mixtures(CONTESTANTS[name], epochs=EPOCHS, locating=0.2) for name in ("full", "readings"))
+    for one, other in zip(full, reads, strict=True):
+        assert {**other, "depth_generation": other["depth_reading"]} == {**one, "depth_reading": other["depth_reading"]}
+
+
 def test_the_file_is_a_schedule(tmp_path):
     path = tmp_path / "curriculum.yaml"
     size = SIZES["smoke"]
@@ -72,9 +78,9 @@ def test_who_differs_in_marks_alone_does_not_run_without_them():
 
 def test_the_main_contrast_comes_first_with_all_seeds():
     order = [run.name for run in runs(seeds=[0, 1])]
-    assert order[:10] == [
+    assert order[:12] == [
         *("direct-0", "full-0", "direct-1", "full-1"),
-        *("values-0", "values-1"),
+        *("readings-0", "values-0", "readings-1", "values-1"),
         *("no_coordinates-0", "plain_text-0", "no_coordinates-1", "plain_text-1"),
     ]
     assert len(order) == len(set(order)) == 2 * len(CONTESTANTS)

@@ -48,6 +48,13 @@ def test_every_scene_is_asked_every_task_and_all_images_are_there(write, scenes,
     assert json.loads((tmp_path / "train.json").read_text()) == records
 
 
+def test_readings_come_when_asked_for_and_change_nothing_else(write):
+    plain, read = write(), write(shares={**DEFAULT_SHARES, "depth_reading": 1.0})
+    assert [record for record in read if record["aurora"]["task"] != "depth_reading"] == plain
+    assert len(read) - len(plain) == sum(record["aurora"]["task"] == "depth_direct" for record in plain)
+    assert all("unmarked" not in record["aurora"] for record in read if record["aurora"]["task"] == "depth_reading")
+
+
 def test_shares_thin_tasks_out(write):
     records = write(shares={"depth_generation": 0.5})
     assert 0 < len(records) < COUNT

@@ -66,6 +66,7 @@ def examples(writer):
         writer.depth_direct(points=points, **about),
         writer.depth_direct(points=points, marked=False, **about),
         writer.point_location(points=points, **about),
+        writer.depth_reading(codes=codes, points=points, **about),
         writer.box_generation(**about, **things),
         writer.counting_chain(**about, **things),
         writer.counting_direct(**about, **things),
@@ -465,7 +466,7 @@ def test_a_sound_file_ends_in_fine_and_exit_code_0(command, workshop, examples, 
     options = "--model", workshop.base, "--depth-vqvae", workshop.vqvae, "--out", out
     result = command(list(examples.values()), *options)
     assert result.exit_code == 0, result.output
-    assert result.stdout.splitlines()[-1] == "fine: 12 records, 1 images: 0 errors, 0 warnings"
+    assert result.stdout.splitlines()[-1] == "fine: 13 records, 1 images: 0 errors, 0 warnings"
     report = json.loads((out / "report.json").read_text())
     assert (report["errors"], report["length_unit"], sum(report["lengths"].values())) == (0, "tokens", 12)
     for name in ("lengths.png", "counts.png"):
