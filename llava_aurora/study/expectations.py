@@ -1,4 +1,4 @@
-"""What is expected from the paper, written down before anything is run, and whether it came."""
+"""What is expected, from the paper and of reading values, written down before it is run, and whether it came."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -33,36 +33,50 @@ def expectations(depth: str) -> tuple[Expectation, ...]:
         Expectation(
             text="The full recipe's chains beat a model trained on direct answers by 5 or more at 3 to 5 points.",
             least=5,
-            measured=_full_recipe_over("direct", depth, asked="direct", categories=HARD),
+            measured=_chains_over("direct", depth, asked="direct", categories=HARD),
         ),
         Expectation(
             text="Coordinates in the chain help at 3 to 5 points.",
             least=0,
-            measured=_full_recipe_over("no_coordinates", depth, categories=HARD),
+            measured=_chains_over("no_coordinates", depth, categories=HARD),
         ),
         Expectation(
             text="Counting with perception tokens beats counting with plain-text coordinates.",
             least=0,
-            measured=_full_recipe_over("plain_text", COUNTING),
+            measured=_chains_over("plain_text", COUNTING),
         ),
         Expectation(
             text="Random codes in the place of the full recipe's map cost 10 points or more at 3 to 5 points.",
             least=10,
-            measured=lambda results: score(results.get("full", ()), replaced(depth, "random"), categories=HARD),
+            measured=_random_codes_cost("full", depth),
+        ),
+        Expectation(
+            text="Having learned to read values, chains beat a model trained on direct answers by 5 or more at 3 to 5.",
+            least=5,
+            measured=_chains_over("direct", depth, of="readings", asked="direct", categories=HARD),
+        ),
+        Expectation(
+            text="Random codes in the place of its map cost such a model 10 points or more at 3 to 5 points.",
+            least=10,
+            measured=_random_codes_cost("readings", depth),
         ),
     )
 
 
-def _full_recipe_over(
-    other: str, task: str, *, asked: str = "chain", categories: Sequence[str] | None = None
+def _chains_over(
+    other: str, task: str, *, of: str = "full", asked: str = "chain", categories: Sequence[str] | None = None
 ) -> Callable[[Results], Score | None]:
-    """How much more the full recipe's chains have right than another contestant, which is `asked` so."""
+    """How much more the chains `of` one contestant have right than another contestant, which is `asked` so."""
 
     def measured(results: Results) -> Score | None:
         scores = (answers(task, asked), answers(task, "chain"))
-        return difference(results.get(other, ()), results.get("full", ()), scores, categories=categories)
+        return difference(results.get(other, ()), results.get(of, ()), scores, categories=categories)
 
     return measured
+
+
+def _random_codes_cost(name: str, task: str) -> Callable[[Results], Score | None]:
+    return lambda results: score(results.get(name, ()), replaced(task, "random"), categories=HARD)
 
 
 @dataclass(frozen=True)

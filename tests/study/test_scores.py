@@ -68,7 +68,9 @@ def test_expectations_are_met_by_what_is_large_and_sure():
     full["benchmarks"] |= counted
     direct = result(0, half, direct=half)
     plain = {"seed": 0, "benchmarks": counted, "replacement": {}}
-    found = check({"full": [full], "direct": [direct], "plain_text": [plain]}, depth="scenes_depth")
-    assert [each.finding for each in found] == ["met", "not run", "not met", "met"]
+    reading = result(0, half, own=half, random=half)
+    given = {"full": [full], "direct": [direct], "plain_text": [plain], "readings": [reading]}
+    found = check(given, depth="scenes_depth")
+    assert [each.finding for each in found] == ["met", "not run", "not met", "met", "not met", "not met"]
     assert "50.0" in found[0].reason
     assert found[0].measured["by_seed"] == {"0": 0.5}
