@@ -59,6 +59,13 @@ CONTESTANTS: Mapping[str, Contestant] = {
             reads=True,
         ),
         Contestant(
+            name="readings_bottleneck",
+            title="reading values, image hidden",
+            group="values",
+            flags={"value_step": True, "information_bottleneck": "image"},
+            reads=True,
+        ),
+        Contestant(
             name="values",
             title="full recipe with the value step",
             group="values",

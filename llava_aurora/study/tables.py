@@ -24,7 +24,8 @@ _COLUMNS: Sequence[tuple[str, Sequence[str]]] = (
 _DEPTH_HEADER = ("from", "right, %", *(name for name, _ in _COLUMNS), "mean by seed")
 _THEIR_DEPTH = ("LLaVA-1.5-13B", "fine-tuned on direct answers", "AURORA", "AURORA, read out of its map")
 _TITLES = {MARKED: "marked points", BY_COORDINATES: "points by coordinates"}
-_ORDER = ("direct", "chain", "constant", "full", "values", "readings")
+_OURS = ("values", "readings", "readings_bottleneck")
+_ORDER = ("direct", "chain", "constant", "full", *_OURS)
 Limits = Mapping[str, Mapping[str, float]]
 Measure = Callable[[Result], Scores | None]
 
@@ -73,11 +74,11 @@ def _depth_table(task: str, results: Results, limits: Limits) -> Table:
     )
     for name, shares in limits.items():
         rows.append((OURS, f"read out of {name}, without a model", *(_share(shares, c) for _, c in _COLUMNS), ""))
-    for name in ("direct", "chain", "full", "values", "readings"):
+    for name in ("direct", "chain", "full", *_OURS):
         for reasoning in CONTESTANTS[name].reasonings:
             label = f"{CONTESTANTS[name].title}, asked for {_asked(reasoning)}"
             rows.append(_by_points(results, name, label, answers(task, reasoning)))
-    for name in ("full", "values", "readings"):
+    for name in ("full", *_OURS):
         label = f"{CONTESTANTS[name].title}, read out of its map"
         rows.append(_by_points(results, name, label, answers(task, "chain", what="read_out")))
     return _table(f"Relative depth: {_TITLES[task]}", _DEPTH_HEADER, rows)
