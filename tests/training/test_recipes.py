@@ -144,6 +144,12 @@ def test_depth_tokens_need_their_vqvae(check, vqvae, problem):
     check(perception_modalities="box", depth_vqvae=None)
 
 
+def test_values_need_the_coordinates_that_they_stand_behind(check):
+    check(value_step=True)
+    with pytest.raises(AuroraError, match="--value_step gives each value behind coordinates, which --coordinate_step"):
+        check(value_step=True, coordinate_step=False)
+
+
 def test_a_curriculum_may_come_in_batches_of_like_length(check):
     check(curriculum="linear", group_by_modality_length=True)
 
