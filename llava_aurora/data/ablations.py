@@ -85,7 +85,7 @@ def _with_values(answer: str, record: Record) -> str:
         raise AuroraError(
             f"{where}: a chain that does not give each point's letter and coordinates; --value_step needs them"
         )
-    return before + end + _LETTERED_POINT.sub(lambda point: f"{point[0]} {hundredths(depths[point[1]]):02d}", behind)
+    return before + end + _LETTERED_POINT.sub(lambda point: f"{point[0]} {hundredths(depths[point[1]])}", behind)
 
 
 def _without_coordinates_before_map(answer: str, *, name: object) -> str:

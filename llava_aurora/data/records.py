@@ -162,7 +162,7 @@ class RecordWriter:
         }
 
     def _values(self, points: Sequence[MarkedPoint]) -> str:
-        return ", ".join(f"{self._point(point)} {hundredths(point.depth):02d}" for point in points)
+        return ", ".join(f"{self._point(point)} {hundredths(point.depth)}" for point in points)
 
     def _point(self, point: MarkedPoint) -> str:
         return f"{point.letter} {self.coordinates((point.x, point.y))}"
@@ -201,9 +201,9 @@ def closest(points: Sequence[MarkedPoint]) -> MarkedPoint:
     return max(points, key=lambda point: point.depth)
 
 
-def hundredths(depth: int) -> int:
-    """A relative depth, 0 to 255, as 0 to 99; of two the order stays."""
-    return depth * 100 // 256
+def hundredths(depth: int) -> str:
+    """How close a relative depth of 0 to 255 is, in two digits: 00 farthest, 99 closest. Of two the order stays."""
+    return f"{depth * 100 // 256:02d}"
 
 
 def letter_points(

@@ -1,4 +1,4 @@
-"""What is expected, from the paper and of reading values, written down before it is run, and whether it came."""
+"""What is expected, from the paper and of reading values, written down before the results, and whether it came."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass

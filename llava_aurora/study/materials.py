@@ -112,13 +112,13 @@ class Materials:
     def _records(self, folder: Path) -> None:
         size, shares = self.size, {"depth_generation": 1.0, "point_location": self.size.located, "box_generation": 0.25}
         with atomic_folder(folder) as temporary:
-            found = self._asked("maps", shares, seed=size.seed, codes_of="maps", temporary=temporary)
+            found = self._asked("maps", shares, seed=size.seed, codes=temporary / "maps.jsonl", temporary=temporary)
             for draw in range(size.draws):
                 asked = self._asked(
                     f"questions_{draw}",
                     {task: 1.0 for task in _QUESTION_TASKS if size.marked or task not in MARKED_TASKS},
                     seed=size.seed + 1 + draw,
-                    codes_of="questions_0",
+                    codes=temporary / "questions_0.jsonl",
                     temporary=temporary,
                 )
                 found += [record for record in asked if "counting" not in record["id"] or _scene(record) % 2 == 0]
@@ -127,17 +127,16 @@ class Materials:
 
     def _readings(self, folder: Path) -> None:
         with atomic_folder(folder) as temporary:
-            read = self._asked(
-                "maps", {"depth_reading": 1.0}, seed=self.size.seed, codes_of="maps", temporary=temporary
-            )
+            codes = self.records.parent / "maps.jsonl"
+            read = self._asked("maps", {"depth_reading": 1.0}, seed=self.size.seed, codes=codes, temporary=temporary)
             known: list[Record] = read_json(self.records, what="records of the study")
             write_json(temporary / "train.json", known + read, indent=None)
 
-    def _asked(self, name: str, shares: dict[str, float], *, seed: int, codes_of: str, temporary: Path) -> list[Record]:
-        """Records of one folder of scenes, their paths from the folder above."""
-        size, vqvae, codes = self.size, self._loaded_vqvae(), temporary / f"{codes_of}.jsonl"
+    def _asked(self, name: str, shares: dict[str, float], *, seed: int, codes: Path, temporary: Path) -> list[Record]:
+        """Records of one folder of scenes, their paths from the folder above; codes are made if they are not there."""
+        size, vqvae = self.size, self._loaded_vqvae()
         if not codes.exists():
-            encode_folder(model=vqvae, maps=self.images / codes_of / "depth", out=codes)
+            encode_folder(model=vqvae, maps=self.images / codes.stem / "depth", out=codes)
         tasks = SceneTasks(
             shares=shares, points=size.points, coordinate_frame=size.model.frame, one_height=True, seed=seed
         )

@@ -82,7 +82,7 @@ def test_the_answer_is_the_closest_in_the_true_map_and_the_text_says_so(records,
             if truth["task"] not in ("point_location", "depth_reading"):
                 assert f"({truth['answer']})" in record["conversations"][1]["value"]
             if truth["task"] == "depth_reading":
-                said = [f") {hundredths(value):02d}" for value in truth["depths"].values()]
+                said = [f") {hundredths(value)}" for value in truth["depths"].values()]
                 assert re.findall(r"\) \d\d", record["conversations"][1]["value"]) == said
             if truth["task"] == "depth_chain":
                 assert [list(span.codes) for span in PIXELS.parse(text(record))] == list(truth["points"].values())

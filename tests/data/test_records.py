@@ -61,7 +61,7 @@ def test_a_reading_says_the_map_and_its_value_at_each_point(writer):
 
 
 def test_values_rise_with_depth_from_00_to_99():
-    assert [hundredths(depth) for depth in (0, 2, 3, 128, 255)] == [0, 0, 1, 50, 99]
+    assert [hundredths(depth) for depth in (0, 2, 3, 128, 255)] == ["00", "00", "01", "50", "99"]
     assert sorted(map(hundredths, range(256))) == [hundredths(depth) for depth in range(256)]
 
 
