@@ -75,8 +75,11 @@ class DataArguments(upstream.DataArguments):
     coordinate_step: bool = field(
         default=True, metadata={"help": "False: chains about marked points leave out the points' coordinates."}
     )
-    value_step: bool = field(
-        default=False, metadata={"help": "Depth chains also say how close each point is, behind the map."}
+    value_step: str = field(
+        default="",
+        metadata={
+            "help": "Depth chains also say how close each point is: depth, in truth; map, by its code. Empty: no."
+        },
     )
     fresh_points: bool = field(
         default=False, metadata={"help": "Draw the marked points of depth questions anew in each epoch."}
@@ -116,6 +119,9 @@ class TrainingArguments(upstream.TrainingArguments):
     information_bottleneck: str = field(
         default="",
         metadata={"help": "What is hidden from all that follows a map: chain, image, or both with a comma."},
+    )
+    information_bottleneck_probability: float = field(
+        default=0.5, metadata={"help": "Share of the answers that are learned so; asked, the model sees everything."}
     )
     span_mask_probability: float = field(
         default=0.0,

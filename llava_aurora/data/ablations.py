@@ -5,8 +5,9 @@ Each is a function of one record, applied when the record is read; the file on d
 
 import re
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -16,19 +17,26 @@ from llava_aurora.data.tasks import KINDS, OTHER, TASK_NAMES, TASKS, task_name
 from llava_aurora.errors import AuroraError
 from llava_aurora.vocabulary import depth_family, pixel_family
 
+if TYPE_CHECKING:
+    from llava_aurora.modalities.depth import DepthModality
+
+# Where the values of --value_step come from.
+VALUE_SOURCES = ("depth", "map")
 Transform = Callable[[Record], Record]
 # A point or box in plain numbers, a point behind its letter, and the blanks between two sentences.
 _COORDINATES = re.compile(r"\(\s*\d+(?:\s*,\s*\d+)+\s*\)")
-_LETTERED_POINT = re.compile(r"\b([A-Z]) (\([^()]*\))")
+_LETTERED_POINT = re.compile(r"\b(?P<letter>[A-Z]) (?P<place>\([^()]*\))(?P<value> \d\d\b)?")
 _VALUED = ("depth_chain", "depth_chain_from_coordinates")
 _SENTENCE_END = re.compile(r"(?<=[.!?])\s+|\n+")
 
 
-def transforms(*, plain_coordinates: bool, coordinate_step: bool, value_step: bool = False) -> list[Transform]:
+def transforms(
+    *, plain_coordinates: bool, coordinate_step: bool, value_step: "ValueStep | None" = None
+) -> list[Transform]:
     """What is to be done with each record, in this order; nothing for AURORA's own recipe."""
     chosen: list[Transform] = []
     if value_step:
-        chosen.append(with_value_step)
+        chosen.append(value_step)
     if not coordinate_step:
         chosen.append(without_coordinate_step)
     if plain_coordinates:
@@ -54,38 +62,64 @@ def without_coordinate_step(record: Record) -> Record:
     return {**record, "aurora": {**record["aurora"], "task": "depth_chain_without_points"}}
 
 
-def with_value_step(record: Record) -> Record:
-    """A depth chain that also says, behind its map, how close each point is; other records as they are.
+@dataclass(frozen=True)
+class ValueStep:
+    """Depth chains that also say, behind their map, how close each point is; other records stay as they are.
 
-    A value follows the point's coordinates: "A (<PIXEL_50>,<PIXEL_36>) 07". It is its relative depth in hundredths,
+    A value follows the point's coordinates: "A (<PIXEL_50>,<PIXEL_36>) 07". It is a relative depth in hundredths,
     two digits, 00 farthest and 99 closest. Where the points are named before the map alone, they are named again.
 
-    Raises:
-        AuroraError: naming the record, if its answer has no map, its points are not named by letter and coordinates,
-            or their depths (aurora.depths) are not known.
+    Args:
+        map: whose codes the values are taken from, each from that of the point's cell, so that the map says all that
+            is needed to write them; values that points have already (depth_reading) become such ones too. None: values
+            are the points' true depths (aurora.depths), which the codes tell roughly.
+        frame: side of the frame that coordinates refer to.
     """
-    if task_name(record) not in _VALUED:
-        return record
-    return _with_turns(
-        record, lambda turn: _with_values(turn["value"], record) if turn["from"] == "gpt" else turn["value"]
-    )
 
+    map: "DepthModality | None" = None
+    frame: int = 336
 
-def _with_values(answer: str, record: Record) -> str:
-    where, depths = f"record (id {record.get('id')})", record["aurora"].get("depths")
-    before, end, behind = answer.rpartition(depth_family().end)
-    if not end:
-        raise AuroraError(f"{where}: a depth chain without a map; --value_step needs one")
-    if not isinstance(depths, dict):
-        raise AuroraError(f"{where}: does not say how close its points are (aurora.depths); --value_step needs it")
-    if not _LETTERED_POINT.search(behind):
-        named = ", ".join(" ".join(point) for point in _LETTERED_POINT.findall(before))
-        behind = f"{behind[:1]} The values are {named}.{behind[1:]}"
-    if sorted(letter for letter, _ in _LETTERED_POINT.findall(behind)) != sorted(depths):
-        raise AuroraError(
-            f"{where}: a chain that does not give each point's letter and coordinates; --value_step needs them"
+    def __call__(self, record: Record) -> Record:
+        """The record with values.
+
+        Raises:
+            AuroraError: naming the record, if its answer does not have one map, its points are not named by letter
+                and coordinates, or nothing is known of one (aurora.points, aurora.depths).
+        """
+        if task_name(record) not in (_VALUED if self.map is None else (*_VALUED, "depth_reading")):
+            return record
+        return _with_turns(
+            record, lambda turn: self._with_values(turn["value"], record) if turn["from"] == "gpt" else turn["value"]
         )
-    return before + end + _LETTERED_POINT.sub(lambda point: f"{point[0]} {hundredths(depths[point[1]])}", behind)
+
+    def _with_values(self, answer: str, record: Record) -> str:
+        where = f"record (id {record.get('id')})"
+        before, end, behind = answer.rpartition(depth_family().end)
+        if not end:
+            raise AuroraError(f"{where}: a depth chain without a map; --value_step needs one")
+        depths = self._depths(before + end, record["aurora"], where)
+        if not _LETTERED_POINT.search(behind):
+            named = ", ".join(f"{letter} {place}" for letter, place, _ in _LETTERED_POINT.findall(before))
+            behind = f"{behind[:1]} The values are {named}.{behind[1:]}"
+        if sorted(letter for letter, _, _ in _LETTERED_POINT.findall(behind)) != sorted(depths):
+            raise AuroraError(
+                f"{where}: a chain that does not give each point's letter and coordinates; --value_step needs them"
+            )
+        valued = _LETTERED_POINT.sub(
+            lambda point: f"{point['letter']} {point['place']} {hundredths(depths[point['letter']])}", behind
+        )
+        return before + end + valued
+
+    def _depths(self, text: str, about: dict[str, Any], where: str) -> dict[str, int]:
+        """How close each point is, 0 to 255, by its letter. `text` ends with the map."""
+        known = about.get("depths" if self.map is None else "points")
+        if not isinstance(known, dict):
+            lacking = "how close its points are (aurora.depths)" if self.map is None else "its points (aurora.points)"
+            raise AuroraError(f"{where}: does not say {lacking}; --value_step needs it")
+        if self.map is None:
+            return known
+        codes = self.map.family.parse(text)[-1].codes
+        return {letter: self.map.depth_of_cell(codes, (x, y), frame=self.frame) for letter, (x, y) in known.items()}
 
 
 def _without_coordinates_before_map(answer: str, *, name: object) -> str:
@@ -150,7 +184,7 @@ def check_chains(store: RecordStore, chosen: Sequence[Transform]) -> None:
     Raises:
         AuroraError: naming file and record.
     """
-    trying = [transform for transform in chosen if transform in (with_value_step, without_coordinate_step)]
+    trying = [each for each in chosen if isinstance(each, ValueStep) or each is without_coordinate_step]
     chains = [TASK_NAMES.index(task) for task in _VALUED]
     for index in np.flatnonzero(np.isin(store.tasks, chains)) if trying else ():
         record = store[int(index)]

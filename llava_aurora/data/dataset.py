@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from llava.train import train as upstream
 
-from llava_aurora.data.ablations import Transform, check_chains, select_tasks, transforms
+from llava_aurora.data.ablations import Transform, ValueStep, check_chains, select_tasks, transforms
 from llava_aurora.data.curriculum.sampler import Curriculum
 from llava_aurora.data.curriculum.schedule_file import read_schedule
 from llava_aurora.data.fresh_points import FreshPoints
@@ -155,8 +155,11 @@ def make_supervised_data_module(tokenizer: Any, data_args: Any) -> dict[str, Any
     """
     perception = getattr(tokenizer, "perception", None)
     families = perception.vocabulary.families if perception else ()
-    steps = {name: getattr(data_args, name) for name in ("plain_coordinates", "coordinate_step", "value_step")}
-    ablations = transforms(**steps)
+    ablations = transforms(
+        plain_coordinates=data_args.plain_coordinates,
+        coordinate_step=data_args.coordinate_step,
+        value_step=_value_step(data_args, perception) if data_args.value_step else None,
+    )
 
     def dataset(
         path: str, train_tasks: str = "", fresh: FreshPoints | None = None, image_folder: str | None = None
@@ -195,16 +198,29 @@ def make_supervised_data_module(tokenizer: Any, data_args: Any) -> dict[str, Any
     }
 
 
+def _value_step(data_args: Any, perception: Any) -> ValueStep:
+    """What says how close points are; by the codes of a map, it asks the model's own VQ-VAE what they stand for."""
+    if data_args.value_step == "depth":
+        return ValueStep()
+    depth, box = _depth_and_box(perception, "--value_step map")
+    return ValueStep(map=depth, frame=box.frame)
+
+
 def _fresh_points(data_args: Any, perception: Any) -> FreshPoints:
     """What draws marked points anew, in the wording of the records and the frame of the model's coordinates."""
-    modalities = perception.modalities if perception else {}
-    if "depth" not in modalities or "box" not in modalities:
-        raise AuroraError("--fresh_points needs depth and box tokens: --perception_modalities depth,box")
+    depth, box = _depth_and_box(perception, "--fresh_points")
     prompts = Prompts.load(data_args.prompts) if data_args.prompts else Prompts()
-    depth, box = modalities["depth"], modalities["box"]
     return FreshPoints(
         writer=RecordWriter(prompts=prompts, depth=depth.family, pixels=box.family),
         image_folder=data_args.image_folder,
         frame=box.frame,
         aspect_ratio=data_args.image_aspect_ratio,
     )
+
+
+def _depth_and_box(perception: Any, flag: str) -> tuple[Any, Any]:
+    """The modalities that are needed where points are looked up in depth maps."""
+    modalities = perception.modalities if perception else {}
+    if "depth" not in modalities or "box" not in modalities:
+        raise AuroraError(f"{flag} needs depth and box tokens: --perception_modalities depth,box")
+    return modalities["depth"], modalities["box"]

@@ -4,6 +4,7 @@ A depth map is 8-bit relative depth, uint8 (H, W), higher = closer, 0 = nothing 
 """
 
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -52,6 +53,23 @@ class DepthModality(Modality):
     def decode(self, codes: Sequence[int]) -> np.ndarray:
         """Codes to uint8 (image_size, image_size), the frame of the VQ-VAE."""
         return self.vqvae.decode_codes(codes)
+
+    @cached_property
+    def code_depths(self) -> np.ndarray:
+        """How close each code says that its cell is: the mean of a map of that code alone, uint8 (codebook_size,)."""
+        maps = [self.decode([code] * self.grid**2) for code in range(self.family.size)]
+        return np.rint([depth.mean() for depth in maps]).astype(np.uint8)
+
+    def depth_of_cell(self, codes: Sequence[int], point: tuple[int, int], *, frame: int) -> int:
+        """How close the cell is in which a point lies, 0 to 255, by its code alone.
+
+        Args:
+            codes: of a map, row by row.
+            point: x, y in pixels of a square frame.
+            frame: its side.
+        """
+        column, row = (min(place * self.grid // frame, self.grid - 1) for place in point)
+        return int(self.code_depths[codes[row * self.grid + column]])
 
     def draw(self, annotations: Sequence[np.ndarray], image: Image.Image) -> Image.Image:
         """The last map as a colour picture (bright = close), of the size of `image`; black if there is none."""

@@ -3,6 +3,9 @@
 Without it an answer may be taken from anywhere, and the map written and never read. The mask hides the earlier steps of
 the chain, and if asked for the image too, from every token behind the map, END included, since the first word after the
 map is predicted there. The map's own tokens see everything. AURORA describes this and never released it.
+
+Whoever asks the model, and upstream's tools among them, hides nothing. A model that has never seen image or chain from
+behind a map is lost when it does: so only some of the answers are learned under the mask, and the others without.
 """
 
 from collections.abc import Sequence
@@ -18,17 +21,25 @@ HIDEABLE = ("chain", "image")
 
 @dataclass(frozen=True)
 class InformationBottleneck:
-    """Args: hidden: what is hidden behind a map: "chain" (the answer's steps before it), "image", or both."""
+    """What is hidden behind a map, and how often.
+
+    Args:
+        hidden: "chain" (the answer's steps before it), "image", or both.
+        probability: of a row to be learned so, in (0, 1].
+    """
 
     hidden: frozenset[str]
+    probability: float = 1.0
 
     @classmethod
-    def parse(cls, text: str) -> "InformationBottleneck | None":
+    def parse(cls, text: str, *, probability: float = 1.0) -> "InformationBottleneck | None":
         """From "chain", "image" or "chain,image"; None for an empty text. Raises AuroraError for anything else."""
+        if not 0 < probability <= 1:
+            raise AuroraError(f"--information_bottleneck_probability {probability}: a probability is in (0, 1]")
         names = {name.strip() for name in text.split(",") if name.strip()}
         if unknown := names - set(HIDEABLE):
             raise AuroraError(f"--information_bottleneck {sorted(unknown)[0]}: there are: {', '.join(HIDEABLE)}")
-        return cls(frozenset(names)) if names else None
+        return cls(frozenset(names), probability) if names else None
 
     def mask(
         self,
@@ -40,7 +51,7 @@ class InformationBottleneck:
         end_ids: Sequence[int],
         dtype: torch.dtype,
     ) -> Tensor:
-        """The attention mask of a batch.
+        """The attention mask of a batch, some of its rows under the bottleneck.
 
         Args:
             labels: int64 (B, T), -100 where nothing is to be learned; an answer is a run of labelled tokens.
@@ -55,8 +66,9 @@ class InformationBottleneck:
         length = labels.shape[1]
         causal = torch.ones(length, length, dtype=torch.bool, device=labels.device).tril()
         allowed = causal & (valid[:, None, :] | torch.eye(length, dtype=torch.bool, device=labels.device))
-        for row, (row_labels, image) in enumerate(zip(labels.tolist(), images, strict=True)):
-            for answer in _runs(row_labels):
+        drawn = torch.rand(len(labels)).tolist()  # on the CPU, whose random state a checkpoint keeps
+        for row, (row_labels, image, chance) in enumerate(zip(labels.tolist(), images, drawn, strict=True)):
+            for answer in _runs(row_labels) if chance < self.probability else ():
                 spoken: list[int] = []  # positions of this answer that belong to no map
                 opened = None
                 for place in answer:

@@ -24,7 +24,7 @@ class Objective:
     Attributes:
         parts: each part of the loss since it was last read.
         reconstruction_weight: what the reconstruction loss is multiplied by; 0 leaves it out.
-        bottleneck: what is hidden behind a map; None hides nothing.
+        bottleneck: what is hidden behind a map in training; None hides nothing.
         span_masking: hides the codes of some maps while they are learned; None: of none.
         metrics: gathers what an evaluation measures while one goes on, else None.
     """
@@ -63,7 +63,7 @@ class Objective:
     def mask(
         self, attention_mask: Tensor | None, labels: Tensor, *, images: Sequence[tuple[int, int]], dtype: torch.dtype
     ) -> Tensor | None:
-        """The attention mask, with the information bottleneck in it if there is one.
+        """The attention mask, outside evaluations with the information bottleneck in it if there is one.
 
         Args:
             attention_mask: (B, T), or None if all is valid.
@@ -71,7 +71,7 @@ class Objective:
             images: from `text_and_image`, or nothing where there are no images.
             dtype: of the model's activations.
         """
-        if self.bottleneck is None:
+        if self.bottleneck is None or self.metrics is not None:
             return attention_mask
         valid = torch.ones_like(labels) if attention_mask is None else attention_mask
         places = images or [(-1, 0)] * len(labels)

@@ -50,15 +50,22 @@ def expectations(depth: str) -> tuple[Expectation, ...]:
             least=10,
             measured=_random_codes_cost("full", depth),
         ),
-        Expectation(
-            text="Having learned to read values, chains beat a model trained on direct answers by 5 or more at 3 to 5.",
-            least=5,
-            measured=_chains_over("direct", depth, of="readings", asked="direct", categories=HARD),
-        ),
-        Expectation(
-            text="Random codes in the place of its map cost such a model 10 points or more at 3 to 5 points.",
-            least=10,
-            measured=_random_codes_cost("readings", depth),
+        *(
+            expected
+            for name, values in (("readings", "true values"), ("map_values", "values of the map"))
+            for expected in (
+                Expectation(
+                    text=f"Having learned to read {values}, chains beat a model trained on direct answers by 5 or more"
+                    " at 3 to 5 points.",
+                    least=5,
+                    measured=_chains_over("direct", depth, of=name, asked="direct", categories=HARD),
+                ),
+                Expectation(
+                    text="Random codes in the place of its map cost such a model 10 points or more at 3 to 5 points.",
+                    least=10,
+                    measured=_random_codes_cost(name, depth),
+                ),
+            )
         ),
     )
 

@@ -24,7 +24,7 @@ _COLUMNS: Sequence[tuple[str, Sequence[str]]] = (
 _DEPTH_HEADER = ("from", "right, %", *(name for name, _ in _COLUMNS), "mean by seed")
 _THEIR_DEPTH = ("LLaVA-1.5-13B", "fine-tuned on direct answers", "AURORA", "AURORA, read out of its map")
 _TITLES = {MARKED: "marked points", BY_COORDINATES: "points by coordinates"}
-_OURS = ("values", "readings", "readings_bottleneck")
+_OURS = tuple(name for name, contestant in CONTESTANTS.items() if contestant.group == "values")
 _ORDER = ("direct", "chain", "constant", "full", *_OURS)
 Limits = Mapping[str, Mapping[str, float]]
 Measure = Callable[[Result], Scores | None]

@@ -14,6 +14,7 @@ def check_flags(flags: argparse.Namespace) -> None:
     Raises:
         AuroraError: for the first that cannot work, naming the flag, what is wrong with it, and the remedy.
     """
+    from llava_aurora.data.ablations import VALUE_SOURCES
     from llava_aurora.data.curriculum.schedule_file import read_schedule
     from llava_aurora.modeling.bottleneck import InformationBottleneck
 
@@ -32,11 +33,13 @@ def check_flags(flags: argparse.Namespace) -> None:
         _check_exists("deepspeed", flags.deepspeed, "one of the files in deepspeed_configs/, or your own")
     if flags.fresh_points and flags.dataloader_persistent_workers:
         raise AuroraError("--fresh_points needs new workers in each epoch; leave out --dataloader_persistent_workers")
+    if flags.value_step not in ("", *VALUE_SOURCES):
+        raise AuroraError(f"--value_step {flags.value_step}: there are: {', '.join(VALUE_SOURCES)}")
     if flags.value_step and not flags.coordinate_step:
         raise AuroraError("--value_step gives each value behind coordinates, which --coordinate_step False leaves out")
     if flags.curriculum:
         read_schedule(flags.curriculum)
-    InformationBottleneck.parse(flags.information_bottleneck)
+    InformationBottleneck.parse(flags.information_bottleneck, probability=flags.information_bottleneck_probability)
     if not 0 <= flags.span_mask_probability <= 1:
         raise AuroraError(f"--span_mask_probability {flags.span_mask_probability}: a share is in [0, 1]")
     _check_quantization(flags)

@@ -31,7 +31,9 @@ class AuroraTrainer(ResumableTrainer):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         if self.aurora_model.objective is not None:
-            self.aurora_model.objective.bottleneck = InformationBottleneck.parse(self.args.information_bottleneck)
+            self.aurora_model.objective.bottleneck = InformationBottleneck.parse(
+                self.args.information_bottleneck, probability=self.args.information_bottleneck_probability
+            )
             self.aurora_model.mask_spans(self.args.span_mask_probability)
         self.projector_only = self.args.tune_mm_mlp_adapter
         # Upstream asks these two whether to write a folder by itself, file by file under its final name; without them

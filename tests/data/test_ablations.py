@@ -2,25 +2,28 @@
 
 import copy
 import json
+import re
 
 import numpy as np
 import pytest
 
 from llava_aurora.data.ablations import (
+    ValueStep,
     check_chains,
     has_coordinates,
     select_tasks,
     transforms,
     with_plain_coordinates,
-    with_value_step,
     without_coordinate_step,
 )
 from llava_aurora.data.prompts import TEMPLATES, Prompts
-from llava_aurora.data.records import RecordWriter, closest, letter_points
+from llava_aurora.data.records import RecordWriter, closest, hundredths, letter_points
 from llava_aurora.data.store.record_store import RecordStore
 from llava_aurora.errors import AuroraError
 from llava_aurora.evaluation.written import read_written
+from llava_aurora.modalities.depth import DepthModality
 from llava_aurora.vocabulary import depth_family, pixel_family
+from llava_aurora.vqvae.checkpoint import load_depth_vqvae
 
 DEPTH, PIXELS = depth_family(codebook_size=16, codes_per_map=9), pixel_family(frame=56)
 CODES = [3] * 9
@@ -102,18 +105,38 @@ VALUES = ", ".join(f"{p.letter} {PIXELS.text((p.x, p.y))} {p.depth * 100 // 256:
 def test_the_value_step_says_behind_the_map_how_close_each_point_is():
     assert {POINTS[place].depth for place in range(3)} == {10, 200, 90}
     for record, said in ((chain(), "The values are"), (chain(marked=False), "The points are")):
-        question, answer = values(with_value_step(record))
+        question, answer = values(ValueStep()(record))
         assert question == values(record)[0]
         assert f"{DEPTH.end}. {said} {VALUES}. The value is highest at {POINTS_ANSWER}" in answer
         assert read_written(answer, [], None).points == {point.letter: (point.x, point.y) for point in POINTS}
-    marked = values(with_value_step(chain()))[1]
+    marked = values(ValueStep()(chain()))[1]
     assert marked.replace(f" The values are {VALUES}.", "") == values(chain())[1]
+
+
+def test_values_of_the_map_are_those_that_its_codes_stand_for(workshop, writer):
+    """So that whoever has the map can write them; what the records say of the true depth does not matter."""
+    depth = DepthModality(vqvae=load_depth_vqvae(workshop.vqvae))
+    step, codes = ValueStep(map=depth, frame=56), list(range(9))
+    expected = [hundredths(int(depth.code_depths[3 * (p.y * 3 // 56) + p.x * 3 // 56])) for p in POINTS]
+    listed = ", ".join(f"{p.letter} {PIXELS.text((p.x, p.y))} {v}" for p, v in zip(POINTS, expected, strict=True))
+    about = {"codes": codes, "points": POINTS, "name": "7", "image": "7.png", "rng": np.random.default_rng(0)}
+    for record in (
+        writer.depth_chain(**about),
+        writer.depth_chain(**about, marked=False),
+        writer.depth_reading(**about),
+    ):
+        answer = values(step(record))[1]
+        assert f"{DEPTH.end}. The " in answer and f" {listed}." in answer
+        assert len(re.findall(r"\) \d\d", answer)) == len(POINTS)
+        record["aurora"]["depths"] = {"A": 0, "B": 0, "C": 0}
+        assert values(step(record))[1] == answer
+    assert ValueStep()(record) == record  # of depth_reading only its own values are known
 
 
 def test_the_value_step_is_for_chains_with_points_alone(writer):
     about = {"name": "7", "image": "7.png", "rng": np.random.default_rng(0)}
     for record in (chain(coordinate_step=False), writer.depth_direct(points=POINTS, **about), {"conversations": []}):
-        assert with_value_step(record) == record
+        assert ValueStep()(record) == record
 
 
 @pytest.mark.parametrize(
@@ -132,7 +155,7 @@ def test_a_chain_whose_values_cannot_be_said_names_file_and_record(tmp_path, ans
     path = tmp_path / "train.json"
     path.write_text(json.dumps([chain(), record]))
     with pytest.raises(AuroraError, match=rf"train.json: record \(id 7/depth_chain\): .*{message}"):
-        check_chains(RecordStore.open(path), [with_value_step])
+        check_chains(RecordStore.open(path), [ValueStep()])
     check_chains(RecordStore.open(path), [])
 
 

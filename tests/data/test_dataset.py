@@ -168,7 +168,7 @@ def test_the_flags_choose_tasks_and_curriculum_of_training_and_ablations_of_both
 def test_the_value_step_reaches_the_chains_that_are_read(tokenizer, data_args):
     plain, valued = (
         make_supervised_data_module(tokenizer, with_flags(data_args, value_step=step))["train_dataset"].list_data_dict
-        for step in (False, True)
+        for step in ("", "depth")
     )
     before, after = ({each["id"]: each["conversations"][1]["value"] for each in records} for records in (plain, valued))
     changed = {name for name in before if before[name] != after[name]}

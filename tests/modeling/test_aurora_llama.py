@@ -9,6 +9,7 @@ from llava_aurora.configuration import DataArguments, ModelArguments
 from llava_aurora.data.dataset import make_supervised_data_module
 from llava_aurora.errors import AuroraError
 from llava_aurora.modeling.bottleneck import InformationBottleneck
+from llava_aurora.modeling.code_metrics import CodeMetrics
 from llava_aurora.modeling.perception_head import is_split
 
 FEATURES = 16  # image tokens of the tiny model
@@ -81,6 +82,9 @@ def test_the_bottleneck_hides_the_image_and_the_chain_where_they_really_stand(wo
         chain = range(next(i for i, label in enumerate(labels) if label != -100) + shift, ids.index(start) + shift)
         assert not allowed[row, ids.index(end) + shift, [*image, *chain]].any()
         assert allowed[row, ids.index(end) + shift - 1, : ids.index(end) + shift].all()
+    model.eval().objective.metrics = CodeMetrics(model.perception, pictures=0)
+    model(**batch)
+    assert seen["attention_mask"].dim() == 2  # padding alone: an evaluation hides nothing
 
 
 @pytest.mark.parametrize("method", ["mean", "noise", "words", "neighbours"])

@@ -13,8 +13,10 @@ LABELS = torch.tensor([[-100, -100, -100, -100, 5, 6, START, CODE, CODE, END, 7,
 IMAGE, CHAIN, MAP, AFTER = range(0, 2), range(4, 6), range(6, 10), range(9, 12)
 
 
-def allowed(hidden: str, labels: torch.Tensor = LABELS, valid: torch.Tensor | None = None) -> torch.Tensor:
-    mask = InformationBottleneck.parse(hidden).mask(
+def allowed(
+    hidden: str, labels: torch.Tensor = LABELS, valid: torch.Tensor | None = None, *, probability: float = 1.0
+) -> torch.Tensor:
+    mask = InformationBottleneck.parse(hidden, probability=probability).mask(
         labels=labels,
         valid=torch.ones_like(labels, dtype=torch.bool) if valid is None else valid,
         images=[IMAGE] * len(labels),
@@ -87,7 +89,18 @@ def test_where_the_image_stands():
     assert image_features(places, [3 + 16, 3]) == [range(1, 17), range(0)]
 
 
+def test_some_rows_alone_are_under_the_bottleneck():
+    torch.manual_seed(0)
+    seen = allowed("image", LABELS.repeat(2000, 1), probability=0.25)
+    hidden = ~seen[:, 9:12, 0:2].flatten(1).any(1)
+    assert torch.equal(seen[~hidden], torch.ones(12, 12).tril().bool().expand(int((~hidden).sum()), 12, 12))
+    assert 0.25 - 4 * 0.01 < hidden.float().mean() < 0.25 + 4 * 0.01  # the deviation of a share of 2000 is 0.0097
+
+
 def test_what_cannot_be_hidden_is_refused():
     assert InformationBottleneck.parse("") is None
+    for probability in (0, 1.5):
+        with pytest.raises(AuroraError, match=f"--information_bottleneck_probability {probability}: "):
+            InformationBottleneck.parse("image", probability=probability)
     with pytest.raises(AuroraError, match="--information_bottleneck question: there are: chain, image"):
         InformationBottleneck.parse("question")

@@ -78,9 +78,10 @@ def test_who_differs_in_marks_alone_does_not_run_without_them():
 
 def test_the_main_contrast_comes_first_with_all_seeds():
     order = [run.name for run in runs(seeds=[0, 1])]
-    assert order[:14] == [
+    values = ("map_values", "readings", "values", "map_values_bottleneck")
+    assert order[:16] == [
         *("direct-0", "full-0", "direct-1", "full-1"),
-        *("readings-0", "readings_bottleneck-0", "values-0", "readings-1", "readings_bottleneck-1", "values-1"),
+        *(f"{name}-{seed}" for seed in (0, 1) for name in values),
         *("no_coordinates-0", "plain_text-0", "no_coordinates-1", "plain_text-1"),
     ]
     assert len(order) == len(set(order)) == 2 * len(CONTESTANTS)

@@ -145,9 +145,11 @@ def test_depth_tokens_need_their_vqvae(check, vqvae, problem):
 
 
 def test_values_need_the_coordinates_that_they_stand_behind(check):
-    check(value_step=True)
+    check(value_step="map")
     with pytest.raises(AuroraError, match="--value_step gives each value behind coordinates, which --coordinate_step"):
-        check(value_step=True, coordinate_step=False)
+        check(value_step="depth", coordinate_step=False)
+    with pytest.raises(AuroraError, match="--value_step True: there are: depth, map"):
+        check(value_step="True")
 
 
 def test_a_curriculum_may_come_in_batches_of_like_length(check):
