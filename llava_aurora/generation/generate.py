@@ -233,4 +233,4 @@ class _ChosenScores(LogitsProcessor):
         return torch.stack(self._noted, dim=1).tolist()
 
     def _note(self, scores: Tensor, chosen: Tensor) -> None:
-        self._noted.append(scores.gather(1, chosen[:, None])[:, 0] - scores.logsumexp(dim=1))
+        self._noted.append(scores.log_softmax(dim=1).gather(1, chosen[:, None])[:, 0])

@@ -185,8 +185,8 @@ class SpanDecoder:
         scores = self.model.lm_head(hidden[first : first + count]).float()
         if processor is not None:
             scores = processor(self._prefixes(row, reach=processor.reach).to(scores.device), scores)
-        best, ids = scores.max(dim=-1)
-        return ids.tolist(), (best - scores.logsumexp(dim=-1)).tolist()
+        ids = scores.argmax(dim=-1, keepdim=True)
+        return ids[:, 0].tolist(), scores.log_softmax(dim=-1).gather(1, ids)[:, 0].tolist()
 
     def _prefixes(self, row: _Row, *, reach: int) -> Tensor:
         """int64 (1 + draft + masks, reach): the last ids before each choice; for the constraint a mask is a code."""

@@ -126,7 +126,8 @@ def test_values_of_the_map_are_those_that_its_codes_stand_for(workshop, writer):
         writer.depth_reading(**about),
     ):
         answer = values(step(record))[1]
-        assert f"{DEPTH.end}. The " in answer and f" {listed}." in answer
+        assert f"{DEPTH.end}. The " in answer
+        assert f" {listed}." in answer
         assert len(re.findall(r"\) \d\d", answer)) == len(POINTS)
         record["aurora"]["depths"] = {"A": 0, "B": 0, "C": 0}
         assert values(step(record))[1] == answer
