@@ -92,12 +92,26 @@ class ValueStep:
             record, lambda turn: self._with_values(turn["value"], record) if turn["from"] == "gpt" else turn["value"]
         )
 
+    def bears_out(self, record: Record) -> bool:
+        """Whether the answer's point has the highest value, alone; true of records that say no values and answer.
+
+        Raises:
+            AuroraError: as for a call.
+        """
+        if task_name(record) not in _VALUED:
+            return True
+        answer = "".join(turn["value"] for turn in record["conversations"] if turn["from"] == "gpt")
+        depths = self._depths(answer, record["aurora"], f"record (id {record.get('id')})")
+        values = {letter: hundredths(depth) for letter, depth in depths.items()}
+        chosen = values.pop(record["aurora"]["answer"])
+        return all(value < chosen for value in values.values())
+
     def _with_values(self, answer: str, record: Record) -> str:
         where = f"record (id {record.get('id')})"
         before, end, behind = answer.rpartition(depth_family().end)
         if not end:
             raise AuroraError(f"{where}: a depth chain without a map; --value_step needs one")
-        depths = self._depths(before + end, record["aurora"], where)
+        depths = self._depths(answer, record["aurora"], where)
         if not _LETTERED_POINT.search(behind):
             named = ", ".join(f"{letter} {place}" for letter, place, _ in _LETTERED_POINT.findall(before))
             behind = f"{behind[:1]} The values are {named}.{behind[1:]}"
@@ -110,15 +124,15 @@ class ValueStep:
         )
         return before + end + valued
 
-    def _depths(self, text: str, about: dict[str, Any], where: str) -> dict[str, int]:
-        """How close each point is, 0 to 255, by its letter. `text` ends with the map."""
+    def _depths(self, answer: str, about: dict[str, Any], where: str) -> dict[str, int]:
+        """How close each point is, 0 to 255, by its letter."""
         known = about.get("depths" if self.map is None else "points")
         if not isinstance(known, dict):
             lacking = "how close its points are (aurora.depths)" if self.map is None else "its points (aurora.points)"
             raise AuroraError(f"{where}: does not say {lacking}; --value_step needs it")
         if self.map is None:
             return known
-        codes = self.map.family.parse(text)[-1].codes
+        codes = self.map.family.parse(answer)[-1].codes
         return {letter: self.map.depth_of_cell(codes, (x, y), frame=self.frame) for letter, (x, y) in known.items()}
 
 

@@ -155,10 +155,11 @@ def make_supervised_data_module(tokenizer: Any, data_args: Any) -> dict[str, Any
     """
     perception = getattr(tokenizer, "perception", None)
     families = perception.vocabulary.families if perception else ()
+    value_step = _value_step(data_args, perception) if data_args.value_step else None
     ablations = transforms(
         plain_coordinates=data_args.plain_coordinates,
         coordinate_step=data_args.coordinate_step,
-        value_step=_value_step(data_args, perception) if data_args.value_step else None,
+        value_step=value_step,
     )
 
     def dataset(
@@ -185,7 +186,7 @@ def make_supervised_data_module(tokenizer: Any, data_args: Any) -> dict[str, Any
         made.try_images()  # a wrong folder would be found after the first steps of training only
         return made
 
-    fresh = _fresh_points(data_args, perception) if data_args.fresh_points else None
+    fresh = _fresh_points(data_args, perception, value_step) if data_args.fresh_points else None
     train_dataset = dataset(data_args.data_path, data_args.train_tasks, fresh)
     if data_args.image_cache:
         _ = train_dataset.images  # what is wrong with the cache is said now, and not by a worker
@@ -206,7 +207,7 @@ def _value_step(data_args: Any, perception: Any) -> ValueStep:
     return ValueStep(map=depth, frame=box.frame)
 
 
-def _fresh_points(data_args: Any, perception: Any) -> FreshPoints:
+def _fresh_points(data_args: Any, perception: Any, values: ValueStep | None) -> FreshPoints:
     """What draws marked points anew, in the wording of the records and the frame of the model's coordinates."""
     depth, box = _depth_and_box(perception, "--fresh_points")
     prompts = Prompts.load(data_args.prompts) if data_args.prompts else Prompts()
@@ -215,6 +216,7 @@ def _fresh_points(data_args: Any, perception: Any) -> FreshPoints:
         image_folder=data_args.image_folder,
         frame=box.frame,
         aspect_ratio=data_args.image_aspect_ratio,
+        values=values,
     )
 
 

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from llava_aurora.data.ablations import ValueStep
 from llava_aurora.data.images.frame import FrameTransform
 from llava_aurora.data.images.image_files import path_inside
 from llava_aurora.data.images.image_reader import ImageChange
@@ -27,6 +28,7 @@ from llava_aurora.vqvae.maps import read_depth_map
 MARKED_TASKS = ("depth_chain", "depth_chain_without_points", "depth_direct", "point_location")
 UNMARKED_TASKS = ("depth_chain_from_coordinates", "depth_direct_from_coordinates", "depth_reading")
 _WORDINGS_TRIED = 300
+_DRAWS = 10  # at most, of points whose values bear out the answer
 _PLATE_REACH = 28 / 336  # how far a mark reaches from its point, as part of the frame
 
 
@@ -40,14 +42,23 @@ class FreshPoints:
         image_folder: what the paths in records are relative to.
         frame: side of the square that coordinates refer to, in pixels.
         aspect_ratio: how images get into that square, see `FrameTransform.of`.
+        values: what the chains will say of the points. Points whose values do not bear out the answer are drawn again,
+            some times: chains that contradict themselves would teach to give nothing on the values.
         seed: of everything that is drawn at random.
     """
 
     def __init__(
-        self, *, writer: RecordWriter, image_folder: str | Path, frame: int, aspect_ratio: str, seed: int = 0
+        self,
+        *,
+        writer: RecordWriter,
+        image_folder: str | Path,
+        frame: int,
+        aspect_ratio: str,
+        values: ValueStep | None = None,
+        seed: int = 0,
     ) -> None:
         self.writer, self.image_folder, self.frame = writer, Path(image_folder), frame
-        self.aspect_ratio, self.seed = aspect_ratio, seed
+        self.aspect_ratio, self.values, self.seed = aspect_ratio, values, seed
         self.epoch = 0
 
     def set_epoch(self, epoch: int) -> None:
@@ -73,17 +84,20 @@ class FreshPoints:
         depth, rng = self._in_frame(whole), self._generator(record)
         # Where the frame cuts the image off, it must not cut off a letter.
         margin = round(_PLATE_REACH * self.frame) if min(self._transform(*whole.shape[::-1]).shift) < 0 else None
-        positions = sample_points(
-            relative_depth=depth,
-            count=len(about["points"]),
-            rng=rng,
-            margin=margin,
-            one_height=about.get("one_height") is True,
-        )
-        if positions is None:
-            return record
-        points = letter_points(positions, [depth_at(depth, position) for position in positions], rng)
-        written = self._written(record, points, rng)
+        for _ in range(_DRAWS):
+            positions = sample_points(
+                relative_depth=depth,
+                count=len(about["points"]),
+                rng=rng,
+                margin=margin,
+                one_height=about.get("one_height") is True,
+            )
+            if positions is None:
+                return record
+            points = letter_points(positions, [depth_at(depth, position) for position in positions], rng)
+            written = self._written(record, points, rng)
+            if self.values is None or self.values.bears_out(written):
+                break
         marked = about["task"] in MARKED_TASKS
         truth = {**about, **written["aurora"], "drawn_when_read": marked}
         image = about["unmarked"] if marked else record["image"]

@@ -52,6 +52,20 @@ CONTESTANTS: Mapping[str, Contestant] = {
         Contestant(name="full", title="full recipe", group="contrast"),
         # Not the paper's: what is to make a small model use its map.
         Contestant(
+            name="direct_fresh",
+            title="direct answers only, fresh points",
+            group="values",
+            kinds=("direct",),
+            flags={"fresh_points": True},
+        ),
+        Contestant(
+            name="map_values_fresh",
+            title="reading values of the map, fresh points",
+            group="values",
+            flags={"value_step": "map", "fresh_points": True},
+            reads=True,
+        ),
+        Contestant(
             name="map_values",
             title="reading values of the map",
             group="values",

@@ -52,13 +52,17 @@ def expectations(depth: str) -> tuple[Expectation, ...]:
         ),
         *(
             expected
-            for name, values in (("readings", "true values"), ("map_values", "values of the map"))
+            for name, other, values in (
+                ("readings", "direct", "true values"),
+                ("map_values", "direct", "values of the map"),
+                ("map_values_fresh", "direct_fresh", "values of the map, all points being fresh"),
+            )
             for expected in (
                 Expectation(
                     text=f"Having learned to read {values}, chains beat a model trained on direct answers by 5 or more"
                     " at 3 to 5 points.",
                     least=5,
-                    measured=_chains_over("direct", depth, of=name, asked="direct", categories=HARD),
+                    measured=_chains_over(other, depth, of=name, asked="direct", categories=HARD),
                 ),
                 Expectation(
                     text="Random codes in the place of its map cost such a model 10 points or more at 3 to 5 points.",

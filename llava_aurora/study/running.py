@@ -1,7 +1,7 @@
 """One run: a contestant is trained, asked and tested for the use of its map. What it came to is one JSON file.
 
 runs/NAME-SEED/
-  curriculum.yaml  command.json  training.log  model/    training; goes on from its newest checkpoint
+  curriculum.yaml  prompts.json  command.json  training.log  model/    training; goes on from its newest checkpoint
   training.json                                          its seconds, once it is done
   evaluation/                                            as `llava-aurora eval` leaves it; goes on too
   result.json                                            all that the report needs; a run that has it is done
@@ -17,6 +17,7 @@ from typing import Any
 
 from llava_aurora.atomic import read_json, write_json, write_text
 from llava_aurora.data.depth.depth_estimation import default_device
+from llava_aurora.data.prompts import Prompts
 from llava_aurora.demo.launch import REPOSITORY, finetune_command, run_training
 from llava_aurora.demo.stages import as_arguments, small_model_flags
 from llava_aurora.errors import AuroraError
@@ -100,6 +101,8 @@ class Runner:
             **size.flags,
             **run.contestant.flags,
         }
+        if flags.get("fresh_points"):
+            flags["prompts"] = folder / "prompts.json"
         if newest_whole(model) is not None:
             flags["resume_from_checkpoint"] = True
         return flags
@@ -109,6 +112,7 @@ class Runner:
         mark, size = folder / "training.json", self.size
         if not mark.is_file():
             write_text(folder / "curriculum.yaml", mixture_file(run.contestant, size))
+            write_json(folder / "prompts.json", Prompts.plain().templates)
             flags = self.flags(run, folder)
             command = finetune_command(as_arguments(flags), ranks=size.ranks)
             write_json(folder / "command.json", command)

@@ -78,7 +78,7 @@ def _depth_table(task: str, results: Results, limits: Limits) -> Table:
         for reasoning in CONTESTANTS[name].reasonings:
             label = f"{CONTESTANTS[name].title}, asked for {_asked(reasoning)}"
             rows.append(_by_points(results, name, label, answers(task, reasoning)))
-    for name in ("full", *_OURS):
+    for name in ("full", *(name for name in _OURS if "chain" in CONTESTANTS[name].kinds)):
         label = f"{CONTESTANTS[name].title}, read out of its map"
         rows.append(_by_points(results, name, label, answers(task, "chain", what="read_out")))
     return _table(f"Relative depth: {_TITLES[task]}", _DEPTH_HEADER, rows)

@@ -134,6 +134,24 @@ def test_values_of_the_map_are_those_that_its_codes_stand_for(workshop, writer):
     assert ValueStep()(record) == record  # of depth_reading only its own values are known
 
 
+def test_whether_values_bear_out_the_answer(workshop):
+    depth = DepthModality(vqvae=load_depth_vqvae(workshop.vqvae))
+    by_closeness = np.argsort(depth.code_depths)
+    far, near = int(by_closeness[0]), int(by_closeness[-1])
+    assert ValueStep().bears_out(chain())
+    step = ValueStep(map=depth, frame=56)
+    cells = {point.letter: 3 * (point.y * 3 // 56) + point.x * 3 // 56 for point in POINTS}
+    for codes, expected in (
+        ([near if cell == cells[POINTS_ANSWER] else far for cell in range(9)], True),
+        ([far if cell == cells[POINTS_ANSWER] else near for cell in range(9)], False),
+        ([near] * 9, False),  # no value is the highest
+    ):
+        record = chain()
+        turn = record["conversations"][1]
+        turn["value"] = turn["value"].replace(DEPTH.text(CODES), DEPTH.text(codes))
+        assert step.bears_out(record) is expected
+
+
 def test_the_value_step_is_for_chains_with_points_alone(writer):
     about = {"name": "7", "image": "7.png", "rng": np.random.default_rng(0)}
     for record in (chain(coordinate_step=False), writer.depth_direct(points=POINTS, **about), {"conversations": []}):

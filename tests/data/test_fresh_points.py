@@ -4,13 +4,14 @@ import copy
 import json
 import re
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from PIL import Image
 from skimage import data as photographs
 
-from llava_aurora.data.ablations import with_plain_coordinates, without_coordinate_step
+from llava_aurora.data.ablations import ValueStep, with_plain_coordinates, without_coordinate_step
 from llava_aurora.data.fresh_points import FreshPoints
 from llava_aurora.data.points import depth_at, draw_points
 from llava_aurora.data.prompts import Prompts
@@ -95,6 +96,24 @@ def test_maps_and_numbers_of_points_stay(records, fresh):
         assert before == after
         assert len(renewed["aurora"].get("points", [])) == len(record["aurora"].get("points", []))
         assert PIXELS.count(text(renewed)) == PIXELS.count(text(record))
+
+
+def test_chains_get_points_whose_values_bear_out_the_answer(records, fresh):
+    """Here values say that the right is close. What is asked for the answer alone is drawn as ever."""
+    plain = [fresh(record) for record in records]
+    fresh.values = ValueStep(
+        map=SimpleNamespace(family=DEPTH, depth_of_cell=lambda codes, point, frame: point[0] * 256 // frame),
+        frame=FRAME,
+    )
+    rightmost = {True: [], False: []}
+    for record, before in zip(records, plain, strict=True):
+        after = fresh(record)
+        if record["aurora"]["task"] not in ("depth_chain", "depth_chain_from_coordinates"):
+            assert after == before
+            continue
+        for chosen, each in ((False, before["aurora"]), (True, after["aurora"])):
+            rightmost[chosen].append(each["answer"] == max(each["points"], key=each["points"].get))
+    assert np.mean(rightmost[True]) > 2 * np.mean(rightmost[False])
 
 
 def test_no_epoch_repeats_another(records, fresh):

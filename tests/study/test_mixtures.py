@@ -78,8 +78,8 @@ def test_who_differs_in_marks_alone_does_not_run_without_them():
 
 def test_the_main_contrast_comes_first_with_all_seeds():
     order = [run.name for run in runs(seeds=[0, 1])]
-    values = ("map_values", "readings", "values", "map_values_bottleneck")
-    assert order[:16] == [
+    values = ("direct_fresh", "map_values_fresh", "map_values", "readings", "values", "map_values_bottleneck")
+    assert order[:20] == [
         *("direct-0", "full-0", "direct-1", "full-1"),
         *(f"{name}-{seed}" for seed in (0, 1) for name in values),
         *("no_coordinates-0", "plain_text-0", "no_coordinates-1", "plain_text-1"),

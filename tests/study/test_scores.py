@@ -71,6 +71,17 @@ def test_expectations_are_met_by_what_is_large_and_sure():
     reading = result(0, half, own=half, random=half)
     given = {"full": [full], "direct": [direct], "plain_text": [plain], "readings": [reading], "map_values": [full]}
     found = check(given, depth="scenes_depth")
-    assert [each.finding for each in found] == ["met", "not run", "not met", "met", "not met", "not met", "met", "met"]
+    assert [each.finding for each in found] == [
+        "met",
+        "not run",
+        "not met",
+        "met",
+        "not met",
+        "not met",
+        "met",
+        "met",
+        "not run",
+        "not run",
+    ]
     assert "50.0" in found[0].reason
     assert found[0].measured["by_seed"] == {"0": 0.5}
