@@ -25,7 +25,16 @@ def safe_classes() -> list[Callable[..., Any] | tuple[Callable[..., Any], str]]:
     from deepspeed.runtime.zero.config import ZeroStageEnum
     from deepspeed.utils.tensor_fragment import fragment_address
 
-    return [DynamicLossScaler, LossScaler, ZeroStageEnum, fragment_address]
+    return [DynamicLossScaler, LossScaler, ZeroStageEnum, fragment_address, (_member, "builtins.getattr")]
+
+
+def _member(enumeration: Any, name: str) -> Any:
+    """In the place of getattr, by which some versions of Python (3.11.2) pickle the members of an enumeration."""
+    from deepspeed.runtime.zero.config import ZeroStageEnum
+
+    if enumeration is not ZeroStageEnum:
+        raise pickle.UnpicklingError(f"GLOBAL builtins.getattr of {enumeration}")
+    return enumeration[name]
 
 
 @contextmanager

@@ -167,6 +167,29 @@ def test_what_deepspeed_pickles_is_read(tmp_path):
     assert read["b"].cur_scale == 2.0**16
 
 
+class Getattr:
+    """Pickled as the attribute of an object."""
+
+    def __init__(self, holder, name):
+        self.holder, self.name = holder, name
+
+    def __reduce__(self):
+        return getattr, (self.holder, self.name)
+
+
+def test_an_enumeration_as_some_pythons_pickle_it_is_read_and_no_other_attribute(tmp_path):
+    from deepspeed.runtime.fp16.loss_scaler import LossScaler
+    from deepspeed.runtime.zero.config import ZeroStageEnum
+
+    path = tmp_path / "states.pt"
+    torch.save({"stage": Getattr(ZeroStageEnum, "weights")}, path)
+    with weights_only_loading():
+        assert TorchCheckpointEngine().load(str(path)) == {"stage": ZeroStageEnum.weights}
+    torch.save({"scaler": Getattr(LossScaler, "backward")}, path)
+    with pytest.raises(AuroraError, match=r"states.pt: not loaded: it holds builtins.getattr"), weights_only_loading():
+        TorchCheckpointEngine().load(str(path))
+
+
 def test_the_guard_ends_with_its_block_and_other_errors_pass(monkeypatch):
     monkeypatch.setenv(FORBID, "1")
     with pytest.raises(pickle.UnpicklingError, match="mine"), weights_only_loading():
