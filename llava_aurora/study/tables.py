@@ -61,8 +61,9 @@ def replacement_tables(results: Results, *, size: Size) -> list[Table]:
                 runs = results.get(contestant.name, ())
                 right = [_cell(runs, answers(task, "chain", what=what), HARD) for what in ("right", "read_out")]
                 cells = [_cell(runs, replaced(task, name), HARD) for name in names]
-                rows.append((contestant.title, *right, *cells, _verdicts(runs, task)))
-        header = ("", "right, %", "read out of it, %", *(REPLACEMENTS[name] for name in names), "verdict by seed")
+                rows.append((contestant.title, *right, *cells, _location_errors(runs, task), _verdicts(runs, task)))
+        replaced_by = (REPLACEMENTS[name] for name in names)
+        header = ("", "right, %", "read out of it, %", *replaced_by, "points off, pixels, by seed", "verdict by seed")
         found.append(Table(_TITLES[task], header, rows))
     return found
 
@@ -217,6 +218,16 @@ def _depth_measure(runs: Sequence[Result], task: str, name: str, *, digits: int)
     found = [each["benchmarks"].get(task, {}).get("chain", {}).get("summary", {}).get("depth") for each in runs]
     values = [each[name]["value"] for each in found if each]
     return f"{np.mean(values):.{digits}f}" if values else NONE
+
+
+def _location_errors(runs: Sequence[Result], task: str) -> str:
+    """How far the points that chains name lie from those that they mean, in pixels of the frame, on average."""
+    if not runs:
+        return NOT_RUN
+    found = [
+        each["benchmarks"].get(task, {}).get("chain", {}).get("summary", {}).get("location_error") for each in runs
+    ]
+    return ", ".join(f"{each['value']:.1f}" for each in found if each) or NONE
 
 
 def _verdicts(runs: Sequence[Result], task: str) -> str:
