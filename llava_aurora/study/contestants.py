@@ -23,7 +23,8 @@ class Contestant:
         title: as the report calls it.
         group: of GROUPS.
         kinds: of tasks that it learns, besides locating marked points, which all learn.
-        order: of the tasks: AURORA's curriculum, or the curriculum's mean mixture in every epoch.
+        order: of the tasks: AURORA's curriculum, the curriculum's mean mixture in every epoch, or the curriculum in
+            four fifths of the epochs and nothing but chains in the rest.
         flags: of scripts/finetune_aurora.sh, beyond those that all have.
         reads: whether points are read in the maps that are learned: wherever others learn to write a map, it learns to
             write it and say its values at some points.
@@ -34,7 +35,7 @@ class Contestant:
     title: str
     group: str
     kinds: tuple[Kind, ...] = KINDS
-    order: Literal["curriculum", "constant"] = "curriculum"
+    order: Literal["curriculum", "constant", "chains last"] = "curriculum"
     flags: Mapping[str, object] = field(default_factory=dict)
     reads: bool = False
     about_marks: bool = False
@@ -62,6 +63,14 @@ CONTESTANTS: Mapping[str, Contestant] = {
             name="map_values_fresh",
             title="reading values of the map, fresh points",
             group="values",
+            flags={"value_step": "map", "fresh_points": True},
+            reads=True,
+        ),
+        Contestant(
+            name="map_values_chains",
+            title="reading values of the map, fresh points, chains last",
+            group="values",
+            order="chains last",
             flags={"value_step": "map", "fresh_points": True},
             reads=True,
         ),

@@ -56,6 +56,7 @@ def expectations(depth: str) -> tuple[Expectation, ...]:
                 ("readings", "direct", "true values"),
                 ("map_values", "direct", "values of the map"),
                 ("map_values_fresh", "direct_fresh", "values of the map, all points being fresh"),
+                ("map_values_chains", "direct_fresh", "values of the map, from fresh points and with chains last"),
             )
             for expected in (
                 Expectation(

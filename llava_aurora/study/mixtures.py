@@ -37,7 +37,10 @@ def mixtures(contestant: Contestant, *, epochs: int, locating: float, marked: bo
     if not marked:
         for task in [task for task in counts if task in MARKED_TASKS]:
             counts[f"{task}_from_coordinates"] += counts.pop(task)
-    found = [LinearSchedule().shares(epoch, epochs=epochs, counts=counts) for epoch in range(epochs)]
+    last = epochs // 5 if contestant.order == "chains last" else 0
+    found = [LinearSchedule().shares(epoch, epochs=epochs - last, counts=counts) for epoch in range(epochs - last)]
+    chains = {task: count for task, count in counts.items() if TASKS[task].kind == "chain"}
+    found += [{task: count / sum(chains.values()) for task, count in chains.items()}] * last
     if contestant.reads:
         found = [{READING.get(task, task): share for task, share in shares.items()} for shares in found]
     if contestant.order == "constant":

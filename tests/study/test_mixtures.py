@@ -51,6 +51,15 @@ def test_who_reads_learns_to_wherever_the_full_recipe_learns_to_write_maps():
         assert {**other, "depth_generation": other["depth_reading"]} == {**one, "depth_reading": other["depth_reading"]}
 
 
+def test_chains_last_is_a_shorter_curriculum_and_then_chains_alone():
+    contestant = CONTESTANTS["map_values_chains"]
+    *first, one, other = mixtures(contestant, epochs=EPOCHS, locating=0)
+    assert first == mixtures(CONTESTANTS["map_values_fresh"], epochs=EPOCHS - 2, locating=0)
+    assert one == other
+    assert of_kind(one, "chain") == pytest.approx(0.8)
+    assert of_kind(one, "chain", "box") == pytest.approx(0.2)
+
+
 def test_the_file_is_a_schedule(tmp_path):
     path = tmp_path / "curriculum.yaml"
     size = SIZES["smoke"]
@@ -78,8 +87,16 @@ def test_who_differs_in_marks_alone_does_not_run_without_them():
 
 def test_the_main_contrast_comes_first_with_all_seeds():
     order = [run.name for run in runs(seeds=[0, 1])]
-    values = ("direct_fresh", "map_values_fresh", "map_values", "readings", "values", "map_values_bottleneck")
-    assert order[:20] == [
+    values = (
+        "direct_fresh",
+        "map_values_fresh",
+        "map_values_chains",
+        "map_values",
+        "readings",
+        "values",
+        "map_values_bottleneck",
+    )
+    assert order[:22] == [
         *("direct-0", "full-0", "direct-1", "full-1"),
         *(f"{name}-{seed}" for seed in (0, 1) for name in values),
         *("no_coordinates-0", "plain_text-0", "no_coordinates-1", "plain_text-1"),

@@ -71,17 +71,7 @@ def test_expectations_are_met_by_what_is_large_and_sure():
     reading = result(0, half, own=half, random=half)
     given = {"full": [full], "direct": [direct], "plain_text": [plain], "readings": [reading], "map_values": [full]}
     found = check(given, depth="scenes_depth")
-    assert [each.finding for each in found] == [
-        "met",
-        "not run",
-        "not met",
-        "met",
-        "not met",
-        "not met",
-        "met",
-        "met",
-        "not run",
-        "not run",
-    ]
+    assert [each.finding for each in found[:4]] == ["met", "not run", "not met", "met"]  # the paper's
+    assert [each.finding for each in found[4:]] == ["not met"] * 2 + ["met"] * 2 + ["not run"] * 4
     assert "50.0" in found[0].reason
     assert found[0].measured["by_seed"] == {"0": 0.5}
