@@ -93,7 +93,9 @@ def memory() -> dict[str, float]:
 
 
 def rank_main(load: Callable[..., Any], path: Path, rank: int, ranks: int, epochs: int, meeting: Any, out: Any) -> None:
-    import llava_aurora.data.curriculum.sampler  # noqa: F401  Libraries are the same for both, and not what is measured.
+    # Libraries are the same for both, and not what is measured.
+    import llava_aurora.data.curriculum.sampler
+    import llava_aurora.data.store.record_store  # noqa: F401
 
     meeting.wait()
     before = memory()

@@ -134,7 +134,7 @@ class RecordStore(Sequence[dict[str, Any]]):
         return {name: int(count) for name, count in zip(TASK_NAMES, counts, strict=True) if count}
 
     def _column(self, chunks: Sequence[pa.Array]) -> np.ndarray:
-        values = np.concatenate([chunk.to_numpy() for chunk in chunks])
+        values = np.concatenate([np.from_dlpack(chunk) for chunk in chunks])  # to_numpy would import pandas, 27 MB
         return values if self.rows is None else values[self.rows]
 
     def __reduce__(self) -> tuple[Any, ...]:
