@@ -27,6 +27,7 @@ Transform = Callable[[Record], Record]
 _COORDINATES = re.compile(r"\(\s*\d+(?:\s*,\s*\d+)+\s*\)")
 _LETTERED_POINT = re.compile(r"\b(?P<letter>[A-Z]) (?P<place>\([^()]*\))(?P<value> \d\d\b)?")
 _VALUED = ("depth_chain", "depth_chain_from_coordinates")
+_READ = (*_VALUED, "depth_reading")
 _SENTENCE_END = re.compile(r"(?<=[.!?])\s+|\n+")
 
 
@@ -86,7 +87,7 @@ class ValueStep:
             AuroraError: naming the record, if its answer does not have one map, its points are not named by letter
                 and coordinates, or nothing is known of one (aurora.points, aurora.depths).
         """
-        if task_name(record) not in (_VALUED if self.map is None else (*_VALUED, "depth_reading")):
+        if task_name(record) not in (_VALUED if self.map is None else _READ):
             return record
         return _with_turns(
             record, lambda turn: self._with_values(turn["value"], record) if turn["from"] == "gpt" else turn["value"]
@@ -193,14 +194,14 @@ def select_tasks(store: RecordStore, train_tasks: str) -> RecordStore:
 
 
 def check_chains(store: RecordStore, chosen: Sequence[Transform]) -> None:
-    """Tries what refuses some chains on every depth chain, so that none is refused in the middle of a run.
+    """Tries what refuses some records with points behind a map on all of these, so that a run is not stopped midway.
 
     Raises:
         AuroraError: naming file and record.
     """
     trying = [each for each in chosen if isinstance(each, ValueStep) or each is without_coordinate_step]
-    chains = [TASK_NAMES.index(task) for task in _VALUED]
-    for index in np.flatnonzero(np.isin(store.tasks, chains)) if trying else ():
+    read = [TASK_NAMES.index(task) for task in _READ]
+    for index in np.flatnonzero(np.isin(store.tasks, read)) if trying else ():
         record = store[int(index)]
         for transform in trying:
             try:
