@@ -27,7 +27,6 @@ Transform = Callable[[Record], Record]
 _COORDINATES = re.compile(r"\(\s*\d+(?:\s*,\s*\d+)+\s*\)")
 _LETTERED_POINT = re.compile(r"\b(?P<letter>[A-Z]) (?P<place>\([^()]*\))(?P<value> \d\d\b)?")
 _VALUED = ("depth_chain", "depth_chain_from_coordinates")
-_READ = (*_VALUED, "depth_reading")
 _SENTENCE_END = re.compile(r"(?<=[.!?])\s+|\n+")
 
 
@@ -80,6 +79,11 @@ class ValueStep:
     map: "DepthModality | None" = None
     frame: int = 336
 
+    @property
+    def tasks(self) -> tuple[str, ...]:
+        """Names of the tasks whose records it changes."""
+        return _VALUED if self.map is None else (*_VALUED, "depth_reading")
+
     def __call__(self, record: Record) -> Record:
         """The record with values.
 
@@ -87,7 +91,7 @@ class ValueStep:
             AuroraError: naming the record, if its answer does not have one map, its points are not named by letter
                 and coordinates, or nothing is known of one (aurora.points, aurora.depths).
         """
-        if task_name(record) not in (_VALUED if self.map is None else _READ):
+        if task_name(record) not in self.tasks:
             return record
         return _with_turns(
             record, lambda turn: self._with_values(turn["value"], record) if turn["from"] == "gpt" else turn["value"]
@@ -199,12 +203,12 @@ def check_chains(store: RecordStore, chosen: Sequence[Transform]) -> None:
     Raises:
         AuroraError: naming file and record.
     """
-    trying = [each for each in chosen if isinstance(each, ValueStep) or each is without_coordinate_step]
-    read = [TASK_NAMES.index(task) for task in _READ]
-    for index in np.flatnonzero(np.isin(store.tasks, read)) if trying else ():
-        record = store[int(index)]
-        for transform in trying:
+    for transform in chosen:
+        tasks = transform.tasks if isinstance(transform, ValueStep) else ()
+        if transform is without_coordinate_step:
+            tasks = ("depth_chain",)
+        for index in np.flatnonzero(np.isin(store.tasks, [TASK_NAMES.index(task) for task in tasks])):
             try:
-                transform(record)
+                transform(store[int(index)])
             except AuroraError as error:
                 raise AuroraError(f"{store.source}: {error}") from error

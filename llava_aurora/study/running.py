@@ -112,8 +112,9 @@ class Runner:
         mark, size = folder / "training.json", self.size
         if not mark.is_file():
             write_text(folder / "curriculum.yaml", mixture_file(run.contestant, size))
-            write_json(folder / "prompts.json", Prompts.plain().templates)
             flags = self.flags(run, folder)
+            if "prompts" in flags:
+                write_json(folder / "prompts.json", Prompts.plain().templates)
             command = finetune_command(as_arguments(flags), ranks=size.ranks)
             write_json(folder / "command.json", command)
             started = time.perf_counter()

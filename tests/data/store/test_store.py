@@ -145,15 +145,16 @@ def test_the_cache_is_where_the_environment_says(monkeypatch, tmp_path):
     assert cache_folder() == tmp_path / ".cache" / "llava_aurora"
 
 
-def test_a_rank_reads_it_without_pandas(stored, tmp_path):
+def test_a_rank_reads_it_without_pandas(workshop):
     """pyarrow imports that whenever it is installed and an array is asked for as NumPy's: 27 MB in each rank."""
-    (tmp_path / "store.pickle").write_bytes(pickle.dumps(stored))
+    written = RecordStore.open(workshop.records)
     reading = (
-        "import pickle, sys; store = pickle.load(open(sys.argv[1], 'rb'));"
+        "import sys; from llava_aurora.data.store.record_store import RecordStore;"
+        "store = RecordStore.open(sys.argv[1]);"
         "print(len(store.tasks), len(store.lengths), len(store.images), len(store[0]) > 0, 'pandas' in sys.modules)"
     )
-    run = subprocess.run([sys.executable, "-c", reading, tmp_path / "store.pickle"], capture_output=True, text=True)
-    assert run.stdout.split() == [str(len(stored))] * 3 + ["True", "False"], run.stderr
+    run = subprocess.run([sys.executable, "-c", reading, workshop.records], capture_output=True, text=True)
+    assert run.stdout.split() == [str(len(written))] * 3 + ["True", "False"], run.stderr
 
 
 def test_a_pickle_holds_the_path_and_not_the_records(stored):
