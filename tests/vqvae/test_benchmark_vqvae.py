@@ -3,6 +3,8 @@
 import json
 import sys
 
+import pytest
+
 SCRIPT = "scripts/benchmark_vqvae.py"
 
 
@@ -17,10 +19,14 @@ def test_every_way_gives_the_codes_and_maps_of_one_at_a_time(start):
     assert measured["perplexity"] > 4  # many of the 16 codes are in use, so equal codes say something
     assert {"one at a time", "batch 4", "as built, batch 4", "inference_mode, batch 2"} <= set(measured["encode"])
     assert set(measured["encode"]) == set(measured["decode"])
+    assert measured["at_most_times_as_fast"]["encode"] > 1
     for way, encoded in measured["encode"].items():
         decoded = measured["decode"][way]
         assert encoded["maps_per_second"] > 0
         assert encoded["least"] <= encoded["times_as_fast"] <= encoded["most"]
+        # In one round, what is so many times as fast as one at a time comes as many times as near to the bound.
+        nearer = encoded["of_the_bound"] / measured["encode"]["one at a time"]["of_the_bound"]
+        assert nearer == pytest.approx(encoded["times_as_fast"], rel=1e-2)
         if way.startswith("bfloat16"):
             assert not encoded["exact"]
             assert encoded["equal_codes"] > 0.8
