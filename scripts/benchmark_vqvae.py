@@ -9,8 +9,8 @@ are in use. "One at a time" is a map a call through the layers as torch makes th
 makes of them: channels last, ReLUs in place. Other ways start from that, with as many maps as --batches names first.
 All take turns; shown are medians over rounds, a ratio is taken within its round. Each is held against one at a time:
 the same codes, the same maps within 1e-4; the script fails if they are not, but for bfloat16, which is shown as
-information. "Of the bound" is the rate of multiplying and adding, in percent of what a large product of float32 matrices
-reaches in the same rounds: no way that multiplies as often, in this type, is faster than 100. The last line is JSON.
+information. "Of the bound" is the rate of multiplying, in percent of what a large product of float32 matrices reaches
+in the same rounds: no way that multiplies as often, in this type, is faster than 100. The last line is JSON.
 
 Example: python scripts/benchmark_vqvae.py --maps 32 --batches 8 32 --rounds 5 --threads 2
 """

@@ -96,9 +96,10 @@ CONTESTANTS: Mapping[str, Contestant] = {
         ),
         Contestant(
             name="map_values_bottleneck",
-            title="reading values of the map, image hidden",
+            title="reading values of the map, fresh points, chains last, image hidden",
             group="values",
-            flags={"value_step": "map", "information_bottleneck": "image"},
+            order="chains last",
+            flags={"value_step": "map", "fresh_points": True, "information_bottleneck": "image"},
             reads=True,
         ),
         Contestant(

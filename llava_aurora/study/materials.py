@@ -128,17 +128,28 @@ class Materials:
     def _readings(self, folder: Path) -> None:
         with atomic_folder(folder) as temporary:
             codes = self.records.parent / "maps.jsonl"
-            read = self._asked("maps", {"depth_reading": 1.0}, seed=self.size.seed, codes=codes, temporary=temporary)
+            shares = {"depth_reading": 1.0}
+            # Points anywhere: a reading has no answer that heights could give away, and values differ most by them.
+            read = self._asked("maps", shares, seed=self.size.seed, codes=codes, temporary=temporary, one_height=False)
             known: list[Record] = read_json(self.records, what="records of the study")
             write_json(temporary / "train.json", known + read, indent=None)
 
-    def _asked(self, name: str, shares: dict[str, float], *, seed: int, codes: Path, temporary: Path) -> list[Record]:
+    def _asked(
+        self,
+        name: str,
+        shares: dict[str, float],
+        *,
+        seed: int,
+        codes: Path,
+        temporary: Path,
+        one_height: bool = True,
+    ) -> list[Record]:
         """Records of one folder of scenes, their paths from the folder above; codes are made if they are not there."""
         size, vqvae = self.size, self._loaded_vqvae()
         if not codes.exists():
             encode_folder(model=vqvae, maps=self.images / codes.stem / "depth", out=codes)
         tasks = SceneTasks(
-            shares=shares, points=size.points, coordinate_frame=size.model.frame, one_height=True, seed=seed
+            shares=shares, points=size.points, coordinate_frame=size.model.frame, one_height=one_height, seed=seed
         )
         records = write_scene_records(
             temporary / f"{name}.json",

@@ -1,10 +1,12 @@
 """`eval`, `replace-test` and `compare` as a user runs them."""
 
 import json
+import re
 import shutil
 
 import numpy as np
 import pytest
+import typer
 from typer.testing import CliRunner
 
 from llava_aurora import load_pretrained_model
@@ -12,6 +14,7 @@ from llava_aurora.atomic import read_json
 from llava_aurora.cli import app
 from llava_aurora.data.scenes.scene import SceneConfig
 from llava_aurora.data.scenes.scene_folder import write_scenes
+from llava_aurora.evaluation.benchmarks.registry import BENCHMARKS
 
 pytestmark = pytest.mark.deepspeed
 
@@ -44,6 +47,13 @@ def evaluated(finetuned, scenes, tmp_path_factory):
 
 def lines(path):
     return {each["id"]: each["ids"] for each in map(json.loads, path.read_text().splitlines())}
+
+
+@pytest.mark.parametrize("command", ["eval", "replace-test"])
+def test_the_help_names_every_benchmark(command):
+    (task,) = [param for param in typer.main.get_command(app).commands[command].params if param.name == "tasks"]
+    named = re.findall(r"\w+", task.help)
+    assert [name for name in BENCHMARKS if name not in named] == []
 
 
 def test_an_evaluation_ends_in_numbers_and_a_report(evaluated):

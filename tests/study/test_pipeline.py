@@ -50,7 +50,7 @@ def test_a_run_counts_what_its_model_does(done, out):
 def test_the_report_tells_what_was_not_run(done):
     content, report = done
     found = [each["finding"] for each in content["expectations"]]
-    assert [finding == "not run" for finding in found] == [False, True, True, False, *[True] * 8]
+    assert [finding == "not run" for finding in found] == [False, True, True, False, *[True] * 10]
     assert "| chain without the coordinate step | not run | not run |" in report
     assert "*AURORA's paper*" in report
     assert report.count("not run") > 50
@@ -121,6 +121,18 @@ def test_few_scenes_are_asked_about_many_times(done, out):
     assert counted == {"000000", "000002"}
     assert all((out / "work" / "scenes" / record["image"]).is_file() for record in records)
     assert len({record["id"] for record in records}) == len(records)
+
+
+def test_what_is_asked_about_lies_at_one_height_and_what_is_read_anywhere(unlearned, out):
+    study = unlearned(only=["readings"], seeds=[0])
+    study.run()
+    records = json.loads((out / "work" / "readings" / "train.json").read_text())
+    kinds: dict[str, set[bool]] = {}
+    for record in records:
+        if "points" in record["aurora"]:
+            kinds.setdefault(task_name(record), set()).add(record["aurora"].get("one_height", False))
+    assert kinds["depth_reading"] == {False}
+    assert kinds["depth_chain_from_coordinates"] == kinds["depth_direct"] == {True}
 
 
 def test_where_no_point_is_marked_nothing_is_asked_about_marks(first_letter, trained, tmp_path, monkeypatch):
