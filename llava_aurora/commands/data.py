@@ -65,6 +65,9 @@ def scene_records(
     one_height: Annotated[
         bool, typer.Option("--one-height", help="The points of a question lie at about one height.")
     ] = False,
+    read_points: Annotated[
+        int | None, typer.Option(help="Points that depth_reading reads, anywhere; those of the questions if left out.")
+    ] = None,
     seed: Annotated[int, typer.Option(help="Of everything drawn at random.")] = 0,
 ) -> None:
     """Ask questions of scenes: training records in LLaVA's JSON format."""
@@ -87,7 +90,12 @@ def scene_records(
         pixels=None if plain_coordinates else pixel_family(frame=frame),
     )
     asked = SceneTasks(
-        shares=shares or DEFAULT_SHARES, points=counts, coordinate_frame=frame, one_height=one_height, seed=seed
+        shares=shares or DEFAULT_SHARES,
+        points=counts,
+        coordinate_frame=frame,
+        one_height=one_height,
+        read_points=read_points,
+        seed=seed,
     )
     known = read_codes(codes, model=model).codes
     records = write_scene_records(out, scenes=scenes, codes=known, writer=writer, tasks=asked)

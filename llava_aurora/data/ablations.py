@@ -26,7 +26,8 @@ Transform = Callable[[Record], Record]
 # A point or box in plain numbers, a point behind its letter, and the blanks between two sentences.
 _COORDINATES = re.compile(r"\(\s*\d+(?:\s*,\s*\d+)+\s*\)")
 _LETTERED_POINT = re.compile(r"\b(?P<letter>[A-Z]) (?P<place>\([^()]*\))(?P<value> \d\d\b)?")
-_VALUED = ("depth_chain", "depth_chain_from_coordinates")
+_VALUED = ("depth_chain", "depth_chain_from_coordinates", "depth_chain_from_map")
+_NO_MAP = "a depth chain without a map; --value_step needs one"
 _SENTENCE_END = re.compile(r"(?<=[.!?])\s+|\n+")
 
 
@@ -93,9 +94,14 @@ class ValueStep:
         """
         if task_name(record) not in self.tasks:
             return record
-        return _with_turns(
-            record, lambda turn: self._with_values(turn["value"], record) if turn["from"] == "gpt" else turn["value"]
-        )
+        where = f"record (id {record.get('id')})"
+        depths = self._depths(record, where)
+
+        def valued(turn: dict[str, Any]) -> str:
+            text: str = turn["value"]
+            return self._with_values(text, depths, record, where) if turn["from"] == "gpt" else text
+
+        return _with_turns(record, valued)
 
     def bears_out(self, record: Record) -> bool:
         """Whether the answer's point has the highest value, alone; true of records that say no values and answer.
@@ -105,18 +111,15 @@ class ValueStep:
         """
         if task_name(record) not in _VALUED:
             return True
-        answer = "".join(turn["value"] for turn in record["conversations"] if turn["from"] == "gpt")
-        depths = self._depths(answer, record["aurora"], f"record (id {record.get('id')})")
+        depths = self._depths(record, f"record (id {record.get('id')})")
         values = {letter: hundredths(depth) for letter, depth in depths.items()}
         chosen = values.pop(record["aurora"]["answer"])
         return all(value < chosen for value in values.values())
 
-    def _with_values(self, answer: str, record: Record) -> str:
-        where = f"record (id {record.get('id')})"
+    def _with_values(self, answer: str, depths: dict[str, int], record: Record, where: str) -> str:
         before, end, behind = answer.rpartition(depth_family().end)
-        if not end:
-            raise AuroraError(f"{where}: a depth chain without a map; --value_step needs one")
-        depths = self._depths(answer, record["aurora"], where)
+        if not end and task_name(record) != "depth_chain_from_map":
+            raise AuroraError(f"{where}: {_NO_MAP}")
         if not _LETTERED_POINT.search(behind):
             named = ", ".join(f"{letter} {place}" for letter, place, _ in _LETTERED_POINT.findall(before))
             behind = f"{behind[:1]} The values are {named}.{behind[1:]}"
@@ -129,15 +132,18 @@ class ValueStep:
         )
         return before + end + valued
 
-    def _depths(self, answer: str, about: dict[str, Any], where: str) -> dict[str, int]:
+    def _depths(self, record: Record, where: str) -> dict[str, int]:
         """How close each point is, 0 to 255, by its letter."""
-        known = about.get("depths" if self.map is None else "points")
+        known = record["aurora"].get("depths" if self.map is None else "points")
         if not isinstance(known, dict):
             lacking = "how close its points are (aurora.depths)" if self.map is None else "its points (aurora.points)"
             raise AuroraError(f"{where}: does not say {lacking}; --value_step needs it")
         if self.map is None:
             return known
-        codes = self.map.family.parse(answer)[-1].codes
+        spans = self.map.family.parse("".join(turn["value"] for turn in record["conversations"]))
+        if not spans:
+            raise AuroraError(f"{where}: {_NO_MAP}")
+        codes = spans[-1].codes
         return {letter: self.map.depth_of_cell(codes, (x, y), frame=self.frame) for letter, (x, y) in known.items()}
 
 

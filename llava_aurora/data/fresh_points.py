@@ -20,13 +20,18 @@ from llava_aurora.data.ablations import ValueStep
 from llava_aurora.data.images.frame import FrameTransform
 from llava_aurora.data.images.image_files import path_inside
 from llava_aurora.data.images.image_reader import ImageChange
-from llava_aurora.data.points import depth_at, draw_points, sample_points
+from llava_aurora.data.points import Point, any_points, depth_at, draw_points, sample_points
 from llava_aurora.data.records import MarkedPoint, Record, RecordWriter, letter_points
 from llava_aurora.errors import AuroraError
 from llava_aurora.vqvae.maps import read_depth_map
 
 MARKED_TASKS = ("depth_chain", "depth_chain_without_points", "depth_direct", "point_location")
-UNMARKED_TASKS = ("depth_chain_from_coordinates", "depth_direct_from_coordinates", "depth_reading")
+UNMARKED_TASKS = (
+    "depth_chain_from_coordinates",
+    "depth_direct_from_coordinates",
+    "depth_reading",
+    "depth_chain_from_map",
+)
 _WORDINGS_TRIED = 300
 _DRAWS = 10  # at most, of points whose values bear out the answer
 _PLATE_REACH = 28 / 336  # how far a mark reaches from its point, as part of the frame
@@ -85,13 +90,7 @@ class FreshPoints:
         # Where the frame cuts the image off, it must not cut off a letter.
         margin = round(_PLATE_REACH * self.frame) if min(self._transform(*whole.shape[::-1]).shift) < 0 else None
         for _ in range(_DRAWS):
-            positions = sample_points(
-                relative_depth=depth,
-                count=len(about["points"]),
-                rng=rng,
-                margin=margin,
-                one_height=about.get("one_height") is True,
-            )
+            positions = self._positions(about, depth, rng, margin)
             if positions is None:
                 return record
             points = letter_points(positions, [depth_at(depth, position) for position in positions], rng)
@@ -100,8 +99,19 @@ class FreshPoints:
                 break
         marked = about["task"] in MARKED_TASKS
         truth = {**about, **written["aurora"], "drawn_when_read": marked}
-        image = about["unmarked"] if marked else record["image"]
-        return {**record, "image": image, "conversations": written["conversations"], "aurora": truth}
+        image = {"image": about["unmarked"]} if marked else {}
+        return {**record, **image, "conversations": written["conversations"], "aurora": truth}
+
+    @staticmethod
+    def _positions(
+        about: dict[str, Any], depth: np.ndarray, rng: np.random.Generator, margin: int | None
+    ) -> list[Point] | None:
+        """As many points as the record has, drawn as it says (`SceneTasks`)."""
+        count = len(about["points"])
+        if about.get("any_points") is True:
+            return any_points(depth, count, rng)
+        at_one_height = about.get("one_height") is True
+        return sample_points(relative_depth=depth, count=count, rng=rng, margin=margin, one_height=at_one_height)
 
     def renews(self, record: Record) -> bool:
         """Whether a record says all that is needed to draw its points anew."""
@@ -160,21 +170,24 @@ class FreshPoints:
         writer, task = self.writer, record["aurora"]["task"]
         if writer.pixels is not None and not writer.pixels.count(text):
             writer = replace(writer, pixels=None)
-        about: dict[str, Any] = {"name": "", "image": record["image"], "points": points, "rng": rng}
+        about: dict[str, Any] = {"name": "", "points": points, "rng": rng}
+        shown: dict[str, Any] = {**about, "image": record.get("image")}
         if task == "point_location":
-            return writer.point_location(**about)
+            return writer.point_location(**shown)
         if task.startswith("depth_direct"):
-            return writer.depth_direct(marked=task in MARKED_TASKS, **about)
+            return writer.depth_direct(marked=task in MARKED_TASKS, **shown)
         spans = writer.depth.parse(text) if writer.depth is not None else []
         if len(spans) != 1:
             raise AuroraError(f"record (id {record.get('id')}): {task} has one map, not {len(spans)}")
+        if task == "depth_chain_from_map":
+            return writer.depth_chain_from_map(codes=spans[0].codes, **about)
         if task == "depth_reading":
-            return writer.depth_reading(codes=spans[0].codes, **about)
+            return writer.depth_reading(codes=spans[0].codes, **shown)
         step = task != "depth_chain_without_points"
-        return writer.depth_chain(codes=spans[0].codes, marked=task in MARKED_TASKS, coordinate_step=step, **about)
+        return writer.depth_chain(codes=spans[0].codes, marked=task in MARKED_TASKS, coordinate_step=step, **shown)
 
     def _generator(self, record: Record) -> np.random.Generator:
-        named = f"{record.get('id')}\0{record['image']}".encode()
+        named = f"{record.get('id')}\0{record.get('image', '')}".encode()
         digest = int.from_bytes(hashlib.blake2b(named, digest_size=16).digest(), "little")
         return np.random.default_rng([self.seed, self.epoch, digest])
 

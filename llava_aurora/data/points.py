@@ -114,6 +114,23 @@ def sample_points(
     return None
 
 
+def any_points(relative_depth: np.ndarray, count: int, rng: np.random.Generator) -> list[Point] | None:
+    """Draws points to be read and not compared: any pixels of known depth, however near to each other.
+
+    Args:
+        relative_depth: uint8 (H, W), 0 = unknown.
+        count: how many.
+
+    Returns:
+        `count` points, or None if fewer pixels are known.
+    """
+    known = np.flatnonzero(relative_depth)
+    if len(known) < count:
+        return None
+    chosen = rng.choice(known, count, replace=False).tolist()
+    return [(place % relative_depth.shape[1], place // relative_depth.shape[1]) for place in chosen]
+
+
 def draw_points(
     image: np.ndarray, points: Sequence[Point], letters: Sequence[str], *, side: int | None = None
 ) -> np.ndarray:

@@ -43,6 +43,7 @@ FIELDS: Mapping[str, Fields] = {
     "depth_direct": _fields(answer="answer", optional="letters"),
     "depth_chain_from_coordinates": _fields(question="points", answer="map answer", optional="letters points"),
     "depth_direct_from_coordinates": _fields(question="points", answer="answer", optional="letters points"),
+    "depth_chain_from_map": _fields(question="points map", answer="points answer", optional="letters"),
     "point_location": _fields(answer="points", optional="letters"),
     "box_generation": _fields(question="things", answer="boxes", optional="thing"),
     "counting_chain": _fields(question="things", answer="boxes count", optional="thing"),
@@ -112,6 +113,17 @@ TEMPLATES: Mapping[str, Mapping[str, tuple[str, ...]]] = {
             "Here are some points of the image: {points}. Which of them is nearest?",
         ),
         "answers": ("({answer})",),
+    },
+    "depth_chain_from_map": {
+        "questions": (
+            "Which of the points {points} is closest to the camera? " + STEP_BY_STEP + " The depth map is {map}.",
+            "An image has the depth map {map}. Reason about the depth and say which of its points {points} is nearest.",
+        ),
+        "answers": (
+            "The points are {points}. The value is highest at {answer}, so it is closest. "
+            + ANSWER_IS
+            + " ({answer}).",
+        ),
     },
     "point_location": {
         "questions": (

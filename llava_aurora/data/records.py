@@ -102,6 +102,13 @@ class RecordWriter:
         task = "depth_direct" if marked else "depth_direct_from_coordinates"
         return self._record(task, name, image, rng, self._truth(points), **self._about(points))
 
+    def depth_chain_from_map(
+        self, *, name: str, points: Sequence[MarkedPoint], codes: Sequence[int], rng: np.random.Generator
+    ) -> Record:
+        """The atomic task of answering by a map: map and coordinates in, the end of a chain out. There is no image."""
+        values = {"map": self._map(codes), **self._about(points)}
+        return self._record("depth_chain_from_map", name, None, rng, self._truth(points), **values)
+
     # --- boxes --------------------------------------------------------------------------------------------------------
 
     def box_generation(self, **arguments: Any) -> Record:
@@ -179,7 +186,7 @@ class RecordWriter:
         self,
         task: str,
         name: str,
-        image: str,
+        image: str | None,
         rng: np.random.Generator,
         truth: Mapping[str, Any],
         **values: object,
@@ -187,9 +194,9 @@ class RecordWriter:
         question, answer = self.prompts.fill(task, rng, **values)
         return {
             "id": f"{name}/{task}",
-            "image": image,
+            **({"image": image} if image else {}),
             "conversations": [
-                {"from": "human", "value": f"<image>\n{question}"},
+                {"from": "human", "value": f"<image>\n{question}" if image else question},
                 {"from": "gpt", "value": answer},
             ],
             "aurora": {"task": task, **truth},

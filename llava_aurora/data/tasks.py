@@ -19,7 +19,8 @@ class Task:
 
     Args:
         domain: the perception tokens that it is about.
-        kind: "atomic" writes tokens and no answer, "chain" reasons with tokens, "direct" gives the answer alone.
+        kind: "atomic" practises tokens, to write them of an image or to read them without one, "chain" reasons about
+            an image with tokens, "direct" gives the answer alone.
         difficulty: d of the softmax schedule. The paper gives none; here what asks for an answer is one step harder
             than what only writes tokens, and chain and direct are equally hard, as AURORA gave them equal parts.
     """
@@ -41,6 +42,7 @@ TASKS: Mapping[str, Task] = {
     "counting_chain": Task("box", "chain", 2),
     "counting_direct": Task("box", "direct", 2),
     "depth_reading": Task("depth", "atomic", 1),
+    "depth_chain_from_map": Task("depth", "atomic", 1),
 }
 # Wordings of a task for images without what it asks for.
 VARIANTS: Mapping[str, str] = {"box_generation_of_none": "box_generation", "counting_chain_of_none": "counting_chain"}

@@ -28,6 +28,8 @@ class Contestant:
         flags: of scripts/finetune_aurora.sh, beyond those that all have.
         reads: whether points are read in the maps that are learned: wherever others learn to write a map, it learns to
             write it and say its values at some points.
+        practises: whether some of that is practice: the values of a map at many points, and chains about maps that are
+            given as text, without an image.
         about_marks: whether it differs from the others only where points are marked in the image.
     """
 
@@ -38,6 +40,7 @@ class Contestant:
     order: Literal["curriculum", "constant", "chains last"] = "curriculum"
     flags: Mapping[str, object] = field(default_factory=dict)
     reads: bool = False
+    practises: bool = False
     about_marks: bool = False
 
     @property
@@ -101,6 +104,15 @@ CONTESTANTS: Mapping[str, Contestant] = {
             order="chains last",
             flags={"value_step": "map", "fresh_points": True, "information_bottleneck": "image"},
             reads=True,
+        ),
+        Contestant(
+            name="map_practice",
+            title="practice in reading maps, fresh points, chains last, image hidden",
+            group="values",
+            order="chains last",
+            flags={"value_step": "map", "fresh_points": True, "information_bottleneck": "image"},
+            reads=True,
+            practises=True,
         ),
         Contestant(
             name="no_coordinates",

@@ -58,6 +58,7 @@ def expectations(depth: str) -> tuple[Expectation, ...]:
                 ("map_values_fresh", "direct_fresh", "values of the map, all points being fresh"),
                 ("map_values_chains", "direct_fresh", "values of the map, from fresh points and with chains last"),
                 ("map_values_bottleneck", "direct_fresh", "values of the map, the same with the image hidden"),
+                ("map_practice", "direct_fresh", "values of the map, the same with practice in reading maps"),
             )
             for expected in (
                 Expectation(

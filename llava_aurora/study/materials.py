@@ -5,10 +5,12 @@ scenes/questions_N/     the few scenes that are asked about, once for each draw 
 scenes/held_out/        for evaluation
 vqvae/  records/  base-SEED/  limits.json
 readings/               the records, and points to be read in the maps that are learned
+practice/               the records, many points to be read in these maps, and questions about these maps as text
 """
 
 import os
 import shutil
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -27,6 +29,7 @@ from llava_aurora.demo.stages import Stages, build_base, mean_map, token_familie
 from llava_aurora.evaluation.benchmarks.registry import BENCHMARKS, Wording
 from llava_aurora.evaluation.written import closest_by
 from llava_aurora.modalities.depth import DepthModality
+from llava_aurora.study.contestants import Contestant
 from llava_aurora.study.sizes import Size
 from llava_aurora.vqvae.autoencoder import DepthVQVAE
 from llava_aurora.vqvae.checkpoint import load_depth_vqvae
@@ -41,6 +44,7 @@ _QUESTION_TASKS = (
     "counting_chain",
     "counting_direct",
 )
+_READ_POINTS = 12  # of a map, in practice: looking values up is learned from some hundred thousand of them
 _PATHS = ("depth", "unmarked")  # under "aurora", relative to the scenes' folder
 
 
@@ -68,19 +72,38 @@ class Materials:
         return self.work / "readings" / "train.json"
 
     @property
+    def practice(self) -> Path:
+        return self.work / "practice" / "train.json"
+
+    @property
     def vqvae(self) -> Path:
         return self.work / "vqvae"
 
     def base(self, seed: int) -> Path:
         return self.work / f"base-{seed}"
 
-    def prepare(self, stages: Stages, *, seeds: list[int], reads: bool = False) -> None:
-        """Makes what is not there yet, `readings` only for who `reads`. Raises AuroraError if a stage fails."""
+    def records_of(self, contestant: Contestant) -> Path:
+        """What it is trained on."""
+        if contestant.practises:
+            return self.practice
+        return self.readings if contestant.reads else self.records
+
+    def prepare(self, stages: Stages, *, seeds: list[int], contestants: Iterable[Contestant] = ()) -> None:
+        """Makes what is not there yet, of records only what these contestants need.
+
+        Raises:
+            AuroraError: if a stage fails.
+        """
         stages.run("Render scenes", self.images, self._scenes)
         stages.run("Train the depth VQ-VAE", self.vqvae, self._vqvae)
         stages.run("Encode maps and write records", self.work / "records", self._records)
-        if reads:
-            stages.run("Write records of values", self.work / "readings", self._readings)
+        needed = {self.records_of(contestant) for contestant in contestants}
+        for path, what, make in (
+            (self.readings, "Write records of values", self._readings),
+            (self.practice, "Write records for practice", self._practice),
+        ):
+            if path in needed:
+                stages.run(what, path.parent, make)
         for seed in seeds:
             stages.run(f"Build a LLaVA, seed {seed}", self.base(seed), partial(self._base, seed=seed))
         stages.run("Read points out of true maps", self.work / "limits", self._limits)
@@ -126,13 +149,19 @@ class Materials:
             write_json(temporary / "train.json", shuffled, indent=None)
 
     def _readings(self, folder: Path) -> None:
+        # Points anywhere: a reading has no answer that heights could give away, and values differ most by them.
+        self._with_more(folder, {"depth_reading": 1.0}, one_height=False)
+
+    def _practice(self, folder: Path) -> None:
+        self._with_more(folder, {"depth_reading": 1.0, "depth_chain_from_map": 1.0}, read_points=_READ_POINTS)
+
+    def _with_more(self, folder: Path, shares: dict[str, float], **settings: Any) -> None:
+        """The records, and others about the scenes whose maps are learned."""
         with atomic_folder(folder) as temporary:
             codes = self.records.parent / "maps.jsonl"
-            shares = {"depth_reading": 1.0}
-            # Points anywhere: a reading has no answer that heights could give away, and values differ most by them.
-            read = self._asked("maps", shares, seed=self.size.seed, codes=codes, temporary=temporary, one_height=False)
+            more = self._asked("maps", shares, seed=self.size.seed, codes=codes, temporary=temporary, **settings)
             known: list[Record] = read_json(self.records, what="records of the study")
-            write_json(temporary / "train.json", known + read, indent=None)
+            write_json(temporary / "train.json", known + more, indent=None)
 
     def _asked(
         self,
@@ -143,13 +172,19 @@ class Materials:
         codes: Path,
         temporary: Path,
         one_height: bool = True,
+        read_points: int | None = None,
     ) -> list[Record]:
         """Records of one folder of scenes, their paths from the folder above; codes are made if they are not there."""
         size, vqvae = self.size, self._loaded_vqvae()
         if not codes.exists():
             encode_folder(model=vqvae, maps=self.images / codes.stem / "depth", out=codes)
         tasks = SceneTasks(
-            shares=shares, points=size.points, coordinate_frame=size.model.frame, one_height=one_height, seed=seed
+            shares=shares,
+            points=size.points,
+            coordinate_frame=size.model.frame,
+            one_height=one_height,
+            read_points=read_points,
+            seed=seed,
         )
         records = write_scene_records(
             temporary / f"{name}.json",
@@ -200,4 +235,5 @@ def _scene(record: Record) -> int:
 def _moved(record: Record, folder: str) -> Record:
     """A record as one of the folder above its own."""
     about = {name: f"{folder}/{value}" if name in _PATHS else value for name, value in record["aurora"].items()}
-    return {**record, "id": f"{folder}/{record['id']}", "image": f"{folder}/{record['image']}", "aurora": about}
+    image = {"image": f"{folder}/{record['image']}"} if "image" in record else {}
+    return {**record, "id": f"{folder}/{record['id']}", **image, "aurora": about}

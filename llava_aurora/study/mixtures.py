@@ -9,7 +9,9 @@ from llava_aurora.study.contestants import Contestant
 from llava_aurora.study.sizes import Size
 
 LOCATING = "point_location"
-READING = {"depth_generation": "depth_reading"}
+# What comes in the place of writing maps alone, in parts.
+READING = {"depth_reading": 1.0}
+PRACTICE = {"depth_reading": 2 / 3, "depth_chain_from_map": 1 / 3}
 # Images of each task in the paper, from which its curriculum follows: maps to boxes as four to one. Questions that give
 # coordinates instead of marks are ours; they share with the marked ones.
 PAPER_COUNTS = {
@@ -42,7 +44,7 @@ def mixtures(contestant: Contestant, *, epochs: int, locating: float, marked: bo
     chains = {task: count for task, count in counts.items() if TASKS[task].kind == "chain"}
     found += [{task: count / sum(chains.values()) for task, count in chains.items()}] * last
     if contestant.reads:
-        found = [{READING.get(task, task): share for task, share in shares.items()} for shares in found]
+        found = [_with_reading(shares, PRACTICE if contestant.practises else READING) for shares in found]
     if contestant.order == "constant":
         tasks = dict.fromkeys(task for shares in found for task in shares)
         mean = {task: sum(shares.get(task, 0.0) for shares in found) / epochs for task in tasks}
@@ -55,6 +57,12 @@ def mixture_file(contestant: Contestant, size: Size, *, epochs: int | None = Non
     found = mixtures(contestant, epochs=epochs or size.epochs, locating=size.locating, marked=size.marked)
     rounded = [{task: round(share, 6) for task, share in shares.items() if share} for shares in found]
     return yaml.safe_dump({"records_per_epoch": size.records_per_epoch, "epochs": rounded}, sort_keys=False)
+
+
+def _with_reading(shares: Shares, parts: Shares) -> Shares:
+    writing = shares.get("depth_generation", 0.0)
+    others = {task: share for task, share in shares.items() if task != "depth_generation"}
+    return {**{task: part * writing for task, part in parts.items()}, **others}
 
 
 def _with_locating(shares: Shares, locating: float) -> Shares:

@@ -1,16 +1,19 @@
-"""The study: the same small LLaVA, trained in seventeen ways on the same budget, and what each way is worth.
+"""The study: the same small LLaVA, trained in eighteen ways on the same budget, and what each way is worth.
 
 Reproduces the paper's tables in kind on ray-cast scenes. Every stage leaves a folder and every run a result; what is
 there is not done again.
 """
 
+import json
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 
+from llava_aurora.atomic import read_json, write_json
 from llava_aurora.demo.launch import run_training
 from llava_aurora.demo.stages import Stages, claim_folder
 from llava_aurora.errors import AuroraError
@@ -18,7 +21,7 @@ from llava_aurora.study.contestants import CONTESTANTS, Run, runs
 from llava_aurora.study.estimate import Estimate, estimate
 from llava_aurora.study.materials import Materials
 from llava_aurora.study.report import write_report
-from llava_aurora.study.running import Runner, Train, read_result
+from llava_aurora.study.running import RESULT, Runner, Train, read_result, result_run
 from llava_aurora.study.sizes import SIZES
 from llava_aurora.training.checkpoint_folder import newest_whole
 
@@ -72,6 +75,32 @@ class Study:
         self.console.print(f"Report: {report}")
         return report
 
+    def take_over(self, report: Path) -> list[str]:
+        """Counts the runs of an earlier study's report.json as done, but for those that have a result here.
+
+        Scenes and questions follow from the size alone, so that runs of two machines can be compared question by
+        question; the VQ-VAE is trained on each, and differs in the last digits of its weights.
+
+        Returns:
+            Names of the runs that were taken over.
+
+        Raises:
+            AuroraError: naming the report, if it is none, or of other sizes, or a run in it of other flags.
+        """
+        content = read_json(report, what="report of a study")
+        if not isinstance(content, dict) or not isinstance(content.get("runs"), list):
+            raise AuroraError(f"{report}: is no report.json of a study")
+        if content.get("size") != json.loads(json.dumps(asdict(self.size))):
+            raise AuroraError(f"{report}: is of other sizes than --size {self.size.name}; its runs cannot be compared")
+        self._claim()
+        taken = []
+        for result in content["runs"]:
+            run = result_run(result, report)
+            if read_result(run, self.folder(run)) is None:
+                write_json(self.folder(run) / RESULT, result, indent=1)
+                taken.append(run.name)
+        return taken
+
     def report(self) -> Path:
         """Writes the report of all runs in the folder that are done, whatever this call is to run."""
         return write_report(self.out / "report", size=self.size, results=self.results(), limits=self.materials.limits())
@@ -108,8 +137,8 @@ class Study:
         claim_folder(self.out, self.out / "size.json", self.size, what="study")
 
     def _prepare(self) -> None:
-        reads = any(run.contestant.reads for run in self.wanted)
-        self.materials.prepare(Stages(self.console), seeds=sorted({run.seed for run in self.wanted}), reads=reads)
+        seeds = sorted({run.seed for run in self.wanted})
+        self.materials.prepare(Stages(self.console), seeds=seeds, contestants=[run.contestant for run in self.wanted])
 
     def _table(self, found: Estimate | None) -> Table:
         size = self.size

@@ -11,7 +11,7 @@ import json
 import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import MISSING, asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +28,7 @@ from llava_aurora.evaluation.replacement import replacement_test
 from llava_aurora.evaluation.run import Plan, evaluate, read_results
 from llava_aurora.evaluation.written import read_written
 from llava_aurora.perception import Perception
-from llava_aurora.study.contestants import Run
+from llava_aurora.study.contestants import CONTESTANTS, Run
 from llava_aurora.study.materials import Materials
 from llava_aurora.study.mixtures import mixture_file
 from llava_aurora.study.sizes import BY_COORDINATES, COUNTING, Size
@@ -78,7 +78,7 @@ class Runner:
         model = folder / "model"
         flags = small_model_flags(
             base=base,
-            records=materials.readings if run.contestant.reads else materials.records,
+            records=materials.records_of(run.contestant),
             images=materials.images,
             vqvae=materials.vqvae,
             out=model,
@@ -165,9 +165,18 @@ def read_result(run: Run, folder: Path) -> dict[str, Any] | None:
     if not (folder / RESULT).is_file():
         return None
     result = read_json(folder / RESULT, what="result of a run")
-    if result.get("contestant") != _plain(run):
+    if not _is_of(result, run):
         raise AuroraError(f"{folder}: holds a run of other flags; remove it or choose another folder with --out")
     return result
+
+
+def result_run(result: Mapping[str, Any], source: Path) -> Run:
+    """The run that a result is of. Raises AuroraError, naming its source, if there is no such contestant any more."""
+    about = result.get("contestant", {})
+    contestant = CONTESTANTS.get(about.get("name", ""))
+    if contestant is None or not _is_of(result, Run(contestant, result["seed"])):
+        raise AuroraError(f"{source}: {about.get('name')} was trained with other flags than a contestant of that name")
+    return Run(contestant, result["seed"])
 
 
 def has_map(line: Line, perception: Perception | None) -> bool:
@@ -219,6 +228,12 @@ def portable(command: Sequence[str], folder: Path) -> str:
     for path, name in ((folder.absolute().parents[1], "STUDY"), (folder.parents[1], "STUDY")):
         text = text.replace(f"{path}/", f"{name}/")
     return text.replace(f"{REPOSITORY}/", "").replace(".venv/bin/", "")
+
+
+def _is_of(result: Mapping[str, Any], run: Run) -> bool:
+    """Whether a result is of a run; what its contestant does not say did not exist yet, and is as by default."""
+    defaults = {each.name: each.default for each in fields(run.contestant) if each.default is not MISSING}
+    return {**defaults, **result.get("contestant", {})} == {**defaults, **_plain(run)}
 
 
 def _plain(run: Run) -> dict[str, Any]:

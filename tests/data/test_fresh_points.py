@@ -30,6 +30,7 @@ CODES = {f"{number:06d}": [number % 4] * 4 for number in range(COUNT)}
 RENEWED = {"depth_chain", "depth_direct", "depth_chain_from_coordinates", "depth_direct_from_coordinates"} | {
     "point_location",
     "depth_reading",
+    "depth_chain_from_map",
 }
 
 
@@ -42,7 +43,8 @@ def scenes(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def records(scenes, tmp_path_factory):
-    tasks = SceneTasks(shares={**DEFAULT_SHARES, "depth_reading": 1.0}, coordinate_frame=FRAME)
+    shares = {**DEFAULT_SHARES, "depth_reading": 1.0, "depth_chain_from_map": 1.0}
+    tasks = SceneTasks(shares=shares, coordinate_frame=FRAME)
     path = tmp_path_factory.mktemp("records") / "train.json"
     return write_scene_records(path, scenes=scenes, codes=CODES, writer=WRITER, tasks=tasks)
 
@@ -108,7 +110,7 @@ def test_chains_get_points_whose_values_bear_out_the_answer(records, fresh):
     rightmost = {True: [], False: []}
     for record, before in zip(records, plain, strict=True):
         after = fresh(record)
-        if record["aurora"]["task"] not in ("depth_chain", "depth_chain_from_coordinates"):
+        if record["aurora"]["task"] not in ("depth_chain", "depth_chain_from_coordinates", "depth_chain_from_map"):
             assert after == before
             continue
         for chosen, each in ((False, before["aurora"]), (True, after["aurora"])):

@@ -66,6 +66,34 @@ def test_what_is_done_is_not_done_again(done, unlearned):
     assert shown(study.plan()).count("done") == 2
 
 
+def test_runs_of_another_folders_report_count_as_done(done, unlearned, out, tmp_path):
+    def never(*_, **__):
+        raise AssertionError("trained again")
+
+    content, report = done
+    there = unlearned(only=["direct", "full"], seeds=[0], out=tmp_path / "there", train=never)
+    assert there.take_over(out / "report" / "report.json") == ["direct-0", "full-0"]
+    assert there.take_over(out / "report" / "report.json") == []
+    assert there.run().read_text() == report
+    assert there.results() == {run["contestant"]["name"]: [run] for run in content["runs"]}
+
+
+def test_a_report_that_does_not_fit_is_not_taken_over(done, unlearned, out, tmp_path):
+    content, _ = done
+    study = unlearned(only=["direct"], seeds=[0], out=tmp_path / "there")
+    changed = content["runs"][1]["contestant"] | {"flags": {"fresh_points": True}}
+    path = tmp_path / "report.json"
+    for wrong, message in (
+        ([], "report.json: is no report.json of a study"),
+        ({**content, "size": {**content["size"], "epochs": 3}}, "report.json: is of other sizes than --size smoke"),
+        ({**content, "runs": [{**content["runs"][1], "contestant": changed}]}, "full was trained with other flags"),
+    ):
+        path.write_text(json.dumps(wrong))
+        with pytest.raises(AuroraError, match=message):
+            study.take_over(path)
+    assert study.results() == {}
+
+
 def test_a_training_that_was_stopped_goes_on(done, unlearned, trained, out):
     commands = []
 

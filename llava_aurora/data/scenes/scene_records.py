@@ -10,8 +10,8 @@ from PIL import Image
 from rich.progress import track
 
 from llava_aurora.atomic import atomic_file, write_json
-from llava_aurora.data.points import depth_at, draw_points, sample_points
-from llava_aurora.data.records import MarkedPoint, Record, RecordWriter, letter_points
+from llava_aurora.data.points import Point, any_points, depth_at, draw_points, sample_points
+from llava_aurora.data.records import LETTERS, MarkedPoint, Record, RecordWriter, letter_points
 from llava_aurora.data.scenes.scene import COLORS, SHAPES
 from llava_aurora.data.scenes.scene_folder import SceneRecord, read_scenes
 from llava_aurora.errors import AuroraError
@@ -31,7 +31,11 @@ DEFAULT_SHARES: Mapping[str, float] = {
     "counting_chain": 1.0,
     "counting_direct": 1.0,
 }
-TASKS = (*DEFAULT_SHARES, "depth_reading")  # in the order in which chance draws, so that a new one goes last
+TASKS = (
+    *DEFAULT_SHARES,
+    "depth_reading",
+    "depth_chain_from_map",
+)  # in the order in which chance draws, so that a new one goes last
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,6 +47,7 @@ class SceneTasks:
         points: the allowed numbers of points in a question.
         coordinate_frame: side of the frame that coordinates refer to.
         one_height: puts the points of a question at about one height (`sample_points`).
+        read_points: how many points a reading has, anywhere in the image (`any_points`); None: those of the questions.
         seed: of everything that is drawn at random.
     """
 
@@ -50,11 +55,14 @@ class SceneTasks:
     points: Sequence[int] = (2, 3, 4, 5)
     coordinate_frame: int = 336
     one_height: bool = False
+    read_points: int | None = None
     seed: int = 0
 
     def __post_init__(self) -> None:
         if unknown := set(self.shares) - set(TASKS):
             raise AuroraError(f"unknown task {sorted(unknown)[0]!r}; there are: {', '.join(TASKS)}")
+        if self.read_points is not None and not 1 <= self.read_points <= len(LETTERS):
+            raise AuroraError(f"{self.read_points} points to be read: from 1 to {len(LETTERS)} have a letter")
 
 
 def write_scene_records(
@@ -115,20 +123,28 @@ def _ask(
         "box_generation": lambda: writer.box_generation(**thing),
         "counting_chain": lambda: writer.counting_chain(**thing),
         "counting_direct": lambda: writer.counting_direct(**thing),
-        "depth_reading": lambda: writer.depth_reading(codes=codes[name], points=points, **image),
+        "depth_reading": lambda: writer.depth_reading(
+            codes=codes[name], points=_points_to_read(depth, rng, tasks) if tasks.read_points else points, **image
+        ),
+        "depth_chain_from_map": lambda: writer.depth_chain_from_map(
+            codes=codes[name], points=points, name=scene.id, rng=rng
+        ),
     }
     records = []
     for task, maker in makers.items():
         wanted = rng.random() < tasks.shares.get(task, 0.0)
         if wanted and (points or not task.startswith(("depth_chain", "depth_direct", "depth_reading", "point"))):
             records.append(maker())
-    if any(record["image"] == marked_image for record in records):
+    if any(record.get("image") == marked_image for record in records):
         _mark(folder, scene, points, marked_image, tasks.coordinate_frame)
     for record in records:
         record["aurora"]["depth"] = scene.depth
-        if tasks.one_height and "points" in record["aurora"]:
-            record["aurora"]["one_height"] = True  # for points drawn anew
-        if record["image"] == marked_image:
+        if "points" in record["aurora"]:  # how to draw them anew
+            if tasks.read_points and record["aurora"]["task"] == "depth_reading":
+                record["aurora"]["any_points"] = True
+            elif tasks.one_height:
+                record["aurora"]["one_height"] = True
+        if record.get("image") == marked_image:
             record["aurora"]["unmarked"] = scene.image  # see fresh_points.py
     return records
 
@@ -137,7 +153,22 @@ def _points(depth: np.ndarray, rng: np.random.Generator, tasks: SceneTasks) -> l
     """Points in the coordinate frame, lettered; none if the scene has no room for as many as were drawn."""
     count = int(rng.choice(list(tasks.points)))
     positions = sample_points(relative_depth=depth, count=count, rng=rng, one_height=tasks.one_height)
+    return _lettered(positions or [], depth, rng, tasks)
+
+
+def _points_to_read(depth: np.ndarray, rng: np.random.Generator, tasks: SceneTasks) -> list[MarkedPoint]:
+    assert tasks.read_points is not None
+    positions = any_points(depth, tasks.read_points, rng)
     if positions is None:
+        raise AuroraError(f"its depth is known at fewer pixels than the {tasks.read_points} that are to be read")
+    return _lettered(positions, depth, rng, tasks)
+
+
+def _lettered(
+    positions: Sequence[Point], depth: np.ndarray, rng: np.random.Generator, tasks: SceneTasks
+) -> list[MarkedPoint]:
+    """Pixels of a depth map as points of the coordinate frame."""
+    if not positions:
         return []
     scale = tasks.coordinate_frame / depth.shape[1]
     depths = [depth_at(depth, position) for position in positions]

@@ -20,6 +20,8 @@ from llava_aurora.vocabulary import MalformedSpan, TokenFamily, depth_family, pi
 
 Report = Callable[[str, str], None]
 ENDLESS = 10**9
+_ONE_MAP = ("depth_generation", "depth_reading", "depth_chain_from_map")  # and every chain
+_POINTS_IN_ANSWER = ("point_location", "depth_reading", "depth_chain", "depth_chain_from_map")
 _COORDINATES = re.compile(r"(?:\b([A-Z]) )?\((\d+(?:, ?\d+)+)\)")
 
 
@@ -105,7 +107,7 @@ class TextChecks:
         if task is None:
             return
         if task.domain == "depth":
-            self._maps(task_name(record), answer, report)
+            self._maps(task_name(record), question, answer, report)
         found = [self.coordinates(text) for text in (question, answer)]
         for _, values in found[0] + found[1]:
             self._valid(values, report)
@@ -115,11 +117,13 @@ class TextChecks:
         if task.domain == "depth" and "points" in about:
             self._letters(task_name(record), about, answer, found, report)
 
-    def _maps(self, task: str, answer: str, report: Report) -> None:
+    def _maps(self, task: str, question: str, answer: str, report: Report) -> None:
         family = next((family for family in self.families if family.name == depth_family().name), None)
-        writes_map = task in ("depth_generation", "depth_reading") or TASKS[task].kind == "chain"
-        if family is not None and writes_map and (number := len(family.parse(answer))) != 1:
-            report("spans", f"{task} has {number} depth maps in its answer instead of one")
+        if family is None or not (task in _ONE_MAP or TASKS[task].kind == "chain"):
+            return
+        part, text = ("question", question) if task == "depth_chain_from_map" else ("answer", answer)
+        if (number := len(family.parse(text))) != 1:
+            report("spans", f"{task} has {number} depth maps in its {part} instead of one")
 
     def coordinates(self, text: str) -> list[tuple[str, tuple[int, ...]]]:
         """Points and boxes in a text, as tokens or as plain numbers, each with the letter before it or ""."""
@@ -154,7 +158,7 @@ class TextChecks:
         points, depths, true = about["points"], about.get("depths"), about.get("answer")
         if depths is not None and set(depths) != set(points):
             report("letters", f"points {_letters(points)}, but depths of {_letters(depths)}")
-        elif depths:
+        elif depths and task != "depth_reading":  # which asks for no closest point
             top = [letter for letter in sorted(depths) if depths[letter] == max(depths.values())]
             if len(top) > 1:
                 report("closest", f"{_letters(top)} are equally close, so that the question has no answer")
@@ -162,14 +166,15 @@ class TextChecks:
                 report("closest", f"the answer is {true}, but {top[0]} is the closest of {dict(depths)}")
         if true not in points:
             report("letters", f"the answer is {true}, but the points are {_letters(points)}")
-        if TASKS[task].kind != "atomic" and (stated := stated_letter(answer)) != true:
+        answered = TASKS[task].kind != "atomic" or task == "depth_chain_from_map"
+        if answered and (stated := stated_letter(answer)) != true:
             report("letters", f"the text answers {stated or 'nothing'}, but the truth is {true}")
         for part, pairs in zip(("question", "answer"), found, strict=True):
             named = {letter: list(values) for letter, values in pairs if letter and len(values) == 2}
             expected = {letter: list(place) for letter, place in points.items()}
             if named and named != expected:
                 report("letters", f"points {expected}, but the {part} has {named}")
-        if not any(letter for letter, _ in found[1]) and task in ("point_location", "depth_reading", "depth_chain"):
+        if not any(letter for letter, _ in found[1]) and task in _POINTS_IN_ANSWER:
             report("letters", f"{task} gives no point's coordinates in its answer")
 
 

@@ -48,11 +48,14 @@ def test_every_scene_is_asked_every_task_and_all_images_are_there(write, scenes,
     assert json.loads((tmp_path / "train.json").read_text()) == records
 
 
-def test_readings_come_when_asked_for_and_change_nothing_else(write):
-    plain, read = write(), write(shares={**DEFAULT_SHARES, "depth_reading": 1.0})
-    assert [record for record in read if record["aurora"]["task"] != "depth_reading"] == plain
-    assert len(read) - len(plain) == sum(record["aurora"]["task"] == "depth_direct" for record in plain)
-    assert all("unmarked" not in record["aurora"] for record in read if record["aurora"]["task"] == "depth_reading")
+@pytest.mark.parametrize("task", ["depth_reading", "depth_chain_from_map"])
+def test_what_practises_maps_comes_when_asked_for_and_changes_nothing_else(write, task):
+    plain, read = write(), write(shares={**DEFAULT_SHARES, task: 1.0})
+    practice = [record for record in read if record["aurora"]["task"] == task]
+    assert [record for record in read if record["aurora"]["task"] != task] == plain
+    assert len(practice) == sum(record["aurora"]["task"] == "depth_direct" for record in plain)
+    assert all("unmarked" not in record["aurora"] for record in practice)
+    assert all(("image" in record) == (task == "depth_reading") for record in practice)
 
 
 def test_shares_thin_tasks_out(write):
