@@ -60,9 +60,10 @@ def mixture_file(contestant: Contestant, size: Size, *, epochs: int | None = Non
 
 
 def _with_reading(shares: Shares, parts: Shares) -> Shares:
-    writing = shares.get("depth_generation", 0.0)
-    others = {task: share for task, share in shares.items() if task != "depth_generation"}
-    return {**{task: part * writing for task, part in parts.items()}, **others}
+    found: Shares = {}
+    for task, share in shares.items():
+        found |= {name: part * share for name, part in parts.items()} if task == "depth_generation" else {task: share}
+    return found
 
 
 def _with_locating(shares: Shares, locating: float) -> Shares:

@@ -100,6 +100,15 @@ def test_maps_and_numbers_of_points_stay(records, fresh):
         assert PIXELS.count(text(renewed)) == PIXELS.count(text(record))
 
 
+def test_many_points_to_be_read_are_drawn_as_many_and_anywhere(scenes, fresh, tmp_path):
+    tasks = SceneTasks(shares={"depth_reading": 1.0}, coordinate_frame=FRAME, read_points=12)
+    read = write_scene_records(tmp_path / "train.json", scenes=scenes, codes=CODES, writer=WRITER, tasks=tasks)
+    for record in read:
+        before, after = record["aurora"]["points"], fresh(record)["aurora"]["points"]
+        assert list(before) == list(after) == list("ABCDEFGHIJKL")
+        assert before != after
+
+
 def test_chains_get_points_whose_values_bear_out_the_answer(records, fresh):
     """Here values say that the right is close. What is asked for the answer alone is drawn as ever."""
     plain = [fresh(record) for record in records]

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from llava_aurora.data.points import depth_at, depth_radius, draw_points, mark_radius, sample_points
+from llava_aurora.data.points import any_points, depth_at, depth_radius, draw_points, mark_radius, sample_points
 
 # The first images of the published benchmark, where somebody has laid them beside the repository.
 HARDBLINK = Path(__file__).resolve().parents[3] / "shared" / "data" / "hardblink_sample"
@@ -141,6 +141,18 @@ def test_marks_are_those_of_the_published_benchmark(count, number):
         # A mark drawn over itself changes nothing, so the right letter leaves the image as it is.
         found += [letter for letter in "ABCDE" if (draw_points(published, [point], [letter]) == published).all()]
     assert sorted(found) == list("ABCDE"[:count])
+
+
+def test_points_to_be_read_are_different_pixels_of_known_depth():
+    depth = np.zeros((6, 9), np.uint8)
+    depth[1:3, 4:8] = 50
+    rng = np.random.default_rng(0)
+    for _ in range(20):
+        points = any_points(depth, 5, rng)
+        assert len(set(points)) == 5
+        assert all(depth[y, x] for x, y in points)
+    assert len(set(any_points(depth, 8, rng))) == 8
+    assert any_points(depth, 9, rng) is None
 
 
 @pytest.mark.parametrize("side", [80, 336])

@@ -51,6 +51,17 @@ def test_who_reads_learns_to_wherever_the_full_recipe_learns_to_write_maps():
         assert {**other, "depth_generation": other["depth_reading"]} == {**one, "depth_reading": other["depth_reading"]}
 
 
+def test_practice_takes_the_place_of_writing_maps_alone():
+    plain, practised = (
+        mixtures(CONTESTANTS[name], epochs=EPOCHS, locating=0) for name in ("map_values_chains", "map_practice")
+    )
+    for one, other in zip(plain, practised, strict=True):
+        read, answered = (other.pop(task, 0) for task in ("depth_reading", "depth_chain_from_map"))
+        assert read + answered == pytest.approx(one.pop("depth_reading", 0))
+        assert read == pytest.approx(2 * answered)
+        assert other == one
+
+
 def test_chains_last_is_a_shorter_curriculum_and_then_chains_alone():
     contestant = CONTESTANTS["map_values_chains"]
     *first, one, other = mixtures(contestant, epochs=EPOCHS, locating=0)

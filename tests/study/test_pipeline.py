@@ -50,7 +50,7 @@ def test_a_run_counts_what_its_model_does(done, out):
 def test_the_report_tells_what_was_not_run(done):
     content, report = done
     found = [each["finding"] for each in content["expectations"]]
-    assert [finding == "not run" for finding in found] == [False, True, True, False, *[True] * 10]
+    assert [finding == "not run" for finding in found] == [False, True, True, False, *[True] * 12]
     assert "| chain without the coordinate step | not run | not run |" in report
     assert "*AURORA's paper*" in report
     assert report.count("not run") > 50
@@ -76,6 +76,32 @@ def test_runs_of_another_folders_report_count_as_done(done, unlearned, out, tmp_
     assert there.take_over(out / "report" / "report.json") == []
     assert there.run().read_text() == report
     assert there.results() == {run["contestant"]["name"]: [run] for run in content["runs"]}
+
+
+def test_a_result_from_before_a_field_of_contestants_is_of_its_default(done, unlearned, tmp_path):
+    content, _ = done
+    result = content["runs"][1]
+    assert result["contestant"].pop("practises") is False
+    study = unlearned(only=["full"], seeds=[0], out=tmp_path)
+    path = study.folder(study.wanted[0]) / "result.json"
+    write_json(path, result)
+    assert study.results() == {"full": [result]}
+    write_json(path, {**result, "contestant": {**result["contestant"], "practises": True}})
+    with pytest.raises(AuroraError, match="holds a run of other flags"):
+        study.results()
+
+
+def test_practice_is_many_points_anywhere_and_maps_as_text(unlearned, out):
+    unlearned(only=["map_practice"], seeds=[0]).run()
+    records = json.loads((out / "work" / "practice" / "train.json").read_text())
+    by_task: dict[str, list] = {}
+    for record in records:
+        by_task.setdefault(task_name(record), []).append(record)
+    assert {len(record["aurora"]["points"]) for record in by_task["depth_reading"]} == {12}
+    assert all(record["aurora"]["any_points"] for record in by_task["depth_reading"])
+    assert not any("image" in record for record in by_task["depth_chain_from_map"])
+    assert all(record["aurora"]["one_height"] for record in by_task["depth_chain_from_map"])
+    assert not (out / "work" / "readings").exists()
 
 
 def test_a_report_that_does_not_fit_is_not_taken_over(done, unlearned, out, tmp_path):

@@ -29,11 +29,11 @@ def scenes(tmp_path_factory):
 
 @pytest.fixture
 def write(scenes, tmp_path):
-    def run(shares=DEFAULT_SHARES, codes=CODES, frame=FRAME, seed=0):
+    def run(shares=DEFAULT_SHARES, codes=CODES, frame=FRAME, seed=0, **settings):
         writer = RecordWriter(
             prompts=Prompts(), depth=depth_family(codebook_size=4, codes_per_map=4), pixels=pixel_family(frame=frame)
         )
-        tasks = SceneTasks(shares=shares, points=(2, 3), coordinate_frame=frame, seed=seed)
+        tasks = SceneTasks(shares=shares, points=(2, 3), coordinate_frame=frame, seed=seed, **settings)
         return write_scene_records(tmp_path / "train.json", scenes=scenes, codes=codes, writer=writer, tasks=tasks)
 
     return run
@@ -56,6 +56,22 @@ def test_what_practises_maps_comes_when_asked_for_and_changes_nothing_else(write
     assert len(practice) == sum(record["aurora"]["task"] == "depth_direct" for record in plain)
     assert all("unmarked" not in record["aurora"] for record in practice)
     assert all(("image" in record) == (task == "depth_reading") for record in practice)
+
+
+def test_as_many_points_are_read_as_asked_for_whatever_the_questions_have(write, scenes):
+    for record in write(shares={"depth_reading": 1.0, "depth_direct": 1.0}, read_points=12):
+        truth = record["aurora"]
+        if truth["task"] != "depth_reading":
+            assert len(truth["points"]) in (2, 3)
+            continue
+        assert "".join(truth["points"]) == "ABCDEFGHIJKL"
+        depth = np.asarray(Image.open(scenes / truth["depth"]))
+        assert {letter: depth_at(depth, tuple(place)) for letter, place in truth["points"].items()} == truth["depths"]
+
+
+def test_more_points_than_there_are_letters_are_refused():
+    with pytest.raises(AuroraError, match="27 points to be read: from 1 to 26 have a letter"):
+        SceneTasks(shares={}, read_points=27)
 
 
 def test_shares_thin_tasks_out(write):
