@@ -44,7 +44,7 @@ _QUESTION_TASKS = (
     "counting_chain",
     "counting_direct",
 )
-_READ_POINTS = 12  # of a map, in practice: looking values up is learned from some hundred thousand of them
+_READ_POINTS = 12  # of a map, in practice; questions have 2 to 5
 _PATHS = ("depth", "unmarked")  # under "aurora", relative to the scenes' folder
 
 
