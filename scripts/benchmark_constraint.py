@@ -12,7 +12,7 @@ machine matters less.
 
     processor     time spent in the processor, in percent of a step without it
     at first      the same in the first answers of a model, where masks are still being made
-    the fill      of that time, what no constraint can do without: filling in a mask that is ready
+    the fill      the same if nothing had to be decided: a mask that is ready is filled in
     whole step    how much longer a step is with it than without, which scatters with the machine
 """
 

@@ -99,7 +99,7 @@ class ValueStep:
 
         def valued(turn: dict[str, Any]) -> str:
             text: str = turn["value"]
-            return self._with_values(text, depths, record, where) if turn["from"] == "gpt" else text
+            return _with_values(text, depths, record, where) if turn["from"] == "gpt" else text
 
         return _with_turns(record, valued)
 
@@ -116,22 +116,6 @@ class ValueStep:
         chosen = values.pop(record["aurora"]["answer"])
         return all(value < chosen for value in values.values())
 
-    def _with_values(self, answer: str, depths: dict[str, int], record: Record, where: str) -> str:
-        before, end, behind = answer.rpartition(depth_family().end)
-        if not end and task_name(record) != "depth_chain_from_map":
-            raise AuroraError(f"{where}: {_NO_MAP}")
-        if not _LETTERED_POINT.search(behind):
-            named = ", ".join(f"{letter} {place}" for letter, place, _ in _LETTERED_POINT.findall(before))
-            behind = f"{behind[:1]} The values are {named}.{behind[1:]}"
-        if sorted(letter for letter, _, _ in _LETTERED_POINT.findall(behind)) != sorted(depths):
-            raise AuroraError(
-                f"{where}: a chain that does not give each point's letter and coordinates; --value_step needs them"
-            )
-        valued = _LETTERED_POINT.sub(
-            lambda point: f"{point['letter']} {point['place']} {hundredths(depths[point['letter']])}", behind
-        )
-        return before + end + valued
-
     def _depths(self, record: Record, where: str) -> dict[str, int]:
         """How close each point is, 0 to 255, by its letter."""
         known = record["aurora"].get("depths" if self.map is None else "points")
@@ -145,6 +129,23 @@ class ValueStep:
             raise AuroraError(f"{where}: {_NO_MAP}")
         codes = spans[-1].codes
         return {letter: self.map.depth_of_cell(codes, (x, y), frame=self.frame) for letter, (x, y) in known.items()}
+
+
+def _with_values(answer: str, depths: dict[str, int], record: Record, where: str) -> str:
+    before, end, behind = answer.rpartition(depth_family().end)
+    if not end and task_name(record) != "depth_chain_from_map":
+        raise AuroraError(f"{where}: {_NO_MAP}")
+    if not _LETTERED_POINT.search(behind):
+        named = ", ".join(f"{letter} {place}" for letter, place, _ in _LETTERED_POINT.findall(before))
+        behind = f"{behind[:1]} The values are {named}.{behind[1:]}"
+    if sorted(letter for letter, _, _ in _LETTERED_POINT.findall(behind)) != sorted(depths):
+        raise AuroraError(
+            f"{where}: a chain that does not give each point's letter and coordinates; --value_step needs them"
+        )
+    valued = _LETTERED_POINT.sub(
+        lambda point: f"{point['letter']} {point['place']} {hundredths(depths[point['letter']])}", behind
+    )
+    return before + end + valued
 
 
 def _without_coordinates_before_map(answer: str, *, name: object) -> str:

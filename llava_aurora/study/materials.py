@@ -88,7 +88,7 @@ class Materials:
             return self.practice
         return self.readings if contestant.reads else self.records
 
-    def prepare(self, stages: Stages, *, seeds: list[int], contestants: Iterable[Contestant] = ()) -> None:
+    def prepare(self, stages: Stages, *, seeds: list[int], contestants: Iterable[Contestant]) -> None:
         """Makes what is not there yet, of records only what these contestants need.
 
         Raises:

@@ -79,7 +79,8 @@ class Study:
         """Counts the runs of an earlier study's report.json as done, but for those that have a result here.
 
         Scenes and questions follow from the size alone, so that runs of two machines can be compared question by
-        question; the VQ-VAE is trained on each, and differs in the last digits of its weights.
+        question; the VQ-VAE is trained on each, and they are not equal bit for bit. Nothing is taken over unless all
+        runs fit.
 
         Returns:
             Names of the runs that were taken over.
@@ -93,13 +94,11 @@ class Study:
         if content.get("size") != json.loads(json.dumps(asdict(self.size))):
             raise AuroraError(f"{report}: is of other sizes than --size {self.size.name}; its runs cannot be compared")
         self._claim()
-        taken = []
-        for result in content["runs"]:
-            run = result_run(result, report)
-            if read_result(run, self.folder(run)) is None:
-                write_json(self.folder(run) / RESULT, result, indent=1)
-                taken.append(run.name)
-        return taken
+        found = [(result_run(result, report), result) for result in content["runs"]]
+        taken = [(run, result) for run, result in found if read_result(run, self.folder(run)) is None]
+        for run, result in taken:
+            write_json(self.folder(run) / RESULT, result, indent=1)
+        return [run.name for run, _ in taken]
 
     def report(self) -> Path:
         """Writes the report of all runs in the folder that are done, whatever this call is to run."""

@@ -170,10 +170,12 @@ def read_result(run: Run, folder: Path) -> dict[str, Any] | None:
     return result
 
 
-def result_run(result: Mapping[str, Any], source: Path) -> Run:
-    """The run that a result is of. Raises AuroraError, naming its source, if there is no such contestant any more."""
-    about = result.get("contestant", {})
-    contestant = CONTESTANTS.get(about.get("name", ""))
+def result_run(result: Any, source: Path) -> Run:
+    """The run that a result is of. Raises AuroraError, naming its source, if no contestant is trained so any more."""
+    about = result.get("contestant") if isinstance(result, dict) else None
+    if not isinstance(about, dict) or not isinstance(result.get("seed"), int):
+        raise AuroraError(f"{source}: holds something that is no result of a run")
+    contestant = CONTESTANTS.get(str(about.get("name")))
     if contestant is None or not _is_of(result, Run(contestant, result["seed"])):
         raise AuroraError(f"{source}: {about.get('name')} was trained with other flags than a contestant of that name")
     return Run(contestant, result["seed"])

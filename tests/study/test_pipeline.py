@@ -113,6 +113,7 @@ def test_a_report_that_does_not_fit_is_not_taken_over(done, unlearned, out, tmp_
         ([], "report.json: is no report.json of a study"),
         ({**content, "size": {**content["size"], "epochs": 3}}, "report.json: is of other sizes than --size smoke"),
         ({**content, "runs": [{**content["runs"][1], "contestant": changed}]}, "full was trained with other flags"),
+        ({**content, "runs": [content["runs"][0], {"seed": 0}]}, "holds something that is no result of a run"),
     ):
         path.write_text(json.dumps(wrong))
         with pytest.raises(AuroraError, match=message):
