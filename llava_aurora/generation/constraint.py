@@ -1,17 +1,17 @@
 """Constrained decoding: what a model writes is always a well-formed span, whatever it samples.
 
-A `LogitsProcessor` without state: at each step it reads from the last ids of each row whether a span is open and how
-far it has come. So rows of a batch may be at different places, beams may be reordered, and text outside spans is
-untouched (only tokens that cannot stand there are ruled out).
+A `LogitsProcessor` that decides by the ids alone: whether a span is open in a row, and how far it has come. So rows of
+a batch may be at different places, beams may be reordered, and text outside spans is untouched (only tokens that cannot
+stand there are ruled out).
 
-A step costs a look at the last ids, one gather of masks and one fill: the mask of each choice that was met is kept on
-the device of the scores, as long as the model's perception lives.
+A step goes one edge further in an automaton, a row each, and adds to the scores rows of 0 and -inf. Both are made where
+they are first met and kept as long as the model's perception lives.
 """
 
 import weakref
 from collections.abc import Sequence
 from threading import Lock
-from typing import NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -22,8 +22,9 @@ from llava_aurora.modalities import Modality
 from llava_aurora.perception import Perception
 from llava_aurora.vocabulary import PerceptionIds
 
-# Masks kept at once. AURORA's boxes need 340 of them, 11 MB for 32,000 tokens.
+# Kept at once. AURORA's boxes need 340 masks, 44 MB for 32,000 tokens in float32; a box is 7 places at most.
 MOST_MASKS = 512
+MOST_PLACES = 16_384
 
 
 class Choice(NamedTuple):
@@ -38,8 +39,27 @@ class Choice(NamedTuple):
 TEXT = Choice(False, 0, 0)
 
 
+class _Rule(Protocol):
+    """What is well-formed of one kind of span. Its state is what it keeps of the ids before, None outside of a span."""
+
+    reach: int
+
+    @property
+    def outside(self) -> range:
+        """Ids that cannot stand in text."""
+
+    def alike(self) -> dict[int, int]:
+        """The ids that it looks at, each with the one that stands for all that mean the same to it."""
+
+    def after(self, state: Any, token_id: int) -> Any:
+        """The state behind one more id, one that stands for others or any that it does not look at."""
+
+    def choice(self, state: Any) -> Choice:
+        """What may come next in an open span."""
+
+
 class DelimitedRule:
-    """START, exactly so many codes, END (depth maps)."""
+    """START, exactly so many codes, END (depth maps). Its state are the codes of the open span."""
 
     def __init__(self, *, modality: Modality, ids: PerceptionIds) -> None:
         family = modality.family
@@ -47,64 +67,71 @@ class DelimitedRule:
         self.start, self.end = ids.start_id(family), ids.end_id(family)
         self.first, self.stop = ids.first_code_id(family), ids.first_code_id(family) + family.size
         self.length = family.lengths[-1]
-        self.near = 1
         self.reach = self.length + 1
-        self.closing = Choice(True, self.end, self.end + 1)
-        every_code = type(modality).allowed_codes is Modality.allowed_codes
-        self.code = Choice(True, self.first, self.stop) if every_code else None
+        self.narrows = type(modality).allowed_codes is not Modality.allowed_codes
 
     @property
     def outside(self) -> range:
         """Ids that cannot stand in text: everything but START."""
         return range(self.end, self.stop)
 
-    def choices(self, tails: np.ndarray, last: Sequence[Sequence[int]]) -> dict[int, Choice]:
-        """What may come next in each row that ends inside a span; int64 (B, T), T at least 1, and its last ids."""
-        rows = [row for row, ids in enumerate(last) if self.start <= ids[-1] < self.stop and ids[-1] != self.end]
-        if not rows:
-            return {}
-        backwards = tails[rows, : -self.reach - 1 : -1]
-        codes = (backwards - self.first).view(np.uint64) < self.stop - self.first  # ids below wrap around
-        counts = codes.argmin(axis=1)  # 0 where there is nothing but codes, and then no START stands there
-        before = backwards[np.arange(len(rows)), counts].tolist()
-        return {
-            row: self.closing if count == self.length else self.code or self._narrowed(backwards[place, :count])
-            for place, (row, count) in enumerate(zip(rows, counts.tolist(), strict=True))
-            if before[place] == self.start
-        }
+    def alike(self) -> dict[int, int]:
+        """START, and the codes: all alike where none depends on another, so that maps share their places."""
+        codes = range(self.first, self.stop)
+        return {self.start: self.start} | {token_id: token_id if self.narrows else self.first for token_id in codes}
 
-    def _narrowed(self, backwards: np.ndarray) -> Choice:
-        allowed = self.modality.allowed_codes((backwards[::-1] - self.first).tolist())
+    def after(self, codes: tuple[int, ...] | None, token_id: int) -> tuple[int, ...] | None:
+        """The codes so far, None outside of a span."""
+        if token_id == self.start:
+            return ()
+        if codes is None or len(codes) == self.length or not self.first <= token_id < self.stop:
+            return None
+        return (*codes, token_id - self.first)
+
+    def choice(self, codes: tuple[int, ...]) -> Choice:
+        """What may come next in an open span."""
+        if len(codes) == self.length:
+            return Choice(True, self.end, self.end + 1)
+        allowed = self.modality.allowed_codes(codes) if self.narrows else range(self.stop - self.first)
         return Choice(True, self.first + allowed.start, self.first + allowed.stop)
 
 
 class SeparatedRule:
-    """Codes with a separator between them, in one of several lengths (points of 2, boxes of 4)."""
+    """Codes with a separator between them, in one of several lengths (points of 2, boxes of 4).
 
-    outside = range(0)
+    Its state are the last codes, as many as the longest span has, and how much of a separator follows them.
+    """
+
+    @property
+    def outside(self) -> range:
+        """None: a code may stand anywhere in text, as the first of a span."""
+        return range(0)
 
     def __init__(self, *, modality: Modality, ids: PerceptionIds) -> None:
         family = modality.family
         self.modality = modality
         self.first, self.stop = ids.first_code_id(family), ids.first_code_id(family) + family.size
-        self.separator = list(ids.separators[family.name])
-        self.codes = range(self.first, self.stop)
+        self.separator = ids.separators[family.name]
         self.lengths = family.lengths
-        self.near = 1 + len(self.separator)
         self.reach = self.lengths[-1] * (1 + len(self.separator))
 
-    def choices(self, tails: np.ndarray, last: Sequence[Sequence[int]]) -> dict[int, Choice]:
-        """What may come next in each row that ends in a span; int64 (B, T), T at least 1, and its last ids."""
-        rows = [row for row, ids in enumerate(last) if any(map(self.codes.__contains__, ids[-self.near :]))]
-        if not rows:
-            return {}
-        found = [self._choice(ids) for ids in tails[rows, -self.reach :].tolist()]
-        return {row: choice for row, choice in zip(rows, found, strict=True) if choice is not None}
+    def alike(self) -> dict[int, int]:
+        """The codes and what separates them, all different."""
+        return {token_id: token_id for token_id in (*range(self.first, self.stop), *self.separator)}
 
-    def _choice(self, ids: list[int]) -> Choice | None:
-        codes, progress = self._open(ids)
-        if not codes:
-            return None
+    def after(self, state: tuple[tuple[int, ...], int] | None, token_id: int) -> tuple[tuple[int, ...], int] | None:
+        """The state behind one more id; None where no code stands, with or without a separator."""
+        codes, progress = state or ((), 0)
+        if self.first <= token_id < self.stop:
+            before = codes if progress == len(self.separator) else ()
+            return (*before, token_id - self.first)[-self.lengths[-1] :], 0
+        if codes and progress < len(self.separator) and token_id == self.separator[progress]:
+            return codes, progress + 1
+        return None
+
+    def choice(self, state: tuple[tuple[int, ...], int]) -> Choice:
+        """What may come next behind a code and perhaps the beginning of a separator."""
+        codes, progress = state
         missing = self.separator[progress:]
         allowed = self.modality.allowed_codes(codes) if len(codes) < self.lengths[-1] else range(0)
         if not missing:
@@ -116,32 +143,12 @@ class SeparatedRule:
         complete_separator = missing[0] if not allowed and len(missing) == 1 else -1
         return Choice(False, self.first, self.stop, complete_separator)
 
-    def _open(self, ids: list[int]) -> tuple[list[int], int]:
-        """Codes of the group at the end of `ids`, and how much of a separator follows the last of them."""
-        for progress in range(len(self.separator), -1, -1):
-            position = len(ids) - progress
-            if position < 1 or ids[position:] != self.separator[:progress] or not self._is_code(ids[position - 1]):
-                continue
-            codes = [ids[position - 1] - self.first]
-            position -= 1 + len(self.separator)
-            while (
-                position >= 1
-                and ids[position : position + len(self.separator)] == self.separator
-                and self._is_code(ids[position - 1])
-            ):
-                codes.append(ids[position - 1] - self.first)
-                position -= 1 + len(self.separator)
-            return codes[::-1], progress
-        return [], 0
-
-    def _is_code(self, token_id: int) -> bool:
-        return self.first <= token_id < self.stop
-
 
 class PerceptionLogitsProcessor(LogitsProcessor):
     """Keeps every span that a model writes well-formed: its length, its order, its range.
 
-    Works with greedy search, sampling and beams, on any batch. Ids and lengths come from the checkpoint.
+    Works with greedy search, sampling and beams, on any batch. Ids and lengths come from the checkpoint. What it
+    remembers of a step only saves reading the same ids again in the next.
 
     Args:
         perception: of the loaded model.
@@ -152,28 +159,42 @@ class PerceptionLogitsProcessor(LogitsProcessor):
     """
 
     def __init__(self, perception: Perception, *, answer_start: Sequence[int] = ()) -> None:
-        self.rules = [
-            (DelimitedRule if modality.family.delimited else SeparatedRule)(modality=modality, ids=perception.ids)
-            for modality in perception.modalities.values()
-        ]
-        self.reach = max(rule.reach for rule in self.rules)
-        self.near = max(rule.near for rule in self.rules)
-        self.answer_start = np.array([list(answer_start)[-self.reach :]], dtype=np.int64)
+        self._kept = _kept_of(perception)
+        self.reach = self._kept.reach
+        self._start = self._kept.walk(self._kept.root, answer_start)
         self._last_id = max(ids.stop for ids in perception.id_ranges().values()) - 1
-        self._kept = _masks_of(perception)
+        self._before: tuple[np.ndarray, list[_Place]] = np.empty((0, 0), np.int64), []
 
     def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
         """Rules out what may not come next.
 
         Args:
             input_ids: int64 (B, T), all that was written so far; T may be 0.
-            scores: (B, V).
+            scores: (B, V), finite or -inf.
 
         Returns:
             (B, V), -inf where ruled out.
         """
-        ruled_out = self._ruled_out(input_ids, width=scores.shape[-1], device=scores.device)
-        return scores.masked_fill(ruled_out, float("-inf"))
+        return self._masks(scores).add_to(scores, self._places(input_ids))
+
+    def along(self, written: Sequence[int], scores: Tensor) -> Tensor:
+        """Rules out what may not come next behind each of the last beginnings of one text.
+
+        Args:
+            written: T ids.
+            scores: (B, V), finite or -inf; the last row is of what follows all of `written`, the row before it of what
+                follows all but its last id, and so on. B is at most T + 1.
+
+        Returns:
+            (B, V), -inf where ruled out.
+        """
+        first = len(written) - len(scores) + 1
+        place = self._place(written[max(0, first - self.reach) : first], whole=first <= self.reach)
+        places = [place]
+        for token_id in written[first:]:
+            place = self._kept.step(place, token_id)
+            places.append(place)
+        return self._masks(scores).add_to(scores, places)
 
     def mask(self, input_ids: Tensor, *, vocabulary_size: int | None = None) -> Tensor:
         """What may not come next.
@@ -183,89 +204,153 @@ class PerceptionLogitsProcessor(LogitsProcessor):
             vocabulary_size: V, the number of the model's scores; up to the last perception token if left out.
 
         Returns:
-            bool (B, V) on the device of `input_ids`, True where ruled out; not to be written into.
+            bool (B, V) on the device of `input_ids`, True where ruled out.
         """
-        width = vocabulary_size or self._last_id + 1
-        return self._ruled_out(input_ids, width=width, device=input_ids.device).expand(len(input_ids), -1)
+        scores = torch.zeros(len(input_ids), vocabulary_size or self._last_id + 1, device=input_ids.device)
+        return self(input_ids, scores) != 0
 
-    def _ruled_out(self, input_ids: Tensor, *, width: int, device: torch.device) -> Tensor:
-        """bool (B, V), or (1, V) where it is the same for all rows."""
-        masks = self._kept.get((width, device))
+    def _masks(self, scores: Tensor) -> "_Masks":
+        width, device, dtype = key = scores.shape[-1], scores.device, scores.dtype
+        masks = self._kept.masks.get(key)
         if masks is None:
-            masks = _Masks([rule.outside for rule in self.rules], width=width, device=device)
-            masks = self._kept.setdefault((width, device), masks)
-        return masks.take(self._choices(input_ids))
+            masks = _Masks([rule.outside for rule in self._kept.rules], width=width, device=device, dtype=dtype)
+            masks = self._kept.masks.setdefault(key, masks)
+        return masks
 
-    def _choices(self, input_ids: Tensor) -> list[Choice]:
-        tails = input_ids[:, -self.reach :].cpu().numpy()
-        if self.answer_start.size and tails.shape[1] < self.reach:
-            tails = np.concatenate([self.answer_start.repeat(len(tails), axis=0), tails], axis=1)
-        choices = [TEXT] * len(tails)
-        if tails.shape[1]:
-            last = tails[:, -self.near :].tolist()
-            for rule in reversed(self.rules):  # of two that apply, the first counts
-                for row, choice in rule.choices(tails, last).items():
-                    choices[row] = choice
-        return choices
+    def _places(self, input_ids: Tensor) -> "list[_Place]":
+        """Where each row is, from where it was a step ago if these are the same rows with one more id."""
+        tails = input_ids[:, -self.reach - 1 :].cpu().numpy()
+        seen, places = self._before
+        if tails.shape[1] and np.array_equal(tails[:, :-1], seen):
+            places = list(map(self._kept.step, places, tails[:, -1].tolist()))
+        else:
+            whole = tails.shape[1] <= self.reach
+            places = [self._place(row, whole=whole) for row in tails[:, -self.reach :].tolist()]
+        self._before = tails[:, -self.reach :].copy(), places
+        return places
+
+    def _place(self, tail: Sequence[int], *, whole: bool) -> "_Place":
+        """Where a text is that ends in these ids, or, if `whole`, is no more than these."""
+        return self._kept.walk(self._start if whole else self._kept.root, tail)
 
 
-_MASKS: "dict[int, dict[tuple[int, torch.device], _Masks]]" = {}
+class _Place:
+    """Where a text may be: each rule's state, what may come next, and the places behind the ids met so far.
+
+    Ids stand there for all that are alike, -1 for those at which no rule looks.
+    """
+
+    __slots__ = ("choice", "states", "then")
+
+    def __init__(self, states: tuple[Any, ...], choice: Choice) -> None:
+        self.states, self.choice = states, choice
+        self.then: dict[int, _Place] = {}
 
 
-def _masks_of(perception: Perception) -> "dict[tuple[int, torch.device], _Masks]":
-    """The masks made for a model so far, by number of scores and device; its calls of `generate` share them."""
+class _Kept:
+    """What all processors of a model share: the places met so far, and the masks by number, device and type of scores.
+
+    Places are forgotten all at once when they are too many; who stands on one can go on from it.
+    """
+
+    def __init__(self, perception: Perception) -> None:
+        self.rules: list[_Rule] = [
+            (DelimitedRule if modality.family.delimited else SeparatedRule)(modality=modality, ids=perception.ids)
+            for modality in perception.modalities.values()
+        ]
+        self.reach = max(rule.reach for rule in self.rules)
+        self.alike = {token_id: kind for rule in self.rules for token_id, kind in rule.alike().items()}
+        self.masks: dict[tuple[int, torch.device, torch.dtype], _Masks] = {}
+        self._forget()
+
+    def _forget(self) -> None:
+        self.root = _Place((None,) * len(self.rules), TEXT)
+        self.places = {self.root.states: self.root}
+
+    def walk(self, place: _Place, token_ids: Sequence[int]) -> _Place:
+        for token_id in token_ids:
+            place = self.step(place, token_id)
+        return place
+
+    def step(self, place: _Place, token_id: int) -> _Place:
+        kind = self.alike.get(token_id, -1)
+        then = place.then.get(kind)
+        if then is None:
+            then = place.then[kind] = self._after(place, kind)
+        return then
+
+    def _after(self, place: _Place, token_id: int) -> _Place:
+        states = tuple(rule.after(state, token_id) for rule, state in zip(self.rules, place.states, strict=True))
+        if states not in self.places:
+            if len(self.places) >= MOST_PLACES:
+                self._forget()
+            choices = (rule.choice(state) for rule, state in zip(self.rules, states, strict=True) if state is not None)
+            self.places[states] = _Place(states, next(choices, TEXT))
+        return self.places[states]
+
+
+_KEPT: dict[int, _Kept] = {}
+
+
+def _kept_of(perception: Perception) -> _Kept:
+    """What was made for a model so far; its calls of `generate` share it."""
     key = id(perception)
-    if key not in _MASKS:
-        _MASKS[key] = {}
-        weakref.finalize(perception, _MASKS.pop, key, None)
-    return _MASKS[key]
+    if key not in _KEPT:
+        _KEPT[key] = _Kept(perception)
+        weakref.finalize(perception, _KEPT.pop, key, None)
+    return _KEPT[key]
 
 
 class _Masks:
-    """The masks of the choices met so far, on one device; forgotten all at once when they are too many.
+    """The masks of the choices met so far, 0 and -inf, on one device; forgotten all at once when they are too many.
+
+    To add them takes an eighth of the time of filling in -inf where a mask says so, which goes element by element.
 
     Args:
         outside: ids that cannot stand in text.
         width: V, the number of scores.
-        device: of the scores.
+        device, dtype: of the scores.
     """
 
     @torch.inference_mode(False)  # tensors made in that mode could not be changed outside of it
-    def __init__(self, outside: Sequence[range], *, width: int, device: torch.device) -> None:
-        self.width, self.device = width, device
-        self.columns = torch.arange(width, device=device)[None]
-        self.outside = torch.zeros(1, width, dtype=torch.bool, device=device)
+    def __init__(self, outside: Sequence[range], *, width: int, device: torch.device, dtype: torch.dtype) -> None:
+        self.device = device
+        self.text = torch.zeros(width, dtype=dtype, device=device)
         for ids in outside:
-            self.outside[:, ids.start : ids.stop] = True
+            self.text[ids.start : ids.stop] = -torch.inf
         self.lock = Lock()
         self.numbers: dict[Choice, int] = {}
-        self.rows = torch.empty(0, width, dtype=torch.bool, device=device)
+        self.rows = self.text.new_empty(0, width)
 
-    def take(self, choices: Sequence[Choice]) -> Tensor:
-        """The mask of each choice, (B, V), or (1, V) if all are the same."""
-        distinct = set(choices)
+    def add_to(self, scores: Tensor, places: Sequence[_Place]) -> Tensor:
+        """(B, V): the scores, -inf where the choice of a row's place rules them out."""
+        choices = [place.choice for place in places]
         with self.lock:  # several threads may ask one model
-            if missing := [choice for choice in distinct if choice not in self.numbers]:
-                self._add(missing, distinct)
-            if len(distinct) == 1:
-                number = self.numbers[choices[0]]
-                return self.rows[number : number + 1]
-            numbers = torch.tensor([self.numbers[choice] for choice in choices], device=self.device)
-            return self.rows.index_select(0, numbers)
+            numbers = [self.numbers.get(choice, -1) for choice in choices]
+            if -1 in numbers:
+                self._add(set(choices))
+                numbers = [self.numbers[choice] for choice in choices]
+            if numbers.count(numbers[0]) == len(numbers):
+                return scores + self.rows[numbers[0]]
+            masks = self.rows.index_select(0, torch.tensor(numbers, device=self.device))
+        return masks.add_(scores)
 
     @torch.inference_mode(False)
-    def _add(self, missing: Sequence[Choice], needed: set[Choice]) -> None:
+    def _add(self, needed: set[Choice]) -> None:
+        missing = [choice for choice in needed if choice not in self.numbers]
         if len(self.numbers) + len(missing) > MOST_MASKS:
             self.numbers, missing = {}, list(needed)
-            self.rows = self.rows.new_empty(0, self.width)  # masks that were taken may still be in use
-        bounds = torch.tensor([choice[1:] for choice in missing], device=self.device)
-        only = torch.tensor([choice.only for choice in missing], device=self.device)[:, None]
-        inside = (self.columns >= bounds[:, :1]) & (self.columns < bounds[:, 1:2])
-        inside |= self.columns == bounds[:, 2:]
         held = len(self.numbers)
-        self.numbers |= {choice: held + place for place, choice in enumerate(missing)}
-        if len(self.numbers) > len(self.rows):  # twice as many each time, so that few are copied
-            larger = self.rows.new_empty(max(len(self.numbers), 2 * len(self.rows)), self.width)
+        if held + len(missing) > len(self.rows):  # twice as many each time, so that few are copied
+            larger = self.rows.new_empty(max(held + len(missing), 2 * len(self.rows)), len(self.text))
             larger[:held] = self.rows[:held]
             self.rows = larger
-        self.rows[held : len(self.numbers)] = torch.where(only, ~inside, inside | self.outside)
+        for number, choice in enumerate(missing, start=held):
+            row = self.rows[number].copy_(self.text)
+            if choice.only:
+                row.fill_(-torch.inf)[choice.first : choice.stop] = 0
+            else:
+                row[choice.first : choice.stop] = -torch.inf
+                if choice.besides >= 0:
+                    row[choice.besides] = -torch.inf
+            self.numbers[choice] = number

@@ -184,18 +184,12 @@ class SpanDecoder:
         count = 1 + len(row.draft) + len(row.masks)
         scores = self.model.lm_head(hidden[first : first + count]).float()
         if processor is not None:
-            scores = processor(self._prefixes(row, reach=processor.reach).to(scores.device), scores)
+            standing = row.written + row.draft
+            if row.masks:  # for the constraint a mask is a code
+                standing = standing + [self._opened(standing)[0].codes.start] * len(row.masks)  # type: ignore[index]
+            scores = processor.along(standing, scores)
         ids = scores.argmax(dim=-1, keepdim=True)
         return ids[:, 0].tolist(), scores.log_softmax(dim=-1).gather(1, ids)[:, 0].tolist()
-
-    def _prefixes(self, row: _Row, *, reach: int) -> Tensor:
-        """int64 (1 + draft + masks, reach): the last ids before each choice; for the constraint a mask is a code."""
-        standing = row.written + row.draft
-        if row.masks:
-            standing = standing + [self._opened(standing)[0].codes.start] * len(row.masks)  # type: ignore[index]
-        count = 1 + len(row.draft) + len(row.masks)
-        ids = [-1] * reach + standing
-        return torch.tensor(ids[len(ids) - reach - count + 1 :]).unfold(0, reach, 1)
 
     def _advance(self, row: _Row, chosen: list[int], log_probabilities: list[float]) -> int:
         """Writes the part of the draft that the model agrees with, and the model's next token.

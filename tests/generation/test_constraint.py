@@ -269,6 +269,42 @@ def test_masks_say_what_the_rules_say_of_any_text(three, data, most_masks):
                 assert set((scores[row] == -torch.inf).nonzero()[:, 0].tolist()) == expected | beyond
 
 
+@settings(max_examples=60, deadline=None)
+@given(data=st.data())
+@pytest.mark.parametrize("most_places", [constraint.MOST_PLACES, 3])
+def test_a_text_read_step_by_step_is_read_as_if_at_once(three, data, most_places):
+    """One processor that sees each step, with rows that change places as beams do, and one that sees only this text."""
+    texts = data.draw(st.lists(fragments(three), min_size=2, max_size=5))
+    written = [text[: min(map(len, texts))] for text in texts]
+    start = data.draw(fragments(three))
+    scores = torch.zeros(len(texts), rows(three))
+    perception = dataclasses.replace(three)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(constraint, "MOST_PLACES", most_places)
+        follows = PerceptionLogitsProcessor(perception, answer_start=start)
+        ids = torch.zeros(len(texts), 0, dtype=torch.long)
+        for column in torch.tensor(written, dtype=torch.long).T:
+            ids = torch.cat([ids, column[:, None]], dim=1)
+            at_once = PerceptionLogitsProcessor(dataclasses.replace(three), answer_start=start)(ids, scores)
+            assert torch.equal(follows(ids, scores), at_once)
+            if data.draw(st.booleans()):
+                ids = ids[torch.tensor(data.draw(st.permutations(range(len(texts)))))]
+            assert len(constraint._kept_of(perception).places) <= most_places
+
+
+@settings(max_examples=100, deadline=None)
+@given(data=st.data())
+def test_along_a_text_every_beginning_is_ruled_as_it_is_alone(three, data):
+    written, start = data.draw(fragments(three)), data.draw(fragments(three))
+    count = data.draw(st.integers(1, len(written) + 1))
+    scores = torch.randn(count, rows(three), generator=torch.Generator().manual_seed(0))
+    processor = PerceptionLogitsProcessor(three, answer_start=start)
+    found = processor.along(written, scores)
+    for row in range(count):
+        beginning = torch.tensor([written[: len(written) - count + 1 + row]], dtype=torch.long)
+        assert torch.equal(found[row], processor(beginning, scores[row : row + 1])[0])
+
+
 def test_masks_are_kept_but_not_without_limit(perception, monkeypatch):
     perception = dataclasses.replace(perception)
     monkeypatch.setattr(constraint, "MOST_MASKS", 8)
@@ -280,8 +316,8 @@ def test_masks_are_kept_but_not_without_limit(perception, monkeypatch):
         for batch in texts.split(rows_at_once):
             alone = [PerceptionLogitsProcessor(dataclasses.replace(perception)).mask(text[None]) for text in batch]
             assert torch.equal(processor.mask(batch), torch.cat(alone))
-            (kept,) = constraint._masks_of(perception).values()
-            assert len(kept.numbers) <= len(kept.rows) <= max(16, rows_at_once)
+            (masks,) = constraint._kept_of(perception).masks.values()
+            assert len(masks.numbers) <= len(masks.rows) <= max(16, rows_at_once)
 
 
 def test_masks_go_with_the_model_that_they_were_made_for(perception):
@@ -289,12 +325,12 @@ def test_masks_go_with_the_model_that_they_were_made_for(perception):
     kept = []
     for _ in range(3):
         PerceptionLogitsProcessor(mine).mask(torch.tensor([[3]]))
-        kept.append(constraint._MASKS[id(mine)])
+        kept.append(constraint._KEPT[id(mine)])
     assert kept[0] is kept[1] is kept[2]
     key = id(mine)
     del mine
     gc.collect()
-    assert key not in constraint._MASKS
+    assert key not in constraint._KEPT
 
 
 def test_masks_can_be_used_and_added_to_in_and_out_of_inference_mode(perception):

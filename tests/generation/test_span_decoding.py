@@ -125,13 +125,11 @@ class Beginning(PerceptionLogitsProcessor):
         super().__init__(perception)
         self.begins = begins
 
-    def __call__(self, input_ids, scores):
-        scores = super().__call__(input_ids, scores)
-        for row, ids in enumerate(input_ids.tolist()):
-            written = [token for token in ids if token >= 0]
-            if len(written) < len(self.begins):
-                forced = self.begins[len(written)]
-                scores[row, :forced] = scores[row, forced + 1 :] = float("-inf")
+    def along(self, written, scores):
+        scores = super().along(written, scores)
+        first = len(written) - len(scores) + 1
+        for row, forced in zip(range(len(scores)), self.begins[first:], strict=False):
+            scores[row, :forced] = scores[row, forced + 1 :] = float("-inf")
         return scores
 
 
