@@ -15,13 +15,14 @@ The table shows measured bytes of rank 0 and measured / planned; the last line i
 import argparse
 import json
 import os
-import socket
 import subprocess
 import sys
 import tempfile
 from collections import Counter
 from pathlib import Path
 from typing import Any
+
+from llava_aurora.training.ports import free_port
 
 WARM_UP, SCALARS, TOKENS, LORA_R = 2, 64, 24, 8
 OPERATIONS = {
@@ -308,19 +309,13 @@ def zero_settings(options: argparse.Namespace, stage: int) -> dict[str, Any]:
 def launch(ranks: int, *arguments: str) -> None:
     """Starts this file on so many CPU ranks."""
     command = [str(Path(sys.executable).parent / "deepspeed"), "--num_gpus", str(ranks)]
-    command += ["--master_port", str(_free_port()), __file__, *arguments]
+    command += ["--master_port", str(free_port()), __file__, *arguments]
     environment = {**os.environ, "DS_ACCELERATOR": "cpu", "OMP_NUM_THREADS": "1"}
     done = subprocess.run(
         command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False
     )
     if done.returncode:
         raise SystemExit(done.stdout[-4000:])
-
-
-def _free_port() -> int:
-    with socket.socket() as found:
-        found.bind(("", 0))
-        return found.getsockname()[1]
 
 
 def print_table(rows: list[dict[str, Any]]) -> None:

@@ -16,7 +16,6 @@ import json
 import os
 import platform
 import resource
-import socket
 import statistics
 import subprocess
 import sys
@@ -24,6 +23,8 @@ import tempfile
 import time
 from pathlib import Path
 from typing import Any
+
+from llava_aurora.training.ports import free_port
 
 WAYS = ("ours", "peft", "whole")
 WORDS, TOKENS = 32000, 466
@@ -191,7 +192,7 @@ def run(options: argparse.Namespace, *, stage: int, way: str) -> tuple[dict[str,
     with tempfile.TemporaryDirectory() as folder:
         result = Path(folder) / "result.json"
         command = [str(Path(sys.executable).parent / "deepspeed"), "--num_gpus", str(options.ranks)]
-        command += ["--master_port", str(_free_port()), __file__]
+        command += ["--master_port", str(free_port()), __file__]
         command += ["--way", way, "--stage", str(stage), "--result", str(result)]
         command += [f"--{name}={getattr(options, name)}" for name in ("steps", "width", "layers", "ranks")]
         environment = dict(os.environ)
@@ -204,12 +205,6 @@ def run(options: argparse.Namespace, *, stage: int, way: str) -> tuple[dict[str,
             return json.loads(result.read_text()), ""
         complaints = [line for line in done.stdout.splitlines() if "Error" in line]
         return {}, (complaints or done.stdout.splitlines())[0].split("]: ")[-1]
-
-
-def _free_port() -> int:
-    with socket.socket() as found:
-        found.bind(("", 0))
-        return found.getsockname()[1]
 
 
 def _has_gpu() -> bool:

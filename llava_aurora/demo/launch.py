@@ -11,6 +11,7 @@ import torch
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from llava_aurora.errors import AuroraError
+from llava_aurora.training.ports import free_port
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 
@@ -27,15 +28,15 @@ def finetune_command(flags: Sequence[str], *, ranks: int) -> list[str]:
     if not script.is_file():
         raise AuroraError(f"{script}: missing; the demo runs from a checkout of the repository (pip install -e .)")
     launcher = Path(sys.executable).with_name("deepspeed")
-    port = os.environ.get("MASTER_PORT", "29500")  # a second run on the same machine needs another
-    return [str(launcher), "--num_gpus", str(ranks), "--master_port", port, str(script), *flags]
+    port = os.environ.get("MASTER_PORT") or free_port()  # DeepSpeed's own is taken if another run is under way
+    return [str(launcher), "--num_gpus", str(ranks), "--master_port", str(port), str(script), *flags]
 
 
 def run_training(command: Sequence[str], *, log: Path, description: str) -> None:
     """Runs it; everything it prints goes to `log`, its losses to a progress bar.
 
     Raises:
-        AuroraError: if it fails, with the last error it printed and the name of the log.
+        AuroraError: if it fails, with the name of the log and the last error in it that is not the launcher's.
     """
     environment = {"PYTHONUNBUFFERED": "1", **os.environ}
     if not torch.cuda.is_available():
@@ -60,7 +61,7 @@ def run_training(command: Sequence[str], *, log: Path, description: str) -> None
             if "loss" in logged:
                 progress.update(task, completed=logged["epoch"], note=f"loss {logged['loss']:.3f}")
         if process.wait() != 0:
-            errors = [line for line in lines if "error" in line.lower()]
+            errors = [line for line in lines if "error" in line.lower() and "[launch.py:" not in line]
             raise AuroraError(f"fine-tuning failed, see {log}: {(errors or lines or ['no output'])[-1]}")
         progress.update(task, completed=1.0)
 

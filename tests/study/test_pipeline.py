@@ -16,7 +16,7 @@ from llava_aurora.study import estimate, running
 from llava_aurora.study.contestants import CONTESTANTS, Run
 from llava_aurora.study.pipeline import Study
 from llava_aurora.study.sizes import BY_COORDINATES, COUNTING, MARKED, SIZES
-from tests.conftest import free_port
+from llava_aurora.training.ports import free_port
 
 
 @pytest.fixture

@@ -4,7 +4,6 @@ import json
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 from dataclasses import dataclass, replace
@@ -18,6 +17,7 @@ from safetensors.torch import load_file, save_file
 from test_resume_folder import Malicious
 from transformers import AutoTokenizer
 
+from llava_aurora.training.ports import free_port
 from llava_aurora.training.safe_loading import safe_classes
 
 pytestmark = [pytest.mark.slow, pytest.mark.deepspeed]
@@ -102,12 +102,6 @@ class Unbroken:
 
 def read(file: Path) -> dict[str, torch.Tensor]:
     return torch.load(file, weights_only=True) if file.suffix == ".bin" else load_file(file)
-
-
-def free_port() -> int:
-    with socket.socket() as one:
-        one.bind(("127.0.0.1", 0))
-        return one.getsockname()[1]
 
 
 def error_of(run: Any) -> str:

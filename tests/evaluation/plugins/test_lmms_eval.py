@@ -17,7 +17,7 @@ from llava_aurora.data.hardblink import write_hardblink
 from llava_aurora.errors import AuroraError
 from llava_aurora.evaluation.plugins.lmms_tasks import image, judge, text, write_hardblink_tasks
 from llava_aurora.generation.aurora import Aurora
-from tests.conftest import free_port
+from llava_aurora.training.ports import free_port
 
 PLUGIN = "llava_aurora.evaluation.plugins.lmms_eval"
 INSTALLED = pytest.mark.skipif(find_spec("lmms_eval") is None, reason="lmms-eval is not installed")
