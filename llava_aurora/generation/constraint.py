@@ -22,7 +22,7 @@ from transformers import LogitsProcessor
 from llava_aurora.generation.span_rules import TEXT, Choice, DelimitedRule, Rule, SeparatedRule
 from llava_aurora.perception import Perception
 
-# Kept at once. AURORA's boxes need 340 masks, 44 MB for 32,000 tokens in float32; a box is 7 places at most.
+# Kept at once. AURORA's boxes need 340 masks, with room for more 66 MB for 32,000 words in float32; a box is 7 places.
 MOST_MASKS = 512
 MOST_PLACES = 16_384
 
