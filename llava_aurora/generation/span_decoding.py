@@ -4,8 +4,9 @@ What is fed behind the last token written is a *draft*: words that the chain's w
 which a model trained with --span_mask_probability writes in one pass (modeling/span_masking.py): behind START one mask
 is fed for each code but the last, and all codes are read at once. The next pass feeds those codes; at the first that
 the model would not write it writes its own, and what the same pass says about all that follows is the next draft
-(Jacobi iteration). "verified" keeps a token only if greedy decoding would write it; "parallel" takes a map as it is
-after a fixed number of passes.
+(Jacobi iteration). That ends with the first word that changes into one of another kind, as all behind it was said about
+other words. "verified" keeps a token only if greedy decoding would write it; "parallel" takes a map as it is after a
+fixed number of passes.
 
 Rows of a batch advance by different numbers of tokens; after each pass the cache is moved so that all stay padded on
 the left.
@@ -200,10 +201,10 @@ class SpanDecoder:
         right = 0
         while right < len(row.draft) and row.draft[right] == chosen[right]:
             right += 1
-        behind = chosen[right + 1 :]
-        if right < len(row.draft) and not self._alike(row.draft[right], chosen[right]):
-            behind = []  # was said about other words
-        if row.masks and behind:
+        places = range(right, len(row.draft))
+        changed = next((place for place in places if not self._alike(row.draft[place], chosen[place])), None)
+        behind = chosen[right + 1 :] if changed is None else chosen[right + 1 : changed + 1]
+        if row.masks and changed is None:
             behind.append(row.masks[0])  # a map's END, which is its mask, is all that may follow its last code
         kept = len(row.pending) + right
         row.cached += kept
@@ -226,8 +227,8 @@ class SpanDecoder:
         return kept
 
     def _alike(self, one: int, other: int) -> bool:
-        """Whether two tokens are codes of one family, so that what stands behind the one may behind the other."""
-        return any(one in codes and other in codes for codes in self.codes)
+        """Whether what stands behind the one token may behind the other: they are the same or codes of one family."""
+        return one == other or any(one in codes and other in codes for codes in self.codes)
 
     def _opened(self, ids: Sequence[int]) -> tuple[MaskedSpan, int] | None:
         """The map that is open at the end of `ids`, and how many of its codes are missing."""

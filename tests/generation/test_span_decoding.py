@@ -96,6 +96,36 @@ def test_an_answer_of_known_words_is_checked_in_the_pass_over_its_question(loade
     assert [row.ids for row in first] == [row.ids for row in again] == [[5, 9, 7, 9, 11]] * 3
 
 
+def test_what_is_said_behind_a_word_that_changes_into_one_of_another_kind_is_not_drafted(loaded, asked):
+    """One coordinate for another changes nothing; behind 8 that becomes 7 stands what follows 7, not what 8 led to."""
+    perception = loaded[1].perception
+    one = perception.ids.first_code_id(perception.modalities["box"].family)
+    other = one + 1
+    phrases = Phrases()
+    phrases.remember([7, 9, 11])
+    decoder = SpanDecoder(loaded[1], phrases=phrases)
+    drafted, written = (
+        decode(loaded, decoder, asked[:1], processor=Succession(ids), limit=4)[0]
+        for ids in ({None: one, one: 8, 8: 6, 6: 10}, {None: other, one: 7, other: 7, 8: 6, 6: 10, 7: 9, 9: 11})
+    )
+    assert drafted.ids == [one, 8, 6, 10]
+    assert written.ids == [other, 7, 9, 11]
+    assert written.passes == 2
+
+
+class Succession(PerceptionLogitsProcessor):
+    """Lets each token decide the next, and None the first."""
+
+    def __init__(self, following):
+        self.following = following
+
+    def along(self, written, scores):
+        behind = [self.following.get(token, 0) for token in [None, *written][len(written) + 1 - len(scores) :]]
+        scores = torch.full_like(scores, float("-inf"))
+        scores[range(len(behind)), behind] = 0.0
+        return scores
+
+
 # --- maps in one pass -------------------------------------------------------------------------------------------------
 
 
