@@ -127,6 +127,10 @@ class TrainingArguments(upstream.TrainingArguments):
         default=0.0,
         metadata={"help": "Share of maps whose codes are hidden while they are learned, to be written in one pass."},
     )
+    span_noise_probability: float = field(
+        default=0.0,
+        metadata={"help": "Share of these maps in which some codes are made random instead, so that drafts settle."},
+    )
     eval_pictures: int = field(
         default=4, metadata={"help": "How many decoded maps of the evaluation records are drawn for TensorBoard."}
     )

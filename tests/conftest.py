@@ -199,6 +199,7 @@ def finetuned_lora(workshop: Workshop, start: Start, tmp_path_factory: pytest.Te
         reconstruction_loss_weight=2.0,
         reconstruction_loss_start=2,
         span_mask_probability=0.5,
+        span_noise_probability=0.5,
         information_bottleneck="chain,image",
         eval_data_path=workshop.records,
         eval_strategy="steps",

@@ -150,6 +150,7 @@ class Demo:
             "per_device_train_batch_size": preset.batch,
             "learning_rate": preset.learning_rate,
             "span_mask_probability": preset.masked_maps,
+            "span_noise_probability": preset.noisy_maps,
             "group_by_modality_length": True,
             "save_strategy": "no",
             "seed": preset.seed,

@@ -19,6 +19,7 @@ class Preset:
         shares: records of each task a scene.
         epochs, batch, learning_rate: of fine-tuning; `batch` is per rank.
         masked_maps: share of the maps that are learned to be written in one pass.
+        noisy_maps: share of these that get random codes instead of masks.
         ranks: processes of fine-tuning, and of rendering.
         pictures: how many held-out scenes are drawn.
     """
@@ -34,6 +35,7 @@ class Preset:
     batch: int
     learning_rate: float
     masked_maps: float = 0.5
+    noisy_maps: float = 0.5
     ranks: int = 2
     pictures: int = 6
     seed: int = 0

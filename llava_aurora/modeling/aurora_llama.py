@@ -73,12 +73,12 @@ class AuroraLlamaForCausalLM(LlavaLlamaForCausalLM):
         self.objective = Objective(perception)
         self.config.aurora = perception.config()
 
-    def mask_spans(self, probability: float) -> None:
+    def mask_spans(self, probability: float, *, noise: float = 0.0) -> None:
         """Trains maps to be written in one pass with this probability (span_masking.py); the config tells it."""
         assert self.perception is not None
         assert self.objective is not None
         if probability:
-            self.objective.span_masking = SpanMasking(self.perception, probability=probability)
+            self.objective.span_masking = SpanMasking(self.perception, probability=probability, noise=noise)
             self.config.aurora_spans_in_one_pass = True
 
     @property

@@ -4,6 +4,10 @@ With some probability the inputs of a span's codes are replaced by the family's 
 yet"; the labels stay. Position i still predicts code i + 1, so the model needs no other change, and generation may feed
 what is written and an END for each code that is missing, and read all of these at once (generation/span_decoding.py).
 No token is added, so upstream LLaVA loads the checkpoint.
+
+Codes read at once are checked by feeding them, some of them wrong. A model that has only ever been fed right codes says
+other things behind wrong ones, and a map takes many rounds to settle. So in a share of the spans the inputs are codes
+of which up to MOST_WRONG are random, instead of masks.
 """
 
 from dataclasses import dataclass
@@ -12,6 +16,8 @@ import torch
 from torch import Tensor
 
 from llava_aurora.perception import Perception
+
+MOST_WRONG = 0.6
 
 
 @dataclass(frozen=True)
@@ -47,18 +53,29 @@ def masked_spans(perception: Perception) -> list[MaskedSpan]:
 
 
 class SpanMasking:
-    """Args: perception: the model's tokens; probability: of a span to be masked, in (0, 1]."""
+    """Changes the inputs of spans while they are learned.
 
-    def __init__(self, perception: Perception, *, probability: float) -> None:
+    Args:
+        perception: the model's tokens.
+        probability: of a span to be changed, in (0, 1].
+        noise: share of the changed spans that get random codes instead of masks, in [0, 1).
+    """
+
+    def __init__(self, perception: Perception, *, probability: float, noise: float = 0.0) -> None:
         if not 0 < probability <= 1:
             raise ValueError(f"the probability of a span to be masked is in (0, 1], not {probability}")
+        if not 0 <= noise < 1:
+            raise ValueError(f"the share of random codes instead of masks is in [0, 1), not {noise}")
         self.spans = masked_spans(perception)
         self.probability = probability
+        self.noise = noise
 
     def __call__(self, input_ids: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        """Masks some of the spans that are to be learned: half of them whole, the others from any code on.
+        """Changes the inputs of some of the spans that are to be learned.
 
-        What follows a masked span is not learned: it would learn to do without the codes.
+        Of those that are masked, half are masked whole, the others from any code on; of the others each has a rate of
+        random codes of its own, even in [0, MOST_WRONG). What follows a changed span is not learned: it would learn to
+        do without the codes.
 
         Args:
             input_ids, labels: int64 (B, T), a label is -100 where nothing is to be learned.
@@ -69,11 +86,17 @@ class SpanMasking:
         input_ids, labels = input_ids.clone(), labels.clone()
         for span in self.spans:
             starts = (labels[:, : labels.shape[1] - span.length - 1] == span.start).nonzero()
-            drawn = torch.rand(len(starts), 3).tolist()  # on the CPU, whose random state a checkpoint keeps
-            for (row, start), (chosen, whole, written) in zip(starts.tolist(), drawn, strict=True):
+            drawn = torch.rand(len(starts), 4).tolist()  # on the CPU, whose random state a checkpoint keeps
+            for (row, start), (chosen, noisy, whole, share) in zip(starts.tolist(), drawn, strict=True):
                 end = start + 1 + span.length
-                if chosen < self.probability and labels[row, end] == span.mask:
-                    first = start + 1 + (0 if whole < 0.5 else int(written * span.length))
+                if chosen >= self.probability or labels[row, end] != span.mask:
+                    continue
+                if noisy < self.noise:
+                    wrong = (torch.rand(span.length) < share * MOST_WRONG).nonzero().flatten()
+                    codes = torch.randint(span.codes.start, span.codes.stop, wrong.shape)
+                    input_ids[row, start + 1 + wrong] = codes.to(input_ids)
+                else:
+                    first = start + 1 + (0 if whole < 0.5 else int(share * span.length))
                     input_ids[row, first:end] = span.mask
-                    labels[row, end + 1 :] = -100
+                labels[row, end + 1 :] = -100
         return input_ids, labels

@@ -42,6 +42,12 @@ def check_flags(flags: argparse.Namespace) -> None:
     InformationBottleneck.parse(flags.information_bottleneck, probability=flags.information_bottleneck_probability)
     if not 0 <= flags.span_mask_probability <= 1:
         raise AuroraError(f"--span_mask_probability {flags.span_mask_probability}: a share is in [0, 1]")
+    if not 0 <= flags.span_noise_probability < 1:
+        raise AuroraError(
+            f"--span_noise_probability {flags.span_noise_probability}: a share in [0, 1), so that some masks are left"
+        )
+    if flags.span_noise_probability and not flags.span_mask_probability:
+        raise AuroraError("--span_noise_probability is a share of the maps of --span_mask_probability, which is 0")
     _check_quantization(flags)
     _check_depth_tokens(flags)
 

@@ -34,7 +34,7 @@ class AuroraTrainer(ResumableTrainer):
             self.aurora_model.objective.bottleneck = InformationBottleneck.parse(
                 self.args.information_bottleneck, probability=self.args.information_bottleneck_probability
             )
-            self.aurora_model.mask_spans(self.args.span_mask_probability)
+            self.aurora_model.mask_spans(self.args.span_mask_probability, noise=self.args.span_noise_probability)
         self.projector_only = self.args.tune_mm_mlp_adapter
         # Upstream asks these two whether to write a folder by itself, file by file under its final name; without them
         # it leaves every folder to the trainer's save_model.

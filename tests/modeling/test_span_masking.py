@@ -5,7 +5,7 @@ import torch
 from transformers import AutoTokenizer
 
 from llava_aurora.modalities import build_modalities
-from llava_aurora.modeling.span_masking import SpanMasking, masked_spans
+from llava_aurora.modeling.span_masking import MOST_WRONG, SpanMasking, masked_spans
 from llava_aurora.perception import Perception
 
 CODES = 9
@@ -81,10 +81,39 @@ def test_the_share_that_is_masked_is_the_probability_and_the_seed_decides_which(
     assert shares[0].float().mean().item() == pytest.approx(0.3, abs=0.05)
 
 
+def test_a_share_of_them_gets_random_codes_at_rates_of_their_own_instead(perception, span):
+    torch.manual_seed(0)
+    input_ids, labels = batch(*[span + ANSWER] * 4000)
+    changed_ids, changed_labels = SpanMasking(perception, probability=1.0, noise=0.25)(input_ids, labels)
+    place = slice(len(QUESTION) + 1, len(QUESTION) + 1 + CODES)
+    inputs, codes = changed_ids[:, place], input_ids[0, place]
+    masked = (inputs == span[-1]).any(dim=1)
+    assert (~masked).float().mean().item() == pytest.approx(0.25, abs=0.03)
+    family = perception.modalities["depth"].family
+    first = perception.ids.first_code_id(family)
+    assert ((inputs[~masked] >= first) & (inputs[~masked] < first + family.size)).all()
+
+    most = MOST_WRONG * (1 - 1 / family.size)  # of those drawn anew, one in `size` is what it was
+    wrong = inputs[~masked] != codes
+    assert wrong.float().mean(dim=0).tolist() == pytest.approx([most / 2] * CODES, abs=0.05)
+    untouched = (1 - (1 - most) ** (CODES + 1)) / ((CODES + 1) * most)  # the mean of (1 - rate) ** CODES over all rates
+    assert (~wrong).all(dim=1).float().mean().item() == pytest.approx(untouched, abs=0.03)
+
+    changed_ids[:, place] = codes
+    assert torch.equal(changed_ids, input_ids), "only codes are changed"
+    learned = [NONE] * len(QUESTION) + span + [NONE] * len(ANSWER)
+    assert (changed_labels == torch.tensor(learned)).all(), "labels stay, and nothing is learned behind the map"
+
+
 @pytest.mark.parametrize("probability", [0.0, 1.1])
 def test_a_probability_is_one(perception, probability):
     with pytest.raises(ValueError, match="in \\(0, 1\\]"):
         SpanMasking(perception, probability=probability)
+
+
+def test_some_spans_are_left_to_be_masked(perception):
+    with pytest.raises(ValueError, match=r"in \[0, 1\), not 1\.0"):
+        SpanMasking(perception, probability=0.5, noise=1.0)
 
 
 def test_a_span_knows_what_stands_behind_its_start(perception, span):

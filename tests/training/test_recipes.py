@@ -152,6 +152,15 @@ def test_values_need_the_coordinates_that_they_stand_behind(check):
         check(value_step="True")
 
 
+def test_random_codes_are_a_share_of_the_maps_that_are_hidden(check):
+    check(span_mask_probability=0.5, span_noise_probability=0.5)
+    with pytest.raises(AuroraError, match="--span_noise_probability is a share of the maps of --span_mask_probability"):
+        check(span_noise_probability=0.5)
+    for share in (-0.1, 1.0):
+        with pytest.raises(AuroraError, match=f"--span_noise_probability {share}: a share in"):
+            check(span_mask_probability=0.5, span_noise_probability=share)
+
+
 def test_a_curriculum_may_come_in_batches_of_like_length(check):
     check(curriculum="linear", group_by_modality_length=True)
 
