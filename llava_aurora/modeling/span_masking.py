@@ -5,9 +5,8 @@ yet"; the labels stay. Position i still predicts code i + 1, so the model needs 
 what is written and an END for each code that is missing, and read all of these at once (generation/span_decoding.py).
 No token is added, so upstream LLaVA loads the checkpoint.
 
-Codes read at once are checked by feeding them, some of them wrong. A model that has only ever been fed right codes says
-other things behind wrong ones, and a map takes many rounds to settle. So in a share of the spans the inputs are codes
-of which up to MOST_WRONG are random, instead of masks.
+Codes read at once are checked by feeding them, some of them wrong. So that what the model says behind wrong codes is of
+use too, in a share of the spans the inputs are not masked, but some of the codes are random.
 """
 
 from dataclasses import dataclass
@@ -17,7 +16,7 @@ from torch import Tensor
 
 from llava_aurora.perception import Perception
 
-MOST_WRONG = 0.6
+MOST_WRONG = 0.6  # share of random codes in a span; docs/span_decoding.md has what it is worth
 
 
 @dataclass(frozen=True)
