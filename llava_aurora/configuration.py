@@ -84,6 +84,12 @@ class DataArguments(upstream.DataArguments):
     fresh_points: bool = field(
         default=False, metadata={"help": "Draw the marked points of depth questions anew in each epoch."}
     )
+    swapped_map_probability: float = field(
+        default=0.0,
+        metadata={
+            "help": "Share of the depth chains and readings that show another record's map; values and answer follow it."
+        },
+    )
     prompts: str | None = field(
         default=None, metadata={"help": "The wording that the records were written with, for --fresh_points."}
     )

@@ -18,12 +18,13 @@ from llava.train import train as upstream
 from llava_aurora.data.ablations import Transform, ValueStep, check_chains, select_tasks, transforms
 from llava_aurora.data.curriculum.sampler import Curriculum
 from llava_aurora.data.curriculum.schedule_file import read_schedule
-from llava_aurora.data.fresh_points import FreshPoints
+from llava_aurora.data.fresh_points import LEARNED_CODES, FreshPoints
 from llava_aurora.data.images.image_reader import ImageChange, ImageReader
 from llava_aurora.data.prompts import Prompts
 from llava_aurora.data.records import RecordWriter
 from llava_aurora.data.store.record_file import read_records
 from llava_aurora.data.store.record_store import RecordStore
+from llava_aurora.data.tasks import TASK_NAMES, TASKS
 from llava_aurora.errors import AuroraError
 from llava_aurora.vocabulary import TokenFamily
 
@@ -47,6 +48,25 @@ class RecordView(Sequence[dict[str, Any]]):
         for transform in self.transforms:
             record = transform(record)
         return record
+
+
+class DrawnMaps:
+    """The maps of a store's records, any of them at random.
+
+    Args:
+        store: of the records.
+        family: of the maps' tokens.
+    """
+
+    def __init__(self, store: RecordStore, family: TokenFamily) -> None:
+        with_map = [name in TASKS and TASKS[name].has_map for name in TASK_NAMES]
+        self.store, self.family = store, family
+        self.indices = np.flatnonzero(np.array(with_map)[store.tasks])
+
+    def __call__(self, rng: np.random.Generator) -> Sequence[int]:
+        """The codes of one map."""
+        record = self.store[int(rng.choice(self.indices))]
+        return self.family.parse("".join(turn["value"] for turn in record["conversations"]))[0].codes
 
 
 class AuroraDataset(upstream.LazySupervisedDataset):
@@ -106,6 +126,8 @@ class AuroraDataset(upstream.LazySupervisedDataset):
             sources = upstream.preprocess_multimodal(sources, self.data_args)
         tokens = upstream.preprocess(sources, self.tokenizer, has_image=has_image)
         item = {"input_ids": tokens["input_ids"][0], "labels": tokens["labels"][0]}
+        if learned := record.get("aurora", {}).get(LEARNED_CODES):
+            _learn_codes(item["labels"], learned, self.tokenizer)
         if image is not None:
             item["image"] = image
         elif self.data_args.is_multimodal:
@@ -178,6 +200,7 @@ def make_supervised_data_module(tokenizer: Any, data_args: Any) -> dict[str, Any
         if fresh:
             fresh.check(made.store[index] for index in range(0, len(made), max(1, len(made) // RECORDS_TRIED)))
             made.fresh_points = fresh
+            fresh.maps = DrawnMaps(made.store, fresh.writer.depth)
         check_chains(made.store, ablations)
         return made
 
@@ -217,7 +240,17 @@ def _fresh_points(data_args: Any, perception: Any, values: ValueStep | None) -> 
         frame=box.frame,
         aspect_ratio=data_args.image_aspect_ratio,
         values=values,
+        swapped=data_args.swapped_map_probability,
     )
+
+
+def _learn_codes(labels: torch.Tensor, codes: Sequence[int], tokenizer: Any) -> None:
+    """Puts the codes of a map into labels int64 (T,) in the place of others; where no map is learned nothing changes."""
+    perception = tokenizer.perception
+    family = perception.modalities["depth"].family
+    first = perception.ids.first_code_id(family)
+    places = ((labels >= first) & (labels < first + family.size)).nonzero().flatten()
+    labels[places] = first + torch.tensor(codes[: len(places)])  # a record that is too long for the model is cut off
 
 
 def _depth_and_box(perception: Any, flag: str) -> tuple[Any, Any]:

@@ -5,10 +5,14 @@ trainer can read it. While it is read, that sample may be replaced: other points
 letters, with the question and the answer that go with them, marked in memory in the image without marks. A record can
 be renewed if it says what it was made from: `aurora.depth`, its depth map, and, if it shows marks, `aurora.unmarked`,
 its image without them, both relative to the image folder.
+
+What a chain says behind its map can be known from the image too, so that a model need not look at the map. Some maps
+may be swapped as well: the map of another record stands there, and values and answer follow it, while the map that is
+to be learned stays the image's own (`LEARNED_CODES`).
 """
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -22,6 +26,7 @@ from llava_aurora.data.images.image_files import path_inside
 from llava_aurora.data.images.image_reader import ImageChange
 from llava_aurora.data.points import Point, any_points, depth_at, draw_points, sample_points
 from llava_aurora.data.records import MarkedPoint, Record, RecordWriter, letter_points
+from llava_aurora.data.tasks import TASKS
 from llava_aurora.errors import AuroraError
 from llava_aurora.vqvae.maps import read_depth_map
 
@@ -32,6 +37,7 @@ UNMARKED_TASKS = (
     "depth_reading",
     "depth_chain_from_map",
 )
+LEARNED_CODES = "learned_codes"  # under "aurora": the codes of the image's own map, where the text holds another
 _WORDINGS_TRIED = 300
 _DRAWS = 10  # at most, of points whose values bear out the answer
 _PLATE_REACH = 28 / 336  # how far a mark reaches from its point, as part of the frame
@@ -49,6 +55,8 @@ class FreshPoints:
         aspect_ratio: how images get into that square, see `FrameTransform.of`.
         values: what the chains will say of the points. Points whose values do not bear out the answer are drawn again,
             some times: chains that contradict themselves would teach to give nothing on the values.
+        swapped: share of the maps behind which values are said (then those of their codes) that are swapped, in [0, 1].
+        maps: draws the codes of a map that another takes the place of; needed if any are swapped.
         seed: of everything that is drawn at random.
     """
 
@@ -60,10 +68,15 @@ class FreshPoints:
         frame: int,
         aspect_ratio: str,
         values: ValueStep | None = None,
+        swapped: float = 0.0,
+        maps: Callable[[np.random.Generator], Sequence[int]] | None = None,
         seed: int = 0,
     ) -> None:
+        if swapped and (values is None or values.map is None):
+            raise ValueError("swapped maps need values that are said by the codes of the map")
         self.writer, self.image_folder, self.frame = writer, Path(image_folder), frame
         self.aspect_ratio, self.values, self.seed = aspect_ratio, values, seed
+        self.swapped, self.maps = swapped, maps
         self.epoch = 0
 
     def set_epoch(self, epoch: int) -> None:
@@ -89,16 +102,21 @@ class FreshPoints:
         depth, rng = self._in_frame(whole), self._generator(record)
         # Where the frame cuts the image off, it must not cut off a letter.
         margin = round(_PLATE_REACH * self.frame) if min(self._transform(*whole.shape[::-1]).shift) < 0 else None
+        codes = self._codes(record)
+        swapped = self._swapped(about["task"], rng)
+        read = swapped or codes
         for _ in range(_DRAWS):
             positions = self._positions(about, depth, rng, margin)
             if positions is None:
                 return record
-            points = letter_points(positions, [depth_at(depth, position) for position in positions], rng)
-            written = self._written(record, points, rng)
+            depths = [self._depth(swapped, place) if swapped else depth_at(depth, place) for place in positions]
+            written = self._written(record, letter_points(positions, depths, rng), read, rng)
             if self.values is None or self.values.bears_out(written):
                 break
         marked = about["task"] in MARKED_TASKS
         truth = {**about, **written["aurora"], "drawn_when_read": marked}
+        if swapped:
+            truth[LEARNED_CODES] = list(codes)
         image = {"image": about["unmarked"]} if marked else {}
         return {**record, **image, "conversations": written["conversations"], "aurora": truth}
 
@@ -112,6 +130,18 @@ class FreshPoints:
             return any_points(depth, count, rng)
         at_one_height = about.get("one_height") is True
         return sample_points(relative_depth=depth, count=count, rng=rng, margin=margin, one_height=at_one_height)
+
+    def _swapped(self, task: str, rng: np.random.Generator) -> Sequence[int]:
+        """The codes of another map; none where the image's own stays."""
+        if not self.swapped or self.values is None or task not in self.values.tasks or rng.random() >= self.swapped:
+            return ()
+        assert self.maps is not None
+        return self.maps(rng)
+
+    def _depth(self, codes: Sequence[int], position: Point) -> int:
+        assert self.values is not None
+        assert self.values.map is not None
+        return self.values.map.depth_of_cell(codes, position, frame=self.frame)
 
     def renews(self, record: Record) -> bool:
         """Whether a record says all that is needed to draw its points anew."""
@@ -154,8 +184,9 @@ class FreshPoints:
                 MarkedPoint(letter=letter, x=x, y=y, depth=about["depths"][letter])
                 for letter, (x, y) in about["points"].items()
             ]
+            codes = self._codes(record)
             wordings = (
-                self._written(record, points, np.random.default_rng(seed))["conversations"]
+                self._written(record, points, codes, np.random.default_rng(seed))["conversations"]
                 for seed in range(_WORDINGS_TRIED)
             )
             if record["conversations"] not in wordings:
@@ -164,11 +195,22 @@ class FreshPoints:
                     " give the prompts that the records were written with"
                 )
 
-    def _written(self, record: Record, points: list[MarkedPoint], rng: np.random.Generator) -> Record:
+    def _codes(self, record: Record) -> Sequence[int]:
+        """Of the map in a record; none in those of tasks without one. Raises AuroraError where one is missing."""
+        task = record["aurora"]["task"]
+        if not TASKS[task].has_map:
+            return ()
+        spans = self.writer.depth.parse(_text(record)) if self.writer.depth is not None else []
+        if len(spans) != 1:
+            raise AuroraError(f"record (id {record.get('id')}): {task} has one map, not {len(spans)}")
+        return spans[0].codes
+
+    def _written(
+        self, record: Record, points: list[MarkedPoint], codes: Sequence[int], rng: np.random.Generator
+    ) -> Record:
         """A record of the same task about other points, its coordinates written in the same way."""
-        text = "".join(turn["value"] for turn in record["conversations"])
         writer, task = self.writer, record["aurora"]["task"]
-        if writer.pixels is not None and not writer.pixels.count(text):
+        if writer.pixels is not None and not writer.pixels.count(_text(record)):
             writer = replace(writer, pixels=None)
         about: dict[str, Any] = {"name": "", "points": points, "rng": rng}
         shown: dict[str, Any] = {**about, "image": record.get("image")}
@@ -176,15 +218,12 @@ class FreshPoints:
             return writer.point_location(**shown)
         if task.startswith("depth_direct"):
             return writer.depth_direct(marked=task in MARKED_TASKS, **shown)
-        spans = writer.depth.parse(text) if writer.depth is not None else []
-        if len(spans) != 1:
-            raise AuroraError(f"record (id {record.get('id')}): {task} has one map, not {len(spans)}")
         if task == "depth_chain_from_map":
-            return writer.depth_chain_from_map(codes=spans[0].codes, **about)
+            return writer.depth_chain_from_map(codes=codes, **about)
         if task == "depth_reading":
-            return writer.depth_reading(codes=spans[0].codes, **shown)
+            return writer.depth_reading(codes=codes, **shown)
         step = task != "depth_chain_without_points"
-        return writer.depth_chain(codes=spans[0].codes, marked=task in MARKED_TASKS, coordinate_step=step, **shown)
+        return writer.depth_chain(codes=codes, marked=task in MARKED_TASKS, coordinate_step=step, **shown)
 
     def _generator(self, record: Record) -> np.random.Generator:
         named = f"{record.get('id')}\0{record.get('image', '')}".encode()
@@ -214,3 +253,7 @@ class FreshPoints:
             for value, shift, scale, length in zip(point, into.shift, into.scale, size, strict=True)
         )
         return x, y
+
+
+def _text(record: Record) -> str:
+    return "".join(turn["value"] for turn in record["conversations"])

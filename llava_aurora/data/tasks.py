@@ -23,26 +23,28 @@ class Task:
             an image with tokens, "direct" gives the answer alone.
         difficulty: d of the softmax schedule. The paper gives none; here what asks for an answer is one step harder
             than what only writes tokens, and chain and direct are equally hard, as AURORA gave them equal parts.
+        has_map: whether a depth map stands in its records.
     """
 
     domain: Domain
     kind: Kind
     difficulty: int
+    has_map: bool = False
 
 
 TASKS: Mapping[str, Task] = {
-    "depth_generation": Task("depth", "atomic", 1),
+    "depth_generation": Task("depth", "atomic", 1, has_map=True),
     "point_location": Task("depth", "atomic", 1),
-    "depth_chain": Task("depth", "chain", 2),
-    "depth_chain_without_points": Task("depth", "chain", 2),
-    "depth_chain_from_coordinates": Task("depth", "chain", 2),
+    "depth_chain": Task("depth", "chain", 2, has_map=True),
+    "depth_chain_without_points": Task("depth", "chain", 2, has_map=True),
+    "depth_chain_from_coordinates": Task("depth", "chain", 2, has_map=True),
     "depth_direct": Task("depth", "direct", 2),
     "depth_direct_from_coordinates": Task("depth", "direct", 2),
     "box_generation": Task("box", "atomic", 1),
     "counting_chain": Task("box", "chain", 2),
     "counting_direct": Task("box", "direct", 2),
-    "depth_reading": Task("depth", "atomic", 1),
-    "depth_chain_from_map": Task("depth", "atomic", 1),
+    "depth_reading": Task("depth", "atomic", 1, has_map=True),
+    "depth_chain_from_map": Task("depth", "atomic", 1, has_map=True),
 }
 # Wordings of a task for images without what it asks for.
 VARIANTS: Mapping[str, str] = {"box_generation_of_none": "box_generation", "counting_chain_of_none": "counting_chain"}

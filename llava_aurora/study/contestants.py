@@ -115,6 +115,14 @@ CONTESTANTS: Mapping[str, Contestant] = {
             practises=True,
         ),
         Contestant(
+            name="map_swapped",
+            title="reading values of the map, fresh points, chains last, half of the maps swapped",
+            group="values",
+            order="chains last",
+            flags={"value_step": "map", "fresh_points": True, "swapped_map_probability": 0.5},
+            reads=True,
+        ),
+        Contestant(
             name="no_coordinates",
             title="chain without the coordinate step",
             group="coordinates",

@@ -37,6 +37,10 @@ def check_flags(flags: argparse.Namespace) -> None:
         raise AuroraError(f"--value_step {flags.value_step}: there are: {', '.join(VALUE_SOURCES)}")
     if flags.value_step and not flags.coordinate_step:
         raise AuroraError("--value_step gives each value behind coordinates, which --coordinate_step False leaves out")
+    if not 0 <= flags.swapped_map_probability <= 1:
+        raise AuroraError(f"--swapped_map_probability {flags.swapped_map_probability}: a share is in [0, 1]")
+    if flags.swapped_map_probability and not (flags.fresh_points and flags.value_step == "map"):
+        raise AuroraError("--swapped_map_probability needs --fresh_points True --value_step map, which follow the map")
     if flags.curriculum:
         read_schedule(flags.curriculum)
     InformationBottleneck.parse(flags.information_bottleneck, probability=flags.information_bottleneck_probability)

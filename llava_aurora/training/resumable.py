@@ -150,6 +150,7 @@ class ResumableTrainer(LLaVATrainer):
                 "value_step",
                 "plain_coordinates",
                 "fresh_points",
+                "swapped_map_probability",
             )
         }
         if data.curriculum:

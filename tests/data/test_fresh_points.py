@@ -12,7 +12,7 @@ from PIL import Image
 from skimage import data as photographs
 
 from llava_aurora.data.ablations import ValueStep, with_plain_coordinates, without_coordinate_step
-from llava_aurora.data.fresh_points import FreshPoints
+from llava_aurora.data.fresh_points import LEARNED_CODES, FreshPoints
 from llava_aurora.data.points import depth_at, draw_points
 from llava_aurora.data.prompts import Prompts
 from llava_aurora.data.records import RecordWriter, hundredths, letter_points
@@ -125,6 +125,57 @@ def test_chains_get_points_whose_values_bear_out_the_answer(records, fresh):
         for chosen, each in ((False, before["aurora"]), (True, after["aurora"])):
             rightmost[chosen].append(each["answer"] == max(each["points"], key=each["points"].get))
     assert np.mean(rightmost[True]) > 2 * np.mean(rightmost[False])
+
+
+CELLS = SimpleNamespace(  # a map of 2 x 2 cells, whose codes 0 to 3 say 0, 60, 120 and 180
+    family=DEPTH,
+    depth_of_cell=lambda codes, point, frame: 60 * codes[point[1] * 2 // frame * 2 + point[0] * 2 // frame],
+)
+
+
+@pytest.fixture
+def swapping(scenes):
+    values = ValueStep(map=CELLS, frame=FRAME)
+    about = {"writer": WRITER, "image_folder": scenes, "frame": FRAME, "aspect_ratio": "square", "values": values}
+    return FreshPoints(**about, swapped=1.0, maps=lambda rng: rng.integers(4, size=4).tolist())
+
+
+def test_what_is_said_behind_a_swapped_map_follows_it_and_what_is_learned_is_the_images_own(records, swapping):
+    shown = set()
+    for epoch in range(20):
+        swapping.set_epoch(epoch)
+        for record in records:
+            after = swapping(record)
+            if record["aurora"]["task"] not in swapping.values.tasks:
+                assert LEARNED_CODES not in after["aurora"]
+                continue
+            truth, (span,) = after["aurora"], DEPTH.parse(text(after))
+            shown.add(tuple(span.codes))
+            assert truth[LEARNED_CODES] == list(DEPTH.parse(text(record))[0].codes)
+            said = {letter: CELLS.depth_of_cell(span.codes, place, FRAME) for letter, place in truth["points"].items()}
+            assert said == truth["depths"]
+            assert said[truth["answer"]] == max(said.values())
+            valued = text(swapping.values(after))
+            for letter, value in said.items():
+                assert re.search(rf"\b{letter} \([^()]*\) {hundredths(value)}\b", valued)
+    assert len(shown) > 4**4 / 2
+
+
+def test_maps_are_swapped_in_their_share(records, swapping):
+    swapping.swapped = 0.25
+    found = []
+    for epoch in range(20):
+        swapping.set_epoch(epoch)
+        about = [swapping(record)["aurora"] for record in records if record["aurora"]["task"] in swapping.values.tasks]
+        found += [LEARNED_CODES in truth for truth in about]
+    assert np.mean(found) == pytest.approx(0.25, abs=0.05)
+
+
+def test_swapped_maps_without_values_that_follow_them_are_refused(scenes):
+    about = {"writer": WRITER, "image_folder": scenes, "frame": FRAME, "aspect_ratio": "square"}
+    for values in (None, ValueStep()):
+        with pytest.raises(ValueError, match="swapped maps need values"):
+            FreshPoints(**about, values=values, swapped=0.5)
 
 
 def test_no_epoch_repeats_another(records, fresh):

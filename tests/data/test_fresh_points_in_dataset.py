@@ -76,6 +76,29 @@ def test_items_change_with_the_epoch_and_are_the_same_in_any_worker(dataset):
         assert first[index]["input_ids"].tolist() == second[index]["input_ids"].tolist()
 
 
+def test_a_swapped_map_is_read_and_the_images_own_learned(dataset):
+    items, _ = dataset
+    arguments = replace(items.data_args, value_step="map", swapped_map_probability=1.0)
+    arguments.image_processor, arguments.mm_use_im_start_end = items.data_args.image_processor, False
+    swapped = make_supervised_data_module(items.tokenizer, arguments)["train_dataset"]
+    ids = items.tokenizer.perception.ids
+    first, start = ids.first_code_id(DEPTH), ids.start_id(DEPTH)
+    changed = 0
+    for index in range(len(swapped)):
+        record, item = swapped.store[index], swapped[index]
+        (span,) = DEPTH.parse("".join(turn["value"] for turn in record["conversations"]))
+        begin = item["labels"].tolist().index(start)
+        codes = slice(begin + 1, begin + 1 + len(span.codes))
+        assert item["labels"][codes].tolist() == [first + code for code in span.codes]
+        differs = item["input_ids"] != item["labels"]
+        differs[:begin] = differs[codes] = False
+        assert not differs.any()
+        changed += item["input_ids"][codes].tolist() != item["labels"][codes].tolist()
+        if record["aurora"]["task"] == "depth_generation":
+            assert torch.equal(item["input_ids"], items[index]["input_ids"])
+    assert changed >= COUNT / 2  # some draw their own
+
+
 def test_the_trainer_says_which_epoch_it_is(dataset):
     _, fresh = dataset
     callback = FreshPointsCallback(fresh)

@@ -152,6 +152,15 @@ def test_values_need_the_coordinates_that_they_stand_behind(check):
         check(value_step="True")
 
 
+def test_what_follows_swapped_maps_needs_values_of_the_map_and_points_drawn_anew(check):
+    check(swapped_map_probability=0.5, fresh_points=True, value_step="map")
+    for lacking in ({"value_step": "map"}, {"fresh_points": True}, {"fresh_points": True, "value_step": "depth"}):
+        with pytest.raises(AuroraError, match="--swapped_map_probability needs --fresh_points True --value_step map"):
+            check(swapped_map_probability=0.5, **lacking)
+    with pytest.raises(AuroraError, match="--swapped_map_probability 1.5: a share"):
+        check(swapped_map_probability=1.5, fresh_points=True, value_step="map")
+
+
 def test_random_codes_are_a_share_of_the_maps_that_are_hidden(check):
     check(span_mask_probability=0.5, span_noise_probability=0.5)
     with pytest.raises(AuroraError, match="--span_noise_probability is a share of the maps of --span_mask_probability"):
