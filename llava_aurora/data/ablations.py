@@ -26,6 +26,7 @@ Transform = Callable[[Record], Record]
 # A point or box in plain numbers, a point behind its letter, and the blanks between two sentences.
 _COORDINATES = re.compile(r"\(\s*\d+(?:\s*,\s*\d+)+\s*\)")
 _LETTERED_POINT = re.compile(r"\b(?P<letter>[A-Z]) (?P<place>\([^()]*\))(?P<value> \d\d\b)?")
+_READ = ("depth_reading", "depth_reading_from_map")
 _VALUED = ("depth_chain", "depth_chain_from_coordinates", "depth_chain_from_map")
 _NO_MAP = "a depth chain without a map; --value_step needs one"
 _SENTENCE_END = re.compile(r"(?<=[.!?])\s+|\n+")
@@ -72,7 +73,7 @@ class ValueStep:
 
     Args:
         map: whose codes the values are taken from, each from that of the point's cell, so that the map says all that
-            is needed to write them; values that points have already (depth_reading) become such ones too. None: values
+            is needed to write them; values that points have already (in readings) become such ones too. None: values
             are the points' true depths (aurora.depths), which the codes tell roughly.
         frame: side of the frame that coordinates refer to.
     """
@@ -83,7 +84,7 @@ class ValueStep:
     @property
     def tasks(self) -> tuple[str, ...]:
         """Names of the tasks whose records it changes."""
-        return _VALUED if self.map is None else (*_VALUED, "depth_reading")
+        return _VALUED if self.map is None else (*_VALUED, *_READ)
 
     def __call__(self, record: Record) -> Record:
         """The record with values.
@@ -133,7 +134,7 @@ class ValueStep:
 
 def _with_values(answer: str, depths: dict[str, int], record: Record, where: str) -> str:
     before, end, behind = answer.rpartition(depth_family().end)
-    if not end and task_name(record) != "depth_chain_from_map":
+    if not end and TASKS[task_name(record)].map_in == "answer":
         raise AuroraError(f"{where}: {_NO_MAP}")
     if not _LETTERED_POINT.search(behind):
         named = ", ".join(f"{letter} {place}" for letter, place, _ in _LETTERED_POINT.findall(before))

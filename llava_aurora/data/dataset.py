@@ -59,7 +59,7 @@ class DrawnMaps:
     """
 
     def __init__(self, store: RecordStore, family: TokenFamily) -> None:
-        with_map = [name in TASKS and TASKS[name].has_map for name in TASK_NAMES]
+        with_map = [name in TASKS and TASKS[name].map_in is not None for name in TASK_NAMES]
         self.store, self.family = store, family
         self.indices = np.flatnonzero(np.array(with_map)[store.tasks])
 

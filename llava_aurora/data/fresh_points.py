@@ -36,6 +36,7 @@ UNMARKED_TASKS = (
     "depth_direct_from_coordinates",
     "depth_reading",
     "depth_chain_from_map",
+    "depth_reading_from_map",
 )
 LEARNED_CODES = "learned_codes"  # under "aurora": the codes of the image's own map, where the text holds another
 _WORDINGS_TRIED = 300
@@ -198,7 +199,7 @@ class FreshPoints:
     def _codes(self, record: Record) -> Sequence[int]:
         """Of the map in a record; none in those of tasks without one. Raises AuroraError where one is missing."""
         task = record["aurora"]["task"]
-        if not TASKS[task].has_map:
+        if TASKS[task].map_in is None:
             return ()
         spans = self.writer.depth.parse(_text(record)) if self.writer.depth is not None else []
         if len(spans) != 1:
@@ -220,6 +221,8 @@ class FreshPoints:
             return writer.depth_direct(marked=task in MARKED_TASKS, **shown)
         if task == "depth_chain_from_map":
             return writer.depth_chain_from_map(codes=codes, **about)
+        if task == "depth_reading_from_map":
+            return writer.depth_reading_from_map(codes=codes, **about)
         if task == "depth_reading":
             return writer.depth_reading(codes=codes, **shown)
         step = task != "depth_chain_without_points"

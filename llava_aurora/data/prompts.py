@@ -44,6 +44,7 @@ FIELDS: Mapping[str, Fields] = {
     "depth_chain_from_coordinates": _fields(question="points", answer="map answer", optional="letters points"),
     "depth_direct_from_coordinates": _fields(question="points", answer="answer", optional="letters points"),
     "depth_chain_from_map": _fields(question="points map", answer="points answer", optional="letters"),
+    "depth_reading_from_map": _fields(question="points map", answer="values"),
     "point_location": _fields(answer="points", optional="letters"),
     "box_generation": _fields(question="things", answer="boxes", optional="thing"),
     "counting_chain": _fields(question="things", answer="boxes count", optional="thing"),
@@ -124,6 +125,13 @@ TEMPLATES: Mapping[str, Mapping[str, tuple[str, ...]]] = {
             + ANSWER_IS
             + " ({answer}).",
         ),
+    },
+    "depth_reading_from_map": {
+        "questions": (
+            "Read the points {points} in the depth map {map}.",
+            "An image has the depth map {map}. Give its values at the points {points}.",
+        ),
+        "answers": ("The points are {values}.",),
     },
     "point_location": {
         "questions": (

@@ -109,6 +109,13 @@ class RecordWriter:
         values = {"map": self._map(codes), **self._about(points)}
         return self._record("depth_chain_from_map", name, None, rng, self._truth(points), **values)
 
+    def depth_reading_from_map(
+        self, *, name: str, points: Sequence[MarkedPoint], codes: Sequence[int], rng: np.random.Generator
+    ) -> Record:
+        """The atomic task of reading a given map: map and coordinates in, its value at each point out, no image."""
+        values = {"map": self._map(codes), "values": self._values(points), **self._about(points)}
+        return self._record("depth_reading_from_map", name, None, rng, self._truth(points), **values)
+
     # --- boxes --------------------------------------------------------------------------------------------------------
 
     def box_generation(self, **arguments: Any) -> Record:

@@ -9,6 +9,7 @@ from typing import Any, Literal, get_args
 
 Domain = Literal["depth", "box"]
 Kind = Literal["atomic", "chain", "direct"]
+Part = Literal["question", "answer"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
 OTHER = "other"
 
@@ -23,28 +24,29 @@ class Task:
             an image with tokens, "direct" gives the answer alone.
         difficulty: d of the softmax schedule. The paper gives none; here what asks for an answer is one step harder
             than what only writes tokens, and chain and direct are equally hard, as AURORA gave them equal parts.
-        has_map: whether a depth map stands in its records.
+        map_in: what of its records holds a depth map; None if nothing does.
     """
 
     domain: Domain
     kind: Kind
     difficulty: int
-    has_map: bool = False
+    map_in: Part | None = None
 
 
 TASKS: Mapping[str, Task] = {
-    "depth_generation": Task("depth", "atomic", 1, has_map=True),
+    "depth_generation": Task("depth", "atomic", 1, map_in="answer"),
     "point_location": Task("depth", "atomic", 1),
-    "depth_chain": Task("depth", "chain", 2, has_map=True),
-    "depth_chain_without_points": Task("depth", "chain", 2, has_map=True),
-    "depth_chain_from_coordinates": Task("depth", "chain", 2, has_map=True),
+    "depth_chain": Task("depth", "chain", 2, map_in="answer"),
+    "depth_chain_without_points": Task("depth", "chain", 2, map_in="answer"),
+    "depth_chain_from_coordinates": Task("depth", "chain", 2, map_in="answer"),
     "depth_direct": Task("depth", "direct", 2),
     "depth_direct_from_coordinates": Task("depth", "direct", 2),
     "box_generation": Task("box", "atomic", 1),
     "counting_chain": Task("box", "chain", 2),
     "counting_direct": Task("box", "direct", 2),
-    "depth_reading": Task("depth", "atomic", 1, has_map=True),
-    "depth_chain_from_map": Task("depth", "atomic", 1, has_map=True),
+    "depth_reading": Task("depth", "atomic", 1, map_in="answer"),
+    "depth_chain_from_map": Task("depth", "atomic", 1, map_in="question"),
+    "depth_reading_from_map": Task("depth", "atomic", 1, map_in="question"),
 }
 # Wordings of a task for images without what it asks for.
 VARIANTS: Mapping[str, str] = {"box_generation_of_none": "box_generation", "counting_chain_of_none": "counting_chain"}

@@ -24,7 +24,8 @@ class Contestant:
         group: of GROUPS.
         kinds: of tasks that it learns, besides locating marked points, which all learn.
         order: of the tasks: AURORA's curriculum, the curriculum's mean mixture in every epoch, or the curriculum in
-            four fifths of the epochs and nothing but chains in the rest.
+            four fifths of the epochs and nothing but chains in the rest. With "reading first" the first three tenths
+            of the epochs are of reading maps that are given as text, without an image.
         flags: of scripts/finetune_aurora.sh, beyond those that all have.
         reads: whether points are read in the maps that are learned: wherever others learn to write a map, it learns to
             write it and say its values at some points.
@@ -37,7 +38,7 @@ class Contestant:
     title: str
     group: str
     kinds: tuple[Kind, ...] = KINDS
-    order: Literal["curriculum", "constant", "chains last"] = "curriculum"
+    order: Literal["curriculum", "constant", "chains last", "reading first, chains last"] = "curriculum"
     flags: Mapping[str, object] = field(default_factory=dict)
     reads: bool = False
     practises: bool = False
@@ -119,6 +120,14 @@ CONTESTANTS: Mapping[str, Contestant] = {
             title="reading values of the map, fresh points, chains last, half of the maps swapped",
             group="values",
             order="chains last",
+            flags={"value_step": "map", "fresh_points": True, "swapped_map_probability": 0.5},
+            reads=True,
+        ),
+        Contestant(
+            name="map_first",
+            title="reading maps as text first, then as with half of the maps swapped",
+            group="values",
+            order="reading first, chains last",
             flags={"value_step": "map", "fresh_points": True, "swapped_map_probability": 0.5},
             reads=True,
         ),

@@ -59,6 +59,8 @@ def expectations(depth: str) -> tuple[Expectation, ...]:
                 ("map_values_chains", "direct_fresh", "values of the map, from fresh points and with chains last"),
                 ("map_values_bottleneck", "direct_fresh", "values of the map, the same with the image hidden"),
                 ("map_practice", "direct_fresh", "values of the map, the same with practice in reading maps"),
+                ("map_swapped", "direct_fresh", "values of maps half of which were swapped"),
+                ("map_first", "direct_fresh", "values of maps as text first, then of maps half of which were swapped"),
             )
             for expected in (
                 Expectation(

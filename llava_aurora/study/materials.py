@@ -6,6 +6,7 @@ scenes/held_out/        for evaluation
 vqvae/  records/  base-SEED/  limits.json
 readings/               the records, and points to be read in the maps that are learned
 practice/               the records, many points to be read in these maps, and questions about these maps as text
+lookups/                the records, many points to be read in these maps, with their image and as text
 """
 
 import os
@@ -76,6 +77,10 @@ class Materials:
         return self.work / "practice" / "train.json"
 
     @property
+    def lookups(self) -> Path:
+        return self.work / "lookups" / "train.json"
+
+    @property
     def vqvae(self) -> Path:
         return self.work / "vqvae"
 
@@ -84,6 +89,8 @@ class Materials:
 
     def records_of(self, contestant: Contestant) -> Path:
         """What it is trained on."""
+        if contestant.order.startswith("reading first"):
+            return self.lookups
         if contestant.practises:
             return self.practice
         return self.readings if contestant.reads else self.records
@@ -101,6 +108,7 @@ class Materials:
         for path, what, make in (
             (self.readings, "Write records of values", self._readings),
             (self.practice, "Write records for practice", self._practice),
+            (self.lookups, "Write records of maps as text", self._lookups),
         ):
             if path in needed:
                 stages.run(what, path.parent, make)
@@ -154,6 +162,9 @@ class Materials:
 
     def _practice(self, folder: Path) -> None:
         self._with_more(folder, {"depth_reading": 1.0, "depth_chain_from_map": 1.0}, read_points=_READ_POINTS)
+
+    def _lookups(self, folder: Path) -> None:
+        self._with_more(folder, {"depth_reading": 1.0, "depth_reading_from_map": 1.0}, read_points=_READ_POINTS)
 
     def _with_more(self, folder: Path, shares: dict[str, float], **settings: Any) -> None:
         """The records, and others about the scenes whose maps are learned."""

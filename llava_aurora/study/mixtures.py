@@ -11,6 +11,7 @@ from llava_aurora.study.sizes import Size
 LOCATING = "point_location"
 # What comes in the place of writing maps alone, in parts.
 READING = {"depth_reading": 1.0}
+READING_FIRST = {"depth_reading_from_map": 1.0}
 PRACTICE = {"depth_reading": 2 / 3, "depth_chain_from_map": 1 / 3}
 # Images of each task in the paper, from which its curriculum follows: maps to boxes as four to one. Questions that give
 # coordinates instead of marks are ours; they share with the marked ones.
@@ -39,12 +40,15 @@ def mixtures(contestant: Contestant, *, epochs: int, locating: float, marked: bo
     if not marked:
         for task in [task for task in counts if task in MARKED_TASKS]:
             counts[f"{task}_from_coordinates"] += counts.pop(task)
-    last = epochs // 5 if contestant.order == "chains last" else 0
-    found = [LinearSchedule().shares(epoch, epochs=epochs - last, counts=counts) for epoch in range(epochs - last)]
+    first = 3 * epochs // 10 if contestant.order.startswith("reading first") else 0
+    last = epochs // 5 if contestant.order.endswith("chains last") else 0
+    between = epochs - first - last
+    found = [LinearSchedule().shares(epoch, epochs=between, counts=counts) for epoch in range(between)]
     chains = {task: count for task, count in counts.items() if TASKS[task].kind == "chain"}
     found += [{task: count / sum(chains.values()) for task, count in chains.items()}] * last
     if contestant.reads:
         found = [_with_reading(shares, PRACTICE if contestant.practises else READING) for shares in found]
+    found = [dict(READING_FIRST) for _ in range(first)] + found
     if contestant.order == "constant":
         tasks = dict.fromkeys(task for shares in found for task in shares)
         mean = {task: sum(shares.get(task, 0.0) for shares in found) / epochs for task in tasks}

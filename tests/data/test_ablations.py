@@ -120,14 +120,16 @@ def test_values_of_the_map_are_those_that_its_codes_stand_for(workshop, writer):
     expected = [hundredths(int(depth.code_depths[3 * (p.y * 3 // 56) + p.x * 3 // 56])) for p in POINTS]
     listed = ", ".join(f"{p.letter} {PIXELS.text((p.x, p.y))} {v}" for p, v in zip(POINTS, expected, strict=True))
     about = {"codes": codes, "points": POINTS, "name": "7", "image": "7.png", "rng": np.random.default_rng(0)}
+    without_image = {name: value for name, value in about.items() if name != "image"}
     for record in (
         writer.depth_chain(**about),
         writer.depth_chain(**about, marked=False),
-        writer.depth_chain_from_map(**{name: value for name, value in about.items() if name != "image"}),
+        writer.depth_chain_from_map(**without_image),
+        writer.depth_reading_from_map(**without_image),
         writer.depth_reading(**about),
     ):
         answer = values(step(record))[1]
-        assert record["aurora"]["task"] == "depth_chain_from_map" or f"{DEPTH.end}. The " in answer
+        assert record["aurora"]["task"].endswith("_from_map") or f"{DEPTH.end}. The " in answer
         assert f" {listed}." in answer
         assert len(re.findall(r"\) \d\d", answer)) == len(POINTS)
         record["aurora"]["depths"] = {"A": 0, "B": 0, "C": 0}

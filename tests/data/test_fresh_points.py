@@ -31,6 +31,7 @@ RENEWED = {"depth_chain", "depth_direct", "depth_chain_from_coordinates", "depth
     "point_location",
     "depth_reading",
     "depth_chain_from_map",
+    "depth_reading_from_map",
 }
 
 
@@ -43,7 +44,7 @@ def scenes(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def records(scenes, tmp_path_factory):
-    shares = {**DEFAULT_SHARES, "depth_reading": 1.0, "depth_chain_from_map": 1.0}
+    shares = {**DEFAULT_SHARES, "depth_reading": 1.0, "depth_chain_from_map": 1.0, "depth_reading_from_map": 1.0}
     tasks = SceneTasks(shares=shares, coordinate_frame=FRAME)
     path = tmp_path_factory.mktemp("records") / "train.json"
     return write_scene_records(path, scenes=scenes, codes=CODES, writer=WRITER, tasks=tasks)
@@ -82,9 +83,10 @@ def test_the_answer_is_the_closest_in_the_true_map_and_the_text_says_so(records,
             places = np.array(list(truth["points"].values()))
             apart = np.linalg.norm(places[:, None] - places, axis=-1) + 1000 * np.eye(len(places))
             assert apart.min() >= 20
-            if truth["task"] not in ("point_location", "depth_reading"):
+            reads = truth["task"] in ("depth_reading", "depth_reading_from_map")
+            if truth["task"] != "point_location" and not reads:
                 assert f"({truth['answer']})" in record["conversations"][1]["value"]
-            if truth["task"] == "depth_reading":
+            if reads:
                 said = [f") {hundredths(value)}" for value in truth["depths"].values()]
                 assert re.findall(r"\) \d\d", record["conversations"][1]["value"]) == said
             if truth["task"] == "depth_chain":

@@ -72,6 +72,16 @@ def test_a_chain_from_a_map_is_text_alone_and_ends_as_a_chain_does(writer):
         assert turns(chain)[1].endswith(answer)
 
 
+def test_a_given_map_is_read_as_text_alone(writer):
+    record = writer.depth_reading_from_map(name="7", points=POINTS, codes=CODES, rng=np.random.default_rng(0))
+    question, answer = turns(record)
+    assert "image" not in record
+    assert "<image>" not in question
+    assert DEPTH.text(CODES) in question
+    assert "A (<PIXEL_10>,<PIXEL_20>), B (<PIXEL_30>,<PIXEL_40>), C (<PIXEL_5>,<PIXEL_6>)" in question
+    assert turns(writer.depth_reading(points=POINTS, codes=CODES, **about()))[1].endswith(answer)
+
+
 def test_values_rise_with_depth_from_00_to_99():
     assert [hundredths(depth) for depth in (0, 2, 3, 128, 255)] == ["00", "00", "01", "50", "99"]
     assert sorted(map(hundredths, range(256))) == [hundredths(depth) for depth in range(256)]

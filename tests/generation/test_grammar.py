@@ -288,6 +288,7 @@ ANSWERS = {
     "depth_reading": "The depth map is {map}. The points are A (<PIXEL_1>,<PIXEL_2>) 07, B (<PIXEL_30>,<PIXEL_40>) 99.",
     "depth_chain_from_map": "The points are A (<PIXEL_1>,<PIXEL_2>), B (<PIXEL_30>,<PIXEL_40>)."
     " The value is highest at B, so it is closest. The answer is (B).",
+    "depth_reading_from_map": "The points are A (<PIXEL_1>,<PIXEL_2>) 07, B (<PIXEL_30>,<PIXEL_40>) 99.",
     "depth_direct": "(C)",
     "point_location": "The marked points are A (<PIXEL_1>,<PIXEL_2>).",
     "counting_chain": "The red cubes are at\n1. (<PIXEL_1>,<PIXEL_2>,<PIXEL_3>,<PIXEL_4>)\n"

@@ -62,6 +62,14 @@ def test_practice_takes_the_place_of_writing_maps_alone():
         assert other == one
 
 
+def test_reading_first_is_reading_alone_and_then_a_shorter_curriculum():
+    found = mixtures(CONTESTANTS["map_first"], epochs=10, locating=0)
+    assert found[:3] == [{"depth_reading_from_map": 1.0}] * 3
+    assert not any("depth_reading_from_map" in shares for shares in found[3:])
+    assert found[3]["depth_reading"] == 0.8
+    assert found[8:] == mixtures(CONTESTANTS["map_swapped"], epochs=10, locating=0)[8:]
+
+
 def test_chains_last_is_a_shorter_curriculum_and_then_chains_alone():
     contestant = CONTESTANTS["map_values_chains"]
     *first, one, other = mixtures(contestant, epochs=EPOCHS, locating=0)
@@ -108,8 +116,9 @@ def test_the_main_contrast_comes_first_with_all_seeds():
         "map_values_bottleneck",
         "map_practice",
         "map_swapped",
+        "map_first",
     )
-    assert order[:26] == [
+    assert order[:28] == [
         *("direct-0", "full-0", "direct-1", "full-1"),
         *(f"{name}-{seed}" for seed in (0, 1) for name in values),
         *("no_coordinates-0", "plain_text-0", "no_coordinates-1", "plain_text-1"),

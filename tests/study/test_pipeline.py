@@ -104,6 +104,15 @@ def test_practice_is_many_points_anywhere_and_maps_as_text(unlearned, out):
     assert not (out / "work" / "readings").exists()
 
 
+def test_reading_first_has_many_points_anywhere_of_maps_as_text(unlearned, out):
+    unlearned(only=["map_first"], seeds=[0]).run()
+    records = json.loads((out / "work" / "lookups" / "train.json").read_text())
+    read = [record for record in records if task_name(record) == "depth_reading_from_map"]
+    assert {len(record["aurora"]["points"]) for record in read} == {12}
+    assert not any("image" in record for record in read)
+    assert all(record["aurora"]["any_points"] for record in read)
+
+
 def test_a_report_that_does_not_fit_is_not_taken_over(done, unlearned, out, tmp_path):
     content, _ = done
     study = unlearned(only=["direct"], seeds=[0], out=tmp_path / "there")

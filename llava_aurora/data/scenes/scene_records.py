@@ -35,6 +35,7 @@ TASKS = (
     *DEFAULT_SHARES,
     "depth_reading",
     "depth_chain_from_map",
+    "depth_reading_from_map",
 )  # in the order in which chance draws, so that a new one goes last
 
 
@@ -113,6 +114,10 @@ def _ask(
     thing: dict[str, Any] = {**image, **_thing(scene, rng, tasks.coordinate_frame)}
     marked: dict[str, Any] = {**image, "image": marked_image, "points": points}
     asked: dict[str, Any] = {**image, "marked": False, "points": points}
+
+    def to_read() -> list[MarkedPoint]:
+        return _points_to_read(depth, rng, tasks) if tasks.read_points else points
+
     makers: dict[str, Callable[[], Record]] = {
         "depth_generation": lambda: writer.depth_generation(codes=codes[name], **image),
         "depth_chain": lambda: writer.depth_chain(codes=codes[name], **marked),
@@ -123,11 +128,12 @@ def _ask(
         "box_generation": lambda: writer.box_generation(**thing),
         "counting_chain": lambda: writer.counting_chain(**thing),
         "counting_direct": lambda: writer.counting_direct(**thing),
-        "depth_reading": lambda: writer.depth_reading(
-            codes=codes[name], points=_points_to_read(depth, rng, tasks) if tasks.read_points else points, **image
-        ),
+        "depth_reading": lambda: writer.depth_reading(codes=codes[name], points=to_read(), **image),
         "depth_chain_from_map": lambda: writer.depth_chain_from_map(
             codes=codes[name], points=points, name=scene.id, rng=rng
+        ),
+        "depth_reading_from_map": lambda: writer.depth_reading_from_map(
+            codes=codes[name], points=to_read(), name=scene.id, rng=rng
         ),
     }
     records = []
@@ -140,7 +146,7 @@ def _ask(
     for record in records:
         record["aurora"]["depth"] = scene.depth
         if "points" in record["aurora"]:  # how to draw them anew
-            if tasks.read_points and record["aurora"]["task"] == "depth_reading":
+            if tasks.read_points and record["aurora"]["task"].startswith("depth_reading"):
                 record["aurora"]["any_points"] = True
             elif tasks.one_height:
                 record["aurora"]["one_height"] = True

@@ -20,8 +20,8 @@ from llava_aurora.vocabulary import MalformedSpan, TokenFamily, depth_family, pi
 
 Report = Callable[[str, str], None]
 ENDLESS = 10**9
-_ONE_MAP = ("depth_generation", "depth_reading", "depth_chain_from_map")  # and every chain
-_POINTS_IN_ANSWER = ("point_location", "depth_reading", "depth_chain", "depth_chain_from_map")
+_READ = ("depth_reading", "depth_reading_from_map")
+_POINTS_IN_ANSWER = ("point_location", *_READ, "depth_chain", "depth_chain_from_map")
 _COORDINATES = re.compile(r"(?:\b([A-Z]) )?\((\d+(?:, ?\d+)+)\)")
 
 
@@ -119,9 +119,10 @@ class TextChecks:
 
     def _maps(self, task: str, question: str, answer: str, report: Report) -> None:
         family = next((family for family in self.families if family.name == depth_family().name), None)
-        if family is None or not (task in _ONE_MAP or TASKS[task].kind == "chain"):
+        part = TASKS[task].map_in
+        if family is None or part is None:
             return
-        part, text = ("question", question) if task == "depth_chain_from_map" else ("answer", answer)
+        text = question if part == "question" else answer
         if (number := len(family.parse(text))) != 1:
             report("spans", f"{task} has {number} depth maps in its {part} instead of one")
 
@@ -158,7 +159,7 @@ class TextChecks:
         points, depths, true = about["points"], about.get("depths"), about.get("answer")
         if depths is not None and set(depths) != set(points):
             report("letters", f"points {_letters(points)}, but depths of {_letters(depths)}")
-        elif depths and task != "depth_reading":  # which asks for no closest point
+        elif depths and task not in _READ:  # which ask for no closest point
             top = [letter for letter in sorted(depths) if depths[letter] == max(depths.values())]
             if len(top) > 1:
                 report("closest", f"{_letters(top)} are equally close, so that the question has no answer")

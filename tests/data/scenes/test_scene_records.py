@@ -48,7 +48,7 @@ def test_every_scene_is_asked_every_task_and_all_images_are_there(write, scenes,
     assert json.loads((tmp_path / "train.json").read_text()) == records
 
 
-@pytest.mark.parametrize("task", ["depth_reading", "depth_chain_from_map"])
+@pytest.mark.parametrize("task", ["depth_reading", "depth_chain_from_map", "depth_reading_from_map"])
 def test_what_practises_maps_comes_when_asked_for_and_changes_nothing_else(write, task):
     plain, read = write(), write(shares={**DEFAULT_SHARES, task: 1.0})
     practice = [record for record in read if record["aurora"]["task"] == task]
@@ -59,9 +59,11 @@ def test_what_practises_maps_comes_when_asked_for_and_changes_nothing_else(write
 
 
 def test_as_many_points_are_read_as_asked_for_whatever_the_questions_have(write, scenes):
-    for record in write(shares={"depth_reading": 1.0, "depth_direct": 1.0}, read_points=12):
+    for record in write(
+        shares={"depth_reading": 1.0, "depth_reading_from_map": 1.0, "depth_direct": 1.0}, read_points=12
+    ):
         truth = record["aurora"]
-        if truth["task"] != "depth_reading":
+        if truth["task"] == "depth_direct":
             assert len(truth["points"]) in (2, 3)
             continue
         assert "".join(truth["points"]) == "ABCDEFGHIJKL"

@@ -68,6 +68,7 @@ def examples(writer):
         writer.point_location(points=points, **about),
         writer.depth_reading(codes=codes, points=points, **about),
         writer.depth_chain_from_map(codes=codes, points=points, name="n", rng=rng),
+        writer.depth_reading_from_map(codes=codes, points=points, name="n", rng=rng),
         writer.box_generation(**about, **things),
         writer.counting_chain(**about, **things),
         writer.counting_direct(**about, **things),
@@ -170,6 +171,8 @@ def test_a_problem_of_text_is_found(check, kind, record, message):
         ("closest", "depth_direct", {"depths": {"A": 7, "B": 7, "C": 7}}, "A, B, C are equally close"),
         ("spans", "depth_chain", {"answer": lambda text: text.replace(MAP, "dark")}, "has 0 depth maps"),
         ("spans", "depth_chain_from_map", {"question": lambda text: text.replace(MAP, "dark")}, "maps in its question"),
+        ("spans", "depth_reading_from_map", {"question": lambda text: text + MAP}, "2 depth maps in its question"),
+        ("letters", "depth_reading_from_map", {"answer": lambda text: "None."}, "gives no point's coordinates"),
         ("letters", "depth_chain_from_map", {"answer": lambda text: text.split(" The value")[0]}, "answers nothing"),
         ("spans", "depth_generation", {"answer": lambda text: text + MAP}, "has 2 depth maps"),
     ],
@@ -469,7 +472,7 @@ def test_a_sound_file_ends_in_fine_and_exit_code_0(command, workshop, examples, 
     options = "--model", workshop.base, "--depth-vqvae", workshop.vqvae, "--out", out
     result = command(list(examples.values()), *options)
     assert result.exit_code == 0, result.output
-    assert result.stdout.splitlines()[-1] == "fine: 14 records, 1 images: 0 errors, 0 warnings"
+    assert result.stdout.splitlines()[-1] == "fine: 15 records, 1 images: 0 errors, 0 warnings"
     report = json.loads((out / "report.json").read_text())
     assert (report["errors"], report["length_unit"], sum(report["lengths"].values())) == (0, "tokens", 14)
     for name in ("lengths.png", "counts.png"):
