@@ -87,7 +87,7 @@ class DataArguments(upstream.DataArguments):
     swapped_map_probability: float = field(
         default=0.0,
         metadata={
-            "help": "Share of the depth chains and readings that show another record's map; values and answer follow it."
+            "help": "Share of the depth chains and readings with another record's map, which values and answer follow."
         },
     )
     prompts: str | None = field(

@@ -66,7 +66,7 @@ def scene_records(
         bool, typer.Option("--one-height", help="The points of a question lie at about one height.")
     ] = False,
     read_points: Annotated[
-        int | None, typer.Option(help="Points that depth_reading reads, anywhere; those of the questions if left out.")
+        int | None, typer.Option(help="Points that a reading has, anywhere; as many as a question if left out.")
     ] = None,
     seed: Annotated[int, typer.Option(help="Of everything drawn at random.")] = 0,
 ) -> None:

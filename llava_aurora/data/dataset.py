@@ -200,7 +200,7 @@ def make_supervised_data_module(tokenizer: Any, data_args: Any) -> dict[str, Any
         if fresh:
             fresh.check(made.store[index] for index in range(0, len(made), max(1, len(made) // RECORDS_TRIED)))
             made.fresh_points = fresh
-            fresh.maps = DrawnMaps(made.store, fresh.writer.depth)
+            fresh.maps = DrawnMaps(made.store, perception.modalities["depth"].family)
         check_chains(made.store, ablations)
         return made
 
@@ -245,12 +245,12 @@ def _fresh_points(data_args: Any, perception: Any, values: ValueStep | None) -> 
 
 
 def _learn_codes(labels: torch.Tensor, codes: Sequence[int], tokenizer: Any) -> None:
-    """Puts the codes of a map into labels int64 (T,) in the place of others; where no map is learned nothing changes."""
+    """Puts the codes of a map in the place of others into labels int64 (T,); where none are learned nothing changes."""
     perception = tokenizer.perception
     family = perception.modalities["depth"].family
     first = perception.ids.first_code_id(family)
     places = ((labels >= first) & (labels < first + family.size)).nonzero().flatten()
-    labels[places] = first + torch.tensor(codes[: len(places)])  # a record that is too long for the model is cut off
+    labels[places] = first + labels.new_tensor(codes[: len(places)])  # a record too long for the model is cut off
 
 
 def _depth_and_box(perception: Any, flag: str) -> tuple[Any, Any]:

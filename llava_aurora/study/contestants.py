@@ -24,8 +24,8 @@ class Contestant:
         group: of GROUPS.
         kinds: of tasks that it learns, besides locating marked points, which all learn.
         order: of the tasks: AURORA's curriculum, the curriculum's mean mixture in every epoch, or the curriculum in
-            four fifths of the epochs and nothing but chains in the rest. With "reading first" the first three tenths
-            of the epochs are of reading maps that are given as text, without an image.
+            four fifths of the epochs and nothing but chains in the rest. With "reading first", in the first three
+            tenths of the epochs maps are not written, but read as text, without an image.
         flags: of scripts/finetune_aurora.sh, beyond those that all have.
         reads: whether points are read in the maps that are learned: wherever others learn to write a map, it learns to
             write it and say its values at some points.

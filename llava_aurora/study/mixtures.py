@@ -48,7 +48,9 @@ def mixtures(contestant: Contestant, *, epochs: int, locating: float, marked: bo
     found += [{task: count / sum(chains.values()) for task, count in chains.items()}] * last
     if contestant.reads:
         found = [_with_reading(shares, PRACTICE if contestant.practises else READING) for shares in found]
-    found = [dict(READING_FIRST) for _ in range(first)] + found
+    if first:
+        atomic = LinearSchedule().shares(0, epochs=between, counts=counts)
+        found = [_with_reading(atomic, READING_FIRST)] * first + found
     if contestant.order == "constant":
         tasks = dict.fromkeys(task for shares in found for task in shares)
         mean = {task: sum(shares.get(task, 0.0) for shares in found) / epochs for task in tasks}

@@ -25,6 +25,13 @@ FRAME, COUNT = 56, 4
 DEPTH, PIXELS = depth_family(codebook_size=16, codes_per_map=9), pixel_family(frame=FRAME)
 
 
+TASKS = ("depth_chain", "depth_generation")
+
+
+def task_of(items, index):
+    return items.store[index]["aurora"]["task"]
+
+
 @pytest.fixture
 def dataset(workshop, tmp_path):
     write_scenes(out=tmp_path / "scenes", count=COUNT, seed=5, config=SceneConfig(frame=112, shadows=False))
@@ -34,7 +41,9 @@ def dataset(workshop, tmp_path):
         scenes=tmp_path / "scenes",
         codes={f"{number:06d}": [number] * 9 for number in range(COUNT)},
         writer=writer,
-        tasks=SceneTasks(shares={"depth_chain": 1.0, "depth_generation": 1.0}, coordinate_frame=FRAME),
+        tasks=SceneTasks(
+            shares={"depth_chain": 1.0, "depth_generation": 1.0, "depth_chain_from_map": 1.0}, coordinate_frame=FRAME
+        ),
     )
     tokenizer = AutoTokenizer.from_pretrained(workshop.base, use_fast=False)
     tokenizer.pad_token = tokenizer.unk_token
@@ -54,8 +63,7 @@ def dataset(workshop, tmp_path):
 
 def test_items_change_with_the_epoch_and_are_the_same_in_any_worker(dataset):
     items, fresh = dataset
-    chains = [index for index in range(len(items)) if items.store[index]["aurora"]["task"] == "depth_chain"]
-    others = [index for index in range(len(items)) if index not in chains]
+    chains, others = ([i for i in range(len(items)) if task_of(items, i) == task] for task in TASKS)
     assert chains
     assert others
     epochs = []
@@ -81,22 +89,20 @@ def test_a_swapped_map_is_read_and_the_images_own_learned(dataset):
     arguments = replace(items.data_args, value_step="map", swapped_map_probability=1.0)
     arguments.image_processor, arguments.mm_use_im_start_end = items.data_args.image_processor, False
     swapped = make_supervised_data_module(items.tokenizer, arguments)["train_dataset"]
-    ids = items.tokenizer.perception.ids
-    first, start = ids.first_code_id(DEPTH), ids.start_id(DEPTH)
-    changed = 0
+    first = items.tokenizer.perception.ids.first_code_id(DEPTH)
+    shown = {task: set() for task in (*TASKS, "depth_chain_from_map")}
     for index in range(len(swapped)):
-        record, item = swapped.store[index], swapped[index]
-        (span,) = DEPTH.parse("".join(turn["value"] for turn in record["conversations"]))
-        begin = item["labels"].tolist().index(start)
-        codes = slice(begin + 1, begin + 1 + len(span.codes))
-        assert item["labels"][codes].tolist() == [first + code for code in span.codes]
-        differs = item["input_ids"] != item["labels"]
-        differs[:begin] = differs[codes] = False
-        assert not differs.any()
-        changed += item["input_ids"][codes].tolist() != item["labels"][codes].tolist()
-        if record["aurora"]["task"] == "depth_generation":
-            assert torch.equal(item["input_ids"], items[index]["input_ids"])
-    assert changed >= COUNT / 2  # some draw their own
+        record, item, task = swapped.store[index], swapped[index], task_of(swapped, index)
+        own = [code for span in DEPTH.parse(str(record["conversations"])) for code in span.codes]
+        read, learned = (
+            [token - first for token in item[name].tolist() if token in range(first, first + DEPTH.size)]
+            for name in ("input_ids", "labels")
+        )
+        assert learned == ([] if task == "depth_chain_from_map" else own)
+        shown[task].add(read == own)
+    assert shown["depth_generation"] == {True}
+    assert False in shown["depth_chain"]
+    assert False in shown["depth_chain_from_map"]
 
 
 def test_the_trainer_says_which_epoch_it_is(dataset):

@@ -157,7 +157,7 @@ def test_what_follows_swapped_maps_needs_values_of_the_map_and_points_drawn_anew
     for lacking in ({"value_step": "map"}, {"fresh_points": True}, {"fresh_points": True, "value_step": "depth"}):
         with pytest.raises(AuroraError, match="--swapped_map_probability needs --fresh_points True --value_step map"):
             check(swapped_map_probability=0.5, **lacking)
-    with pytest.raises(AuroraError, match="--swapped_map_probability 1.5: a share"):
+    with pytest.raises(AuroraError, match=r"--swapped_map_probability 1\.5: a share"):
         check(swapped_map_probability=1.5, fresh_points=True, value_step="map")
 
 

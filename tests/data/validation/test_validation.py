@@ -474,7 +474,7 @@ def test_a_sound_file_ends_in_fine_and_exit_code_0(command, workshop, examples, 
     assert result.exit_code == 0, result.output
     assert result.stdout.splitlines()[-1] == "fine: 15 records, 1 images: 0 errors, 0 warnings"
     report = json.loads((out / "report.json").read_text())
-    assert (report["errors"], report["length_unit"], sum(report["lengths"].values())) == (0, "tokens", 14)
+    assert (report["errors"], report["length_unit"], sum(report["lengths"].values())) == (0, "tokens", 15)
     for name in ("lengths.png", "counts.png"):
         with Image.open(out / name) as picture:
             assert picture.width > 400
