@@ -200,7 +200,7 @@ def make_supervised_data_module(tokenizer: Any, data_args: Any) -> dict[str, Any
         if fresh:
             fresh.check(made.store[index] for index in range(0, len(made), max(1, len(made) // RECORDS_TRIED)))
             made.fresh_points = fresh
-            fresh.maps = DrawnMaps(made.store, perception.modalities["depth"].family)
+            fresh.maps = DrawnMaps(made.store, _depth_and_box(perception, "--fresh_points")[0].family)
         check_chains(made.store, ablations)
         return made
 
