@@ -2,7 +2,7 @@
 
 import signal
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -14,7 +14,7 @@ app = typer.Typer()
 @app.command(
     epilog="Examples: llava-aurora serve --model demo_output/work/model  |  "
     "llava-aurora serve --model checkpoints/mine --host 0.0.0.0 --port 8080 --queue 50 --load-4bit  |  "
-    "llava-aurora serve --model checkpoints/mine --examples photographs/"
+    "llava-aurora serve --model checkpoints/mine --decoding verified --examples photographs/"
 )
 def serve(
     model: Annotated[Path, typer.Option(help="Folder of the model.")],
@@ -24,6 +24,10 @@ def serve(
     max_upload_mb: Annotated[int, typer.Option(min=1, help="MiB of an image file.")] = 20,
     queue: Annotated[int, typer.Option(min=1, help="Questions that may wait; more are told to come back.")] = 20,
     concurrency: Annotated[int, typer.Option(min=1, help="Questions answered at the same time.")] = 1,
+    decoding: Annotated[
+        Literal["greedy", "verified", "parallel"],
+        typer.Option(help="A pass a token; the same in few passes; or maps as few passes leave them."),
+    ] = "greedy",
     examples: Annotated[Path | None, typer.Option(help="Folder of images to offer; else rendered scenes.")] = None,
     device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1; a GPU if there is one.")] = None,
     device_map: Annotated[str | None, typer.Option(help="auto spreads the model over all GPUs.")] = None,
@@ -43,7 +47,13 @@ def serve(
         model, base=base, device=device, device_map=device_map, load_8bit=load_8bit, load_4bit=load_4bit
     )
     settings = ServerSettings(
-        host=host, port=port, max_upload_mb=max_upload_mb, queue=queue, concurrency=concurrency, examples=examples
+        host=host,
+        port=port,
+        max_upload_mb=max_upload_mb,
+        queue=queue,
+        concurrency=concurrency,
+        decoding=decoding,
+        examples=examples,
     )
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:

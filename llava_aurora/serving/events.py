@@ -21,7 +21,7 @@ from llava_aurora.serving.marks import MarkedImage, Marker, suggested_question
 from llava_aurora.serving.view import AnswerView
 
 if TYPE_CHECKING:
-    from llava_aurora.generation.aurora import Aurora
+    from llava_aurora.generation.aurora import Aurora, Decoding
 
 
 class Shown(NamedTuple):
@@ -42,11 +42,21 @@ class PageEvents:
         aurora: the model.
         folder: for the files of all visitors; what is in it may be sent out.
         examples: by their place on the page.
+        decoding: for `Aurora.stream`.
         interval: seconds between two pictures of a map that is being written.
     """
 
-    def __init__(self, aurora: "Aurora", *, folder: Path, examples: list[Example], interval: float = 0.2) -> None:
-        self.aurora, self.folder, self.examples, self.interval = aurora, folder, examples, interval
+    def __init__(
+        self,
+        aurora: "Aurora",
+        *,
+        folder: Path,
+        examples: list[Example],
+        decoding: "Decoding" = "greedy",
+        interval: float = 0.2,
+    ) -> None:
+        self.aurora, self.folder, self.examples = aurora, folder, examples
+        self.decoding, self.interval = decoding, interval
         self.marker = Marker(folder=folder, side=self._frame_side)
         self.view = AnswerView(perception=aurora.model.perception)
 
@@ -122,7 +132,7 @@ class PageEvents:
             waiting = self.view.empty("no depth map yet")
             yield Shown(self.view.picture(image), waiting, self.view.empty("…"), self.view.chain(""), None, None)
             text, codes, due = "", 0, 0.0
-            writing: Any = self.aurora.stream(image, question, reasoning=reasoning)
+            writing: Any = self.aurora.stream(image, question, reasoning=reasoning, decoding=self.decoding)
             with closing(writing) as pieces:
                 for piece in pieces:
                     if isinstance(piece, Result):

@@ -19,7 +19,7 @@ from llava_aurora.serving.gate import MIB, Gate
 from llava_aurora.serving.view import STYLE
 
 if TYPE_CHECKING:
-    from llava_aurora.generation.aurora import Aurora
+    from llava_aurora.generation.aurora import Aurora, Decoding
 
 LOCAL_HOSTS = ("127.0.0.1", "localhost", "[::1]")
 # The one setting of Gradio's that is left to its user: the path behind a reverse proxy.
@@ -36,6 +36,7 @@ class ServerSettings:
         max_upload_mb: MiB of one image file.
         queue: questions that may wait; more are told that the page is busy.
         concurrency: questions answered at the same time.
+        decoding: as for `Aurora.stream`.
         examples: folder of images to offer; rendered scenes if left out.
         interval: seconds between two pictures of a map that is being written.
     """
@@ -45,6 +46,7 @@ class ServerSettings:
     max_upload_mb: int = 20
     queue: int = 20
     concurrency: int = 1
+    decoding: "Decoding" = "greedy"
     examples: Path | None = None
     interval: float = 0.2
 
@@ -83,7 +85,9 @@ def running(aurora: "Aurora", settings: ServerSettings, *, name: str) -> Iterato
             from llava_aurora.serving.page import build_page, theme
 
             examples = folder_examples(settings.examples) if settings.examples else scene_examples(folder)
-            events = PageEvents(aurora, folder=folder, examples=examples, interval=settings.interval)
+            events = PageEvents(
+                aurora, folder=folder, examples=examples, decoding=settings.decoding, interval=settings.interval
+            )
             page = build_page(events, name=name, concurrency=settings.concurrency)
             page.queue(max_size=settings.queue, api_open=False)
             keep_tidy(page)

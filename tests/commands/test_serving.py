@@ -13,6 +13,8 @@ import httpx
 import psutil
 import pytest
 
+from llava_aurora.generation.aurora import Aurora
+
 pytest.importorskip("gradio", reason="pip install 'llava-aurora[serve]'")
 
 QUESTION = "Write down the depth map of this image."
@@ -43,6 +45,7 @@ def served(finetuned, tmp_path):
         port = found.getsockname()[1]
     environment = {"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1", "TMPDIR": str(tmp_path), "PYTHONUNBUFFERED": "1"}
     command = [sys.executable, "-m", "llava_aurora.cli", "serve", "--model", finetuned[0], "--port", port, "--queue", 2]
+    command += ["--decoding", "verified"]
     process = subprocess.Popen(
         list(map(str, command)),
         env={**os.environ, **environment},
@@ -73,7 +76,7 @@ def ask(site, path, question=QUESTION):
     return kind, data
 
 
-def test_a_trained_model_answers_and_ends_when_told(served, workshop, tmp_path):
+def test_a_trained_model_answers_and_ends_when_told(served, finetuned, workshop, tmp_path):
     process, site = served
     content = (workshop.images / "0.png").read_bytes()
     (path,) = httpx.post(f"{site}gradio_api/upload", files={"files": ("0.png", content)}).json()
@@ -82,6 +85,8 @@ def test_a_trained_model_answers_and_ends_when_told(served, workshop, tmp_path):
     assert "aurora-answer" in data[2]
     record = json.loads(Path(data[5]["path"]).read_text())
     assert record["question"] == QUESTION
+    greedy = Aurora.from_pretrained(finetuned[0]).ask(workshop.images / "0.png", QUESTION, reasoning="direct")
+    assert record["text"] == greedy.text
     kind, data = ask(site, path, "word " * 600)
     assert kind == "error"
     assert "the model's context has 512" in str(data)

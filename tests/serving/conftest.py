@@ -24,7 +24,7 @@ class ScriptedAurora:
     """Writes one chain, token by token, as `Aurora.stream` does.
 
     Attributes:
-        asked: (size of the image, question, reasoning) of every stream that was begun.
+        asked: (size of the image, question, reasoning, decoding) of every stream that was begun.
         ended: set when a stream was closed or came to its end.
         let: before each piece after the first ten it is waited for.
         wide: a box around the middle of the image, at the end of the chain.
@@ -52,11 +52,11 @@ class ScriptedAurora:
         box = PIXELS.text((1, 2, 30, 40))
         return ["Look", " at ", box, ". The ", "depth map is ", *spans, ". The answer is ", self.answer, "."]
 
-    def stream(self, image, question, *, reasoning):
+    def stream(self, image, question, *, reasoning, decoding="greedy"):
         from llava_aurora.generation.generate import Timings
         from llava_aurora.generation.result import Result
 
-        self.asked.append((image.size, question, reasoning))
+        self.asked.append((image.size, question, reasoning, decoding))
         if self.error is not None:
             raise self.error
         if len(question) > 2000:
@@ -106,7 +106,7 @@ def site(scripted_model, tmp_path_factory):
     examples = tmp_path_factory.mktemp("examples")
     Image.new("RGB", (300, 200), (200, 80, 60)).save(examples / "one.png")
     Image.new("RGB", (100, 150), (60, 80, 200)).save(examples / "two.png")
-    settings = ServerSettings(port=0, max_upload_mb=1, queue=4, examples=examples, interval=0)
+    settings = ServerSettings(port=0, max_upload_mb=1, queue=4, decoding="verified", examples=examples, interval=0)
     with ExitStack() as stack:
         yield stack.enter_context(running(scripted_model, settings, name="scripted"))
 

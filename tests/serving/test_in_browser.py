@@ -117,7 +117,8 @@ def test_a_visitor_marks_an_image_asks_and_sees_the_map_appear(page, photograph,
     assert page.find("#aurora-answer .aurora-large").size["height"] > page.find("#aurora-chain").size["height"]
     box = page.find("#aurora-seen svg rect")
     assert [box.get_attribute(name) for name in ("x", "y", "width", "height")] == ["80.0", "60.0", "80.0", "60.0"]
-    assert aurora.asked == [((320, 240), "Which of the marked points A or B is closest to the camera?", "chain")]
+    question = "Which of the marked points A or B is closest to the camera?"
+    assert aurora.asked == [((320, 240), question, "chain", "verified")]
     seen, drawn = (page.find(f"#aurora-{name} img").rect for name in ("seen", "map"))
     assert abs(seen["y"] - drawn["y"]) < 2
     assert seen["width"] > 200
@@ -156,7 +157,7 @@ def test_an_example_is_one_click_away(page, aurora):
     page.find("#aurora-reasoning input[value=direct]").click()
     page.press("ask")
     page.wait_for("#aurora-answer", "(B)")
-    assert aurora.asked == [((100, 150), "What is it?", "direct")]
+    assert aurora.asked == [((100, 150), "What is it?", "direct", "verified")]
 
 
 def test_the_answer_can_be_taken_home(page, photograph, aurora):

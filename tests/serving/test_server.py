@@ -72,7 +72,7 @@ def post(site, path, question="Which is nearest?"):
 
 def test_an_answer_has_pictures_text_and_files(client, photograph, aurora):
     shown = ask(client, photograph, reasoning="direct")
-    assert aurora.asked == [((320, 240), "Which is nearest?", "direct")]
+    assert aurora.asked == [((320, 240), "Which is nearest?", "direct", "verified")]
     assert "(B)" in shown[ANSWER]
     assert "[depth map, 9 codes]" in shown[CHAIN]
     assert "bright = close" in shown[MAP]
