@@ -117,6 +117,12 @@ class ValueStep:
         chosen = values.pop(record["aurora"]["answer"])
         return all(value < chosen for value in values.values())
 
+    def depth_by_code(self, codes: Sequence[int], point: tuple[int, int]) -> int:
+        """How close a point is, 0 to 255, by the code of its cell in a map. Raises ValueError if there is no `map`."""
+        if self.map is None:
+            raise ValueError("these values are true depths, not those of a map's codes")
+        return self.map.depth_of_cell(codes, point, frame=self.frame)
+
     def _depths(self, record: Record, where: str) -> dict[str, int]:
         """How close each point is, 0 to 255, by its letter."""
         known = record["aurora"].get("depths" if self.map is None else "points")
@@ -128,8 +134,7 @@ class ValueStep:
         spans = self.map.family.parse("".join(turn["value"] for turn in record["conversations"]))
         if not spans:
             raise AuroraError(f"{where}: {_NO_MAP}")
-        codes = spans[-1].codes
-        return {letter: self.map.depth_of_cell(codes, (x, y), frame=self.frame) for letter, (x, y) in known.items()}
+        return {letter: self.depth_by_code(spans[-1].codes, (x, y)) for letter, (x, y) in known.items()}
 
 
 def _with_values(answer: str, depths: dict[str, int], record: Record, where: str) -> str:

@@ -18,13 +18,12 @@ from llava.train import train as upstream
 from llava_aurora.data.ablations import Transform, ValueStep, check_chains, select_tasks, transforms
 from llava_aurora.data.curriculum.sampler import Curriculum
 from llava_aurora.data.curriculum.schedule_file import read_schedule
-from llava_aurora.data.fresh_points import LEARNED_CODES, FreshPoints
+from llava_aurora.data.fresh_points import LEARNED_CODES, DrawnMaps, FreshPoints
 from llava_aurora.data.images.image_reader import ImageChange, ImageReader
 from llava_aurora.data.prompts import Prompts
 from llava_aurora.data.records import RecordWriter
 from llava_aurora.data.store.record_file import read_records
 from llava_aurora.data.store.record_store import RecordStore
-from llava_aurora.data.tasks import TASK_NAMES, TASKS
 from llava_aurora.errors import AuroraError
 from llava_aurora.vocabulary import TokenFamily
 
@@ -48,25 +47,6 @@ class RecordView(Sequence[dict[str, Any]]):
         for transform in self.transforms:
             record = transform(record)
         return record
-
-
-class DrawnMaps:
-    """The maps of a store's records, any of them at random.
-
-    Args:
-        store: of the records.
-        family: of the maps' tokens.
-    """
-
-    def __init__(self, store: RecordStore, family: TokenFamily) -> None:
-        with_map = [name in TASKS and TASKS[name].map_in is not None for name in TASK_NAMES]
-        self.store, self.family = store, family
-        self.indices = np.flatnonzero(np.array(with_map)[store.tasks])
-
-    def __call__(self, rng: np.random.Generator) -> Sequence[int]:
-        """The codes of one map."""
-        record = self.store[int(rng.choice(self.indices))]
-        return self.family.parse("".join(turn["value"] for turn in record["conversations"]))[0].codes
 
 
 class AuroraDataset(upstream.LazySupervisedDataset):

@@ -26,8 +26,10 @@ from llava_aurora.data.images.image_files import path_inside
 from llava_aurora.data.images.image_reader import ImageChange
 from llava_aurora.data.points import Point, any_points, depth_at, draw_points, sample_points
 from llava_aurora.data.records import MarkedPoint, Record, RecordWriter, letter_points
-from llava_aurora.data.tasks import TASKS
+from llava_aurora.data.store.record_store import RecordStore
+from llava_aurora.data.tasks import TASK_NAMES, TASKS
 from llava_aurora.errors import AuroraError
+from llava_aurora.vocabulary import TokenFamily
 from llava_aurora.vqvae.maps import read_depth_map
 
 MARKED_TASKS = ("depth_chain", "depth_chain_without_points", "depth_direct", "point_location")
@@ -105,13 +107,12 @@ class FreshPoints:
         margin = round(_PLATE_REACH * self.frame) if min(self._transform(*whole.shape[::-1]).shift) < 0 else None
         codes = self._codes(record)
         swapped = self._swapped(about["task"], rng)
-        read = swapped or codes
         for _ in range(_DRAWS):
             positions = self._positions(about, depth, rng, margin)
             if positions is None:
                 return record
-            depths = [self._depth(swapped, place) if swapped else depth_at(depth, place) for place in positions]
-            written = self._written(record, letter_points(positions, depths, rng), read, rng)
+            points = letter_points(positions, self._depths(positions, depth, swapped), rng)
+            written = self._written(record, points, swapped or codes, rng)
             if self.values is None or self.values.bears_out(written):
                 break
         marked = about["task"] in MARKED_TASKS
@@ -139,10 +140,11 @@ class FreshPoints:
         assert self.maps is not None
         return self.maps(rng)
 
-    def _depth(self, codes: Sequence[int], position: Point) -> int:
-        assert self.values is not None
-        assert self.values.map is not None
-        return self.values.map.depth_of_cell(codes, position, frame=self.frame)
+    def _depths(self, positions: list[Point], depth: np.ndarray, swapped: Sequence[int]) -> list[int]:
+        """How close points are, 0 to 255: by a swapped map if there is one, else in truth."""
+        if swapped and self.values is not None:
+            return [self.values.depth_by_code(swapped, position) for position in positions]
+        return [depth_at(depth, position) for position in positions]
 
     def renews(self, record: Record) -> bool:
         """Whether a record says all that is needed to draw its points anew."""
@@ -256,6 +258,24 @@ class FreshPoints:
             for value, shift, scale, length in zip(point, into.shift, into.scale, size, strict=True)
         )
         return x, y
+
+
+class DrawnMaps:
+    """The maps of a store's records, any of them at random.
+
+    Args:
+        store: of the records.
+        family: of the maps' tokens.
+    """
+
+    def __init__(self, store: RecordStore, family: TokenFamily) -> None:
+        with_map = [name in TASKS and TASKS[name].map_in is not None for name in TASK_NAMES]
+        self.store, self.family = store, family
+        self.indices = np.flatnonzero(np.array(with_map)[store.tasks])
+
+    def __call__(self, rng: np.random.Generator) -> Sequence[int]:
+        """The codes of one map."""
+        return self.family.parse(_text(self.store[int(rng.choice(self.indices))]))[0].codes
 
 
 def _text(record: Record) -> str:

@@ -125,7 +125,7 @@ CONTESTANTS: Mapping[str, Contestant] = {
         ),
         Contestant(
             name="map_first",
-            title="reading maps as text first, then as with half of the maps swapped",
+            title="reading maps as text first, then values, half of the maps swapped",
             group="values",
             order="reading first, chains last",
             flags={"value_step": "map", "fresh_points": True, "swapped_map_probability": 0.5},

@@ -39,13 +39,13 @@ def test_what_cannot_be_served_is_said(start, options, message):
 
 
 @pytest.fixture
-def served(finetuned, tmp_path):
-    """The process and its address."""
+def served(finetuned, tmp_path, request):
+    """The process and its address; a parameter is more options of the command."""
     with socket.create_server(("127.0.0.1", 0)) as found:
         port = found.getsockname()[1]
     environment = {"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1", "TMPDIR": str(tmp_path), "PYTHONUNBUFFERED": "1"}
     command = [sys.executable, "-m", "llava_aurora.cli", "serve", "--model", finetuned[0], "--port", port, "--queue", 2]
-    command += ["--decoding", "verified"]
+    command += getattr(request, "param", [])
     process = subprocess.Popen(
         list(map(str, command)),
         env={**os.environ, **environment},
@@ -76,7 +76,7 @@ def ask(site, path, question=QUESTION):
     return kind, data
 
 
-def test_a_trained_model_answers_and_ends_when_told(served, finetuned, workshop, tmp_path):
+def test_a_trained_model_answers_and_ends_when_told(served, workshop, tmp_path):
     process, site = served
     content = (workshop.images / "0.png").read_bytes()
     (path,) = httpx.post(f"{site}gradio_api/upload", files={"files": ("0.png", content)}).json()
@@ -85,8 +85,6 @@ def test_a_trained_model_answers_and_ends_when_told(served, finetuned, workshop,
     assert "aurora-answer" in data[2]
     record = json.loads(Path(data[5]["path"]).read_text())
     assert record["question"] == QUESTION
-    greedy = Aurora.from_pretrained(finetuned[0]).ask(workshop.images / "0.png", QUESTION, reasoning="direct")
-    assert record["text"] == greedy.text
     kind, data = ask(site, path, "word " * 600)
     assert kind == "error"
     assert "the model's context has 512" in str(data)
@@ -104,3 +102,14 @@ def test_a_trained_model_answers_and_ends_when_told(served, finetuned, workshop,
     assert process.returncode == 0
     assert "ended" in output
     assert not list(tmp_path.glob("llava-aurora-*"))
+
+
+@pytest.mark.parametrize("served", [["--decoding", "verified"]], indirect=True, ids=["verified"])
+def test_verified_decoding_answers_as_greedy_does(served, finetuned, workshop):
+    image = workshop.images / "0.png"
+    _, site = served
+    (path,) = httpx.post(f"{site}gradio_api/upload", files={"files": ("0.png", image.read_bytes())}).json()
+    kind, data = ask(site, path)
+    assert kind == "complete"
+    greedy = Aurora.from_pretrained(finetuned[0]).ask(image, QUESTION, reasoning="direct")
+    assert json.loads(Path(data[5]["path"]).read_text())["text"] == greedy.text
