@@ -1,4 +1,4 @@
-"""The study: what perception tokens are worth, by training the same small LLaVA in eighteen ways. See docs/study.md.
+"""The study: what perception tokens are worth, by training the same small LLaVA in many ways. See docs/study.md.
 
 python scripts/study.py --size cpu --out study_output --plan      # what would be run, and about how long it takes
 python scripts/study.py --size cpu --out study_output             # goes on where it was; report/report.md

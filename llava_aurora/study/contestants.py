@@ -24,8 +24,10 @@ class Contestant:
         group: of GROUPS.
         kinds: of tasks that it learns, besides locating marked points, which all learn.
         order: of the tasks: AURORA's curriculum, the curriculum's mean mixture in every epoch, or the curriculum in
-            four fifths of the epochs and nothing but chains in the rest. With "reading first", in the first three
-            tenths of the epochs maps are not written, but read as text, without an image.
+            four fifths of the epochs and nothing but chains in the rest. In the first three tenths of the epochs,
+            "reading first" has maps not written, but read as text, without an image; "reading beside" keeps the
+            mixture with which the curriculum begins, in which, as in all that follows, half of the maps are read as
+            text.
         flags: of scripts/finetune_aurora.sh, beyond those that all have.
         reads: whether points are read in the maps that are learned: wherever others learn to write a map, it learns to
             write it and say its values at some points.
@@ -38,7 +40,9 @@ class Contestant:
     title: str
     group: str
     kinds: tuple[Kind, ...] = KINDS
-    order: Literal["curriculum", "constant", "chains last", "reading first, chains last"] = "curriculum"
+    order: Literal[
+        "curriculum", "constant", "chains last", "reading first, chains last", "reading beside, chains last"
+    ] = "curriculum"
     flags: Mapping[str, object] = field(default_factory=dict)
     reads: bool = False
     practises: bool = False
@@ -128,6 +132,14 @@ CONTESTANTS: Mapping[str, Contestant] = {
             title="reading maps as text first, then values, half of the maps swapped",
             group="values",
             order="reading first, chains last",
+            flags={"value_step": "map", "fresh_points": True, "swapped_map_probability": 0.5},
+            reads=True,
+        ),
+        Contestant(
+            name="map_beside",
+            title="reading maps as text beside writing them, then values, half of the maps swapped",
+            group="values",
+            order="reading beside, chains last",
             flags={"value_step": "map", "fresh_points": True, "swapped_map_probability": 0.5},
             reads=True,
         ),

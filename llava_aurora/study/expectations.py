@@ -61,6 +61,7 @@ def expectations(depth: str) -> tuple[Expectation, ...]:
                 ("map_practice", "direct_fresh", "values of the map, the same with practice in reading maps"),
                 ("map_swapped", "direct_fresh", "values of maps half of which were swapped"),
                 ("map_first", "direct_fresh", "values of maps as text first, then of maps half of which were swapped"),
+                ("map_beside", "direct_fresh", "values of maps as text beside writing them, half of these swapped"),
             )
             for expected in (
                 Expectation(

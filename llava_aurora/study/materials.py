@@ -89,7 +89,7 @@ class Materials:
 
     def records_of(self, contestant: Contestant) -> Path:
         """What it is trained on."""
-        if contestant.order.startswith("reading first"):
+        if contestant.order.startswith("reading"):
             return self.lookups
         if contestant.practises:
             return self.practice

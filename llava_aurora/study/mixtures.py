@@ -12,6 +12,7 @@ LOCATING = "point_location"
 # What comes in the place of writing maps alone, in parts.
 READING = {"depth_reading": 1.0}
 READING_FIRST = {"depth_reading_from_map": 1.0}
+READING_BESIDE = {"depth_reading": 1 / 2, "depth_reading_from_map": 1 / 2}
 PRACTICE = {"depth_reading": 2 / 3, "depth_chain_from_map": 1 / 3}
 # Images of each task in the paper, from which its curriculum follows: maps to boxes as four to one. Questions that give
 # coordinates instead of marks are ours; they share with the marked ones.
@@ -40,17 +41,19 @@ def mixtures(contestant: Contestant, *, epochs: int, locating: float, marked: bo
     if not marked:
         for task in [task for task in counts if task in MARKED_TASKS]:
             counts[f"{task}_from_coordinates"] += counts.pop(task)
-    first = 3 * epochs // 10 if contestant.order.startswith("reading first") else 0
+    first = 3 * epochs // 10 if contestant.order.startswith("reading") else 0
     last = epochs // 5 if contestant.order.endswith("chains last") else 0
     between = epochs - first - last
     found = [LinearSchedule().shares(epoch, epochs=between, counts=counts) for epoch in range(between)]
     chains = {task: count for task, count in counts.items() if TASKS[task].kind == "chain"}
     found += [{task: count / sum(chains.values()) for task, count in chains.items()}] * last
+    beside = contestant.order.startswith("reading beside")
     if contestant.reads:
-        found = [_with_reading(shares, PRACTICE if contestant.practises else READING) for shares in found]
+        parts = READING_BESIDE if beside else PRACTICE if contestant.practises else READING
+        found = [_with_reading(shares, parts) for shares in found]
     if first:
         atomic = LinearSchedule().shares(0, epochs=between, counts=counts)
-        found = [_with_reading(atomic, READING_FIRST)] * first + found
+        found = [_with_reading(atomic, READING_BESIDE if beside else READING_FIRST)] * first + found
     if contestant.order == "constant":
         tasks = dict.fromkeys(task for shares in found for task in shares)
         mean = {task: sum(shares.get(task, 0.0) for shares in found) / epochs for task in tasks}

@@ -1,4 +1,4 @@
-"""The study: the same small LLaVA, trained in twenty ways on the same budget, and what each way is worth.
+"""The study: the same small LLaVA, trained in many ways on the same budget, and what each way is worth.
 
 Reproduces the paper's tables in kind on ray-cast scenes. Every stage leaves a folder and every run a result; what is
 there is not done again.

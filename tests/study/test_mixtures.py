@@ -73,6 +73,18 @@ def test_reading_first_is_reading_alone_and_then_a_shorter_curriculum():
     assert found[8:] == swapped[8:]
 
 
+def test_reading_beside_is_half_of_what_others_write_from_the_start():
+    first, found = (mixtures(CONTESTANTS[name], epochs=10, locating=0) for name in ("map_first", "map_beside"))
+    for shares in found[:3]:
+        present = {task: share for task, share in shares.items() if share}
+        assert present == pytest.approx({"depth_reading": 0.4, "depth_reading_from_map": 0.4, "box_generation": 0.2})
+    for one, other in zip(first[3:], found[3:], strict=True):
+        written, read = (other.pop(task, 0) for task in ("depth_reading", "depth_reading_from_map"))
+        assert written == read
+        assert written + read == pytest.approx(one.pop("depth_reading", 0))
+        assert other == one
+
+
 def test_chains_last_is_a_shorter_curriculum_and_then_chains_alone():
     contestant = CONTESTANTS["map_values_chains"]
     *first, one, other = mixtures(contestant, epochs=EPOCHS, locating=0)
@@ -120,8 +132,9 @@ def test_the_main_contrast_comes_first_with_all_seeds():
         "map_practice",
         "map_swapped",
         "map_first",
+        "map_beside",
     )
-    assert order[:28] == [
+    assert order[:30] == [
         *("direct-0", "full-0", "direct-1", "full-1"),
         *(f"{name}-{seed}" for seed in (0, 1) for name in values),
         *("no_coordinates-0", "plain_text-0", "no_coordinates-1", "plain_text-1"),
