@@ -5,6 +5,7 @@
 #   bash scripts/test.sh --with-upstream      that too; sets up unpatched LLaVA in .venv-upstream first
 #   bash scripts/test.sh -m "not deepspeed"   without the runs on two processes
 #   bash scripts/test.sh tests/test_cli.py -k help
+#   bash scripts/test.sh -n 0 --pdb           in one process, with a debugger; otherwise in one for each core, up to four
 set -euo pipefail
 
 [[ ${1:-} == --help ]] && { sed -n '2,/^set /{/^set /d;s/^# \{0,1\}//;p}' "${BASH_SOURCE[0]}"; exit 0; }
@@ -28,4 +29,5 @@ export TOKENIZERS_PARALLELISM=false OMP_NUM_THREADS=${OMP_NUM_THREADS:-1} MPLBAC
 ruff check .
 ruff format --check .
 mypy
-exec python -m pytest "$@"
+# The tests of a file share what they have made, so they stay in one process.
+exec python -m pytest --numprocesses logical --maxprocesses 4 --dist loadfile "$@"

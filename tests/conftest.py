@@ -2,15 +2,17 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from filelock import FileLock
 from PIL import Image
 
 from llava_aurora.data.prompts import Prompts
@@ -95,10 +97,36 @@ def writer() -> RecordWriter:
     return RecordWriter(prompts=Prompts(), depth=DEPTH, pixels=PIXELS)
 
 
+Once = Callable[[str, Callable[[Path], None]], Path]
+
+
 @pytest.fixture(scope="session")
-def workshop(tmp_path_factory: pytest.TempPathFactory, writer: RecordWriter) -> Workshop:
+def once(tmp_path_factory: pytest.TempPathFactory) -> Once:
+    """A folder of this name for all processes that run tests side by side: the first to ask for it fills it."""
+    shared = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        shared = shared.parent
+
+    def folder(name: str, fill: Callable[[Path], None]) -> Path:
+        out, filled = shared / name, shared / f"{name}.filled"
+        with FileLock(shared / f"{name}.lock"):
+            if not filled.exists():
+                shutil.rmtree(out, ignore_errors=True)
+                out.mkdir()
+                fill(out)
+                filled.touch()
+        return out
+
+    return folder
+
+
+@pytest.fixture(scope="session")
+def workshop(once: Once, writer: RecordWriter) -> Workshop:
     """Base model, VQ-VAE, sixteen random images and the records about them."""
-    shop = Workshop(tmp_path_factory.mktemp("workshop"))
+    return Workshop(once("workshop", lambda folder: fill_workshop(Workshop(folder), writer)))
+
+
+def fill_workshop(shop: Workshop, writer: RecordWriter) -> None:
     rng = np.random.default_rng(0)
     shop.images.mkdir()
     records = []
@@ -121,7 +149,6 @@ def workshop(tmp_path_factory: pytest.TempPathFactory, writer: RecordWriter) -> 
     build_tiny_llava(shop.base, corpus=texts, config=TINY_LLAVA, seed=0)
     torch.manual_seed(0)
     save_depth_vqvae(build_depth_vqvae(TINY_VQVAE), shop.vqvae)
-    return shop
 
 
 @dataclass(frozen=True)
@@ -171,25 +198,39 @@ def start() -> Start:
     return run
 
 
-@pytest.fixture(scope="session")
-def finetuned(workshop: Workshop, start: Start, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Finished]:
-    """A model with depth and box tokens, fine-tuned by `deepspeed scripts/finetune_aurora.sh` on two ranks, ZeRO-3."""
-    out = tmp_path_factory.mktemp("finetuned") / "llava-aurora"
-    flags = workshop.flags(
-        out, deepspeed="deepspeed_configs/zero3.json", unfreeze_mm_vision_tower=True, **workshop.perception_flags()
-    )
-    run = start("deepspeed", "--num_gpus", 2, "scripts/finetune_aurora.sh", *flags)
-    assert run.code == 0, run.output[-3000:]
-    return out, run
+Trained = tuple[Path, Finished]
 
 
 @pytest.fixture(scope="session")
-def finetuned_lora(workshop: Workshop, start: Start, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Finished]:
+def train_once(workshop: Workshop, once: Once, start: Start) -> Callable[..., Trained]:
+    """Trains on two ranks under ZeRO-3, once for all tests; flags beside those of the workshop."""
+
+    def train(name: str, **changes: object) -> Trained:
+        def run(folder: Path) -> None:
+            flags = workshop.perception_flags() | {"deepspeed": "deepspeed_configs/zero3.json"} | changes
+            done = start(
+                "deepspeed", "--num_gpus", 2, "scripts/finetune_aurora.sh", *workshop.flags(folder / name, **flags)
+            )
+            assert done.code == 0, done.output[-3000:]
+            (folder / "finished.json").write_text(json.dumps(asdict(done)))
+
+        folder = once(name, run)
+        return folder / name, Finished(**json.loads((folder / "finished.json").read_text()))
+
+    return train
+
+
+@pytest.fixture(scope="session")
+def finetuned(train_once: Callable[..., Trained]) -> Trained:
+    """A model with depth and box tokens, fine-tuned by `deepspeed scripts/finetune_aurora.sh`."""
+    return train_once("llava-aurora", unfreeze_mm_vision_tower=True)
+
+
+@pytest.fixture(scope="session")
+def finetuned_lora(train_once: Callable[..., Trained], workshop: Workshop) -> Trained:
     """LoRA with everything on: rows of their own, both extra losses, an evaluation split, checkpoints on the way."""
-    out = tmp_path_factory.mktemp("finetuned_lora") / "llava-aurora-lora"
-    flags = workshop.flags(
-        out,
-        deepspeed="deepspeed_configs/zero3.json",
+    return train_once(
+        "llava-aurora-lora",
         lora_enable=True,
         lora_r=8,
         lora_alpha=16,
@@ -208,8 +249,4 @@ def finetuned_lora(workshop: Workshop, start: Start, tmp_path_factory: pytest.Te
         save_strategy="steps",
         save_steps=2,
         report_to="tensorboard",
-        **workshop.perception_flags(),
     )
-    run = start("deepspeed", "--num_gpus", 2, "scripts/finetune_aurora.sh", *flags)
-    assert run.code == 0, run.output[-3000:]
-    return out, run

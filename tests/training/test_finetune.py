@@ -82,10 +82,10 @@ V15_FLAGS = {
 
 
 @pytest.fixture
-def language_model(workshop):
+def language_model(workshop, tmp_path):
     """What LLaVA starts from: a language model that has never seen an image."""
-    folder = workshop.folder / "vicuna"
-    shutil.copytree(workshop.base, folder, dirs_exist_ok=True)
+    folder = tmp_path / "vicuna"
+    shutil.copytree(workshop.base, folder)
     config = json.loads((folder / "config.json").read_text())
     config = {name: value for name, value in config.items() if "mm_" not in name}
     (folder / "config.json").write_text(json.dumps(config))
@@ -93,9 +93,9 @@ def language_model(workshop):
 
 
 @pytest.fixture
-def projector(workshop):
+def projector(workshop, tmp_path):
     """What its first stage leaves."""
-    path = workshop.folder / "mm_projector.bin"
+    path = tmp_path / "mm_projector.bin"
     weights = load_file(workshop.base / "model.safetensors")
     torch.save({name: value for name, value in weights.items() if "mm_projector" in name}, path)
     return path

@@ -42,7 +42,7 @@ def test_planned_bytes_are_those_that_deepspeed_holds(stage, persistence, tolera
     }
     out = tmp_path / "held.json"
     described = json.dumps({"frame": MEASURED.frame, "deepspeed": settings})
-    finished = start("deepspeed", "--num_gpus", 2, __file__, tmp_path / "base", described, out)
+    finished = start("torchrun", "--standalone", "--nproc_per_node", 2, __file__, tmp_path / "base", described, out)
     assert finished.code == 0, finished.output[-3000:]
     held = json.loads(out.read_text())
 

@@ -58,7 +58,7 @@ class Mode:
         return self.start(*self.launcher(), *self.flags(out, **changes))
 
     def launcher(self) -> list[object]:
-        return ["deepspeed", "--num_gpus", 2, "--master_port", free_port(), SCRIPT]
+        return ["torchrun", "--standalone", "--nproc_per_node", 2, SCRIPT]
 
     def alone(self, out: Path, *, accumulation: int = 2, **changes: object) -> Any:
         """One rank; with twice the accumulation its steps have the same records."""
