@@ -1,4 +1,4 @@
-"""What is trained, logged and saved in each of LLaVA's modes, on the tiny model as a user would start it."""
+"""What is trained, logged and saved in each of LLaVA's modes, on the tiny model."""
 
 import json
 import math
@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from forked_ranks import TWO_RANKS
 
 from llava_aurora import load_pretrained_model
 from llava_aurora.errors import AuroraError
@@ -104,7 +105,7 @@ def test_rows_trained_with_the_projector_alone_are_where_the_next_stage_starts(w
         perception_init="words",
         **workshop.perception_flags(),
     )
-    run = start("torchrun", "--standalone", "--nproc_per_node", 2, SCRIPT, *flags)
+    run = start(*TWO_RANKS, SCRIPT, *flags)
     assert run.code == 0, run.output[-3000:]
     assert run.losses[-1]["loss_depth"] < run.losses[0]["loss_depth"]
     saved = torch.load(first / "mm_projector.bin", weights_only=True)
@@ -149,7 +150,7 @@ def test_the_reconstruction_loss_works_under_the_other_stages(workshop, start, t
         per_device_train_batch_size=1,
         **workshop.perception_flags(),
     )
-    run = start("torchrun", "--standalone", "--nproc_per_node", 2, SCRIPT, *flags)
+    run = start(*TWO_RANKS, SCRIPT, *flags)
     assert run.code == 0, run.output[-3000:]
     assert all(step["loss_reconstruction"] >= 0 for step in run.losses)
     assert any("loss_depth" not in step or "loss_box" not in step for step in run.losses)
@@ -167,7 +168,7 @@ def test_four_bits_train_and_load(workshop, start, tmp_path):
         max_steps=2,
         **workshop.perception_flags(),
     )
-    run = start("torchrun", "--standalone", "--nproc_per_node", 2, SCRIPT, *flags)
+    run = start(*TWO_RANKS, SCRIPT, *flags)
     assert run.code == 0, run.output[-3000:]
     assert "quantization_config" not in json.loads((out / "config.json").read_text())
     model = load_pretrained_model(str(out), load_4bit=True)[1]
@@ -201,7 +202,7 @@ def test_a_frozen_language_model_keeps_its_words_and_is_saved_whole(workshop, ba
     flags = workshop.flags(
         out, deepspeed="deepspeed_configs/zero3.json", freeze_backbone=True, max_steps=1, **workshop.perception_flags()
     )
-    run = start("torchrun", "--standalone", "--nproc_per_node", 2, SCRIPT, *flags)
+    run = start(*TWO_RANKS, SCRIPT, *flags)
     assert run.code == 0, run.output[-3000:]
     model = load_pretrained_model(str(out))[1]
     words = base.lm_head.weight.shape[0]

@@ -1,6 +1,6 @@
 """The memory plan against what DeepSpeed really holds on two ranks.
 
-The test starts this file itself with the DeepSpeed launcher; its second half is what each rank does then.
+The test starts this file itself on every rank; its second half is what each does then.
 """
 
 import json
@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from forked_ranks import TWO_RANKS
 
 from llava_aurora.demo.tiny_llava import TinyLlavaConfig, build_tiny_llava
 from llava_aurora.training import plan
@@ -42,7 +43,7 @@ def test_planned_bytes_are_those_that_deepspeed_holds(stage, persistence, tolera
     }
     out = tmp_path / "held.json"
     described = json.dumps({"frame": MEASURED.frame, "deepspeed": settings})
-    finished = start("torchrun", "--standalone", "--nproc_per_node", 2, __file__, tmp_path / "base", described, out)
+    finished = start(*TWO_RANKS, __file__, tmp_path / "base", described, out)
     assert finished.code == 0, finished.output[-3000:]
     held = json.loads(out.read_text())
 

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 import torch
+from forked_ranks import TWO_RANKS
 from llava.conversation import conv_templates
 from safetensors.torch import load_file, save_file
 from test_resume_folder import Malicious
@@ -58,7 +59,7 @@ class Mode:
         return self.start(*self.launcher(), *self.flags(out, **changes))
 
     def launcher(self) -> list[object]:
-        return ["torchrun", "--standalone", "--nproc_per_node", 2, SCRIPT]
+        return [*TWO_RANKS, SCRIPT]
 
     def alone(self, out: Path, *, accumulation: int = 2, **changes: object) -> Any:
         """One rank; with twice the accumulation its steps have the same records."""
