@@ -217,11 +217,12 @@ def profile(datasets: dict[str, Any], rounds: int) -> dict[str, float]:
 
 
 def main() -> None:
+    arguments = parse_arguments()
+
     import torch
     from rich.console import Console
     from rich.table import Table
 
-    arguments = parse_arguments()
     torch.set_num_threads(1)
     console, report = Console(width=120), {**vars(arguments)}
     with tempfile.TemporaryDirectory() as name:

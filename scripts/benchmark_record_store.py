@@ -96,6 +96,8 @@ def seconds(function: Any, *arguments: Any) -> float:
 
 
 def main() -> None:
+    arguments = parse_arguments()
+
     import llava.constants  # noqa: F401  what conversion needs of it takes seconds to load, whatever the file
     from rich.console import Console
     from rich.table import Table
@@ -103,7 +105,6 @@ def main() -> None:
     from llava_aurora.data.store.record_conversion import convert_records
     from llava_aurora.data.store.record_store import RecordStore
 
-    arguments = parse_arguments()
     rows: list[dict[str, Any]] = []
     with tempfile.TemporaryDirectory() as name:
         os.environ["LLAVA_AURORA_CACHE"] = str(Path(name) / "cache")
