@@ -5,7 +5,7 @@ model nor the images again.
 """
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
@@ -35,6 +35,7 @@ class Judged:
         depth: measures of `MapQuality` by name.
         boxes: numbers of matched, written and true boxes, where the true ones are known.
         boxes_written: how many boxes were written.
+        highest: letters of the points whose stated value is the highest; none if no values are stated.
     """
 
     id: str
@@ -51,6 +52,7 @@ class Judged:
     depth: dict[str, float] | None
     boxes: tuple[int, int, int] | None
     boxes_written: int
+    highest: list[str] = field(default_factory=list)
 
     @property
     def correct(self) -> bool:
@@ -64,6 +66,11 @@ class Judged:
         if self.kind == "number" and self.boxes_written:
             return self.stated == str(self.boxes_written)
         return None
+
+    @property
+    def highest_is_right(self) -> bool:
+        """Whether the point with the highest stated value would be the right answer; of equals, the first."""
+        return bool(self.highest) and min(self.highest) == self.truth
 
     @property
     def count_error(self) -> float | None:
@@ -95,6 +102,7 @@ def judge(question: Question, line: Line, perception: Perception | None) -> Judg
         depth=quality,
         boxes=(matched.matched, matched.written, matched.true) if matched is not None else None,
         boxes_written=len(written.boxes),
+        highest=list(written.highest),
     )
 
 
@@ -138,6 +146,8 @@ def summarize(judged: Sequence[Judged]) -> dict[str, Any]:
         there = [float(value) for value in values if value is not None]
         if there:
             summary[name] = bootstrap_mean(there).to_json()
+    if valued := [each for each in judged if each.highest]:
+        summary["values"] = _values(judged, valued)
     maps = [each.depth for each in judged if each.depth is not None]
     if maps:
         summary["depth"] = {name: bootstrap_mean([each[name] for each in maps]).to_json() for name in maps[0]}
@@ -146,6 +156,17 @@ def summarize(judged: Sequence[Judged]) -> dict[str, Any]:
         together = BoxMatch.together(boxes)
         summary["boxes"] = {name: getattr(together, name) for name in ("precision", "recall", "f1")} | asdict(together)
     return summary
+
+
+def _values(judged: Sequence[Judged], valued: Sequence[Judged]) -> dict[str, Any]:
+    """How far the steps from map to values to answer are followed, of the answers that state values."""
+    steps = {
+        "right": [each.highest_is_right for each in judged],
+        "of_map": [each.read_out in each.highest for each in valued if each.read_out is not None],
+        "followed": [each.stated in each.highest for each in valued],
+    }
+    shares = {name: bootstrap_mean(held).to_json() for name, held in steps.items() if held}
+    return {"stated": len(valued) / len(judged), **shares}
 
 
 def by_category(judged: Iterable[Judged]) -> dict[str, list[Judged]]:

@@ -22,6 +22,7 @@ from llava_aurora.evaluation.tables import (
     paper_tables,
     published_replacement_table,
     replacement_table,
+    value_table,
 )
 
 MARKDOWN, HTML = "report.md", "report.html"
@@ -83,8 +84,8 @@ def report_sections(results: Mapping[str, Any]) -> list[Section]:
         answers.pictures.append((f"{PICTURES}/{task}.png", entry["title"]))
         answers.text.extend(_about(entry))
     sections.append(answers)
-    worth = [table for table in (map_table(benchmarks), box_table(benchmarks)) if table is not None]
-    if worth:
+    found = (map_table(benchmarks), value_table(benchmarks), box_table(benchmarks))
+    if worth := [table for table in found if table is not None]:
         sections.append(Section("What it wrote on the way", _MEASURES, worth))
     sections += _replacement(results.get("replacement", {}))
     for right, title in ((True, "Right cases"), (False, "Wrong cases")):

@@ -95,6 +95,26 @@ def map_table(benchmarks: Mapping[str, Any]) -> Table | None:
     return Table("What the maps are worth", header, rows) if rows else None
 
 
+def value_table(benchmarks: Mapping[str, Any]) -> Table | None:
+    """Which step from map to values to answer holds: None if no values were stated."""
+    rows = []
+    for title, reasoning, summary in _summaries(benchmarks):
+        if (values := summary.get("values")) is not None:
+            shares = (interval(values.get(name)) for name in ("of_map", "right", "followed"))
+            rows.append(
+                (f"{title}, {reasoning}", percent(values["stated"]), interval(summary.get("read_out")), *shares)
+            )
+    header = (
+        "",
+        "with values",
+        "closest by its map is right, % [95 %]",
+        "highest value is closest by its map, %",
+        "highest value is right, %",
+        "answer is the highest value, %",
+    )
+    return Table("From the map to the values, from the values to the answer", header, rows) if rows else None
+
+
 def box_table(benchmarks: Mapping[str, Any]) -> Table | None:
     """What the boxes are worth: None if none was written."""
     rows = []

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -10,7 +10,8 @@ from llava_aurora.data.points import depth_at
 from llava_aurora.perception import Perception
 from llava_aurora.vocabulary import MalformedSpan, pixel_family
 
-_COORDINATES = re.compile(r"(?:\b([A-Z])\s*)?\(\s*(\d+(?:\s*,\s*\d+)+)\s*\)")
+# A letter, coordinates, and two digits that say how close: any but the coordinates may be missing.
+_COORDINATES = re.compile(r"(?:\b([A-Z])\s*)?\(\s*(\d+(?:\s*,\s*\d+)+)\s*\)(?: *(\d\d)\b)?")
 
 
 @dataclass(frozen=True)
@@ -22,19 +23,26 @@ class Written:
         map_end: how many of the answer's ids end with that map.
         boxes: (x1, y1, x2, y2) each, in the coordinate frame, as tokens or as plain numbers.
         points: (x, y) by the letter in front of them.
+        values: how close points are said to be, in hundredths, 99 the closest, by letter (`ValueStep` teaches them).
     """
 
     codes: tuple[int, ...] | None = None
     map_end: int = 0
     boxes: tuple[tuple[int, ...], ...] = ()
     points: Mapping[str, tuple[int, int]] = field(default_factory=dict)
+    values: Mapping[str, int] = field(default_factory=dict)
+
+    @property
+    def highest(self) -> tuple[str, ...]:
+        """Letters of the points that are said to be closest, all of equals; none if no values are said."""
+        return tuple(letter for letter, value in self.values.items() if value == max(self.values.values()))
 
 
 def read_written(text: str, ids: Sequence[int], perception: Perception | None) -> Written:
     """Reads an answer. Args: text and ids of what the model wrote; perception: of the model."""
-    boxes, points = _coordinates(text)
+    found = _coordinates(text)
     if perception is None or "depth" not in perception.modalities:
-        return Written(boxes=boxes, points=points)
+        return found
     family = perception.modalities["depth"].family
     end_id = perception.ids.end_id(family)
     whole = len(ids) - list(ids)[::-1].index(end_id) if end_id in ids else 0
@@ -42,9 +50,7 @@ def read_written(text: str, ids: Sequence[int], perception: Perception | None) -
         spans = perception.ids.spans(family, ids[:whole])
     except MalformedSpan:
         spans = []
-    if not spans:
-        return Written(boxes=boxes, points=points)
-    return Written(codes=spans[-1].codes, map_end=spans[-1].end, boxes=boxes, points=points)
+    return replace(found, codes=spans[-1].codes, map_end=spans[-1].end) if spans else found
 
 
 def closest_by(depth: np.ndarray, points: Mapping[str, Sequence[int]], *, frame: int) -> str:
@@ -60,12 +66,15 @@ def closest_by(depth: np.ndarray, points: Mapping[str, Sequence[int]], *, frame:
     return max(values, key=lambda letter: values[letter])
 
 
-def _coordinates(text: str) -> tuple[tuple[tuple[int, ...], ...], dict[str, tuple[int, int]]]:
-    boxes, points = [], {}
-    for letter, numbers in _COORDINATES.findall(pixel_family().plain(text)):
-        values = tuple(map(int, numbers.split(",")))
-        if len(values) == 4:
-            boxes.append(values)
-        elif len(values) == 2 and letter:
-            points[letter] = (values[0], values[1])
-    return tuple(boxes), points
+def _coordinates(text: str) -> Written:
+    """What an answer holds beside a map."""
+    boxes, points, values = [], {}, {}
+    for letter, numbers, value in _COORDINATES.findall(pixel_family().plain(text)):
+        place = tuple(map(int, numbers.split(",")))
+        if len(place) == 4:
+            boxes.append(place)
+        elif len(place) == 2 and letter:
+            points[letter] = (place[0], place[1])
+            if value:
+                values[letter] = int(value)
+    return Written(boxes=tuple(boxes), points=points, values=values)

@@ -9,7 +9,7 @@ from llava_aurora.evaluation.report import Section, markdown
 from llava_aurora.evaluation.tables import Table
 from llava_aurora.study.expectations import RULE, Results, check
 from llava_aurora.study.sizes import Size
-from llava_aurora.study.tables import Limits, paper_tables, replacement_tables
+from llava_aurora.study.tables import Limits, paper_tables, replacement_tables, step_tables
 
 _HOW = (
     "Rows in italics are the paper's figures on its own benchmarks; all others are of held-out ray-cast scenes."
@@ -19,6 +19,11 @@ _HOW = (
 _REPLACED = (
     "Points lost, over 3 to 5 points, when the model goes on from another map than the one it wrote. The verdict is the"
     " token replacement test's, over all its questions."
+)
+
+_STEPS = (
+    "Chains that state how close each point is, over 3 to 5 points: whether the closest point by the map that was"
+    " written is right, whether the one of the highest stated value is, and whether the answer is that one."
 )
 
 
@@ -51,6 +56,7 @@ def report_sections(size: Size, results: Results, limits: Limits) -> list[Sectio
         Section("What was expected", [RULE], [Table("", ("expected", "found", "numbers"), rows)]),
         Section("In the paper's form", [_HOW], paper_tables(results, limits, size=size)),
         Section("Does it use its map?", [_REPLACED], replacement_tables(results, size=size)),
+        Section("From the map to the answer", [_STEPS], step_tables(results, size=size)),
         _every_run(results),
     ]
 

@@ -23,9 +23,10 @@ from llava_aurora.demo.stages import as_arguments, small_model_flags
 from llava_aurora.errors import AuroraError
 from llava_aurora.evaluation.answers import Line
 from llava_aurora.evaluation.asker import LoadedAsker, Settings
+from llava_aurora.evaluation.measure import Judged
 from llava_aurora.evaluation.provenance import provenance
 from llava_aurora.evaluation.replacement import replacement_test
-from llava_aurora.evaluation.run import Plan, evaluate, read_results
+from llava_aurora.evaluation.run import Plan, evaluate, judged_answers, read_results
 from llava_aurora.evaluation.written import read_written
 from llava_aurora.perception import Perception
 from llava_aurora.study.contestants import CONTESTANTS, Run
@@ -189,16 +190,21 @@ def has_map(line: Line, perception: Perception | None) -> bool:
 def condensed_answers(results: Mapping[str, Any]) -> dict[str, Any]:
     """What the report needs of an evaluation: summaries, and question by question what was right.
 
-    That is a string for each category: "1" right, "0" wrong.
+    That is a string for each category: "1" right, "0" wrong. Beside the answers stand what the map says ("read_out"),
+    the highest of the values that are stated, and whether the answer is that one ("followed"; "-": none are stated).
     """
     found: dict[str, Any] = {}
     for task, entry in results["benchmarks"].items():
         found[task] = {name: entry[name] for name in ("title", "questions", "left_out", "digest")}
         for reasoning, asked in entry["reasonings"].items():
-            answers = asked["answers"]
-            found[task][reasoning] = {"summary": asked["summary"], "right": _marks(answers, answers, "stated")}
-            if any(each["has_map"] for each in answers):
-                found[task][reasoning]["read_out"] = _marks(answers, answers, "read_out")
+            answers = judged_answers(entry, reasoning)
+            kept = {"right": _marks(answers, answers, lambda each: each.correct)}
+            if any(each.has_map for each in answers):
+                kept["read_out"] = _marks(answers, answers, lambda each: each.read_out == each.truth)
+            if valued := [each for each in answers if each.highest]:
+                kept["highest"] = _marks(answers, answers, lambda each: each.highest_is_right)
+                kept["followed"] = _marks(answers, valued, lambda each: each.stated in each.highest)
+            found[task][reasoning] = {"summary": asked["summary"], **kept}
     return found
 
 
@@ -206,21 +212,21 @@ def condensed_replacements(results: Mapping[str, Any]) -> dict[str, Any]:
     """The same of the token replacement test; "-" stands for a chain without a map to replace."""
     found: dict[str, Any] = {}
     for task, tested in results.get("replacement", {}).items():
-        chains = results["benchmarks"][task]["reasonings"]["chain"]["answers"]
-        conditions = {
-            name: {"follows": condition["follows"], "right": _marks(chains, condition["answers"], "stated")}
-            for name, condition in tested["conditions"].items()
-        }
+        chains, conditions = judged_answers(results["benchmarks"][task], "chain"), {}
+        for name, condition in tested["conditions"].items():
+            answers = [Judged(**each) for each in condition["answers"]]
+            right = _marks(chains, answers, lambda each: each.correct)
+            conditions[name] = {"follows": condition["follows"], "right": right}
         kept = {name: tested[name] for name in ("verdict", "chains", "questions", "control_repeats_chain")}
         found[task] = {**kept, "conditions": conditions}
     return found
 
 
-def _marks(asked: Sequence[Mapping[str, Any]], answers: Sequence[Mapping[str, Any]], what: str) -> dict[str, str]:
-    by_id = {each["id"]: str(int(each[what] == each["truth"])) for each in answers}
+def _marks(asked: Sequence[Judged], answers: Sequence[Judged], holds: Callable[[Judged], bool]) -> dict[str, str]:
+    by_id = {each.id: str(int(holds(each))) for each in answers}
     marks: dict[str, str] = {}
     for each in asked:
-        marks[each["category"]] = marks.get(each["category"], "") + by_id.get(each["id"], "-")
+        marks[each.category] = marks.get(each.category, "") + by_id.get(each.id, "-")
     return marks
 
 

@@ -25,7 +25,7 @@ class Score:
 
 
 def answers(task: str, reasoning: str, *, what: str = "right") -> Callable[[Result], Scores | None]:
-    """Scores of a run's answers, 0 or 1; `what` is "right" or "read_out". None if it was not asked so."""
+    """Scores of a run's answers, 0 or 1; `what`, see `condensed_answers`. None if it was not asked so or has none."""
 
     def scores(result: Result) -> Scores | None:
         marks = result["benchmarks"].get(task, {}).get(reasoning, {}).get(what)

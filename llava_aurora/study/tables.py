@@ -68,6 +68,20 @@ def replacement_tables(results: Results, *, size: Size) -> list[Table]:
     return found
 
 
+def step_tables(results: Results, *, size: Size) -> list[Table]:
+    """Which step from map to values to answer fails, of every contestant whose chains state values."""
+    found = []
+    for task in size.depth_benchmarks:
+        rows = []
+        for name, contestant in CONTESTANTS.items():
+            if "value_step" in contestant.flags:
+                marks = (answers(task, "chain", what=what) for what in ("read_out", "highest", "right", "followed"))
+                rows.append((contestant.title, *(_cell(results.get(name, ()), each, HARD) for each in marks)))
+        steps = ("closest by its map is right, %", "highest value is right, %", "answer is right, %")
+        found.append(Table(_TITLES[task], ("", *steps, "answer is the highest value, %"), rows))
+    return found
+
+
 def _depth_table(task: str, results: Results, limits: Limits) -> Table:
     rows = _theirs_by_points(*_THEIR_DEPTH)
     rows.append(

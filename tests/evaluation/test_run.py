@@ -9,6 +9,7 @@ from llava_aurora.data.depth.depth_maps import Share
 from llava_aurora.errors import AuroraError
 from llava_aurora.evaluation.answers import AnswerStore
 from llava_aurora.evaluation.benchmarks.registry import BENCHMARKS, Wording
+from llava_aurora.evaluation.report import write_report
 from llava_aurora.evaluation.run import Plan, evaluate, judged_answers, read_results
 
 
@@ -61,6 +62,39 @@ def test_numbers_are_those_of_what_the_model_does(seeing, questions, scenes, tmp
     paired = entry["chain_less_direct"]
     assert paired["only_first"] == 0
     assert paired["p_value"] < 1e-6
+
+
+def test_each_step_from_map_to_values_to_answer_is_measured(stub, questions, plain_depth, scenes, tmp_path):
+    """It writes the true map, says the true values of all points but one, and answers by them or says A."""
+    asked, by_prompt = list(questions.values()), {}
+    for place, question in enumerate(asked):
+        true = question.true_depth()
+        values = {letter: int(true[y, x]) * 99 // 255 for letter, (x, y) in question.points.items()}
+        if place % 3 == 0:
+            values[question.answer] = 0
+        highest = max(values, key=lambda letter: values[letter])
+        said = ", ".join(f"{letter} {question.points[letter]} {value:02}" for letter, value in values.items())
+        answer = highest if place % 2 else "A"
+        text = f"The depth map is {plain_depth.text(true)}. The points are {said}. The answer is ({answer})."
+        by_prompt[question.prompt("chain")] = (text, values, highest, answer)
+    evaluate(stub(lambda prompt, start: by_prompt[prompt][0]), plan(scenes, reasonings=["chain"]), out=tmp_path)
+    summary = read_results(tmp_path)["benchmarks"]["scenes_coordinates"]["reasonings"]["chain"]["summary"]
+    said = {question.id: by_prompt[question.prompt("chain")] for question in asked}
+
+    def share(holds):
+        return pytest.approx(sum(holds(question, *said[question.id][1:]) for question in asked) / len(asked))
+
+    found = summary["values"]
+    assert found["stated"] == 1
+    assert found["right"]["value"] == share(
+        lambda q, values, highest, _: q.answer == next(x for x in sorted(values) if values[x] == values[highest])
+    )
+    assert found["right"]["value"] < 0.8 < summary["read_out"]["value"]
+    assert found["followed"]["value"] == share(lambda q, values, highest, answer: values[answer] == values[highest])
+    assert 0.5 < found["followed"]["value"] < 1
+    assert found["of_map"]["value"] < summary["read_out"]["value"]
+    write_report(tmp_path)
+    assert "From the map to the values, from the values to the answer" in (tmp_path / "report.md").read_text()
 
 
 def test_counting_is_measured_by_boxes_too(stub, scenes, tmp_path):

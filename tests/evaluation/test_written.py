@@ -43,6 +43,19 @@ def test_plain_numbers_are_coordinates_too(spoken):
     assert written.points == {"B": (9, 10)}
 
 
+def test_values_belong_to_lettered_points_and_all_of_the_highest_are_told(spoken):
+    depth = spoken[1].modalities["depth"].family.text(CODES)
+    text = (
+        f"{depth}. The points are A (<PIXEL_1>,<PIXEL_2>) 07, B (<PIXEL_3>,<PIXEL_4>) 55, C (<PIXEL_5>,<PIXEL_6>) 55."
+    )
+    written, _ = read(spoken, text)
+    assert written.values == {"A": 7, "B": 55, "C": 55}
+    assert written.highest == ("B", "C")
+    assert written.points == {"A": (1, 2), "B": (3, 4), "C": (5, 6)}
+    boxes, _ = read(spoken, "9. (<PIXEL_1>,<PIXEL_2>,<PIXEL_3>,<PIXEL_4>)\n10. (<PIXEL_1>,<PIXEL_2>) 20, A (1,2) 123")
+    assert (boxes.values, boxes.highest) == ({}, ())
+
+
 def test_what_is_cut_off_does_not_take_the_rest_along(spoken):
     depth = spoken[1].modalities["depth"].family.text(CODES)
     whole, _ = read(spoken, f"{depth} 1. (<PIXEL_1>,<PIXEL_2>,<PIXEL_3>,<PIXEL_4>) 2. (<PIXEL_1>,<PIXEL_2>", cut=1)

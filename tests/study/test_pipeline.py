@@ -55,6 +55,7 @@ def test_the_report_tells_what_was_not_run(done):
     assert "*AURORA's paper*" in report
     assert report.count("not run") > 50
     assert "## Does it use its map?" in report
+    assert "## From the map to the answer" in report
 
 
 def test_what_is_done_is_not_done_again(done, unlearned):
