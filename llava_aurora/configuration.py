@@ -122,6 +122,12 @@ class TrainingArguments(upstream.TrainingArguments):
     reconstruction_loss_start: int = field(
         default=0, metadata={"help": "The step from which on the reconstruction loss counts."}
     )
+    lookup_loss_weight: float = field(
+        default=0.0,
+        metadata={
+            "help": "Weight of the loss that has a head look at the map's code as a point's value is read. 0: none."
+        },
+    )
     information_bottleneck: str = field(
         default="",
         metadata={"help": "What is hidden from all that follows a map: chain, image, or both with a comma."},

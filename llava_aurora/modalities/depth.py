@@ -68,8 +68,12 @@ class DepthModality(Modality):
             point: x, y in pixels of a square frame.
             frame: its side.
         """
+        return int(self.code_depths[codes[self.cell_of(point, frame=frame)]])
+
+    def cell_of(self, point: tuple[int, int], *, frame: int) -> int:
+        """The number of the cell in which a point lies, row by row; arguments as for `depth_of_cell`."""
         column, row = (min(place * self.grid // frame, self.grid - 1) for place in point)
-        return int(self.code_depths[codes[row * self.grid + column]])
+        return row * self.grid + column
 
     def draw(self, annotations: Sequence[np.ndarray], image: Image.Image) -> Image.Image:
         """The last map as a colour picture (bright = close), of the size of `image`; black if there is none."""

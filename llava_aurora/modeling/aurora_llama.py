@@ -25,6 +25,7 @@ from llava_aurora.modeling.embeddings import (
     present_rows_of,
     write_rows,
 )
+from llava_aurora.modeling.lookup_loss import LookupLoss, digit_ids
 from llava_aurora.modeling.objective import Objective
 from llava_aurora.modeling.perception_head import ROWS, split_rows
 from llava_aurora.modeling.span_masking import SpanMasking
@@ -80,6 +81,23 @@ class AuroraLlamaForCausalLM(LlavaLlamaForCausalLM):
         if probability:
             self.objective.span_masking = SpanMasking(self.perception, probability=probability, noise=noise)
             self.config.aurora_spans_in_one_pass = True
+
+    def guide_lookups(self, weight: float, tokenizer: Any) -> None:
+        """Asks a head of the middle layer to look at the map's code as a value is read in it (lookup_loss.py).
+
+        Raises:
+            AuroraError: if the model lacks depth or box tokens.
+        """
+        assert self.perception is not None
+        assert self.objective is not None
+        if lacking := {"depth", "box"} - set(self.perception.modalities):
+            raise AuroraError(
+                f"--lookup_loss_weight needs {sorted(lacking)[0]} tokens: --perception_modalities depth,box"
+            )
+        attention = self.model.layers[len(self.model.layers) // 2].self_attn
+        self.objective.lookup = LookupLoss(
+            attention, perception=self.perception, digits=digit_ids(tokenizer), weight=weight
+        )
 
     @property
     def writes_spans_in_one_pass(self) -> bool:
@@ -212,7 +230,7 @@ class AuroraLlamaForCausalLM(LlavaLlamaForCausalLM):
         hidden = self.model(
             attention_mask=mask, position_ids=position_ids, inputs_embeds=inputs_embeds, use_cache=False
         ).last_hidden_state
-        loss: Any = self.objective.loss(hidden, labels, head=self.lm_head)
+        loss: Any = self.objective.loss(hidden, labels, head=self.lm_head, attention_mask=attention_mask)
         return CausalLMOutputWithPast(loss=loss)
 
     def _mask_of_step(self, mask: Tensor | None, ids: Any, embeddings: Tensor | None) -> Tensor | None:

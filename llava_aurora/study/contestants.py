@@ -144,6 +144,20 @@ CONTESTANTS: Mapping[str, Contestant] = {
             reads=True,
         ),
         Contestant(
+            name="map_guided",
+            title="practice in reading maps, fresh points, chains last, half of the maps swapped, a head guided",
+            group="values",
+            order="chains last",
+            flags={
+                "value_step": "map",
+                "fresh_points": True,
+                "swapped_map_probability": 0.5,
+                "lookup_loss_weight": 0.3,
+            },
+            reads=True,
+            practises=True,
+        ),
+        Contestant(
             name="no_coordinates",
             title="chain without the coordinate step",
             group="coordinates",

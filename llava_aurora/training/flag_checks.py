@@ -41,6 +41,13 @@ def check_flags(flags: argparse.Namespace) -> None:
         raise AuroraError(f"--swapped_map_probability {flags.swapped_map_probability}: a share is in [0, 1]")
     if flags.swapped_map_probability and not (flags.fresh_points and flags.value_step == "map"):
         raise AuroraError("--swapped_map_probability needs --fresh_points True --value_step map, which follow the map")
+    if flags.lookup_loss_weight < 0:
+        raise AuroraError(f"--lookup_loss_weight {flags.lookup_loss_weight}: a weight is 0 or more")
+    if flags.lookup_loss_weight and (not flags.value_step or flags.plain_coordinates):
+        raise AuroraError(
+            "--lookup_loss_weight is about values behind coordinate tokens: it needs --value_step, and no"
+            " --plain_coordinates True"
+        )
     if flags.curriculum:
         read_schedule(flags.curriculum)
     InformationBottleneck.parse(flags.information_bottleneck, probability=flags.information_bottleneck_probability)

@@ -35,6 +35,8 @@ class AuroraTrainer(ResumableTrainer):
                 self.args.information_bottleneck, probability=self.args.information_bottleneck_probability
             )
             self.aurora_model.mask_spans(self.args.span_mask_probability, noise=self.args.span_noise_probability)
+            if self.args.lookup_loss_weight:
+                self.aurora_model.guide_lookups(self.args.lookup_loss_weight, self.processing_class)
         self.projector_only = self.args.tune_mm_mlp_adapter
         # Upstream asks these two whether to write a folder by itself, file by file under its final name; without them
         # it leaves every folder to the trainer's save_model.

@@ -15,19 +15,6 @@ from llava_aurora.modeling.perception_head import is_split
 FEATURES = 16  # image tokens of the tiny model
 
 
-def taught(workshop, *, language_model: bool, **changes):
-    """Tokenizer and model as train() has them when the trainer is built."""
-    tokenizer, model, processor, _ = load_pretrained_model(str(workshop.base))
-    tokenizer.pad_token = tokenizer.unk_token
-    model.requires_grad_(language_model)
-    model.model.mm_projector.requires_grad_(True)
-    flags = {"model_name_or_path": str(workshop.base), "mm_use_im_patch_token": False, **workshop.perception_flags()}
-    flags["depth_vqvae"] = str(flags["depth_vqvae"])
-    model.initialize_vision_tokenizer(ModelArguments(**{**flags, **changes}), tokenizer)
-    model.config.use_cache = False
-    return tokenizer, model.train(), processor
-
-
 def batch_for(workshop, tokenizer, processor, *indices: int) -> dict[str, torch.Tensor]:
     upstream.conversation_lib.default_conversation = upstream.conversation_lib.conv_templates["v1"]
     arguments = DataArguments(data_path=str(workshop.records), image_folder=str(workshop.images), is_multimodal=True)
@@ -38,8 +25,8 @@ def batch_for(workshop, tokenizer, processor, *indices: int) -> dict[str, torch.
 
 
 @pytest.mark.parametrize("language_model", [True, False])
-def test_the_loss_is_that_of_upstreams_forward(workshop, language_model):
-    tokenizer, model, processor = taught(workshop, language_model=language_model)
+def test_the_loss_is_that_of_upstreams_forward(workshop, taught, language_model):
+    tokenizer, model, processor = taught(language_model=language_model)
     assert is_split(model) is not language_model
     batch = batch_for(workshop, tokenizer, processor, 0, 1, 2, 3)
     loss = model(**batch).loss
@@ -52,8 +39,8 @@ def test_the_loss_is_that_of_upstreams_forward(workshop, language_model):
     assert any("perception_rows" in name for name in trained) is not language_model
 
 
-def test_bf16_gradient_checkpointing_and_reconstruction_go_together(workshop):
-    tokenizer, model, processor = taught(workshop, language_model=False)
+def test_bf16_gradient_checkpointing_and_reconstruction_go_together(workshop, taught):
+    tokenizer, model, processor = taught(language_model=False)
     model.to(torch.bfloat16)
     model.gradient_checkpointing_enable()
     model.objective.reconstruction_weight = 1.0
@@ -66,8 +53,8 @@ def test_bf16_gradient_checkpointing_and_reconstruction_go_together(workshop):
     assert model.objective.parts.read()["reconstruction"] > 0
 
 
-def test_the_bottleneck_hides_the_image_and_the_chain_where_they_really_stand(workshop, monkeypatch):
-    tokenizer, model, processor = taught(workshop, language_model=False)
+def test_the_bottleneck_hides_the_image_and_the_chain_where_they_really_stand(workshop, taught, monkeypatch):
+    tokenizer, model, processor = taught(language_model=False)
     model.objective.bottleneck = InformationBottleneck.parse("chain,image")
     batch = batch_for(workshop, tokenizer, processor, 0, 1)
     seen = {}
@@ -88,15 +75,15 @@ def test_the_bottleneck_hides_the_image_and_the_chain_where_they_really_stand(wo
 
 
 @pytest.mark.parametrize("method", ["mean", "noise", "words", "neighbours"])
-def test_rows_can_start_in_every_way(workshop, method):
-    _, model, _ = taught(workshop, language_model=False, perception_init=method)
+def test_rows_can_start_in_every_way(workshop, taught, method):
+    _, model, _ = taught(language_model=False, perception_init=method)
     rows = model.lm_head.perception_rows
     assert rows.shape == (74, 64)
     assert (rows == rows[:1]).all() == (method == "mean")
 
 
-def test_words_describe_the_tokens(workshop):
-    tokenizer, model, _ = taught(workshop, language_model=False, perception_init="words")
+def test_words_describe_the_tokens(workshop, taught):
+    tokenizer, model, _ = taught(language_model=False, perception_init="words")
     ids = tokenizer("pixel 7", add_special_tokens=False).input_ids
     place = tokenizer.convert_tokens_to_ids("<PIXEL_7>") - model.perception.token_ids().start
     expected = model.lm_head.words.weight[ids].mean(0)
@@ -112,19 +99,19 @@ def test_a_base_with_some_of_the_tokens_is_refused(workshop):
         model.initialize_vision_tokenizer(arguments, tokenizer)
 
 
-def test_rows_of_another_vocabulary_beside_a_projector_are_refused(workshop, tmp_path):
+def test_rows_of_another_vocabulary_beside_a_projector_are_refused(workshop, taught, tmp_path):
     path = tmp_path / "mm_projector.bin"
     torch.save({"model.embed_tokens.perception_rows": torch.zeros(5, 64)}, path)
     with pytest.raises(AuroraError, match=r"mm_projector.bin: holds 5 rows of perception tokens, but 74 are asked for"):
-        taught(workshop, language_model=False, pretrain_mm_mlp_adapter=str(path))
+        taught(language_model=False, pretrain_mm_mlp_adapter=str(path))
 
 
 @pytest.mark.parametrize("language_model", [True, False])
-def test_rows_beside_a_projector_are_where_every_mode_starts(workshop, tmp_path, language_model):
+def test_rows_beside_a_projector_are_where_every_mode_starts(workshop, taught, tmp_path, language_model):
     path = tmp_path / "mm_projector.bin"
     rows = torch.randn(2, 74, 64, generator=torch.Generator().manual_seed(0))
     torch.save({"model.embed_tokens.perception_rows": rows[0], "lm_head.perception_rows": rows[1]}, path)
-    _, model, _ = taught(workshop, language_model=language_model, pretrain_mm_mlp_adapter=str(path))
+    _, model, _ = taught(language_model=language_model, pretrain_mm_mlp_adapter=str(path))
     for matrix, expected in ((model.get_input_embeddings(), rows[0]), (model.get_output_embeddings(), rows[1])):
         found = matrix.weight[-74:] if language_model else matrix.perception_rows
         assert torch.equal(found, expected)

@@ -133,8 +133,9 @@ def test_the_main_contrast_comes_first_with_all_seeds():
         "map_swapped",
         "map_first",
         "map_beside",
+        "map_guided",
     )
-    assert order[:30] == [
+    assert order[:32] == [
         *("direct-0", "full-0", "direct-1", "full-1"),
         *(f"{name}-{seed}" for seed in (0, 1) for name in values),
         *("no_coordinates-0", "plain_text-0", "no_coordinates-1", "plain_text-1"),

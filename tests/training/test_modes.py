@@ -156,6 +156,27 @@ def test_the_reconstruction_loss_works_under_the_other_stages(workshop, start, t
     assert any("loss_depth" not in step or "loss_box" not in step for step in run.losses)
 
 
+@pytest.mark.parametrize("lora", [True, False], ids=["LoRA", "full"])
+def test_a_head_is_guided_where_its_layer_is_wrapped_or_partitioned(workshop, start, tmp_path, lora):
+    flags = workshop.flags(
+        tmp_path / ("llava-lora" if lora else "llava"),
+        deepspeed="deepspeed_configs/zero3.json",
+        lora_enable=lora,
+        lora_r=8,
+        gradient_checkpointing=True,
+        gradient_checkpointing_kwargs='{"use_reentrant": false}',
+        value_step="map",
+        lookup_loss_weight=0.5,
+        train_tasks="chain",
+        max_steps=3,
+        **workshop.perception_flags(),
+    )
+    run = start(*TWO_RANKS, SCRIPT, *flags)
+    assert run.code == 0, run.output[-3000:]
+    assert all(0 < step["loss_lookup"] < 20 for step in run.losses if "loss_depth" in step)
+    assert any("loss_depth" in step for step in run.losses)
+
+
 def test_four_bits_train_and_load(workshop, start, tmp_path):
     out = tmp_path / "llava-qlora"
     flags = workshop.flags(
