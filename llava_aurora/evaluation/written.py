@@ -35,7 +35,8 @@ class Written:
     @property
     def highest(self) -> tuple[str, ...]:
         """Letters of the points that are said to be closest, all of equals; none if no values are said."""
-        return tuple(letter for letter, value in self.values.items() if value == max(self.values.values()))
+        most = max(self.values.values(), default=None)
+        return tuple(letter for letter, value in self.values.items() if value == most)
 
 
 def read_written(text: str, ids: Sequence[int], perception: Perception | None) -> Written:

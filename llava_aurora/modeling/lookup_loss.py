@@ -1,13 +1,13 @@
 """The look-up loss: where one attention head should look when the value of a point is read in a map.
 
-A chain with values (`--value_step`) says of each point what the map's code in the point's cell stands for. At first a
-model looks at all codes alike: that tells which are in the map, and not which of them is meant, and nothing in the loss
-says in what direction to look instead, so that training stays there for long. Which code is meant is known, though. One
-head in the middle of the model is asked to look at it: the loss is -log of the share of its attention that the code
-gets. All other heads are free, and nothing is added to the model.
+A chain with values (`--value_step`) says of each point what the map's code in the point's cell stands for. The loss of
+its tokens tells a model that a value is wrong, and not which of the codes it should have looked at. Which one is meant
+is known, though. One head in the middle of the model is asked to look at it: the loss is -log of the share of its
+attention that the code gets. All other heads are free, and nothing is added to the model.
 
 The head's attention is computed beside the model's own, for the values alone, from the queries and keys that the
-layer's projections gave. So it does not matter how attention is computed, nor what the projections are wrapped in.
+layer's projections gave. So it does not matter how attention is computed, nor what the projections are wrapped in. What
+an information bottleneck hides from the model's own attention takes its share here.
 """
 
 from dataclasses import dataclass
@@ -118,15 +118,15 @@ class LookupLoss:
                 " give --gradient_checkpointing_kwargs '{\"use_reentrant\": false}' as well"
             )
         queries, keys = apply_rotary_pos_emb(queries[:, None], keys[:, None], *heard["positions"])
-        losses = []
+        losses, device = [], queries.device
         for row in sorted({lookup.row for lookup in lookups}):
             here = [lookup for lookup in lookups if lookup.row == row]
-            asked = torch.tensor([lookup.query for lookup in here], device=labels.device)
-            wanted = torch.tensor([lookup.key for lookup in here], device=labels.device)
+            asked = torch.tensor([lookup.query for lookup in here], device=device)
+            wanted = torch.tensor([lookup.key for lookup in here], device=device)
             scores = (queries[row, 0, asked] @ keys[row, 0].T).float() * self.scaling
-            seen = torch.arange(labels.shape[1], device=labels.device) <= asked[:, None]
+            seen = torch.arange(labels.shape[1], device=device) <= asked[:, None]
             if attention_mask is not None:
-                seen = seen & attention_mask[row].bool()
+                seen = seen & attention_mask[row].to(device).bool()
             losses.append(nn.functional.cross_entropy(scores.masked_fill(~seen, -torch.inf), wanted, reduction="none"))
         return torch.cat(losses).mean()
 

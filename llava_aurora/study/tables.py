@@ -76,9 +76,16 @@ def step_tables(results: Results, *, size: Size) -> list[Table]:
         for name, contestant in CONTESTANTS.items():
             if "value_step" in contestant.flags:
                 marks = (answers(task, "chain", what=what) for what in ("read_out", "highest", "right", "followed"))
-                rows.append((contestant.title, *(_cell(results.get(name, ()), each, HARD) for each in marks)))
-        steps = ("closest by its map is right, %", "highest value is right, %", "answer is right, %")
-        found.append(Table(_TITLES[task], ("", *steps, "answer is the highest value, %"), rows))
+                runs = results.get(name, ())
+                cells = ((_cell(runs, each, HARD), _seeds(runs, each, HARD)) for each in marks)
+                rows.append((contestant.title, *(cell for pair in cells for cell in pair)))
+        steps = (
+            "closest by its map is right",
+            "highest value is right",
+            "answer is right",
+            "answer is the highest value",
+        )
+        found.append(Table(_TITLES[task], ("", *(name for step in steps for name in (f"{step}, %", "by seed"))), rows))
     return found
 
 
@@ -210,9 +217,9 @@ def _cell(runs: Sequence[Result], scores: Measure, categories: Sequence[str] | N
     return NONE if found is None else interval(found.interval.to_json())
 
 
-def _seeds(runs: Sequence[Result], scores: Measure) -> str:
-    """The mean over all categories, seed by seed."""
-    found = score(runs, scores)
+def _seeds(runs: Sequence[Result], scores: Measure, categories: Sequence[str] | None = None) -> str:
+    """The mean over some categories, or over all, seed by seed."""
+    found = score(runs, scores, categories=categories)
     return "" if found is None else ", ".join(percent(value) for _, value in sorted(found.by_seed.items()))
 
 
