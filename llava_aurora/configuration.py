@@ -128,6 +128,12 @@ class TrainingArguments(upstream.TrainingArguments):
             "help": "Weight of the loss that has a head look at the map's code as a point's value is read. 0: none."
         },
     )
+    choice_loss_weight: float = field(
+        default=0.0,
+        metadata={
+            "help": "Weight of the loss that has a head look at a point's value as the point is chosen. 0: none."
+        },
+    )
     information_bottleneck: str = field(
         default="",
         metadata={"help": "What is hidden from all that follows a map: chain, image, or both with a comma."},

@@ -25,7 +25,7 @@ from llava_aurora.modeling.embeddings import (
     present_rows_of,
     write_rows,
 )
-from llava_aurora.modeling.lookup_loss import LookupLoss, digit_ids
+from llava_aurora.modeling.guided_heads import GUIDES, GuidedHead, StatedPoints
 from llava_aurora.modeling.objective import Objective
 from llava_aurora.modeling.perception_head import ROWS, split_rows
 from llava_aurora.modeling.span_masking import SpanMasking
@@ -82,22 +82,23 @@ class AuroraLlamaForCausalLM(LlavaLlamaForCausalLM):
             self.objective.span_masking = SpanMasking(self.perception, probability=probability, noise=noise)
             self.config.aurora_spans_in_one_pass = True
 
-    def guide_lookups(self, weight: float, tokenizer: Any) -> None:
-        """Asks a head of the middle layer to look at the map's code as a value is read in it (lookup_loss.py).
+    def guide_head(self, guide: str, *, weight: float, tokenizer: Any) -> None:
+        """Tells a head where to look (guided_heads.py).
+
+        Args:
+            guide: of GUIDES.
+            weight: of its loss; 0 tells it nothing.
+            tokenizer: the model's.
 
         Raises:
             AuroraError: if the model lacks depth or box tokens.
         """
         assert self.perception is not None
         assert self.objective is not None
-        if lacking := {"depth", "box"} - set(self.perception.modalities):
-            raise AuroraError(
-                f"--lookup_loss_weight needs {sorted(lacking)[0]} tokens: --perception_modalities depth,box"
-            )
-        attention = self.model.layers[len(self.model.layers) // 2].self_attn
-        self.objective.lookup = LookupLoss(
-            attention, perception=self.perception, digits=digit_ids(tokenizer), weight=weight
-        )
+        if weight:
+            layer = self.model.layers[int(len(self.model.layers) * GUIDES[guide])].self_attn
+            points = StatedPoints(tokenizer, self.perception)
+            self.objective.guided.append(GuidedHead(guide, layer=layer, points=points, weight=weight))
 
     @property
     def writes_spans_in_one_pass(self) -> bool:

@@ -11,8 +11,8 @@ from torch.nn import functional
 
 from llava_aurora.modeling.bottleneck import InformationBottleneck, image_features
 from llava_aurora.modeling.code_metrics import CodeMetrics
+from llava_aurora.modeling.guided_heads import GUIDES, GuidedHead
 from llava_aurora.modeling.labelled_tokens import LabelledTokens
-from llava_aurora.modeling.lookup_loss import LookupLoss
 from llava_aurora.modeling.loss_parts import LossParts
 from llava_aurora.modeling.reconstruction_loss import reconstruction_loss
 from llava_aurora.modeling.span_masking import SpanMasking
@@ -25,7 +25,7 @@ class Objective:
     Attributes:
         parts: each part of the loss since it was last read.
         reconstruction_weight: what the reconstruction loss is multiplied by; 0 leaves it out.
-        lookup: where a head should look as values are read in maps; None: wherever it likes.
+        guided: heads that are told where to look (guided_heads.py).
         bottleneck: what is hidden behind a map in training; None hides nothing.
         span_masking: hides the codes of some maps while they are learned; None: of none.
         metrics: gathers what an evaluation measures while one goes on, else None.
@@ -33,9 +33,9 @@ class Objective:
 
     def __init__(self, perception: Perception) -> None:
         self.perception = perception
-        self.parts = LossParts(id_ranges=perception.id_ranges(), extra=("reconstruction", "lookup"))
+        self.parts = LossParts(id_ranges=perception.id_ranges(), extra=("reconstruction", *GUIDES))
         self.reconstruction_weight = 0.0
-        self.lookup: LookupLoss | None = None
+        self.guided: list[GuidedHead] = []
         self.bottleneck: InformationBottleneck | None = None
         self.span_masking: SpanMasking | None = None
         self.metrics: CodeMetrics | None = None
@@ -68,9 +68,10 @@ class Objective:
             reconstruction = reconstruction_loss(logits, tokens, self.perception)
             extra["reconstruction"] = reconstruction.detach()
             loss = loss + self.reconstruction_weight * reconstruction
-        if self.lookup is not None and (looked := self.lookup(labels, attention_mask)) is not None:
-            extra["lookup"] = looked.detach()
-            loss = loss + self.lookup.weight * looked
+        for listener in self.guided:
+            if (looked := listener(labels, attention_mask)) is not None:
+                extra[listener.guide] = looked.detach()
+                loss = loss + listener.weight * looked
         self.parts.add(losses.detach(), tokens.targets, **extra)
         return loss
 

@@ -158,6 +158,21 @@ CONTESTANTS: Mapping[str, Contestant] = {
             practises=True,
         ),
         Contestant(
+            name="map_guided_twice",
+            title="practice in reading maps, fresh points, chains last, half of the maps swapped, two heads guided",
+            group="values",
+            order="chains last",
+            flags={
+                "value_step": "map",
+                "fresh_points": True,
+                "swapped_map_probability": 0.5,
+                "lookup_loss_weight": 0.3,
+                "choice_loss_weight": 0.3,
+            },
+            reads=True,
+            practises=True,
+        ),
+        Contestant(
             name="no_coordinates",
             title="chain without the coordinate step",
             group="coordinates",

@@ -17,6 +17,7 @@ def check_flags(flags: argparse.Namespace) -> None:
     from llava_aurora.data.ablations import VALUE_SOURCES
     from llava_aurora.data.curriculum.schedule_file import read_schedule
     from llava_aurora.modeling.bottleneck import InformationBottleneck
+    from llava_aurora.modeling.guided_heads import GUIDES
 
     for flag, remedy in {
         "data_path": "the JSON file of training records; `llava-aurora data records --help` shows how to make one",
@@ -41,13 +42,15 @@ def check_flags(flags: argparse.Namespace) -> None:
         raise AuroraError(f"--swapped_map_probability {flags.swapped_map_probability}: a share is in [0, 1]")
     if flags.swapped_map_probability and not (flags.fresh_points and flags.value_step == "map"):
         raise AuroraError("--swapped_map_probability needs --fresh_points True --value_step map, which follow the map")
-    if flags.lookup_loss_weight < 0:
-        raise AuroraError(f"--lookup_loss_weight {flags.lookup_loss_weight}: a weight is 0 or more")
-    if flags.lookup_loss_weight and (not flags.value_step or flags.plain_coordinates):
-        raise AuroraError(
-            "--lookup_loss_weight is about values behind coordinate tokens: it needs --value_step, and no"
-            " --plain_coordinates True"
-        )
+    for guide in GUIDES:
+        weight = getattr(flags, f"{guide}_loss_weight")
+        if weight < 0:
+            raise AuroraError(f"--{guide}_loss_weight {weight}: a weight is 0 or more")
+        if weight and (not flags.value_step or flags.plain_coordinates):
+            raise AuroraError(
+                f"--{guide}_loss_weight is about values behind coordinate tokens: it needs --value_step, and no"
+                " --plain_coordinates True"
+            )
     if flags.curriculum:
         read_schedule(flags.curriculum)
     InformationBottleneck.parse(flags.information_bottleneck, probability=flags.information_bottleneck_probability)

@@ -167,13 +167,15 @@ def test_a_head_is_guided_where_its_layer_is_wrapped_or_partitioned(workshop, st
         gradient_checkpointing_kwargs='{"use_reentrant": false}',
         value_step="map",
         lookup_loss_weight=0.5,
+        choice_loss_weight=0.5,
         train_tasks="chain",
         max_steps=3,
         **workshop.perception_flags(),
     )
     run = start(*TWO_RANKS, SCRIPT, *flags)
     assert run.code == 0, run.output[-3000:]
-    assert all(0 < step["loss_lookup"] < 20 for step in run.losses if "loss_depth" in step)
+    for guide in ("lookup", "choice"):
+        assert all(0 < step[f"loss_{guide}"] < 20 for step in run.losses if "loss_depth" in step)
     assert any("loss_depth" in step for step in run.losses)
 
 
