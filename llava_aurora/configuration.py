@@ -134,6 +134,10 @@ class TrainingArguments(upstream.TrainingArguments):
             "help": "Weight of the loss that has a head look at a point's value as the point is chosen. 0: none."
         },
     )
+    answer_loss_weight: float = field(
+        default=0.0,
+        metadata={"help": "Weight of the loss of chains' answers alone, few tokens behind many codes. 0: none."},
+    )
     information_bottleneck: str = field(
         default="",
         metadata={"help": "What is hidden from all that follows a map: chain, image, or both with a comma."},

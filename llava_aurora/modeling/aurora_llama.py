@@ -16,6 +16,7 @@ from transformers.modeling_outputs import CausalLMOutputWithPast
 from llava_aurora.errors import AuroraError
 from llava_aurora.generation.constraint import PerceptionLogitsProcessor
 from llava_aurora.modalities import build_modalities
+from llava_aurora.modeling.answer_loss import AnswerLoss
 from llava_aurora.modeling.bottleneck import text_and_image
 from llava_aurora.modeling.cached_mask import cached_mask
 from llava_aurora.modeling.embeddings import (
@@ -25,10 +26,11 @@ from llava_aurora.modeling.embeddings import (
     present_rows_of,
     write_rows,
 )
-from llava_aurora.modeling.guided_heads import GUIDES, GuidedHead, StatedPoints
+from llava_aurora.modeling.guided_heads import GUIDES, GuidedHead
 from llava_aurora.modeling.objective import Objective
 from llava_aurora.modeling.perception_head import ROWS, split_rows
 from llava_aurora.modeling.span_masking import SpanMasking
+from llava_aurora.modeling.stated_points import StatedPoints
 from llava_aurora.perception import Perception
 
 VISION_TOWER_FOLDER = "vision_tower"
@@ -82,23 +84,28 @@ class AuroraLlamaForCausalLM(LlavaLlamaForCausalLM):
             self.objective.span_masking = SpanMasking(self.perception, probability=probability, noise=noise)
             self.config.aurora_spans_in_one_pass = True
 
-    def guide_head(self, guide: str, *, weight: float, tokenizer: Any) -> None:
-        """Tells a head where to look (guided_heads.py).
+    def guide(self, tokenizer: Any, *, lookup: float = 0.0, choice: float = 0.0, answer: float = 0.0) -> None:
+        """Tells heads where to look (guided_heads.py), and counts chains' answers once more (answer_loss.py).
 
         Args:
-            guide: of GUIDES.
-            weight: of its loss; 0 tells it nothing.
             tokenizer: the model's.
+            lookup, choice, answer: weights of these losses; 0 leaves one out.
 
         Raises:
             AuroraError: if the model lacks depth or box tokens.
         """
         assert self.perception is not None
         assert self.objective is not None
-        if weight:
-            layer = self.model.layers[int(len(self.model.layers) * GUIDES[guide])].self_attn
-            points = StatedPoints(tokenizer, self.perception)
-            self.objective.guided.append(GuidedHead(guide, layer=layer, points=points, weight=weight))
+        if not (lookup or choice or answer):
+            return
+        points = StatedPoints(tokenizer, self.perception)
+        layers = self.model.layers
+        self.objective.guided = [
+            GuidedHead(name, layer=layers[int(len(layers) * GUIDES[name])].self_attn, points=points, weight=weight)
+            for name, weight in (("lookup", lookup), ("choice", choice))
+            if weight
+        ]
+        self.objective.answer = AnswerLoss(points, weight=answer) if answer else None
 
     @property
     def writes_spans_in_one_pass(self) -> bool:

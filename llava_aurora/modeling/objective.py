@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from llava_aurora.modeling.answer_loss import AnswerLoss
 from llava_aurora.modeling.bottleneck import InformationBottleneck, image_features
 from llava_aurora.modeling.code_metrics import CodeMetrics
 from llava_aurora.modeling.guided_heads import GUIDES, GuidedHead
@@ -25,6 +26,7 @@ class Objective:
     Attributes:
         parts: each part of the loss since it was last read.
         reconstruction_weight: what the reconstruction loss is multiplied by; 0 leaves it out.
+        answer: counts the tokens of chains' answers once more; None: as all others.
         guided: heads that are told where to look (guided_heads.py).
         bottleneck: what is hidden behind a map in training; None hides nothing.
         span_masking: hides the codes of some maps while they are learned; None: of none.
@@ -33,8 +35,9 @@ class Objective:
 
     def __init__(self, perception: Perception) -> None:
         self.perception = perception
-        self.parts = LossParts(id_ranges=perception.id_ranges(), extra=("reconstruction", *GUIDES))
+        self.parts = LossParts(id_ranges=perception.id_ranges(), extra=("reconstruction", "answer", *GUIDES))
         self.reconstruction_weight = 0.0
+        self.answer: AnswerLoss | None = None
         self.guided: list[GuidedHead] = []
         self.bottleneck: InformationBottleneck | None = None
         self.span_masking: SpanMasking | None = None
@@ -68,6 +71,9 @@ class Objective:
             reconstruction = reconstruction_loss(logits, tokens, self.perception)
             extra["reconstruction"] = reconstruction.detach()
             loss = loss + self.reconstruction_weight * reconstruction
+        if self.answer is not None and (answered := self.answer(losses, labels, tokens)) is not None:
+            extra["answer"] = answered.detach()
+            loss = loss + self.answer.weight * answered
         for listener in self.guided:
             if (looked := listener(labels, attention_mask)) is not None:
                 extra[listener.guide] = looked.detach()

@@ -158,8 +158,8 @@ CONTESTANTS: Mapping[str, Contestant] = {
             practises=True,
         ),
         Contestant(
-            name="map_guided_twice",
-            title="practice in reading maps, fresh points, chains last, half of the maps swapped, two heads guided",
+            name="map_guided_answers",
+            title="practice in reading maps, fresh points, half of the maps swapped, two heads guided, answers weighed",
             group="values",
             order="chains last",
             flags={
@@ -168,6 +168,7 @@ CONTESTANTS: Mapping[str, Contestant] = {
                 "swapped_map_probability": 0.5,
                 "lookup_loss_weight": 0.3,
                 "choice_loss_weight": 0.3,
+                "answer_loss_weight": 0.3,
             },
             reads=True,
             practises=True,

@@ -63,7 +63,7 @@ def expectations(depth: str) -> tuple[Expectation, ...]:
                 ("map_first", "direct_fresh", "values of maps as text first, then of maps half of which were swapped"),
                 ("map_beside", "direct_fresh", "values of maps as text beside writing them, half of these swapped"),
                 ("map_guided", "direct_fresh", "values of maps with a head that was told where to look"),
-                ("map_guided_twice", "direct_fresh", "values of maps with two heads that were told where to look"),
+                ("map_guided_answers", "direct_fresh", "values of maps with two heads guided and answers weighed"),
             )
             for expected in (
                 Expectation(

@@ -42,13 +42,13 @@ def check_flags(flags: argparse.Namespace) -> None:
         raise AuroraError(f"--swapped_map_probability {flags.swapped_map_probability}: a share is in [0, 1]")
     if flags.swapped_map_probability and not (flags.fresh_points and flags.value_step == "map"):
         raise AuroraError("--swapped_map_probability needs --fresh_points True --value_step map, which follow the map")
-    for guide in GUIDES:
-        weight = getattr(flags, f"{guide}_loss_weight")
+    for name in (*GUIDES, "answer"):
+        weight = getattr(flags, f"{name}_loss_weight")
         if weight < 0:
-            raise AuroraError(f"--{guide}_loss_weight {weight}: a weight is 0 or more")
-        if weight and (not flags.value_step or flags.plain_coordinates):
+            raise AuroraError(f"--{name}_loss_weight {weight}: a weight is 0 or more")
+        if weight and name in GUIDES and (not flags.value_step or flags.plain_coordinates):
             raise AuroraError(
-                f"--{guide}_loss_weight is about values behind coordinate tokens: it needs --value_step, and no"
+                f"--{name}_loss_weight is about values behind coordinate tokens: it needs --value_step, and no"
                 " --plain_coordinates True"
             )
     if flags.curriculum:

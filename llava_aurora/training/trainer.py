@@ -20,7 +20,6 @@ from llava_aurora.data.fresh_points import FreshPoints
 from llava_aurora.modeling.aurora_llama import AuroraLlamaForCausalLM
 from llava_aurora.modeling.bottleneck import InformationBottleneck
 from llava_aurora.modeling.code_metrics import CodeMetrics
-from llava_aurora.modeling.guided_heads import GUIDES
 from llava_aurora.modeling.writing import write_lora_folder, write_projector_folder, write_whole_folder
 from llava_aurora.training.parameter_groups import PARTS, parameter_groups
 from llava_aurora.training.resumable import ResumableTrainer
@@ -36,9 +35,12 @@ class AuroraTrainer(ResumableTrainer):
                 self.args.information_bottleneck, probability=self.args.information_bottleneck_probability
             )
             self.aurora_model.mask_spans(self.args.span_mask_probability, noise=self.args.span_noise_probability)
-            for guide in GUIDES:
-                weight = getattr(self.args, f"{guide}_loss_weight")
-                self.aurora_model.guide_head(guide, weight=weight, tokenizer=self.processing_class)
+            self.aurora_model.guide(
+                self.processing_class,
+                lookup=self.args.lookup_loss_weight,
+                choice=self.args.choice_loss_weight,
+                answer=self.args.answer_loss_weight,
+            )
         self.projector_only = self.args.tune_mm_mlp_adapter
         # Upstream asks these two whether to write a folder by itself, file by file under its final name; without them
         # it leaves every folder to the trainer's save_model.

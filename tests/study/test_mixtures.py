@@ -134,7 +134,7 @@ def test_the_main_contrast_comes_first_with_all_seeds():
         "map_first",
         "map_beside",
         "map_guided",
-        "map_guided_twice",
+        "map_guided_answers",
     )
     assert order[:34] == [
         *("direct-0", "full-0", "direct-1", "full-1"),

@@ -1,0 +1,160 @@
+"""What an answer's labels state: points with their values, and the answer; and what each is read from.
+
+In tokens, `A (<PIXEL_3>,<PIXEL_40>) 57` is a letter, a place, and a value. The answer is what is said in the end,
+behind all codes and coordinates: the letter of a stated point, or a number. A small vocabulary spells digits and
+letters as bytes.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from torch import Tensor
+
+from llava_aurora.errors import AuroraError
+from llava_aurora.modalities.box import BoxModality
+from llava_aurora.modalities.depth import DepthModality
+from llava_aurora.perception import Perception
+
+# Tokens between a point's letter and its first coordinate, or its last coordinate and its value: a bracket and a blank.
+_MOST_BETWEEN = 3
+
+
+@dataclass(frozen=True)
+class Look:
+    """A token and what it is read from: row of the batch, position whose next token it is, position to be looked at."""
+
+    row: int
+    query: int
+    key: int
+
+
+@dataclass
+class _Point:
+    """Letter, place, positions of the value's digits, and where the codes of the map before it begin."""
+
+    letter: str | None
+    place: tuple[int, int]
+    digits: list[int] = field(default_factory=list)
+    codes: int | None = None
+
+
+class StatedPoints:
+    """Reads labels.
+
+    Args:
+        tokenizer: of the model.
+        perception: with depth and box tokens.
+
+    Raises:
+        AuroraError: if it lacks them.
+    """
+
+    def __init__(self, tokenizer: Any, perception: Perception) -> None:
+        if lacking := {"depth", "box"} - set(perception.modalities):
+            raise AuroraError(
+                f"--lookup_loss_weight, --choice_loss_weight and --answer_loss_weight need {sorted(lacking)[0]} tokens:"
+                " --perception_modalities depth,box"
+            )
+        depth, box = perception.modalities["depth"], perception.modalities["box"]
+        assert isinstance(depth, DepthModality)
+        assert isinstance(box, BoxModality)
+        self.depth, self.box = depth, box
+        self.start = perception.ids.start_id(depth.family)
+        self.first_code, self.first_pixel = (perception.ids.first_code_id(each.family) for each in (depth, box))
+        self.perception_ids = {index for ids in perception.id_ranges().values() for index in ids}
+        spelt = {f"<0x{ord(sign):02X}>": sign for sign in "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZ"}
+        self.digits: set[int] = set()
+        self.letters: dict[int, str] = {}
+        for token, index in tokenizer.get_vocab().items():
+            said = spelt.get(token, token.lstrip("▁Ġ"))
+            if said.isdecimal():
+                self.digits.add(index)
+            elif len(said) == 1 and "A" <= said <= "Z":
+                self.letters[index] = said
+
+    def lookups(self, labels: Tensor) -> list[Look]:
+        """Each digit of a value, behind a whole map that is learned too, is read from the code of the point's cell.
+
+        Args:
+            labels: int64 (B, T), -100 where nothing is to be learned.
+        """
+        return [
+            Look(row, position - 1, point.codes + self.depth.cell_of(point.place, frame=self.box.frame))
+            for row, ids in enumerate(labels.tolist())
+            for point in self._points(ids)
+            if point.codes is not None
+            for position in point.digits
+        ]
+
+    def choices(self, labels: Tensor) -> list[Look]:
+        """The letter that is the answer, behind two values or more, is read from the last digit of its value.
+
+        Args:
+            labels: int64 (B, T), -100 where nothing is to be learned.
+        """
+        found: list[Look] = []
+        for row, ids in enumerate(labels.tolist()):
+            points = self._points(ids)
+            values = {point.letter: point.digits[-1] for point in points if point.letter and point.digits}
+            for position in self._answer(ids, points):
+                value = values.get(self.letters.get(ids[position], ""))
+                if len(values) > 1 and value is not None:
+                    found.append(Look(row, position - 1, value))
+        return found
+
+    def answers(self, labels: Tensor) -> list[tuple[int, int]]:
+        """Row and position of the answer's letter or digits, each time it is said behind the last perception token.
+
+        Rows without perception tokens have none: there, the answer is most of what is said.
+
+        Args:
+            labels: int64 (B, T), -100 where nothing is to be learned.
+        """
+        return [
+            (row, position)
+            for row, ids in enumerate(labels.tolist())
+            for position in self._answer(ids, self._points(ids))
+        ]
+
+    def _points(self, ids: Sequence[int]) -> list[_Point]:
+        points: list[_Point] = []
+        codes: int | None = None  # where the codes of the last map begin
+        letter, lettered = "", -_MOST_BETWEEN  # the last letter, and where it stands
+        place: list[int] = []  # the coordinates that were said last
+        between = 0  # tokens since then
+        for position, label in enumerate(ids):
+            if label == self.start:
+                codes = position + 1 if self._is_map(ids, position + 1) else None
+            elif 0 <= label - self.first_pixel < self.box.family.size:
+                place = [*place, label - self.first_pixel] if between == 1 else [label - self.first_pixel]
+                between = 0
+                if len(place) == 2:
+                    near = position - 2 - lettered <= _MOST_BETWEEN
+                    points.append(_Point(letter if near else None, (place[0], place[1]), codes=codes))
+            elif label in self.digits and len(place) == 2 and between <= _MOST_BETWEEN:
+                points[-1].digits.append(position)
+            else:
+                between += 1
+                if label in self.letters:
+                    letter, lettered = self.letters[label], position
+        return points
+
+    def _answer(self, ids: Sequence[int], points: Sequence[_Point]) -> Iterator[int]:
+        behind = [position for position, label in enumerate(ids) if label in self.perception_ids]
+        if not behind:
+            return
+        values = {position for point in points for position in point.digits}
+        rest = [position for position in range(behind[-1] + 1, len(ids)) if position not in values]
+        names = {point.letter for point in points}
+        letters = [position for position in rest if self.letters.get(ids[position]) in names - {None}]
+        if not letters:
+            yield from (position for position in rest if ids[position] in self.digits)
+            return
+        said = self.letters[ids[letters[-1]]]
+        yield from (position for position in letters if self.letters[ids[position]] == said)
+
+    def _is_map(self, ids: Sequence[int], begin: int) -> bool:
+        length = self.depth.family.lengths[-1]
+        codes = [code - self.first_code for code in ids[begin : begin + length]]
+        return len(codes) == length and all(0 <= code < self.depth.family.size for code in codes)

@@ -1,0 +1,156 @@
+"""What a chain's labels state, and what each of its tokens is read from."""
+
+import pytest
+import torch
+
+from llava_aurora import load_pretrained_model
+from llava_aurora.configuration import ModelArguments
+from llava_aurora.modeling.stated_points import StatedPoints
+
+CODES = [3, 1, 4, 1, 5, 9, 2, 6, 5]  # 3 × 3 cells, row by row
+PLACES = {"A": (0, 0), "B": (55, 20), "C": (30, 55)}  # in a frame of 56 pixels
+CELLS = {"A": 0, "B": 5, "C": 7}
+MAP = "<DEPTH_START>" + "".join(f"<DEPTH_{code}>" for code in CODES) + "<DEPTH_END>"
+BOXES = "1. (<PIXEL_1>,<PIXEL_2>,<PIXEL_3>,<PIXEL_4>)\n2. (<PIXEL_5>,<PIXEL_6>,<PIXEL_7>,<PIXEL_8>)"
+TWO = "A (<PIXEL_1>,<PIXEL_2>) 07, B (<PIXEL_3>,<PIXEL_4>) 55."
+
+
+@pytest.fixture(scope="module")
+def stated(workshop):
+    """Tokenizer, and reader of its labels."""
+    tokenizer, model, _, _ = load_pretrained_model(str(workshop.base))
+    flags = {**workshop.perception_flags(), "mm_use_im_patch_token": False, "model_name_or_path": str(workshop.base)}
+    model.initialize_vision_tokenizer(ModelArguments(**{**flags, "depth_vqvae": str(flags["depth_vqvae"])}), tokenizer)
+    return tokenizer, StatedPoints(tokenizer, model.perception)
+
+
+def chain(places=PLACES, *, map_=MAP, chosen="C"):
+    return f"The depth map is {map_}. {end_of_chain(places, chosen)}"
+
+
+def end_of_chain(places=PLACES, chosen="C"):
+    points = ", ".join(
+        f"{letter} (<PIXEL_{x}>,<PIXEL_{y}>) {number}7" for number, (letter, (x, y)) in enumerate(places.items())
+    )
+    return f"The points are {points}. The value is highest at {chosen}, so it is closest. The answer is ({chosen})."
+
+
+def labels_of(tokenizer, *texts):
+    """Texts as answers that are learned whole, padded on the right."""
+    rows = [tokenizer(text).input_ids for text in texts]
+    longest = max(map(len, rows))
+    return torch.tensor([row + [-100] * (longest - len(row)) for row in rows])
+
+
+def said(tokenizer, labels, positions):
+    return [tokenizer.decode([int(labels[row, position])]).strip() for row, position in positions]
+
+
+def test_each_digit_of_a_value_is_read_from_the_code_of_its_points_cell(stated):
+    tokenizer, points = stated
+    labels = labels_of(tokenizer, "Some words.", chain())
+    looks = points.lookups(labels)
+    assert [look.row for look in looks] == [1] * 6  # two digits a value
+    assert "".join(said(tokenizer, labels, [(1, look.query + 1) for look in looks])) == "071727"
+    codes = [f"<DEPTH_{CODES[cell]}>" for cell in CELLS.values() for _ in range(2)]
+    assert said(tokenizer, labels, [(1, look.key) for look in looks]) == codes
+    first = labels[1].tolist().index(tokenizer.convert_tokens_to_ids("<DEPTH_START>")) + 1
+    assert [look.key - first for look in looks] == [cell for cell in CELLS.values() for _ in range(2)]
+
+
+def test_of_two_maps_the_last_is_read(stated):
+    tokenizer, points = stated
+    reversed_map = "<DEPTH_START>" + "".join(f"<DEPTH_{code}>" for code in CODES[::-1]) + "<DEPTH_END>"
+    labels = labels_of(tokenizer, f"The depth map is {MAP}. {chain({'A': (0, 0)}, map_=reversed_map)}")
+    assert set(said(tokenizer, labels, [(0, look.key) for look in points.lookups(labels)])) == {"<DEPTH_5>"}
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "A (<PIXEL_1>,<PIXEL_2>) 07.",
+        f"{MAP} {BOXES}",
+        f"{MAP} A (<PIXEL_1>,<PIXEL_2>). There are 7.",
+        f"{MAP} So 07.",
+        f"A (<PIXEL_1>,<PIXEL_2>) 07. {MAP}",
+    ],
+    ids=["no map", "boxes", "another sentence", "no point", "before the map"],
+)
+def test_other_digits_are_read_from_no_map(stated, text):
+    tokenizer, points = stated
+    assert not points.lookups(labels_of(tokenizer, text))
+
+
+def test_a_map_that_is_not_learned_is_not_looked_at(stated):
+    tokenizer, points = stated
+    labels = labels_of(tokenizer, chain())
+    start = labels[0].tolist().index(tokenizer.convert_tokens_to_ids("<DEPTH_START>"))
+    labels[0, start + 4] = -100
+    assert not points.lookups(labels)
+    assert points.choices(labels)  # what is chosen from are the values
+
+
+@pytest.mark.parametrize("chosen", ["A", "B", "C"])
+def test_each_time_the_chosen_point_is_named_it_is_read_from_its_value(stated, chosen):
+    tokenizer, points = stated
+    labels = labels_of(tokenizer, end_of_chain(chosen=chosen))
+    looks = points.choices(labels)
+    assert said(tokenizer, labels, [(0, look.query + 1) for look in looks]) == [chosen, chosen]
+    assert looks[1].query > looks[0].query + 3
+    for look in looks:
+        before = tokenizer.decode(labels[0, : look.key + 1])
+        assert before.endswith(f"{'ABC'.index(chosen)}7")
+        assert before.count("(") == "ABC".index(chosen) + 1
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("A (<PIXEL_1>,<PIXEL_2>) 07, B (<PIXEL_3>,<PIXEL_4>). The answer is (A).", []),
+        ("A (<PIXEL_1>,<PIXEL_2>), B (<PIXEL_3>,<PIXEL_4>). The answer is (A).", []),
+        (f"{TWO} The answer is (C).", []),
+        (TWO, []),
+        (f"A or B: {TWO} (B)", ["B"]),
+        (f"{TWO} A is lower than B. (B)", ["B", "B"]),
+    ],
+    ids=["one value", "no values", "another point", "no answer", "named before", "a point not chosen"],
+)
+def test_of_the_letters_only_the_chosen_one_behind_values_is_read_from_one(stated, text, expected):
+    tokenizer, points = stated
+    labels = labels_of(tokenizer, text)
+    assert said(tokenizer, labels, [(0, look.query + 1) for look in points.choices(labels)]) == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        (chain(), ["C", "C"]),
+        (f"The marked points are A (<PIXEL_1>,<PIXEL_2>). The depth map is {MAP}. The answer is (A).", ["A"]),
+        (f"The depth map is {MAP}. So the answer is (A).", []),
+        (f"The chairs are at\n{BOXES}\nSo there are 12. The answer is 12.", ["1", "2", "1", "2"]),
+        ("There are no chairs. The answer is 0.", []),
+        ("(C)", []),
+        (f"The depth map is {MAP}. The points are {TWO}", []),
+        (f"The depth map is {MAP}.", []),
+        (BOXES, []),
+        ("A man rides a horse in 1 of 2 pictures.", []),
+    ],
+    ids=[
+        "values",
+        "no values",
+        "a letter of no point",
+        "counting",
+        "nothing to count",
+        "direct",
+        "reading",
+        "map",
+        "boxes",
+        "another conversation",
+    ],
+)
+def test_the_answer_is_what_is_said_behind_the_last_perception_token(stated, text, expected):
+    tokenizer, points = stated
+    labels = labels_of(tokenizer, "(A)", text)
+    answers = points.answers(labels)
+    assert {row for row, _ in answers} <= {1}
+    assert said(tokenizer, labels, answers) == expected
