@@ -78,7 +78,8 @@ class DataArguments(upstream.DataArguments):
     value_step: str = field(
         default="",
         metadata={
-            "help": "Depth chains also say how close each point is: depth, in truth; map, by its code. Empty: no."
+            "help": "Depth chains also say how close each point is: depth, in truth; map, by the code of its cell;"
+            " interpolated, by those of the cells around it. Empty: no."
         },
     )
     fresh_points: bool = field(

@@ -7,7 +7,7 @@ asks this object and nothing else.
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from llava_aurora.errors import AuroraError
 from llava_aurora.modalities import Modality, build_modalities, vocabulary_of
@@ -16,15 +16,25 @@ from llava_aurora.vocabulary import PerceptionIds, PerceptionVocabulary
 if TYPE_CHECKING:
     import torch
 
+    from llava_aurora.modalities.box import BoxModality
+    from llava_aurora.modalities.depth import DepthModality
+
 FORMAT = 1
 
 
 @dataclass(frozen=True)
 class Perception:
-    """Args: modalities: by name, in the order of their tokens; ids: their vocabulary on the model's tokenizer."""
+    """What one model knows.
+
+    Args:
+        modalities: by name, in the order of their tokens.
+        ids: their vocabulary on the model's tokenizer.
+        values: where the values come from that the model was taught to state of points (--value_step); "" if none.
+    """
 
     modalities: Mapping[str, Modality]
     ids: PerceptionIds
+    values: str = ""
 
     @classmethod
     def teach(cls, tokenizer: Any, modalities: Mapping[str, Modality]) -> "Perception":
@@ -68,7 +78,7 @@ class Perception:
                     f" {written.get('first_token')} = {written.get('first_id')}, but the tokenizer has"
                     f" {found['count']} from {found['first_token']} = {found['first_id']}; use that run's tokenizer"
                 )
-        return cls(modalities=modalities, ids=vocabulary.bind(tokenizer))
+        return cls(modalities=modalities, ids=vocabulary.bind(tokenizer), values=block.get("values", ""))
 
     @property
     def vocabulary(self) -> PerceptionVocabulary:
@@ -89,7 +99,8 @@ class Perception:
             for family in self.vocabulary.families
         }
         settings = {name: modality.settings() for name, modality in self.modalities.items()}
-        return {"format": FORMAT, "modalities": settings, "tokens": tokens}
+        values = {"values": self.values} if self.values else {}
+        return {"format": FORMAT, "modalities": settings, "tokens": tokens, **values}
 
     def id_ranges(self) -> dict[str, range]:
         """For each modality, by name, the ids of all its tokens."""
@@ -126,3 +137,15 @@ class Perception:
         """Writes what the modalities keep beside config.json (the depth VQ-VAE)."""
         for modality in self.modalities.values():
             modality.save_files(folder)
+
+
+def depth_and_box(perception: Perception | None, flags: str) -> "tuple[DepthModality, BoxModality]":
+    """The modalities that are needed where points are looked up in depth maps.
+
+    Raises:
+        AuroraError: naming the flags that need them, if a model lacks one.
+    """
+    modalities = perception.modalities if perception is not None else {}
+    if lacking := [name for name in ("depth", "box") if name not in modalities]:
+        raise AuroraError(f"{flags} needs {lacking[0]} tokens: --perception_modalities depth,box")
+    return cast("DepthModality", modalities["depth"]), cast("BoxModality", modalities["box"])

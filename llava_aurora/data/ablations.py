@@ -15,13 +15,15 @@ from llava_aurora.data.records import Record, hundredths
 from llava_aurora.data.store.record_store import RecordStore
 from llava_aurora.data.tasks import KINDS, OTHER, TASK_NAMES, TASKS, task_name
 from llava_aurora.errors import AuroraError
+from llava_aurora.perception import depth_and_box
 from llava_aurora.vocabulary import depth_family, pixel_family
 
 if TYPE_CHECKING:
     from llava_aurora.modalities.depth import DepthModality
+    from llava_aurora.perception import Perception
 
 # Where the values of --value_step come from.
-VALUE_SOURCES = ("depth", "map")
+VALUE_SOURCES = ("depth", "map", "interpolated")
 Transform = Callable[[Record], Record]
 # A point or box in plain numbers, a point behind its letter, and the blanks between two sentences.
 _COORDINATES = re.compile(r"\(\s*\d+(?:\s*,\s*\d+)+\s*\)")
@@ -76,10 +78,24 @@ class ValueStep:
             is needed to write them; values that points have already (in readings) become such ones too. None: values
             are the points' true depths (aurora.depths), which the codes tell roughly.
         frame: side of the frame that coordinates refer to.
+        interpolated: take a point's value from the codes of all cells around it, not from its own cell's alone.
     """
 
     map: "DepthModality | None" = None
     frame: int = 336
+    interpolated: bool = False
+
+    @classmethod
+    def of(cls, source: str, perception: "Perception | None") -> "ValueStep":
+        """With values of this source, one of VALUE_SOURCES, for a model of these tokens.
+
+        Raises:
+            AuroraError: if they come from a map, and the model lacks depth or box tokens.
+        """
+        if source == "depth":
+            return cls()
+        depth, box = depth_and_box(perception, f"--value_step {source}")
+        return cls(map=depth, frame=box.frame, interpolated=source == "interpolated")
 
     @property
     def tasks(self) -> tuple[str, ...]:
@@ -118,10 +134,11 @@ class ValueStep:
         return all(value < chosen for value in values.values())
 
     def depth_by_code(self, codes: Sequence[int], point: tuple[int, int]) -> int:
-        """How close a point is, 0 to 255, by the code of its cell in a map. Raises ValueError if there is no `map`."""
+        """How close a point is, 0 to 255, by the codes of a map. Raises ValueError if there is no `map`."""
         if self.map is None:
             raise ValueError("these values are true depths, not those of a map's codes")
-        return self.map.depth_of_cell(codes, point, frame=self.frame)
+        depth_of = self.map.depth_between_cells if self.interpolated else self.map.depth_of_cell
+        return depth_of(codes, point, frame=self.frame)
 
     def _depths(self, record: Record, where: str) -> dict[str, int]:
         """How close each point is, 0 to 255, by its letter."""

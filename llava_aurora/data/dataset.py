@@ -25,6 +25,7 @@ from llava_aurora.data.records import RecordWriter
 from llava_aurora.data.store.record_file import read_records
 from llava_aurora.data.store.record_store import RecordStore
 from llava_aurora.errors import AuroraError
+from llava_aurora.perception import depth_and_box
 from llava_aurora.vocabulary import TokenFamily
 
 RECORDS_TRIED = 50
@@ -157,7 +158,7 @@ def make_supervised_data_module(tokenizer: Any, data_args: Any) -> dict[str, Any
     """
     perception = getattr(tokenizer, "perception", None)
     families = perception.vocabulary.families if perception else ()
-    value_step = _value_step(data_args, perception) if data_args.value_step else None
+    value_step = ValueStep.of(data_args.value_step, perception) if data_args.value_step else None
     ablations = transforms(
         plain_coordinates=data_args.plain_coordinates,
         coordinate_step=data_args.coordinate_step,
@@ -180,7 +181,7 @@ def make_supervised_data_module(tokenizer: Any, data_args: Any) -> dict[str, Any
         if fresh:
             fresh.check(made.store[index] for index in range(0, len(made), max(1, len(made) // RECORDS_TRIED)))
             made.fresh_points = fresh
-            fresh.maps = DrawnMaps(made.store, _depth_and_box(perception, "--fresh_points")[0].family)
+            fresh.maps = DrawnMaps(made.store, depth_and_box(perception, "--fresh_points")[0].family)
         check_chains(made.store, ablations)
         return made
 
@@ -202,17 +203,9 @@ def make_supervised_data_module(tokenizer: Any, data_args: Any) -> dict[str, Any
     }
 
 
-def _value_step(data_args: Any, perception: Any) -> ValueStep:
-    """What says how close points are; by the codes of a map, it asks the model's own VQ-VAE what they stand for."""
-    if data_args.value_step == "depth":
-        return ValueStep()
-    depth, box = _depth_and_box(perception, "--value_step map")
-    return ValueStep(map=depth, frame=box.frame)
-
-
 def _fresh_points(data_args: Any, perception: Any, values: ValueStep | None) -> FreshPoints:
     """What draws marked points anew, in the wording of the records and the frame of the model's coordinates."""
-    depth, box = _depth_and_box(perception, "--fresh_points")
+    depth, box = depth_and_box(perception, "--fresh_points")
     prompts = Prompts.load(data_args.prompts) if data_args.prompts else Prompts()
     return FreshPoints(
         writer=RecordWriter(prompts=prompts, depth=depth.family, pixels=box.family),
@@ -231,11 +224,3 @@ def _learn_codes(labels: torch.Tensor, codes: Sequence[int], tokenizer: Any) -> 
     first = perception.ids.first_code_id(family)
     places = ((labels >= first) & (labels < first + family.size)).nonzero().flatten()
     labels[places] = first + labels.new_tensor(codes[: len(places)])  # a record too long for the model is cut off
-
-
-def _depth_and_box(perception: Any, flag: str) -> tuple[Any, Any]:
-    """The modalities that are needed where points are looked up in depth maps."""
-    modalities = perception.modalities if perception else {}
-    if "depth" not in modalities or "box" not in modalities:
-        raise AuroraError(f"{flag} needs depth and box tokens: --perception_modalities depth,box")
-    return modalities["depth"], modalities["box"]

@@ -5,7 +5,7 @@ model nor the images again.
 """
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -16,7 +16,7 @@ from llava_aurora.evaluation.box_quality import BoxMatch, match_boxes
 from llava_aurora.evaluation.map_quality import map_quality
 from llava_aurora.evaluation.scoring import stated
 from llava_aurora.evaluation.statistics import Interval, bootstrap_mean
-from llava_aurora.evaluation.written import Written, closest_by, read_written
+from llava_aurora.evaluation.written import Written, closest_by, read_written, values_of_map
 from llava_aurora.perception import Perception
 
 
@@ -36,6 +36,9 @@ class Judged:
         boxes: numbers of matched, written and true boxes, where the true ones are known.
         boxes_written: how many boxes were written.
         highest: letters of the points whose stated value is the highest; none if no values are stated.
+        highest_of_map: letters of the stated points whose value is the highest as the model was taught to read it in
+            its map; none if it was not taught to, or wrote no map.
+        values_are_maps: whether all values are stated so; None if it was not taught to, or states none.
     """
 
     id: str
@@ -53,6 +56,8 @@ class Judged:
     boxes: tuple[int, int, int] | None
     boxes_written: int
     highest: list[str] = field(default_factory=list)
+    highest_of_map: list[str] = field(default_factory=list)
+    values_are_maps: bool | None = None
 
     @property
     def correct(self) -> bool:
@@ -73,6 +78,11 @@ class Judged:
         return bool(self.highest) and min(self.highest) == self.truth
 
     @property
+    def highest_of_map_is_right(self) -> bool:
+        """The same of the values that its map holds: what the values can be worth, if they are read without fault."""
+        return bool(self.highest_of_map) and min(self.highest_of_map) == self.truth
+
+    @property
     def count_error(self) -> float | None:
         """How far the stated number is off; None where none is stated."""
         return abs(int(self.stated) - int(self.truth)) if self.kind == "number" and self.stated is not None else None
@@ -85,6 +95,7 @@ def judge(question: Question, line: Line, perception: Perception | None) -> Judg
     true = question.true_depth() if depth is not None else None
     quality = asdict(map_quality(depth, true)) if depth is not None and true is not None else None
     matched = match_boxes(written.boxes, question.boxes) if question.boxes is not None else None
+    by_map = replace(written, values=values_of_map(written, perception))
     return Judged(
         id=question.id,
         category=question.category,
@@ -103,6 +114,8 @@ def judge(question: Question, line: Line, perception: Perception | None) -> Judg
         boxes=(matched.matched, matched.written, matched.true) if matched is not None else None,
         boxes_written=len(written.boxes),
         highest=list(written.highest),
+        highest_of_map=list(by_map.highest),
+        values_are_maps=written.values == by_map.values if written.values and by_map.values else None,
     )
 
 
@@ -160,9 +173,12 @@ def summarize(judged: Sequence[Judged]) -> dict[str, Any]:
 
 def _values(judged: Sequence[Judged], valued: Sequence[Judged]) -> dict[str, Any]:
     """How far the steps from map to values to answer are followed, of the answers that state values."""
+    known = any(each.highest_of_map for each in judged)
     steps = {
-        "right": [each.highest_is_right for each in judged],
+        "of_map_right": [each.highest_of_map_is_right for each in judged] if known else [],
+        "are_maps": [each.values_are_maps for each in valued if each.values_are_maps is not None],
         "of_map": [each.read_out in each.highest for each in valued if each.read_out is not None],
+        "right": [each.highest_is_right for each in judged],
         "followed": [each.stated in each.highest for each in valued],
     }
     shares = {name: bootstrap_mean(held).to_json() for name, held in steps.items() if held}

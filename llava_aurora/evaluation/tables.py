@@ -100,7 +100,8 @@ def value_table(benchmarks: Mapping[str, Any]) -> Table | None:
     rows = []
     for title, reasoning, summary in _summaries(benchmarks):
         if (values := summary.get("values")) is not None:
-            shares = (interval(values.get(name)) for name in ("of_map", "right", "followed"))
+            steps = ("of_map_right", "are_maps", "of_map", "right", "followed")
+            shares = (interval(values.get(step)) for step in steps)
             rows.append(
                 (f"{title}, {reasoning}", percent(values["stated"]), interval(summary.get("read_out")), *shares)
             )
@@ -108,6 +109,8 @@ def value_table(benchmarks: Mapping[str, Any]) -> Table | None:
         "",
         "with values",
         "closest by its map is right, % [95 %]",
+        "highest of its map's values is right, %",
+        "all values are its map's, %",
         "highest value is closest by its map, %",
         "highest value is right, %",
         "answer is the highest value, %",

@@ -6,7 +6,9 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
+from llava_aurora.data.ablations import ValueStep
 from llava_aurora.data.points import depth_at
+from llava_aurora.data.records import hundredths
 from llava_aurora.perception import Perception
 from llava_aurora.vocabulary import MalformedSpan, pixel_family
 
@@ -52,6 +54,19 @@ def read_written(text: str, ids: Sequence[int], perception: Perception | None) -
     except MalformedSpan:
         spans = []
     return replace(found, codes=spans[-1].codes, map_end=spans[-1].end) if spans else found
+
+
+def values_of_map(written: Written, perception: Perception | None) -> dict[str, int]:
+    """The values of the stated points, in hundredths by letter, as the model was taught to read them in its map.
+
+    Empty if no map was written, or if the model was taught no values, or true depths.
+    """
+    if perception is None or written.codes is None or perception.values in ("", "depth"):
+        return {}
+    step = ValueStep.of(perception.values, perception)
+    return {
+        letter: int(hundredths(step.depth_by_code(written.codes, place))) for letter, place in written.points.items()
+    }
 
 
 def closest_by(depth: np.ndarray, points: Mapping[str, Sequence[int]], *, frame: int) -> str:

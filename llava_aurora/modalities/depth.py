@@ -75,6 +75,32 @@ class DepthModality(Modality):
         column, row = (min(place * self.grid // frame, self.grid - 1) for place in point)
         return row * self.grid + column
 
+    def depth_between_cells(self, codes: Sequence[int], point: tuple[int, int], *, frame: int) -> int:
+        """How close a point is, 0 to 255: of the cells around it, each by its code alone, more the nearer it is.
+
+        Arguments as for `depth_of_cell`, which is the same for all points of a cell.
+        """
+        around = self.cells_around(point, frame=frame)
+        return round(sum(weight * float(self.code_depths[codes[cell]]) for cell, weight in around.items()))
+
+    def cells_around(self, point: tuple[int, int], *, frame: int) -> dict[int, float]:
+        """The up to four cells between whose centres a point lies, and their weights: bilinear interpolation.
+
+        Returns:
+            positive weights, 1 in all, by the numbers of the cells, row by row; arguments as for `depth_of_cell`.
+        """
+        across, down = (self._neighbours(place, frame) for place in point)
+        return {
+            row * self.grid + column: weight * share for row, weight in down.items() for column, share in across.items()
+        }
+
+    def _neighbours(self, place: int, frame: int) -> dict[int, float]:
+        """The columns (or rows) between whose centres the middle of a pixel lies, and their weights."""
+        between = min(max((place + 0.5) * self.grid / frame - 0.5, 0.0), self.grid - 1.0)
+        first = int(between)
+        weights = {first: first + 1 - between, first + 1: between - first}
+        return {number: weight for number, weight in weights.items() if weight > 0}
+
     def draw(self, annotations: Sequence[np.ndarray], image: Image.Image) -> Image.Image:
         """The last map as a colour picture (bright = close), of the size of `image`; black if there is none."""
         if not annotations:

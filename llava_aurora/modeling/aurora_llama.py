@@ -3,6 +3,7 @@
 Without them it is upstream's model: the same weights, the same names, the same numbers.
 """
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -84,6 +85,12 @@ class AuroraLlamaForCausalLM(LlavaLlamaForCausalLM):
             self.objective.span_masking = SpanMasking(self.perception, probability=probability, noise=noise)
             self.config.aurora_spans_in_one_pass = True
 
+    def state_values(self, source: str) -> None:
+        """Has the checkpoint describe where the values come from that chains are taught to state (--value_step)."""
+        assert self.perception is not None
+        if source:
+            self.attach_perception(replace(self.perception, values=source))
+
     def guide(self, tokenizer: Any, *, lookup: float = 0.0, choice: float = 0.0, answer: float = 0.0) -> None:
         """Tells heads where to look (guided_heads.py), and counts chains' answers once more (answer_loss.py).
 
@@ -139,6 +146,7 @@ class AuroraLlamaForCausalLM(LlavaLlamaForCausalLM):
             perception = Perception.teach(tokenizer, build_modalities(settings, Path()))
         else:
             perception = Perception.from_config(described, folder=base, tokenizer=tokenizer)
+        perception = replace(perception, values=described.get("values", ""))
         if described and described != perception.config():
             raise AuroraError(
                 f"{base}: the base model has perception tokens of other settings ({described['modalities']}) than those"

@@ -7,8 +7,10 @@ have looked. That is known, though:
 - lookup: each digit of a value is read from the code in the cell of the point;
 - choice: the letter of the point that is chosen is read from the value that was stated for it, the highest.
 
-For each, one head is told to look there: the loss is -log of the share of its attention that the right token gets. All
-other heads are free, and nothing is added to the model. The choice is made in a higher layer than the look-ups.
+For each, one head is told to look there: the loss is -log of the share of its attention that the right token gets; of
+several tokens, the divergence KL(wanted ‖ given) of their shares. An interpolated value is read from the codes of the
+cells around the point, whose shares are the weights of the interpolation. All other heads are free, and nothing is
+added to the model. The choice is made in a higher layer than the look-ups.
 
 The head's attention is computed beside the model's own, for these tokens alone, from the queries and keys that the
 layer's projections gave. So it does not matter how attention is computed, nor what the projections are wrapped in. What
@@ -77,12 +79,15 @@ class GuidedHead:
         for row in sorted({look.row for look in looks}):
             here = [look for look in looks if look.row == row]
             asked = torch.tensor([look.query for look in here], device=device)
-            wanted = torch.tensor([look.key for look in here], device=device)
+            wanted = torch.zeros(len(here), labels.shape[1], device=device)
+            for number, look in enumerate(here):
+                wanted[number, list(look.keys)] = torch.tensor(list(look.keys.values()), device=device)
             scores = (queries[row, 0, asked] @ keys[row, 0].T).float() * self.scaling
             seen = torch.arange(labels.shape[1], device=device) <= asked[:, None]
             if attention_mask is not None:
                 seen = seen & attention_mask[row].to(device).bool()
-            losses.append(nn.functional.cross_entropy(scores.masked_fill(~seen, -torch.inf), wanted, reduction="none"))
+            shares = scores.masked_fill(~seen, -torch.inf).log_softmax(-1).masked_fill(wanted == 0, 0.0)
+            losses.append((torch.xlogy(wanted, wanted) - wanted * shares).sum(-1))
         return torch.cat(losses).mean()
 
     def _keep(self, name: str) -> Any:

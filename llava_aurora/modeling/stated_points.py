@@ -5,16 +5,13 @@ behind all codes and coordinates: the letter of a stated point, or a number. A s
 letters as bytes.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from torch import Tensor
 
-from llava_aurora.errors import AuroraError
-from llava_aurora.modalities.box import BoxModality
-from llava_aurora.modalities.depth import DepthModality
-from llava_aurora.perception import Perception
+from llava_aurora.perception import Perception, depth_and_box
 
 # Tokens between a point's letter and its first coordinate, or its last coordinate and its value: a bracket and a blank.
 _MOST_BETWEEN = 3
@@ -22,11 +19,17 @@ _MOST_BETWEEN = 3
 
 @dataclass(frozen=True)
 class Look:
-    """A token and what it is read from: row of the batch, position whose next token it is, position to be looked at."""
+    """A token, and what it is read from.
+
+    Attributes:
+        row: of the batch.
+        query: the position whose next token it is.
+        keys: the positions to be looked at, and the share of each, 1 in all.
+    """
 
     row: int
     query: int
-    key: int
+    keys: Mapping[int, float]
 
 
 @dataclass
@@ -44,22 +47,17 @@ class StatedPoints:
 
     Args:
         tokenizer: of the model.
-        perception: with depth and box tokens.
+        perception: with depth and box tokens; its `values` say where values come from.
 
     Raises:
         AuroraError: if it lacks them.
     """
 
     def __init__(self, tokenizer: Any, perception: Perception) -> None:
-        if lacking := {"depth", "box"} - set(perception.modalities):
-            raise AuroraError(
-                f"--lookup_loss_weight, --choice_loss_weight and --answer_loss_weight need {sorted(lacking)[0]} tokens:"
-                " --perception_modalities depth,box"
-            )
-        depth, box = perception.modalities["depth"], perception.modalities["box"]
-        assert isinstance(depth, DepthModality)
-        assert isinstance(box, BoxModality)
-        self.depth, self.box = depth, box
+        flags = "--lookup_loss_weight, --choice_loss_weight or --answer_loss_weight"
+        self.depth, self.box = depth, box = depth_and_box(perception, flags)
+        self.perception = perception
+        self.interpolated = perception.values == "interpolated"
         self.start = perception.ids.start_id(depth.family)
         self.first_code, self.first_pixel = (perception.ids.first_code_id(each.family) for each in (depth, box))
         self.perception_ids = {index for ids in perception.id_ranges().values() for index in ids}
@@ -76,11 +74,13 @@ class StatedPoints:
     def lookups(self, labels: Tensor) -> list[Look]:
         """Each digit of a value, behind a whole map that is learned too, is read from the code of the point's cell.
 
+        Interpolated values are read from the codes of the cells around it, by their weights.
+
         Args:
             labels: int64 (B, T), -100 where nothing is to be learned.
         """
         return [
-            Look(row, position - 1, point.codes + self.depth.cell_of(point.place, frame=self.box.frame))
+            Look(row, position - 1, {point.codes + cell: share for cell, share in self._cells(point.place).items()})
             for row, ids in enumerate(labels.tolist())
             for point in self._points(ids)
             if point.codes is not None
@@ -100,7 +100,7 @@ class StatedPoints:
             for position in self._answer(ids, points):
                 value = values.get(self.letters.get(ids[position], ""))
                 if len(values) > 1 and value is not None:
-                    found.append(Look(row, position - 1, value))
+                    found.append(Look(row, position - 1, {value: 1.0}))
         return found
 
     def answers(self, labels: Tensor) -> list[tuple[int, int]]:
@@ -116,6 +116,11 @@ class StatedPoints:
             for row, ids in enumerate(labels.tolist())
             for position in self._answer(ids, self._points(ids))
         ]
+
+    def _cells(self, place: tuple[int, int]) -> dict[int, float]:
+        if self.interpolated:
+            return self.depth.cells_around(place, frame=self.box.frame)
+        return {self.depth.cell_of(place, frame=self.box.frame): 1.0}
 
     def _points(self, ids: Sequence[int]) -> list[_Point]:
         points: list[_Point] = []

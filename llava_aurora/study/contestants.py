@@ -174,6 +174,22 @@ CONTESTANTS: Mapping[str, Contestant] = {
             practises=True,
         ),
         Contestant(
+            name="map_interpolated",
+            title="interpolated values of maps, half of these swapped, practice, two heads guided, answers weighed",
+            group="values",
+            order="chains last",
+            flags={
+                "value_step": "interpolated",
+                "fresh_points": True,
+                "swapped_map_probability": 0.5,
+                "lookup_loss_weight": 0.3,
+                "choice_loss_weight": 0.3,
+                "answer_loss_weight": 0.3,
+            },
+            reads=True,
+            practises=True,
+        ),
+        Contestant(
             name="no_coordinates",
             title="chain without the coordinate step",
             group="coordinates",

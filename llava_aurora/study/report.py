@@ -22,8 +22,9 @@ _REPLACED = (
 )
 
 _STEPS = (
-    "Chains that state how close each point is, over 3 to 5 points: whether the closest point by the map that was"
-    " written is right, whether the one of the highest stated value is, and whether the answer is that one."
+    "Chains that state how close each point is, over 3 to 5 points: whether the closest point by the picture of the map"
+    " that was written is right, and by the values that such chains read in it, from its codes; whether all values are"
+    " stated so; whether the point of the highest stated value is right; whether the answer is that point, and right."
 )
 
 

@@ -191,7 +191,8 @@ def condensed_answers(results: Mapping[str, Any]) -> dict[str, Any]:
     """What the report needs of an evaluation: summaries, and question by question what was right.
 
     That is a string for each category: "1" right, "0" wrong. Beside the answers stand what the map says ("read_out"),
-    the highest of the values that are stated, and whether the answer is that one ("followed"; "-": none are stated).
+    and of chains that state values the highest that its map holds ("highest_of_map"), whether all are its map's
+    ("are_maps"), the highest of those stated, and whether the answer is that one ("followed"; "-": none are stated).
     """
     found: dict[str, Any] = {}
     for task, entry in results["benchmarks"].items():
@@ -201,6 +202,10 @@ def condensed_answers(results: Mapping[str, Any]) -> dict[str, Any]:
             kept = {"right": _marks(answers, answers, lambda each: each.correct)}
             if any(each.has_map for each in answers):
                 kept["read_out"] = _marks(answers, answers, lambda each: each.read_out == each.truth)
+            if any(each.highest_of_map for each in answers):
+                kept["highest_of_map"] = _marks(answers, answers, lambda each: each.highest_of_map_is_right)
+            if told := [each for each in answers if each.values_are_maps is not None]:
+                kept["are_maps"] = _marks(answers, told, lambda each: bool(each.values_are_maps))
             if valued := [each for each in answers if each.highest]:
                 kept["highest"] = _marks(answers, answers, lambda each: each.highest_is_right)
                 kept["followed"] = _marks(answers, valued, lambda each: each.stated in each.highest)

@@ -26,6 +26,15 @@ _THEIR_DEPTH = ("LLaVA-1.5-13B", "fine-tuned on direct answers", "AURORA", "AURO
 _TITLES = {MARKED: "marked points", BY_COORDINATES: "points by coordinates"}
 _OURS = tuple(name for name, contestant in CONTESTANTS.items() if contestant.group == "values")
 _ORDER = ("direct", "chain", "constant", "full", *_OURS)
+# The steps from a map to an answer, by what a result keeps of each.
+_STEPS = {
+    "read_out": "closest by its map is right",
+    "highest_of_map": "highest of its map's values is right",
+    "are_maps": "all values are its map's",
+    "highest": "highest value is right",
+    "followed": "answer is the highest value",
+    "right": "answer is right",
+}
 Limits = Mapping[str, Mapping[str, float]]
 Measure = Callable[[Result], Scores | None]
 
@@ -75,17 +84,12 @@ def step_tables(results: Results, *, size: Size) -> list[Table]:
         rows = []
         for name, contestant in CONTESTANTS.items():
             if "value_step" in contestant.flags:
-                marks = (answers(task, "chain", what=what) for what in ("read_out", "highest", "right", "followed"))
+                marks = (answers(task, "chain", what=what) for what in _STEPS)
                 runs = results.get(name, ())
                 cells = ((_cell(runs, each, HARD), _seeds(runs, each, HARD)) for each in marks)
                 rows.append((contestant.title, *(cell for pair in cells for cell in pair)))
-        steps = (
-            "closest by its map is right",
-            "highest value is right",
-            "answer is right",
-            "answer is the highest value",
-        )
-        found.append(Table(_TITLES[task], ("", *(name for step in steps for name in (f"{step}, %", "by seed"))), rows))
+        header = ("", *(name for step in _STEPS.values() for name in (f"{step}, %", "by seed")))
+        found.append(Table(_TITLES[task], header, rows))
     return found
 
 

@@ -40,8 +40,10 @@ def check_flags(flags: argparse.Namespace) -> None:
         raise AuroraError("--value_step gives each value behind coordinates, which --coordinate_step False leaves out")
     if not 0 <= flags.swapped_map_probability <= 1:
         raise AuroraError(f"--swapped_map_probability {flags.swapped_map_probability}: a share is in [0, 1]")
-    if flags.swapped_map_probability and not (flags.fresh_points and flags.value_step == "map"):
-        raise AuroraError("--swapped_map_probability needs --fresh_points True --value_step map, which follow the map")
+    if flags.swapped_map_probability and not (flags.fresh_points and flags.value_step in ("map", "interpolated")):
+        raise AuroraError(
+            "--swapped_map_probability needs --fresh_points True --value_step map or interpolated, which follow the map"
+        )
     for name in (*GUIDES, "answer"):
         weight = getattr(flags, f"{name}_loss_weight")
         if weight < 0:

@@ -31,6 +31,7 @@ class AuroraTrainer(ResumableTrainer):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         if self.aurora_model.objective is not None:
+            self.aurora_model.state_values(self.train_dataset.data_args.value_step)
             self.aurora_model.objective.bottleneck = InformationBottleneck.parse(
                 self.args.information_bottleneck, probability=self.args.information_bottleneck_probability
             )

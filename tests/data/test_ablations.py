@@ -3,6 +3,7 @@
 import copy
 import json
 import re
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -21,6 +22,7 @@ from llava_aurora.data.records import RecordWriter, closest, hundredths, letter_
 from llava_aurora.data.store.record_store import RecordStore
 from llava_aurora.errors import AuroraError
 from llava_aurora.evaluation.written import read_written
+from llava_aurora.modalities.box import BoxModality
 from llava_aurora.modalities.depth import DepthModality
 from llava_aurora.vocabulary import depth_family, pixel_family
 from llava_aurora.vqvae.checkpoint import load_depth_vqvae
@@ -135,6 +137,20 @@ def test_values_of_the_map_are_those_that_its_codes_stand_for(workshop, writer):
         record["aurora"]["depths"] = {"A": 0, "B": 0, "C": 0}
         assert values(step(record))[1] == answer
     assert ValueStep()(record) == record  # of depth_reading only its own values are known
+
+
+def test_interpolated_values_tell_points_of_one_cell_apart(workshop, writer):
+    depth = DepthModality(vqvae=load_depth_vqvae(workshop.vqvae))
+    depth.code_depths = np.arange(0, 256, 16, dtype=np.uint8)  # the workshop's codes hardly differ
+    perception = SimpleNamespace(modalities={"depth": depth, "box": BoxModality(frame=56)})
+    of_cell, between = (ValueStep.of(source, perception) for source in ("map", "interpolated"))
+    codes, places = [0] * 6 + [15] * 3, [(28, 20), (28, 30), (28, 36)]  # all in the middle cell, ever nearer
+    assert len({of_cell.depth_by_code(codes, place) for place in places}) == 1
+    values = [between.depth_by_code(codes, place) for place in places]
+    assert values == sorted(set(values))
+    record = writer.depth_chain(codes=codes, points=POINTS, name="7", image="7.png", rng=np.random.default_rng(0))
+    stated = re.findall(r"\) (\d\d)", between(record)["conversations"][1]["value"])
+    assert stated == [hundredths(depth.depth_between_cells(codes, (p.x, p.y), frame=56)) for p in POINTS]
 
 
 def test_whether_values_bear_out_the_answer(workshop):

@@ -35,6 +35,10 @@ class PlainDepth(Modality):
         cells = (np.array(codes) * LEVELS + LEVELS // 2).astype(np.uint8).reshape(GRID, GRID)
         return np.kron(cells, np.ones((8, 8), np.uint8))
 
+    def depth_of_cell(self, codes, point, *, frame):
+        x, y = (place * GRID // frame for place in point)
+        return codes[y * GRID + x] * LEVELS + LEVELS // 2
+
     def draw(self, annotations, image):
         return image
 

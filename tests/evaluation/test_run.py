@@ -2,6 +2,7 @@
 
 import json
 import re
+from dataclasses import replace
 
 import pytest
 
@@ -93,8 +94,34 @@ def test_each_step_from_map_to_values_to_answer_is_measured(stub, questions, pla
     assert found["followed"]["value"] == share(lambda q, values, highest, answer: values[answer] == values[highest])
     assert 0.5 < found["followed"]["value"] < 1
     assert found["of_map"]["value"] < summary["read_out"]["value"]
+    assert "of_map_right" not in found  # it was not taught where its values come from
     write_report(tmp_path)
     assert "From the map to the values, from the values to the answer" in (tmp_path / "report.md").read_text()
+
+
+def test_values_that_were_to_be_read_in_the_map_are_compared_with_it(stub, questions, plain_depth, scenes, tmp_path):
+    """It writes the true map, and of two questions in three the very values that its codes hold."""
+    asked, by_prompt = list(questions.values()), {}
+    for place, question in enumerate(asked):
+        codes = plain_depth.encode(question.true_depth())
+        values = {
+            letter: plain_depth.depth_of_cell(codes, point, frame=56) * 100 // 256
+            for letter, point in question.points.items()
+        }
+        right = min(letter for letter in values if values[letter] == max(values.values())) == question.answer
+        stated = {**values, "A": 99 if values["A"] < 50 else 0} if place % 3 == 0 else values
+        said = ", ".join(f"{letter} {question.points[letter]} {value:02}" for letter, value in stated.items())
+        text = f"The depth map is {plain_depth.family.text(codes)}. The points are {said}. The answer is (A)."
+        by_prompt[question.prompt("chain")] = (text, right)
+    model = stub(lambda prompt, start: by_prompt[prompt][0])
+    model.perception = replace(model.perception, values="map")
+    evaluate(model, plan(scenes, reasonings=["chain"]), out=tmp_path)
+    found = read_results(tmp_path)["benchmarks"]["scenes_coordinates"]["reasonings"]["chain"]["summary"]["values"]
+    exact = sum(place % 3 > 0 for place in range(len(asked)))
+    assert found["are_maps"]["value"] == pytest.approx(exact / len(asked))
+    assert found["of_map_right"]["value"] == pytest.approx(sum(right for _, right in by_prompt.values()) / len(asked))
+    assert found["right"]["value"] < found["of_map_right"]["value"] < 1
+    assert "all values are its map" in write_report(tmp_path).read_text()
 
 
 def test_counting_is_measured_by_boxes_too(stub, scenes, tmp_path):

@@ -1,10 +1,12 @@
 """What stands in an answer, whole or cut off."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from transformers import AutoTokenizer
 
-from llava_aurora.evaluation.written import closest_by, read_written
+from llava_aurora.evaluation.written import closest_by, read_written, values_of_map
 from llava_aurora.modalities import build_modalities
 from llava_aurora.perception import Perception
 
@@ -54,6 +56,20 @@ def test_values_belong_to_lettered_points_and_all_of_the_highest_are_told(spoken
     assert written.points == {"A": (1, 2), "B": (3, 4), "C": (5, 6)}
     boxes, _ = read(spoken, "9. (<PIXEL_1>,<PIXEL_2>,<PIXEL_3>,<PIXEL_4>)\n10. (<PIXEL_1>,<PIXEL_2>) 20, A (1,2) 123")
     assert (boxes.values, boxes.highest) == ({}, ())
+
+
+def test_values_are_compared_with_those_that_the_model_was_taught_to_read_in_its_map(spoken):
+    perception = spoken[1]
+    depth = perception.modalities["depth"]
+    text = f"{depth.family.text(CODES)}. The points are A (<PIXEL_1>,<PIXEL_2>) 99, B (<PIXEL_30>,<PIXEL_40>) 00."
+    written, _ = read(spoken, text)
+    for source, value in (("map", depth.depth_of_cell), ("interpolated", depth.depth_between_cells)):
+        found = values_of_map(written, replace(perception, values=source))
+        assert found == {letter: value(CODES, place, frame=56) * 100 // 256 for letter, place in written.points.items()}
+    for source in ("", "depth"):
+        assert not values_of_map(written, replace(perception, values=source))
+    assert not values_of_map(replace(written, codes=None), replace(perception, values="map"))
+    assert not values_of_map(written, None)
 
 
 def test_what_is_cut_off_does_not_take_the_rest_along(spoken):

@@ -35,6 +35,27 @@ def test_a_cell_is_as_close_as_a_map_of_its_code_alone(depth):
         assert depth.depth_of_cell(codes, point, frame=100) == pytest.approx(alone.item(), abs=1)
 
 
+def test_between_cells_a_point_is_as_close_as_a_picture_of_their_values_that_is_resized_is_there(workshop):
+    depth, codes = DepthModality(vqvae=load_depth_vqvae(workshop.vqvae)), [3, 1, 4, 1, 5, 9, 2, 6, 15]
+    depth.code_depths = np.arange(0, 256, 16, dtype=np.uint8)  # the workshop's codes hardly differ
+    values = Image.fromarray(depth.code_depths[codes].reshape(3, 3).astype(np.float32))
+    expected = np.asarray(values.resize((90, 90), Image.Resampling.BILINEAR))
+    found = [[depth.depth_between_cells(codes, (x, y), frame=90) for x in range(90)] for y in range(90)]
+    assert np.abs(np.array(found) - expected).max() <= 0.51  # rounded
+    assert len({round(value) for value in expected.flat}) > 20
+
+
+def test_the_cells_around_a_point_are_those_whose_centres_it_lies_between(depth):
+    assert depth.cells_around((0, 0), frame=99) == {0: 1.0}
+    assert depth.cells_around((98, 98), frame=99) == {8: 1.0}
+    assert depth.cells_around((49, 49), frame=99) == {4: 1.0}  # the centre of the middle one
+    assert depth.cells_around((49, 98), frame=99) == {7: 1.0}
+    around = depth.cells_around((33, 20), frame=99)
+    assert set(around) == {0, 1, 3, 4}
+    assert sum(around.values()) == pytest.approx(1)
+    assert all(share > 0 for share in around.values())
+
+
 @pytest.mark.parametrize("size", [(48, 48), (31, 90), (336, 336)])
 def test_a_map_of_any_size_is_resized(depth, size):
     assert len(depth.encode(ramp(*size))) == 9

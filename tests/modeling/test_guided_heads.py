@@ -78,8 +78,27 @@ def test_the_loss_is_that_of_the_models_own_attention(model, guide):
         LAYERS[guide]
     ]
     looks = head.find(inputs["labels"])
-    expected = torch.stack([-own[look.row, 0, look.query, look.key].log() for look in looks]).mean()
+    expected = torch.stack([-own[look.row, 0, look.query, next(iter(look.keys))].log() for look in looks]).mean()
     assert torch.allclose(head(inputs["labels"], inputs["attention_mask"]), expected, rtol=1e-4)
+
+
+def test_of_several_tokens_it_is_how_far_their_shares_lie_from_those_wanted(model):
+    tokenizer, model = model
+    model.state_values("interpolated")
+    head = guided(model, tokenizer, "lookup")
+    inputs = batch(tokenizer, "Nothing to be read.", chain(model, {"A": (20, 20), "B": (55, 30)}))
+    own = model.model(inputs["input_ids"], attention_mask=inputs["attention_mask"], output_attentions=True).attentions[
+        LAYERS["lookup"]
+    ]
+    divergences = []
+    for look in head.find(inputs["labels"]):
+        given = own[look.row, 0, look.query, list(look.keys)].double()
+        wanted = torch.tensor(list(look.keys.values()), dtype=torch.float64)
+        divergences.append(torch.distributions.kl_divergence(*map(torch.distributions.Categorical, (wanted, given))))
+        divergences[-1] = divergences[-1] - given.sum().log()  # the rest of the attention goes elsewhere
+    assert {len(look.keys) for look in head.find(inputs["labels"])} == {4, 2}
+    loss = head(inputs["labels"], inputs["attention_mask"])
+    assert torch.allclose(loss.double(), torch.stack(divergences).mean(), rtol=1e-4)
 
 
 def test_each_is_added_with_its_weight_and_logged_without(model):
@@ -169,5 +188,5 @@ def test_checkpointed_activations_give_the_same_gradient_or_are_refused(model, g
 @pytest.mark.parametrize("name", [*GUIDES, "answer"])
 def test_without_coordinates_there_is_nothing_to_look_at(taught, name):
     tokenizer, model, _ = taught(language_model=True, perception_modalities="depth")
-    with pytest.raises(AuroraError, match=f"--{name}_loss_weight.*need box tokens"):
+    with pytest.raises(AuroraError, match=f"--{name}_loss_weight.*needs box tokens"):
         model.guide(tokenizer, **{name: 0.5})

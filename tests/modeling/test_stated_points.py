@@ -1,5 +1,7 @@
 """What a chain's labels state, and what each of its tokens is read from."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -53,16 +55,30 @@ def test_each_digit_of_a_value_is_read_from_the_code_of_its_points_cell(stated):
     assert [look.row for look in looks] == [1] * 6  # two digits a value
     assert "".join(said(tokenizer, labels, [(1, look.query + 1) for look in looks])) == "071727"
     codes = [f"<DEPTH_{CODES[cell]}>" for cell in CELLS.values() for _ in range(2)]
-    assert said(tokenizer, labels, [(1, look.key) for look in looks]) == codes
+    assert said(tokenizer, labels, [(1, key) for look in looks for key in look.keys]) == codes
+    assert all(list(look.keys.values()) == [1.0] for look in looks)
     first = labels[1].tolist().index(tokenizer.convert_tokens_to_ids("<DEPTH_START>")) + 1
-    assert [look.key - first for look in looks] == [cell for cell in CELLS.values() for _ in range(2)]
+    assert [key - first for look in looks for key in look.keys] == [cell for cell in CELLS.values() for _ in range(2)]
+
+
+def test_an_interpolated_value_is_read_from_the_codes_around_its_point(stated):
+    tokenizer, points = stated
+    between = StatedPoints(tokenizer, replace(points.perception, values="interpolated"))
+    labels = labels_of(tokenizer, chain())
+    first = labels[0].tolist().index(tokenizer.convert_tokens_to_ids("<DEPTH_START>")) + 1
+    looks = between.lookups(labels)
+    assert [look.query for look in looks] == [look.query for look in points.lookups(labels)]
+    for look, place in zip(looks, [place for place in PLACES.values() for _ in range(2)], strict=True):
+        assert {key - first: share for key, share in look.keys.items()} == points.depth.cells_around(place, frame=56)
+    assert {len(look.keys) for look in looks} == {1, 2}  # a corner; two at edges
 
 
 def test_of_two_maps_the_last_is_read(stated):
     tokenizer, points = stated
     reversed_map = "<DEPTH_START>" + "".join(f"<DEPTH_{code}>" for code in CODES[::-1]) + "<DEPTH_END>"
     labels = labels_of(tokenizer, f"The depth map is {MAP}. {chain({'A': (0, 0)}, map_=reversed_map)}")
-    assert set(said(tokenizer, labels, [(0, look.key) for look in points.lookups(labels)])) == {"<DEPTH_5>"}
+    looks = points.lookups(labels)
+    assert set(said(tokenizer, labels, [(0, key) for look in looks for key in look.keys])) == {"<DEPTH_5>"}
 
 
 @pytest.mark.parametrize(
@@ -98,7 +114,8 @@ def test_each_time_the_chosen_point_is_named_it_is_read_from_its_value(stated, c
     assert said(tokenizer, labels, [(0, look.query + 1) for look in looks]) == [chosen, chosen]
     assert looks[1].query > looks[0].query + 3
     for look in looks:
-        before = tokenizer.decode(labels[0, : look.key + 1])
+        (value,) = look.keys
+        before = tokenizer.decode(labels[0, : value + 1])
         assert before.endswith(f"{'ABC'.index(chosen)}7")
         assert before.count("(") == "ABC".index(chosen) + 1
 

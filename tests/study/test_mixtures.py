@@ -135,8 +135,9 @@ def test_the_main_contrast_comes_first_with_all_seeds():
         "map_beside",
         "map_guided",
         "map_guided_answers",
+        "map_interpolated",
     )
-    assert order[:34] == [
+    assert order[:36] == [
         *("direct-0", "full-0", "direct-1", "full-1"),
         *(f"{name}-{seed}" for seed in (0, 1) for name in values),
         *("no_coordinates-0", "plain_text-0", "no_coordinates-1", "plain_text-1"),
