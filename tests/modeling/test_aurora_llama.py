@@ -11,6 +11,7 @@ from llava_aurora.errors import AuroraError
 from llava_aurora.modeling.bottleneck import InformationBottleneck
 from llava_aurora.modeling.code_metrics import CodeMetrics
 from llava_aurora.modeling.perception_head import is_split
+from llava_aurora.perception import Perception
 
 FEATURES = 16  # image tokens of the tiny model
 
@@ -115,3 +116,18 @@ def test_rows_beside_a_projector_are_where_every_mode_starts(workshop, taught, t
     for matrix, expected in ((model.get_input_embeddings(), rows[0]), (model.get_output_embeddings(), rows[1])):
         found = matrix.weight[-74:] if language_model else matrix.perception_rows
         assert torch.equal(found, expected)
+
+
+def test_a_model_that_states_values_goes_on_as_such_and_may_be_taught_others(taught, workshop):
+    tokenizer, model, _ = taught(language_model=True)
+    assert "values" not in model.config.aurora
+    model.state_values("map")
+    flags = {**workshop.perception_flags(), "mm_use_im_patch_token": False, "model_name_or_path": str(workshop.base)}
+    again = ModelArguments(**{**flags, "depth_vqvae": str(flags["depth_vqvae"])})
+    model.initialize_vision_tokenizer(again, tokenizer)
+    model.state_values("")  # a run without --value_step
+    assert model.perception.values == model.config.aurora["values"] == "map"
+    model.state_values("interpolated")
+    block, folder = model.config.aurora, workshop.vqvae.parent
+    block["modalities"]["depth"]["vqvae"] = workshop.vqvae.name
+    assert Perception.from_config(block, folder=folder, tokenizer=tokenizer).values == "interpolated"

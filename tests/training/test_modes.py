@@ -165,18 +165,21 @@ def test_a_head_is_guided_where_its_layer_is_wrapped_or_partitioned(workshop, st
         lora_r=8,
         gradient_checkpointing=True,
         gradient_checkpointing_kwargs='{"use_reentrant": false}',
-        value_step="map",
+        value_step="interpolated",
         lookup_loss_weight=0.5,
         choice_loss_weight=0.5,
+        answer_loss_weight=0.5,
         train_tasks="chain",
         max_steps=3,
         **workshop.perception_flags(),
     )
     run = start(*TWO_RANKS, SCRIPT, *flags)
     assert run.code == 0, run.output[-3000:]
-    for guide in ("lookup", "choice"):
-        assert all(0 < step[f"loss_{guide}"] < 20 for step in run.losses if "loss_depth" in step)
+    for name in ("lookup", "choice", "answer"):
+        assert all(0 < step[f"loss_{name}"] < 20 for step in run.losses if "loss_depth" in step)
     assert any("loss_depth" in step for step in run.losses)
+    config = json.loads((Path(flags[flags.index("--output_dir") + 1]) / "config.json").read_text())
+    assert config["aurora"]["values"] == "interpolated"
 
 
 def test_four_bits_train_and_load(workshop, start, tmp_path):
