@@ -54,6 +54,10 @@ class Contestant:
         return tuple(kind for kind in ("chain", "direct") if kind in self.kinds)
 
 
+_SWAPPED: Mapping[str, object] = {"value_step": "map", "fresh_points": True, "swapped_map_probability": 0.5}
+_GUIDED = {**_SWAPPED, "lookup_loss_weight": 0.3}
+_WEIGHED = {"choice_loss_weight": 0.3, "answer_loss_weight": 0.3}
+
 CONTESTANTS: Mapping[str, Contestant] = {
     contestant.name: contestant
     for contestant in (
@@ -124,7 +128,7 @@ CONTESTANTS: Mapping[str, Contestant] = {
             title="reading values of the map, fresh points, chains last, half of the maps swapped",
             group="values",
             order="chains last",
-            flags={"value_step": "map", "fresh_points": True, "swapped_map_probability": 0.5},
+            flags=_SWAPPED,
             reads=True,
         ),
         Contestant(
@@ -132,7 +136,7 @@ CONTESTANTS: Mapping[str, Contestant] = {
             title="reading maps as text first, then values, half of the maps swapped",
             group="values",
             order="reading first, chains last",
-            flags={"value_step": "map", "fresh_points": True, "swapped_map_probability": 0.5},
+            flags=_SWAPPED,
             reads=True,
         ),
         Contestant(
@@ -140,7 +144,7 @@ CONTESTANTS: Mapping[str, Contestant] = {
             title="reading maps as text beside writing them, then values, half of the maps swapped",
             group="values",
             order="reading beside, chains last",
-            flags={"value_step": "map", "fresh_points": True, "swapped_map_probability": 0.5},
+            flags=_SWAPPED,
             reads=True,
         ),
         Contestant(
@@ -148,12 +152,7 @@ CONTESTANTS: Mapping[str, Contestant] = {
             title="practice in reading maps, fresh points, chains last, half of the maps swapped, a head guided",
             group="values",
             order="chains last",
-            flags={
-                "value_step": "map",
-                "fresh_points": True,
-                "swapped_map_probability": 0.5,
-                "lookup_loss_weight": 0.3,
-            },
+            flags=_GUIDED,
             reads=True,
             practises=True,
         ),
@@ -162,14 +161,7 @@ CONTESTANTS: Mapping[str, Contestant] = {
             title="practice in reading maps, fresh points, half of the maps swapped, two heads guided, answers weighed",
             group="values",
             order="chains last",
-            flags={
-                "value_step": "map",
-                "fresh_points": True,
-                "swapped_map_probability": 0.5,
-                "lookup_loss_weight": 0.3,
-                "choice_loss_weight": 0.3,
-                "answer_loss_weight": 0.3,
-            },
+            flags={**_GUIDED, **_WEIGHED},
             reads=True,
             practises=True,
         ),
@@ -178,14 +170,7 @@ CONTESTANTS: Mapping[str, Contestant] = {
             title="interpolated values of maps, half of these swapped, practice, two heads guided, answers weighed",
             group="values",
             order="chains last",
-            flags={
-                "value_step": "interpolated",
-                "fresh_points": True,
-                "swapped_map_probability": 0.5,
-                "lookup_loss_weight": 0.3,
-                "choice_loss_weight": 0.3,
-                "answer_loss_weight": 0.3,
-            },
+            flags={**_GUIDED, **_WEIGHED, "value_step": "interpolated"},
             reads=True,
             practises=True,
         ),

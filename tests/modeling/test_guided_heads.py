@@ -4,12 +4,11 @@ import copy
 
 import pytest
 import torch
+from stated_chain import chain, end_of_chain, labels_of
 
 from llava_aurora.errors import AuroraError
 from llava_aurora.modeling.guided_heads import GUIDES
 
-CODES = [3, 1, 4, 1, 5, 9, 2, 6, 5]  # 3 × 3 cells, row by row
-PLACES = {"A": (0, 0), "B": (55, 20), "C": (30, 55)}  # in a frame of 56 pixels
 LAYERS = {"lookup": 2, "choice": 3}  # of four
 BY_GUIDE = pytest.mark.parametrize("guide", GUIDES)
 
@@ -41,25 +40,15 @@ def guided(model, tokenizer, guide):
     return model.objective.guided[-1]
 
 
-def chain(model, places=PLACES, *, codes=CODES, chosen="C"):
-    span = model.perception.modalities["depth"].family.text(codes)
-    return f"The depth map is {span}. {end_of_chain(places, chosen)}"
-
-
-def end_of_chain(places=PLACES, chosen="C"):
-    points = ", ".join(
-        f"{letter} (<PIXEL_{x}>,<PIXEL_{y}>) {number}7" for number, (letter, (x, y)) in enumerate(places.items())
-    )
-    return f"The points are {points}. The value is highest at {chosen}, so it is closest. The answer is ({chosen})."
-
-
 def batch(tokenizer, *texts):
     """Texts as answers that are learned whole, padded on the right."""
-    rows = [tokenizer(text).input_ids for text in texts]
-    longest = max(map(len, rows))
-    ids = torch.tensor([row + [tokenizer.pad_token_id] * (longest - len(row)) for row in rows])
-    mask = torch.tensor([[1] * len(row) + [0] * (longest - len(row)) for row in rows])
-    return {"input_ids": ids, "attention_mask": mask, "labels": ids.masked_fill(mask == 0, -100)}
+    labels = labels_of(tokenizer, *texts)
+    told = labels != -100
+    return {
+        "input_ids": labels.masked_fill(~told, tokenizer.pad_token_id),
+        "attention_mask": told.long(),
+        "labels": labels,
+    }
 
 
 def forward(model, inputs):
@@ -72,7 +61,7 @@ def forward(model, inputs):
 def test_the_loss_is_that_of_the_models_own_attention(model, guide):
     tokenizer, model = model
     head = guided(model, tokenizer, guide)
-    texts = [chain(model), "Nothing to be read.", chain(model, {"A": (55, 55), "B": (0, 0)}, chosen="B")]
+    texts = [chain(), "Nothing to be read.", chain({"A": (55, 55), "B": (0, 0)}, chosen="B")]
     inputs = batch(tokenizer, *texts)
     own = model.model(inputs["input_ids"], attention_mask=inputs["attention_mask"], output_attentions=True).attentions[
         LAYERS[guide]
@@ -86,7 +75,7 @@ def test_of_several_tokens_it_is_how_far_their_shares_lie_from_those_wanted(mode
     tokenizer, model = model
     model.state_values("interpolated")
     head = guided(model, tokenizer, "lookup")
-    inputs = batch(tokenizer, "Nothing to be read.", chain(model, {"A": (20, 20), "B": (55, 30)}))
+    inputs = batch(tokenizer, "Nothing to be read.", chain({"A": (20, 20), "B": (55, 30)}))
     own = model.model(inputs["input_ids"], attention_mask=inputs["attention_mask"], output_attentions=True).attentions[
         LAYERS["lookup"]
     ]
@@ -103,7 +92,7 @@ def test_of_several_tokens_it_is_how_far_their_shares_lie_from_those_wanted(mode
 
 def test_each_is_added_with_its_weight_and_logged_without(model):
     tokenizer, model = model
-    inputs = batch(tokenizer, chain(model))
+    inputs = batch(tokenizer, chain())
     without = forward(model, inputs)
     weights = {"lookup": 0.5, "choice": 0.25, "answer": 2.0}
     assert not set(weights) & set(model.objective.parts.read())
@@ -116,7 +105,7 @@ def test_each_is_added_with_its_weight_and_logged_without(model):
 def test_the_answer_loss_is_that_of_the_answers_tokens(model):
     tokenizer, model = model
     model.guide(tokenizer, answer=0.5)
-    inputs = batch(tokenizer, chain(model, chosen="B"), "Nothing to be answered.", end_of_chain(chosen="A"))
+    inputs = batch(tokenizer, chain(chosen="B"), "Nothing to be answered.", end_of_chain(chosen="A"))
     forward(model, inputs)
     logits = model.lm_head(model.model(inputs["input_ids"], attention_mask=inputs["attention_mask"])[0])
     expected = []
@@ -149,7 +138,7 @@ def test_a_batch_without_values_has_no_such_loss(model, guide):
 def test_it_teaches_one_head_to_look_there_and_leaves_the_others_of_its_layer_alone(model, guide):
     tokenizer, model = model
     head = guided(model, tokenizer, guide)
-    inputs = batch(tokenizer, chain(model))
+    inputs = batch(tokenizer, chain())
     model.model(inputs["input_ids"], attention_mask=inputs["attention_mask"])
     head(inputs["labels"], inputs["attention_mask"]).backward()
     layer = model.model.layers[LAYERS[guide]].self_attn
@@ -170,7 +159,7 @@ def test_it_teaches_one_head_to_look_there_and_leaves_the_others_of_its_layer_al
 def test_checkpointed_activations_give_the_same_gradient_or_are_refused(model, guide):
     tokenizer, model = model
     guided(model, tokenizer, guide)
-    inputs, gradients = batch(tokenizer, chain(model)), []
+    inputs, gradients = batch(tokenizer, chain()), []
     weight = model.model.layers[LAYERS[guide]].self_attn.q_proj.weight
     for use_reentrant in (None, False, True):
         model.zero_grad()

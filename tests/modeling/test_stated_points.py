@@ -3,16 +3,13 @@
 from dataclasses import replace
 
 import pytest
-import torch
+from stated_chain import CELLS, CODES, PLACES, chain, end_of_chain, labels_of, span
 
 from llava_aurora import load_pretrained_model
 from llava_aurora.configuration import ModelArguments
 from llava_aurora.modeling.stated_points import StatedPoints
 
-CODES = [3, 1, 4, 1, 5, 9, 2, 6, 5]  # 3 × 3 cells, row by row
-PLACES = {"A": (0, 0), "B": (55, 20), "C": (30, 55)}  # in a frame of 56 pixels
-CELLS = {"A": 0, "B": 5, "C": 7}
-MAP = "<DEPTH_START>" + "".join(f"<DEPTH_{code}>" for code in CODES) + "<DEPTH_END>"
+MAP = span()
 BOXES = "1. (<PIXEL_1>,<PIXEL_2>,<PIXEL_3>,<PIXEL_4>)\n2. (<PIXEL_5>,<PIXEL_6>,<PIXEL_7>,<PIXEL_8>)"
 TWO = "A (<PIXEL_1>,<PIXEL_2>) 07, B (<PIXEL_3>,<PIXEL_4>) 55."
 
@@ -24,24 +21,6 @@ def stated(workshop):
     flags = {**workshop.perception_flags(), "mm_use_im_patch_token": False, "model_name_or_path": str(workshop.base)}
     model.initialize_vision_tokenizer(ModelArguments(**{**flags, "depth_vqvae": str(flags["depth_vqvae"])}), tokenizer)
     return tokenizer, StatedPoints(tokenizer, model.perception)
-
-
-def chain(places=PLACES, *, map_=MAP, chosen="C"):
-    return f"The depth map is {map_}. {end_of_chain(places, chosen)}"
-
-
-def end_of_chain(places=PLACES, chosen="C"):
-    points = ", ".join(
-        f"{letter} (<PIXEL_{x}>,<PIXEL_{y}>) {number}7" for number, (letter, (x, y)) in enumerate(places.items())
-    )
-    return f"The points are {points}. The value is highest at {chosen}, so it is closest. The answer is ({chosen})."
-
-
-def labels_of(tokenizer, *texts):
-    """Texts as answers that are learned whole, padded on the right."""
-    rows = [tokenizer(text).input_ids for text in texts]
-    longest = max(map(len, rows))
-    return torch.tensor([row + [-100] * (longest - len(row)) for row in rows])
 
 
 def said(tokenizer, labels, positions):
@@ -75,8 +54,7 @@ def test_an_interpolated_value_is_read_from_the_codes_around_its_point(stated):
 
 def test_of_two_maps_the_last_is_read(stated):
     tokenizer, points = stated
-    reversed_map = "<DEPTH_START>" + "".join(f"<DEPTH_{code}>" for code in CODES[::-1]) + "<DEPTH_END>"
-    labels = labels_of(tokenizer, f"The depth map is {MAP}. {chain({'A': (0, 0)}, map_=reversed_map)}")
+    labels = labels_of(tokenizer, f"The depth map is {MAP}. {chain({'A': (0, 0)}, codes=CODES[::-1])}")
     looks = points.lookups(labels)
     assert set(said(tokenizer, labels, [(0, key) for look in looks for key in look.keys])) == {"<DEPTH_5>"}
 
