@@ -146,6 +146,6 @@ def depth_and_box(perception: Perception | None, flags: str) -> "tuple[DepthModa
         AuroraError: naming the flags that need them, if a model lacks one.
     """
     modalities = perception.modalities if perception is not None else {}
-    if lacking := [name for name in ("depth", "box") if name not in modalities]:
-        raise AuroraError(f"{flags} needs {lacking[0]} tokens: --perception_modalities depth,box")
+    if not {"depth", "box"} <= set(modalities):
+        raise AuroraError(f"{flags} needs depth and box tokens: --perception_modalities depth,box")
     return cast("DepthModality", modalities["depth"]), cast("BoxModality", modalities["box"])

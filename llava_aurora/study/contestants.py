@@ -55,8 +55,8 @@ class Contestant:
 
 
 _SWAPPED: Mapping[str, object] = {"value_step": "map", "fresh_points": True, "swapped_map_probability": 0.5}
-_GUIDED = {**_SWAPPED, "lookup_loss_weight": 0.3}
-_WEIGHED = {"choice_loss_weight": 0.3, "answer_loss_weight": 0.3}
+_GUIDED = {"lookup_loss_weight": 0.3}
+_HEADS = {**_GUIDED, "choice_loss_weight": 0.3, "answer_loss_weight": 0.3}
 
 CONTESTANTS: Mapping[str, Contestant] = {
     contestant.name: contestant
@@ -152,7 +152,7 @@ CONTESTANTS: Mapping[str, Contestant] = {
             title="practice in reading maps, fresh points, chains last, half of the maps swapped, a head guided",
             group="values",
             order="chains last",
-            flags=_GUIDED,
+            flags={**_SWAPPED, **_GUIDED},
             reads=True,
             practises=True,
         ),
@@ -161,18 +161,17 @@ CONTESTANTS: Mapping[str, Contestant] = {
             title="practice in reading maps, fresh points, half of the maps swapped, two heads guided, answers weighed",
             group="values",
             order="chains last",
-            flags={**_GUIDED, **_WEIGHED},
+            flags={**_SWAPPED, **_HEADS},
             reads=True,
             practises=True,
         ),
         Contestant(
             name="map_interpolated",
-            title="interpolated values of maps, half of these swapped, practice, two heads guided, answers weighed",
+            title="reading maps as text beside writing them, interpolated values, two heads guided, answers weighed",
             group="values",
-            order="chains last",
-            flags={**_GUIDED, **_WEIGHED, "value_step": "interpolated"},
+            order="reading beside, chains last",
+            flags={"value_step": "interpolated", "fresh_points": True, **_HEADS},
             reads=True,
-            practises=True,
         ),
         Contestant(
             name="no_coordinates",

@@ -177,5 +177,5 @@ def test_checkpointed_activations_give_the_same_gradient_or_are_refused(model, g
 @pytest.mark.parametrize("name", [*GUIDES, "answer"])
 def test_without_coordinates_there_is_nothing_to_look_at(taught, name):
     tokenizer, model, _ = taught(language_model=True, perception_modalities="depth")
-    with pytest.raises(AuroraError, match=f"--{name}_loss_weight.*needs box tokens"):
+    with pytest.raises(AuroraError, match=f"--{name}_loss_weight.*needs depth and box tokens"):
         model.guide(tokenizer, **{name: 0.5})
