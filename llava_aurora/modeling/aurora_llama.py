@@ -17,7 +17,6 @@ from transformers.modeling_outputs import CausalLMOutputWithPast
 from llava_aurora.errors import AuroraError
 from llava_aurora.generation.constraint import PerceptionLogitsProcessor
 from llava_aurora.modalities import build_modalities
-from llava_aurora.modeling.answer_loss import AnswerLoss
 from llava_aurora.modeling.bottleneck import text_and_image
 from llava_aurora.modeling.cached_mask import cached_mask
 from llava_aurora.modeling.embeddings import (
@@ -105,14 +104,14 @@ class AuroraLlamaForCausalLM(LlavaLlamaForCausalLM):
         assert self.objective is not None
         if not (lookup or choice or answer):
             return
-        points = StatedPoints(tokenizer, self.perception)
+        self.objective.stated_points = StatedPoints(tokenizer, self.perception)
         layers = self.model.layers
         self.objective.guided = [
-            GuidedHead(name, layer=layers[int(len(layers) * GUIDES[name])].self_attn, points=points, weight=weight)
+            GuidedHead(name, layer=layers[int(len(layers) * GUIDES[name])].self_attn, weight=weight)
             for name, weight in (("lookup", lookup), ("choice", choice))
             if weight
         ]
-        self.objective.answer = AnswerLoss(points, weight=answer) if answer else None
+        self.objective.answer_weight = answer
 
     @property
     def writes_spans_in_one_pass(self) -> bool:

@@ -17,7 +17,7 @@ layer's projections gave. So it does not matter how attention is computed, nor w
 an information bottleneck hides from the model's own attention takes its share here.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
 
@@ -26,7 +26,7 @@ from torch import Tensor, nn
 from transformers.models.llama.modeling_llama import apply_rotary_pos_emb
 
 from llava_aurora.errors import AuroraError
-from llava_aurora.modeling.stated_points import StatedPoints
+from llava_aurora.modeling.stated_points import Look
 
 # What heads are guided at, and how far up the guided layer lies, as a share of the layers.
 GUIDES: Mapping[str, float] = MappingProxyType({"lookup": 1 / 2, "choice": 3 / 4})
@@ -38,24 +38,22 @@ class GuidedHead:
     Args:
         guide: of GUIDES.
         layer: self-attention of a Llama.
-        points: reads the labels.
         weight: what the loss is multiplied by.
     """
 
-    def __init__(self, guide: str, *, layer: Any, points: StatedPoints, weight: float) -> None:
+    def __init__(self, guide: str, *, layer: Any, weight: float) -> None:
         self.guide, self.weight = guide, weight
-        self.find = {"lookup": points.lookups, "choice": points.choices}[guide]
         self.dimension, self.scaling = layer.head_dim, layer.scaling
         self.heard: dict[str, Any] = {}
         for name in ("q_proj", "k_proj"):
             getattr(layer, name).register_forward_hook(self._keep(name))
         layer.register_forward_pre_hook(self._keep_positions, with_kwargs=True)
 
-    def __call__(self, labels: Tensor, attention_mask: Tensor | None) -> Tensor | None:
+    def __call__(self, looks: Sequence[Look], attention_mask: Tensor | None) -> Tensor | None:
         """The loss of the batch that just went through the layer; None if there is nothing in it to look at.
 
         Args:
-            labels: int64 (B, T), with the image's features put in.
+            looks: where the head should look in this batch.
             attention_mask: (B, T), 0 at padding; None if all is valid.
 
         Returns:
@@ -65,7 +63,6 @@ class GuidedHead:
             AuroraError: if the layer's activations are computed once more for their gradient.
         """
         heard, self.heard = self.heard, {}
-        looks = self.find(labels)
         if not looks:
             return None
         queries, keys = (heard[name][..., : self.dimension] for name in ("q_proj", "k_proj"))
@@ -79,11 +76,11 @@ class GuidedHead:
         for row in sorted({look.row for look in looks}):
             here = [look for look in looks if look.row == row]
             asked = torch.tensor([look.query for look in here], device=device)
-            wanted = torch.zeros(len(here), labels.shape[1], device=device)
+            wanted = torch.zeros(len(here), keys.shape[2], device=device)
             for number, look in enumerate(here):
                 wanted[number, list(look.keys)] = torch.tensor(list(look.keys.values()), device=device)
             scores = (queries[row, 0, asked] @ keys[row, 0].T).float() * self.scaling
-            seen = torch.arange(labels.shape[1], device=device) <= asked[:, None]
+            seen = torch.arange(keys.shape[2], device=device) <= asked[:, None]
             if attention_mask is not None:
                 seen = seen & attention_mask[row].to(device).bool()
             shares = scores.masked_fill(~seen, -torch.inf).log_softmax(-1).masked_fill(wanted == 0, 0.0)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from llava_aurora.modeling.answer_loss import AnswerLoss
+from llava_aurora.modeling.answer_loss import answer_loss
 from llava_aurora.modeling.bottleneck import InformationBottleneck, image_features
 from llava_aurora.modeling.code_metrics import CodeMetrics
 from llava_aurora.modeling.guided_heads import GUIDES, GuidedHead
@@ -17,6 +17,7 @@ from llava_aurora.modeling.labelled_tokens import LabelledTokens
 from llava_aurora.modeling.loss_parts import LossParts
 from llava_aurora.modeling.reconstruction_loss import reconstruction_loss
 from llava_aurora.modeling.span_masking import SpanMasking
+from llava_aurora.modeling.stated_points import StatedPoints
 from llava_aurora.perception import Perception
 
 
@@ -26,7 +27,8 @@ class Objective:
     Attributes:
         parts: each part of the loss since it was last read.
         reconstruction_weight: what the reconstruction loss is multiplied by; 0 leaves it out.
-        answer: counts the tokens of chains' answers once more; None: as all others.
+        stated_points: reads in labels what the next two need; None: they are not used.
+        answer_weight: what the answers' own loss is multiplied by; 0 leaves it out.
         guided: heads that are told where to look (guided_heads.py).
         bottleneck: what is hidden behind a map in training; None hides nothing.
         span_masking: hides the codes of some maps while they are learned; None: of none.
@@ -37,7 +39,8 @@ class Objective:
         self.perception = perception
         self.parts = LossParts(id_ranges=perception.id_ranges(), extra=("reconstruction", "answer", *GUIDES))
         self.reconstruction_weight = 0.0
-        self.answer: AnswerLoss | None = None
+        self.stated_points: StatedPoints | None = None
+        self.answer_weight = 0.0
         self.guided: list[GuidedHead] = []
         self.bottleneck: InformationBottleneck | None = None
         self.span_masking: SpanMasking | None = None
@@ -71,13 +74,15 @@ class Objective:
             reconstruction = reconstruction_loss(logits, tokens, self.perception)
             extra["reconstruction"] = reconstruction.detach()
             loss = loss + self.reconstruction_weight * reconstruction
-        if self.answer is not None and (answered := self.answer(losses, labels, tokens)) is not None:
-            extra["answer"] = answered.detach()
-            loss = loss + self.answer.weight * answered
-        for listener in self.guided:
-            if (looked := listener(labels, attention_mask)) is not None:
-                extra[listener.guide] = looked.detach()
-                loss = loss + listener.weight * looked
+        if self.stated_points is not None:
+            stated = self.stated_points.read(labels)
+            if self.answer_weight and (answered := answer_loss(losses, tokens, stated.answers)) is not None:
+                extra["answer"] = answered.detach()
+                loss = loss + self.answer_weight * answered
+            for guided_head in self.guided:
+                if (looked := guided_head(stated.looks[guided_head.guide], attention_mask)) is not None:
+                    extra[guided_head.guide] = looked.detach()
+                    loss = loss + guided_head.weight * looked
         self.parts.add(losses.detach(), tokens.targets, **extra)
         return loss
 

@@ -32,11 +32,27 @@ class Look:
     keys: Mapping[int, float]
 
 
+@dataclass(frozen=True)
+class Stated:
+    """What the answers of a batch state.
+
+    Attributes:
+        looks: what is read from where. "lookup": each digit of a value, behind a whole map that is learned too, from
+            the code of the point's cell; an interpolated value from the codes of the cells around it, by their weights.
+            "choice": the letter that is the answer, behind two values or more, from the last digit of its value.
+        answers: row and position of the answer's letter or digits, each time it is said behind the last perception
+            token. Rows without such tokens have none: there, the answer is most of what is said.
+    """
+
+    looks: Mapping[str, list[Look]]
+    answers: list[tuple[int, int]]
+
+
 @dataclass
 class _Point:
-    """Letter, place, positions of the value's digits, and where the codes of the map before it begin."""
+    """Letter ("": none), place, positions of the value's digits, and where the codes of the map before it begin."""
 
-    letter: str | None
+    letter: str
     place: tuple[int, int]
     digits: list[int] = field(default_factory=list)
     codes: int | None = None
@@ -71,51 +87,26 @@ class StatedPoints:
             elif len(said) == 1 and "A" <= said <= "Z":
                 self.letters[index] = said
 
-    def lookups(self, labels: Tensor) -> list[Look]:
-        """Each digit of a value, behind a whole map that is learned too, is read from the code of the point's cell.
-
-        Interpolated values are read from the codes of the cells around it, by their weights.
+    def read(self, labels: Tensor) -> Stated:
+        """What the answers of a batch state.
 
         Args:
             labels: int64 (B, T), -100 where nothing is to be learned.
         """
-        return [
-            Look(row, position - 1, {point.codes + cell: share for cell, share in self._cells(point.place).items()})
-            for row, ids in enumerate(labels.tolist())
-            for point in self._points(ids)
-            if point.codes is not None
-            for position in point.digits
-        ]
-
-    def choices(self, labels: Tensor) -> list[Look]:
-        """The letter that is the answer, behind two values or more, is read from the last digit of its value.
-
-        Args:
-            labels: int64 (B, T), -100 where nothing is to be learned.
-        """
-        found: list[Look] = []
+        stated = Stated({"lookup": [], "choice": []}, [])
         for row, ids in enumerate(labels.tolist()):
             points = self._points(ids)
+            for point in points:
+                if point.codes is not None:
+                    keys = {point.codes + cell: share for cell, share in self._cells(point.place).items()}
+                    stated.looks["lookup"] += [Look(row, position - 1, keys) for position in point.digits]
             values = {point.letter: point.digits[-1] for point in points if point.letter and point.digits}
             for position in self._answer(ids, points):
+                stated.answers.append((row, position))
                 value = values.get(self.letters.get(ids[position], ""))
                 if len(values) > 1 and value is not None:
-                    found.append(Look(row, position - 1, {value: 1.0}))
-        return found
-
-    def answers(self, labels: Tensor) -> list[tuple[int, int]]:
-        """Row and position of the answer's letter or digits, each time it is said behind the last perception token.
-
-        Rows without perception tokens have none: there, the answer is most of what is said.
-
-        Args:
-            labels: int64 (B, T), -100 where nothing is to be learned.
-        """
-        return [
-            (row, position)
-            for row, ids in enumerate(labels.tolist())
-            for position in self._answer(ids, self._points(ids))
-        ]
+                    stated.looks["choice"].append(Look(row, position - 1, {value: 1.0}))
+        return stated
 
     def _cells(self, place: tuple[int, int]) -> dict[int, float]:
         if self.interpolated:
@@ -136,7 +127,7 @@ class StatedPoints:
                 between = 0
                 if len(place) == 2:
                     near = position - 2 - lettered <= _MOST_BETWEEN
-                    points.append(_Point(letter if near else None, (place[0], place[1]), codes=codes))
+                    points.append(_Point(letter if near else "", (place[0], place[1]), codes=codes))
             elif label in self.digits and len(place) == 2 and between <= _MOST_BETWEEN:
                 points[-1].digits.append(position)
             else:
@@ -152,7 +143,7 @@ class StatedPoints:
         values = {position for point in points for position in point.digits}
         rest = [position for position in range(behind[-1] + 1, len(ids)) if position not in values]
         names = {point.letter for point in points}
-        letters = [position for position in rest if self.letters.get(ids[position]) in names - {None}]
+        letters = [position for position in rest if self.letters.get(ids[position]) in names]
         if not letters:
             yield from (position for position in rest if ids[position] in self.digits)
             return

@@ -51,6 +51,10 @@ def batch(tokenizer, *texts):
     }
 
 
+def looks_of(model, inputs, guide):
+    return model.objective.stated_points.read(inputs["labels"]).looks[guide]
+
+
 def forward(model, inputs):
     """A step of training without images."""
     embedded = model.get_input_embeddings()(inputs["input_ids"])
@@ -66,9 +70,9 @@ def test_the_loss_is_that_of_the_models_own_attention(model, guide):
     own = model.model(inputs["input_ids"], attention_mask=inputs["attention_mask"], output_attentions=True).attentions[
         LAYERS[guide]
     ]
-    looks = head.find(inputs["labels"])
+    looks = looks_of(model, inputs, guide)
     expected = torch.stack([-own[look.row, 0, look.query, next(iter(look.keys))].log() for look in looks]).mean()
-    assert torch.allclose(head(inputs["labels"], inputs["attention_mask"]), expected, rtol=1e-4)
+    assert torch.allclose(head(looks_of(model, inputs, guide), inputs["attention_mask"]), expected, rtol=1e-4)
 
 
 def test_of_several_tokens_it_is_how_far_their_shares_lie_from_those_wanted(model):
@@ -80,13 +84,13 @@ def test_of_several_tokens_it_is_how_far_their_shares_lie_from_those_wanted(mode
         LAYERS["lookup"]
     ]
     divergences = []
-    for look in head.find(inputs["labels"]):
+    for look in looks_of(model, inputs, "lookup"):
         given = own[look.row, 0, look.query, list(look.keys)].double()
         wanted = torch.tensor(list(look.keys.values()), dtype=torch.float64)
         divergences.append(torch.distributions.kl_divergence(*map(torch.distributions.Categorical, (wanted, given))))
         divergences[-1] = divergences[-1] - given.sum().log()  # the rest of the attention goes elsewhere
-    assert {len(look.keys) for look in head.find(inputs["labels"])} == {4, 2}
-    loss = head(inputs["labels"], inputs["attention_mask"])
+    assert {len(look.keys) for look in looks_of(model, inputs, "lookup")} == {4, 2}
+    loss = head(looks_of(model, inputs, "lookup"), inputs["attention_mask"])
     assert torch.allclose(loss.double(), torch.stack(divergences).mean(), rtol=1e-4)
 
 
@@ -123,7 +127,8 @@ def test_no_weight_changes_nothing(model):
     tokenizer, model = model
     model.guide(tokenizer)
     assert not model.objective.guided
-    assert model.objective.answer is None
+    assert model.objective.stated_points is None
+    assert not model.objective.answer_weight
 
 
 @BY_GUIDE
@@ -140,7 +145,7 @@ def test_it_teaches_one_head_to_look_there_and_leaves_the_others_of_its_layer_al
     head = guided(model, tokenizer, guide)
     inputs = batch(tokenizer, chain())
     model.model(inputs["input_ids"], attention_mask=inputs["attention_mask"])
-    head(inputs["labels"], inputs["attention_mask"]).backward()
+    head(looks_of(model, inputs, guide), inputs["attention_mask"]).backward()
     layer = model.model.layers[LAYERS[guide]].self_attn
     for projection in (layer.q_proj, layer.k_proj):
         assert projection.weight.grad[: layer.head_dim].any()

@@ -30,7 +30,7 @@ def said(tokenizer, labels, positions):
 def test_each_digit_of_a_value_is_read_from_the_code_of_its_points_cell(stated):
     tokenizer, points = stated
     labels = labels_of(tokenizer, "Some words.", chain())
-    looks = points.lookups(labels)
+    looks = points.read(labels).looks["lookup"]
     assert [look.row for look in looks] == [1] * 6  # two digits a value
     assert "".join(said(tokenizer, labels, [(1, look.query + 1) for look in looks])) == "071727"
     codes = [f"<DEPTH_{CODES[cell]}>" for cell in CELLS.values() for _ in range(2)]
@@ -45,8 +45,8 @@ def test_an_interpolated_value_is_read_from_the_codes_around_its_point(stated):
     between = StatedPoints(tokenizer, replace(points.perception, values="interpolated"))
     labels = labels_of(tokenizer, chain())
     first = labels[0].tolist().index(tokenizer.convert_tokens_to_ids("<DEPTH_START>")) + 1
-    looks = between.lookups(labels)
-    assert [look.query for look in looks] == [look.query for look in points.lookups(labels)]
+    looks = between.read(labels).looks["lookup"]
+    assert [look.query for look in looks] == [look.query for look in points.read(labels).looks["lookup"]]
     for look, place in zip(looks, [place for place in PLACES.values() for _ in range(2)], strict=True):
         assert {key - first: share for key, share in look.keys.items()} == points.depth.cells_around(place, frame=56)
     assert {len(look.keys) for look in looks} == {1, 2}  # a corner; two at edges
@@ -55,7 +55,7 @@ def test_an_interpolated_value_is_read_from_the_codes_around_its_point(stated):
 def test_of_two_maps_the_last_is_read(stated):
     tokenizer, points = stated
     labels = labels_of(tokenizer, f"The depth map is {MAP}. {chain({'A': (0, 0)}, codes=CODES[::-1])}")
-    looks = points.lookups(labels)
+    looks = points.read(labels).looks["lookup"]
     assert set(said(tokenizer, labels, [(0, key) for look in looks for key in look.keys])) == {"<DEPTH_5>"}
 
 
@@ -72,7 +72,7 @@ def test_of_two_maps_the_last_is_read(stated):
 )
 def test_other_digits_are_read_from_no_map(stated, text):
     tokenizer, points = stated
-    assert not points.lookups(labels_of(tokenizer, text))
+    assert not points.read(labels_of(tokenizer, text)).looks["lookup"]
 
 
 def test_a_map_that_is_not_learned_is_not_looked_at(stated):
@@ -80,15 +80,15 @@ def test_a_map_that_is_not_learned_is_not_looked_at(stated):
     labels = labels_of(tokenizer, chain())
     start = labels[0].tolist().index(tokenizer.convert_tokens_to_ids("<DEPTH_START>"))
     labels[0, start + 4] = -100
-    assert not points.lookups(labels)
-    assert points.choices(labels)  # what is chosen from are the values
+    assert not points.read(labels).looks["lookup"]
+    assert points.read(labels).looks["choice"]  # what is chosen from are the values
 
 
 @pytest.mark.parametrize("chosen", ["A", "B", "C"])
 def test_each_time_the_chosen_point_is_named_it_is_read_from_its_value(stated, chosen):
     tokenizer, points = stated
     labels = labels_of(tokenizer, end_of_chain(chosen=chosen))
-    looks = points.choices(labels)
+    looks = points.read(labels).looks["choice"]
     assert said(tokenizer, labels, [(0, look.query + 1) for look in looks]) == [chosen, chosen]
     assert looks[1].query > looks[0].query + 3
     for look in looks:
@@ -113,7 +113,7 @@ def test_each_time_the_chosen_point_is_named_it_is_read_from_its_value(stated, c
 def test_of_the_letters_only_the_chosen_one_behind_values_is_read_from_one(stated, text, expected):
     tokenizer, points = stated
     labels = labels_of(tokenizer, text)
-    assert said(tokenizer, labels, [(0, look.query + 1) for look in points.choices(labels)]) == expected
+    assert said(tokenizer, labels, [(0, look.query + 1) for look in points.read(labels).looks["choice"]]) == expected
 
 
 @pytest.mark.parametrize(
@@ -146,6 +146,6 @@ def test_of_the_letters_only_the_chosen_one_behind_values_is_read_from_one(state
 def test_the_answer_is_what_is_said_behind_the_last_perception_token(stated, text, expected):
     tokenizer, points = stated
     labels = labels_of(tokenizer, "(A)", text)
-    answers = points.answers(labels)
+    answers = points.read(labels).answers
     assert {row for row, _ in answers} <= {1}
     assert said(tokenizer, labels, answers) == expected
