@@ -123,6 +123,12 @@ class TrainingArguments(upstream.TrainingArguments):
     reconstruction_loss_start: int = field(
         default=0, metadata={"help": "The step from which on the reconstruction loss counts."}
     )
+    copy_loss_weight: float = field(
+        default=0.0,
+        metadata={
+            "help": "Weight of the loss that has a head look at what a point's coordinate is copied from. 0: none."
+        },
+    )
     lookup_loss_weight: float = field(
         default=0.0,
         metadata={

@@ -15,6 +15,12 @@ def chain(places=PLACES, *, codes=CODES, chosen="C"):
     return f"The depth map is {span(codes)}. {end_of_chain(places, chosen=chosen)}"
 
 
+def marked_chain(places=PLACES, *, codes=CODES, chosen="C"):
+    """A chain that names its points before the map too."""
+    named = ", ".join(f"{letter} (<PIXEL_{x}>,<PIXEL_{y}>)" for letter, (x, y) in places.items())
+    return f"The marked points are {named}. {chain(places, codes=codes, chosen=chosen)}"
+
+
 def end_of_chain(places=PLACES, *, chosen="C"):
     """Values are 07, 17, 27 …"""
     points = ", ".join(

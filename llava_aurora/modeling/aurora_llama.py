@@ -26,7 +26,8 @@ from llava_aurora.modeling.embeddings import (
     present_rows_of,
     write_rows,
 )
-from llava_aurora.modeling.guided_heads import GUIDES, GuidedHead
+from llava_aurora.modeling.guided_heads import GuidedHead
+from llava_aurora.modeling.labelled_tokens import with_unlearned, without_unlearned
 from llava_aurora.modeling.objective import Objective
 from llava_aurora.modeling.perception_head import ROWS, split_rows
 from llava_aurora.modeling.span_masking import SpanMasking
@@ -90,25 +91,26 @@ class AuroraLlamaForCausalLM(LlavaLlamaForCausalLM):
         if source:
             self.attach_perception(replace(self.perception, values=source))
 
-    def guide(self, tokenizer: Any, *, lookup: float = 0.0, choice: float = 0.0, answer: float = 0.0) -> None:
+    def guide(
+        self, tokenizer: Any, *, copy: float = 0.0, lookup: float = 0.0, choice: float = 0.0, answer: float = 0.0
+    ) -> None:
         """Tells heads where to look (guided_heads.py), and counts chains' answers once more (answer_loss.py).
 
         Args:
             tokenizer: the model's.
-            lookup, choice, answer: weights of these losses; 0 leaves one out.
+            copy, lookup, choice, answer: weights of these losses; 0 leaves one out.
 
         Raises:
             AuroraError: if the model lacks depth or box tokens.
         """
         assert self.perception is not None
         assert self.objective is not None
-        if not (lookup or choice or answer):
+        if not (copy or lookup or choice or answer):
             return
         self.objective.stated_points = StatedPoints(tokenizer, self.perception)
-        layers = self.model.layers
         self.objective.guided = [
-            GuidedHead(name, layer=layers[int(len(layers) * GUIDES[name])].self_attn, weight=weight)
-            for name, weight in (("lookup", lookup), ("choice", choice))
+            GuidedHead(name, layers=self.model.layers, weight=weight)
+            for name, weight in (("copy", copy), ("lookup", lookup), ("choice", choice))
             if weight
         ]
         self.objective.answer_weight = answer
@@ -233,19 +235,22 @@ class AuroraLlamaForCausalLM(LlavaLlamaForCausalLM):
                 logits_to_keep=logits_to_keep,
             )
         images_of_rows: list[tuple[int, int]] = []
+        ids = None
         if inputs_embeds is None:
             if self.training and self.objective.span_masking is not None:
                 input_ids, labels = self.objective.span_masking(input_ids, labels)
             if self.objective.bottleneck is not None:
                 images_of_rows = text_and_image(input_ids, attention_mask, IMAGE_TOKEN_INDEX)
-            _, position_ids, attention_mask, _, inputs_embeds, labels = self.prepare_inputs_labels_for_multimodal(
-                input_ids, position_ids, attention_mask, None, labels, images, image_sizes
+            borne = with_unlearned(labels, input_ids)
+            _, position_ids, attention_mask, _, inputs_embeds, borne = self.prepare_inputs_labels_for_multimodal(
+                input_ids, position_ids, attention_mask, None, borne, images, image_sizes
             )
+            labels, ids = without_unlearned(borne)
         mask = self.objective.mask(attention_mask, labels, images=images_of_rows, dtype=inputs_embeds.dtype)
         hidden = self.model(
             attention_mask=mask, position_ids=position_ids, inputs_embeds=inputs_embeds, use_cache=False
         ).last_hidden_state
-        loss: Any = self.objective.loss(hidden, labels, head=self.lm_head, attention_mask=attention_mask)
+        loss: Any = self.objective.loss(hidden, labels, head=self.lm_head, attention_mask=attention_mask, ids=ids)
         return CausalLMOutputWithPast(loss=loss)
 
     def _mask_of_step(self, mask: Tensor | None, ids: Any, embeddings: Tensor | None) -> Tensor | None:

@@ -1,16 +1,17 @@
-"""Guided heads: where an attention head should look as a point's value is read in a map, and as a point is chosen.
+"""Guided heads: where an attention head should look as a point is named again, read in a map, and chosen.
 
-A chain with values (`--value_step`) says of each point what the map's code in the point's cell stands for, and then
-which point it chooses. The loss of its tokens tells a model that a value or a choice is wrong, and not where it should
-have looked. That is known, though:
+A chain names the points of its question, with values (`--value_step`) says of each what the map's code in the point's
+cell stands for, and then which point it chooses. The loss of its tokens tells a model that a coordinate, a value or a
+choice is wrong, and not where it should have looked. That is known, though:
 
+- copy: each coordinate of a point that was named before is the one that was said then;
 - lookup: each digit of a value is read from the code in the cell of the point;
 - choice: the letter of the point that is chosen is read from the value that was stated for it, the highest.
 
 For each, one head is told to look there: the loss is -log of the share of its attention that the right token gets; of
 several tokens, the divergence KL(wanted ‖ given) of their shares. An interpolated value is read from the codes of the
 cells around the point, whose shares are the weights of the interpolation. All other heads are free, and nothing is
-added to the model. The choice is made in a higher layer than the look-ups.
+added to the model. The choice is made in a higher layer than what comes before it.
 
 The head's attention is computed beside the model's own, for these tokens alone, from the queries and keys that the
 layer's projections gave. So it does not matter how attention is computed, nor what the projections are wrapped in. What
@@ -19,7 +20,7 @@ an information bottleneck hides from the model's own attention takes its share h
 
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -28,25 +29,38 @@ from transformers.models.llama.modeling_llama import apply_rotary_pos_emb
 from llava_aurora.errors import AuroraError
 from llava_aurora.modeling.stated_points import Look
 
-# What heads are guided at, and how far up the guided layer lies, as a share of the layers.
-GUIDES: Mapping[str, float] = MappingProxyType({"lookup": 1 / 2, "choice": 3 / 4})
+
+class Guide(NamedTuple):
+    """Which head is guided: how far up its layer lies, as a share of the layers, and its number there."""
+
+    height: float
+    head: int
+
+
+GUIDES: Mapping[str, Guide] = MappingProxyType(
+    {"copy": Guide(1 / 2, 1), "lookup": Guide(1 / 2, 0), "choice": Guide(3 / 4, 0)}
+)
 
 
 class GuidedHead:
-    """Listens to one attention layer, and says how far its first head looks from where it should.
+    """Listens to one attention layer of a model, and says how far one head of it looks from where it should.
 
     Args:
         guide: of GUIDES.
-        layer: self-attention of a Llama.
+        layers: of a Llama.
         weight: what the loss is multiplied by.
     """
 
-    def __init__(self, guide: str, *, layer: Any, weight: float) -> None:
+    def __init__(self, guide: str, *, layers: Sequence[Any], weight: float) -> None:
+        height, head = GUIDES[guide]
+        layer = layers[int(len(layers) * height)].self_attn
         self.guide, self.weight = guide, weight
-        self.dimension, self.scaling = layer.head_dim, layer.scaling
+        self.scaling = layer.scaling
         self.heard: dict[str, Any] = {}
-        for name in ("q_proj", "k_proj"):
-            getattr(layer, name).register_forward_hook(self._keep(name))
+        # Several heads may share one of keys.
+        for name, number in (("q_proj", head), ("k_proj", head // layer.num_key_value_groups)):
+            of_head = slice(number * layer.head_dim, (number + 1) * layer.head_dim)
+            getattr(layer, name).register_forward_hook(self._keep(name, of_head))
         layer.register_forward_pre_hook(self._keep_positions, with_kwargs=True)
 
     def __call__(self, looks: Sequence[Look], attention_mask: Tensor | None) -> Tensor | None:
@@ -65,7 +79,7 @@ class GuidedHead:
         heard, self.heard = self.heard, {}
         if not looks:
             return None
-        queries, keys = (heard[name][..., : self.dimension] for name in ("q_proj", "k_proj"))
+        queries, keys = heard["q_proj"], heard["k_proj"]
         if torch.is_grad_enabled() and not queries.requires_grad:
             raise AuroraError(
                 f"--{self.guide}_loss_weight needs activations that know their gradient; with --gradient_checkpointing"
@@ -87,10 +101,10 @@ class GuidedHead:
             losses.append((torch.xlogy(wanted, wanted) - wanted * shares).sum(-1))
         return torch.cat(losses).mean()
 
-    def _keep(self, name: str) -> Any:
+    def _keep(self, name: str, of_head: slice) -> Any:
         def hook(module: nn.Module, inputs: Any, output: Tensor) -> None:
             if module.training:
-                self.heard[name] = output
+                self.heard[name] = output[..., of_head]
 
         return hook
 

@@ -5,6 +5,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+_UNLEARNED = -1000  # ids of tokens that are not learned lie below, where no label is
+
 
 @dataclass(frozen=True)
 class LabelledTokens:
@@ -45,3 +47,21 @@ class LabelledTokens:
         found = self.targets[numbers] - first_code
         whole = ((found >= 0) & (found < codes)).all(dim=1) & (self.rows[numbers[:, 0]] == self.rows[numbers[:, -1]])
         return numbers[whole], found[whole]
+
+
+def with_unlearned(labels: Tensor, input_ids: Tensor, *, ignore_index: int = -100) -> Tensor:
+    """Labels that also bear the ids of the tokens that are not learned, for their way through LLaVA's splice.
+
+    Image features and padding get `ignore_index` there, wherever they are put.
+
+    Args:
+        labels: int64 (B, T), ignore_index where nothing is to be learned.
+        input_ids: int64 (B, T).
+    """
+    return torch.where(labels == ignore_index, _UNLEARNED - input_ids, labels)
+
+
+def without_unlearned(labels: Tensor, *, ignore_index: int = -100) -> tuple[Tensor, Tensor]:
+    """Labels as they were, and all ids, ignore_index where there is no token; from what `with_unlearned` gave."""
+    unlearned = labels <= _UNLEARNED
+    return labels.masked_fill(unlearned, ignore_index), torch.where(unlearned, _UNLEARNED - labels, labels)

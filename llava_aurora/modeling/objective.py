@@ -53,6 +53,7 @@ class Objective:
         *,
         head: Callable[[Tensor], Tensor],
         attention_mask: Tensor | None = None,
+        ids: Tensor | None = None,
     ) -> Tensor:
         """The mean loss of the labelled tokens, plus, outside evaluations, the weighted further losses.
 
@@ -61,6 +62,7 @@ class Objective:
             labels: int64 (B, T), -100 where nothing is to be learned.
             head: (N, D) to logits (N, V).
             attention_mask: (B, T), 0 at padding; None if all is valid.
+            ids: int64 (B, T), of all tokens, -100 where there is none; None if only those that are learned are known.
         """
         tokens = LabelledTokens.of(labels.to(hidden.device))
         logits = head(hidden[:, :-1][tokens.told]).float()
@@ -75,7 +77,7 @@ class Objective:
             extra["reconstruction"] = reconstruction.detach()
             loss = loss + self.reconstruction_weight * reconstruction
         if self.stated_points is not None:
-            stated = self.stated_points.read(labels)
+            stated = self.stated_points.read(labels, ids)
             if self.answer_weight and (answered := answer_loss(losses, tokens, stated.answers)) is not None:
                 extra["answer"] = answered.detach()
                 loss = loss + self.answer_weight * answered

@@ -15,6 +15,7 @@ from llava_aurora.perception import Perception, depth_and_box
 
 # Tokens between a point's letter and its first coordinate, or its last coordinate and its value: a bracket and a blank.
 _MOST_BETWEEN = 3
+_APART = 2  # positions from a coordinate to the next, with a comma between them
 
 
 @dataclass(frozen=True)
@@ -37,9 +38,11 @@ class Stated:
     """What the answers of a batch state.
 
     Attributes:
-        looks: what is read from where. "lookup": each digit of a value, behind a whole map that is learned too, from
-            the code of the point's cell; an interpolated value from the codes of the cells around it, by their weights.
-            "choice": the letter that is the answer, behind two values or more, from the last digit of its value.
+        looks: what is read from where. "copy": each coordinate of a point that was named before with the same, in the
+            question too, from where it was named first. "lookup": each digit of a value, behind a whole map that is
+            learned too, from the code of the point's cell; an interpolated value from the codes of the cells around it,
+            by their weights. "choice": the letter that is the answer, behind two values or more, from the last digit of
+            its value.
         answers: row and position of the answer's letter or digits, each time it is said behind the last perception
             token. Rows without such tokens have none: there, the answer is most of what is said.
     """
@@ -50,10 +53,12 @@ class Stated:
 
 @dataclass
 class _Point:
-    """Letter ("": none), place, positions of the value's digits, and where the codes of the map before it begin."""
+    """Letter ("": none), place, and positions: of its last coordinate, of its value's digits, and of the first code of
+    the map before it."""
 
     letter: str
     place: tuple[int, int]
+    last: int
     digits: list[int] = field(default_factory=list)
     codes: int | None = None
 
@@ -70,7 +75,7 @@ class StatedPoints:
     """
 
     def __init__(self, tokenizer: Any, perception: Perception) -> None:
-        flags = "--lookup_loss_weight, --choice_loss_weight or --answer_loss_weight"
+        flags = "--copy_loss_weight, --lookup_loss_weight, --choice_loss_weight or --answer_loss_weight"
         self.depth, self.box = depth, box = depth_and_box(perception, flags)
         self.perception = perception
         self.interpolated = perception.values == "interpolated"
@@ -87,23 +92,31 @@ class StatedPoints:
             elif len(said) == 1 and "A" <= said <= "Z":
                 self.letters[index] = said
 
-    def read(self, labels: Tensor) -> Stated:
+    def read(self, labels: Tensor, ids: Tensor | None = None) -> Stated:
         """What the answers of a batch state.
 
         Args:
             labels: int64 (B, T), -100 where nothing is to be learned.
+            ids: int64 (B, T), of all tokens, what is asked too, -100 where there is none; None: the labels are all.
         """
-        stated = Stated({"lookup": [], "choice": []}, [])
-        for row, ids in enumerate(labels.tolist()):
-            points = self._points(ids)
+        stated = Stated({"copy": [], "lookup": [], "choice": []}, [])
+        shown = (labels if ids is None else ids).tolist()
+        for row, learned in enumerate(labels.tolist()):
+            points = self._points(learned)
+            first = {(point.letter, point.place): point.last for point in reversed(self._points(shown[row]))}
             for point in points:
+                named = first.get((point.letter, point.place), point.last)
+                if point.letter and named < point.last:
+                    stated.looks["copy"] += [
+                        Look(row, point.last - back - 1, {named - back: 1.0}) for back in (_APART, 0)
+                    ]
                 if point.codes is not None:
                     keys = {point.codes + cell: share for cell, share in self._cells(point.place).items()}
                     stated.looks["lookup"] += [Look(row, position - 1, keys) for position in point.digits]
             values = {point.letter: point.digits[-1] for point in points if point.letter and point.digits}
-            for position in self._answer(ids, points):
+            for position in self._answer(learned, points):
                 stated.answers.append((row, position))
-                value = values.get(self.letters.get(ids[position], ""))
+                value = values.get(self.letters.get(learned[position], ""))
                 if len(values) > 1 and value is not None:
                     stated.looks["choice"].append(Look(row, position - 1, {value: 1.0}))
         return stated
@@ -123,11 +136,11 @@ class StatedPoints:
             if label == self.start:
                 codes = position + 1 if self._is_map(ids, position + 1) else None
             elif 0 <= label - self.first_pixel < self.box.family.size:
-                place = [*place, label - self.first_pixel] if between == 1 else [label - self.first_pixel]
+                place = [*place, label - self.first_pixel] if between == _APART - 1 else [label - self.first_pixel]
                 between = 0
                 if len(place) == 2:
                     near = position - 2 - lettered <= _MOST_BETWEEN
-                    points.append(_Point(letter if near else "", (place[0], place[1]), codes=codes))
+                    points.append(_Point(letter if near else "", (place[0], place[1]), position, codes=codes))
             elif label in self.digits and len(place) == 2 and between <= _MOST_BETWEEN:
                 points[-1].digits.append(position)
             else:

@@ -48,11 +48,10 @@ def check_flags(flags: argparse.Namespace) -> None:
         weight = getattr(flags, f"{name}_loss_weight")
         if weight < 0:
             raise AuroraError(f"--{name}_loss_weight {weight}: a weight is 0 or more")
-        if weight and name in GUIDES and (not flags.value_step or flags.plain_coordinates):
-            raise AuroraError(
-                f"--{name}_loss_weight is about values behind coordinate tokens: it needs --value_step, and no"
-                " --plain_coordinates True"
-            )
+        if weight and name in GUIDES and flags.plain_coordinates:
+            raise AuroraError(f"--{name}_loss_weight is about coordinate tokens: leave out --plain_coordinates True")
+        if weight and name in ("lookup", "choice") and not flags.value_step:
+            raise AuroraError(f"--{name}_loss_weight is about values behind coordinates: it needs --value_step")
     if flags.curriculum:
         read_schedule(flags.curriculum)
     InformationBottleneck.parse(flags.information_bottleneck, probability=flags.information_bottleneck_probability)

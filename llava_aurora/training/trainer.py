@@ -38,6 +38,7 @@ class AuroraTrainer(ResumableTrainer):
             self.aurora_model.mask_spans(self.args.span_mask_probability, noise=self.args.span_noise_probability)
             self.aurora_model.guide(
                 self.processing_class,
+                copy=self.args.copy_loss_weight,
                 lookup=self.args.lookup_loss_weight,
                 choice=self.args.choice_loss_weight,
                 answer=self.args.answer_loss_weight,

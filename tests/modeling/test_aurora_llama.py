@@ -75,6 +75,26 @@ def test_the_bottleneck_hides_the_image_and_the_chain_where_they_really_stand(wo
     assert seen["attention_mask"].dim() == 2  # padding alone: an evaluation hides nothing
 
 
+def test_what_is_asked_is_known_beside_what_is_learned(workshop, taught, monkeypatch):
+    tokenizer, model, processor = taught(language_model=False)
+    batch = batch_for(workshop, tokenizer, processor, 0, 1)
+    given = {}
+    loss = model.objective.loss
+    monkeypatch.setattr(
+        model.objective,
+        "loss",
+        lambda hidden, labels, **more: given.update(labels=labels, **more) or loss(hidden, labels, **more),
+    )
+    model(**batch)
+    for row, valid in enumerate(batch["attention_mask"].bool()):
+        ids, labels = batch["input_ids"][row, valid].tolist(), batch["labels"][row, valid].tolist()
+        image = ids.index(-200)
+        rest = given["ids"].shape[1] - len(ids) - FEATURES + 1
+        for found, expected in ((given["ids"], ids), (given["labels"], labels)):
+            around = [*expected[:image], *[-100] * FEATURES, *expected[image + 1 :], *[-100] * rest]
+            assert found[row].tolist() == around
+
+
 @pytest.mark.parametrize("method", ["mean", "noise", "words", "neighbours"])
 def test_rows_can_start_in_every_way(workshop, taught, method):
     _, model, _ = taught(language_model=False, perception_init=method)

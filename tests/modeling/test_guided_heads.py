@@ -4,12 +4,15 @@ import copy
 
 import pytest
 import torch
-from stated_chain import chain, end_of_chain, labels_of
+from stated_chain import chain, end_of_chain, labels_of, marked_chain
+from transformers import LlamaConfig, LlamaModel
 
 from llava_aurora.errors import AuroraError
-from llava_aurora.modeling.guided_heads import GUIDES
+from llava_aurora.modeling.guided_heads import GUIDES, GuidedHead
+from llava_aurora.modeling.stated_points import Look
 
-LAYERS = {"lookup": 2, "choice": 3}  # of four
+LAYERS = {"copy": 2, "lookup": 2, "choice": 3}  # of four
+HEADS = {"copy": 1, "lookup": 0, "choice": 0}
 BY_GUIDE = pytest.mark.parametrize("guide", GUIDES)
 
 
@@ -65,14 +68,28 @@ def forward(model, inputs):
 def test_the_loss_is_that_of_the_models_own_attention(model, guide):
     tokenizer, model = model
     head = guided(model, tokenizer, guide)
-    texts = [chain(), "Nothing to be read.", chain({"A": (55, 55), "B": (0, 0)}, chosen="B")]
+    texts = [marked_chain(), "Nothing to be read.", marked_chain({"A": (55, 55), "B": (0, 0)}, chosen="B")]
     inputs = batch(tokenizer, *texts)
     own = model.model(inputs["input_ids"], attention_mask=inputs["attention_mask"], output_attentions=True).attentions[
         LAYERS[guide]
     ]
     looks = looks_of(model, inputs, guide)
-    expected = torch.stack([-own[look.row, 0, look.query, next(iter(look.keys))].log() for look in looks]).mean()
-    assert torch.allclose(head(looks_of(model, inputs, guide), inputs["attention_mask"]), expected, rtol=1e-4)
+    shares = torch.stack([own[look.row, HEADS[guide], look.query, next(iter(look.keys))] for look in looks])
+    loss = head(looks_of(model, inputs, guide), inputs["attention_mask"])
+    assert torch.allclose(loss, -shares.log().mean(), rtol=1e-4)
+
+
+@pytest.mark.parametrize("key_heads", [1, 2, 4])
+def test_heads_may_share_keys(key_heads):
+    torch.manual_seed(0)
+    sizes = {"vocab_size": 30, "hidden_size": 32, "intermediate_size": 32, "num_hidden_layers": 2}
+    config = LlamaConfig(**sizes, num_attention_heads=4, num_key_value_heads=key_heads, attn_implementation="eager")
+    model = LlamaModel(config).train()
+    with torch.no_grad():
+        model.layers[1].self_attn.q_proj.weight.mul_(100)
+    head = GuidedHead("copy", layers=model.layers, weight=1.0)
+    own = model(torch.arange(20)[None], output_attentions=True).attentions[1]
+    assert torch.allclose(head([Look(0, 15, {4: 1.0})], None), -own[0, 1, 15, 4].log(), rtol=1e-4)
 
 
 def test_of_several_tokens_it_is_how_far_their_shares_lie_from_those_wanted(model):
@@ -96,9 +113,9 @@ def test_of_several_tokens_it_is_how_far_their_shares_lie_from_those_wanted(mode
 
 def test_each_is_added_with_its_weight_and_logged_without(model):
     tokenizer, model = model
-    inputs = batch(tokenizer, chain())
+    inputs = batch(tokenizer, marked_chain())
     without = forward(model, inputs)
-    weights = {"lookup": 0.5, "choice": 0.25, "answer": 2.0}
+    weights = {"copy": 0.75, "lookup": 0.5, "choice": 0.25, "answer": 2.0}
     assert not set(weights) & set(model.objective.parts.read())
     model.guide(tokenizer, **weights)
     with_all, parts = forward(model, inputs), model.objective.parts.read()
@@ -143,13 +160,13 @@ def test_a_batch_without_values_has_no_such_loss(model, guide):
 def test_it_teaches_one_head_to_look_there_and_leaves_the_others_of_its_layer_alone(model, guide):
     tokenizer, model = model
     head = guided(model, tokenizer, guide)
-    inputs = batch(tokenizer, chain())
+    inputs = batch(tokenizer, marked_chain())
     model.model(inputs["input_ids"], attention_mask=inputs["attention_mask"])
     head(looks_of(model, inputs, guide), inputs["attention_mask"]).backward()
     layer = model.model.layers[LAYERS[guide]].self_attn
     for projection in (layer.q_proj, layer.k_proj):
-        assert projection.weight.grad[: layer.head_dim].any()
-        assert not projection.weight.grad[layer.head_dim :].any()
+        by_head = projection.weight.grad.unflatten(0, (-1, layer.head_dim)).flatten(1).any(1)
+        assert by_head.nonzero().flatten().tolist() == [HEADS[guide]]
     optimizer, losses = torch.optim.Adam(model.parameters(), lr=3e-3), []
     for _ in range(60):
         optimizer.zero_grad()
@@ -164,7 +181,7 @@ def test_it_teaches_one_head_to_look_there_and_leaves_the_others_of_its_layer_al
 def test_checkpointed_activations_give_the_same_gradient_or_are_refused(model, guide):
     tokenizer, model = model
     guided(model, tokenizer, guide)
-    inputs, gradients = batch(tokenizer, chain()), []
+    inputs, gradients = batch(tokenizer, marked_chain()), []
     weight = model.model.layers[LAYERS[guide]].self_attn.q_proj.weight
     for use_reentrant in (None, False, True):
         model.zero_grad()

@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 import pytest
-from stated_chain import CELLS, CODES, PLACES, chain, end_of_chain, labels_of, span
+from stated_chain import CELLS, CODES, PLACES, chain, end_of_chain, labels_of, marked_chain, span
 
 from llava_aurora import load_pretrained_model
 from llava_aurora.configuration import ModelArguments
@@ -25,6 +25,44 @@ def stated(workshop):
 
 def said(tokenizer, labels, positions):
     return [tokenizer.decode([int(labels[row, position])]).strip() for row, position in positions]
+
+
+def test_coordinates_of_a_point_are_copied_from_where_it_was_named_in_the_question(stated):
+    tokenizer, points = stated
+    ids = labels_of(tokenizer, f"Which of C (<PIXEL_30>,<PIXEL_55>), A (<PIXEL_0>,<PIXEL_0>)? {chain()}", "No points.")
+    labels = ids.clone()
+    labels[0, : ids[0].tolist().index(tokenizer.convert_tokens_to_ids("<DEPTH_START>"))] = -100
+    assert not points.read(labels).looks["copy"]
+    looks = points.read(labels, ids).looks["copy"]
+    assert [look.row for look in looks] == [0] * 4  # B was not asked about
+    coordinates = [f"<PIXEL_{value}>" for letter in "AC" for value in PLACES[letter]]
+    assert said(tokenizer, ids, [(0, look.query + 1) for look in looks]) == coordinates
+    assert said(tokenizer, ids, [(0, key) for look in looks for key in look.keys]) == coordinates
+    assert [next(iter(look.keys)) for look in looks] == sorted(next(iter(look.keys)) for look in looks)[2:] + sorted(
+        next(iter(look.keys)) for look in looks
+    )[:2]
+
+
+def test_of_points_named_more_than_once_the_first_is_copied(stated):
+    tokenizer, points = stated
+    labels = labels_of(tokenizer, f"{marked_chain({'A': (1, 2)})} Again A (<PIXEL_1>,<PIXEL_2>).")
+    looks = points.read(labels).looks["copy"]
+    assert len(looks) == 4
+    assert len({key for look in looks for key in look.keys}) == 2
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "A (<PIXEL_1>,<PIXEL_2>), B (<PIXEL_1>,<PIXEL_2>).",
+        "A (<PIXEL_1>,<PIXEL_2>), A (<PIXEL_1>,<PIXEL_3>).",
+        BOXES + BOXES,
+    ],
+    ids=["another letter", "another place", "boxes"],
+)
+def test_other_coordinates_are_copied_from_nowhere(stated, text):
+    tokenizer, points = stated
+    assert not points.read(labels_of(tokenizer, text)).looks["copy"]
 
 
 def test_each_digit_of_a_value_is_read_from_the_code_of_its_points_cell(stated):

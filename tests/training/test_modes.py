@@ -166,6 +166,7 @@ def test_a_head_is_guided_where_its_layer_is_wrapped_or_partitioned(workshop, st
         gradient_checkpointing=True,
         gradient_checkpointing_kwargs='{"use_reentrant": false}',
         value_step="interpolated",
+        copy_loss_weight=0.5,
         lookup_loss_weight=0.5,
         choice_loss_weight=0.5,
         answer_loss_weight=0.5,
@@ -175,7 +176,7 @@ def test_a_head_is_guided_where_its_layer_is_wrapped_or_partitioned(workshop, st
     )
     run = start(*TWO_RANKS, SCRIPT, *flags)
     assert run.code == 0, run.output[-3000:]
-    for name in ("lookup", "choice", "answer"):
+    for name in ("copy", "lookup", "choice", "answer"):
         assert all(0 < step[f"loss_{name}"] < 20 for step in run.losses if "loss_depth" in step)
     assert any("loss_depth" in step for step in run.losses)
     config = json.loads((Path(flags[flags.index("--output_dir") + 1]) / "config.json").read_text())
