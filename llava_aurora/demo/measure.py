@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from llava_aurora.demo.stages import mean_map
-from llava_aurora.evaluation.outcomes import Outcome, accuracy, ask, true_depth
-from llava_aurora.evaluation.written import closest_by
+from llava_aurora.evaluation.outcomes import Outcome, accuracy, ask, go_on, true_depth
+from llava_aurora.evaluation.written import closest_by, read_written
 from llava_aurora.modalities import build_modalities
 from llava_aurora.modeling.aurora_llama import AuroraLlamaForCausalLM
 from llava_aurora.modeling.checkpoint import load_pretrained_model
@@ -74,6 +74,35 @@ def answer_rows(by_task: Mapping[str, Sequence[Outcome]], *, frame: int) -> list
         most_frequent = max(map(answers.count, answers)) / len(answers) if answers else None
         rows.append(Row(f"{task}: answer", accuracy(asked, lambda o: o.correct), most_frequent, len(asked)))
     return rows
+
+
+def behind_other_maps(
+    demo: "Demo", loaded: tuple[Any, Any, Any, int], outcomes: Sequence[Outcome]
+) -> dict[str, tuple[float, int]]:
+    """Share of right answers, and of how many, behind the model's own map and behind others in its place.
+
+    Of chains about three to five points, or whatever there is. `llava-aurora replace-test` is the whole test.
+    """
+    hard = [outcome for outcome in outcomes if len(outcome.truth["points"]) > 2 and outcome.depth is not None]
+    whole = hard or [outcome for outcome in outcomes if outcome.depth is not None]
+    if not whole:
+        return {}
+    perception = loaded[1].perception
+    depth = perception.modalities["depth"]
+    own = [read_written(outcome.answer.text, outcome.answer.ids, perception).codes for outcome in whole]
+    rng = np.random.default_rng(demo.preset.seed)
+    size = depth.vqvae.config.image_size
+    maps = {
+        "the true map": [depth.encode(true_depth(o.record, images=demo.images, size=size)) for o in whole],
+        "its own map": own,
+        "its map of another scene": [*own[1:], *own[:1]],
+        "random codes": rng.integers(depth.family.size, size=(len(whole), depth.family.lengths[-1])).tolist(),
+    }
+    found = {}
+    for name, codes in maps.items():
+        answers = go_on(loaded, whole, codes, images=demo.images, description=f"Behind {name}")
+        found[name] = (accuracy(answers, lambda o: o.correct), len(answers))
+    return found
 
 
 def _untrained(demo: "Demo") -> tuple[Any, Any, Any, int]:

@@ -20,6 +20,7 @@ from llava_aurora.data.scenes.scene import relative_depth
 from llava_aurora.demo.measure import (
     Row,
     answer_rows,
+    behind_other_maps,
     depth_errors,
     read_out_limits,
     read_out_of_generated_maps,
@@ -49,18 +50,20 @@ def write_report(demo: "Demo") -> Path:
     rows = answer_rows(by_task, frame=demo.preset.model.frame)
     rows += read_out_of_generated_maps(by_task, frame=demo.preset.model.frame)
     rows += read_out_limits(demo, perception, by_task["depth_chain_from_coordinates"])
+    behind = behind_other_maps(demo, loaded, by_task["depth_chain_from_coordinates"])
     pictures = [*draw_held_out(demo, perception, by_task), draw_photograph(demo, loaded)]
     history = read_json(demo.work / "model" / "trainer_state.json", what="log of the training run")["log_history"]
     save_loss_curves(demo.out / "loss.png", history)
     result = {
         "depth_mse": depth,
         "answers": [vars(row) for row in rows],
+        "behind_other_maps": {name: {"right": right, "questions": count} for name, (right, count) in behind.items()},
         "seconds": demo.seconds,
         "loss": [entry for entry in history if "loss" in entry],
     }
     write_json(demo.out / "report.json", result)
     path = demo.out / "report.md"
-    write_text(path, _text(demo, depth, rows, pictures, history))
+    write_text(path, _text(demo, depth, rows, behind, pictures, history))
     return path
 
 
@@ -130,7 +133,12 @@ def _save(demo: "Demo", perception: Perception, name: str, panels: Sequence[Any]
 
 
 def _text(
-    demo: "Demo", depth: Mapping[str, float], rows: Sequence[Row], pictures: Sequence[Path], history: Sequence[Any]
+    demo: "Demo",
+    depth: Mapping[str, float],
+    rows: Sequence[Row],
+    behind: Mapping[str, tuple[float, int]],
+    pictures: Sequence[Path],
+    history: Sequence[Any],
 ) -> str:
     """The report in Markdown."""
     preset = demo.preset
@@ -166,6 +174,13 @@ def _text(
         " model wrote and takes the point with the highest value, whatever the model answered.",
         "",
         *_lessons(rows),
+        "",
+        "## Does it use its maps?",
+        "",
+        "`depth_chain_from_coordinates` once more: chains are cut off behind their map, others take its place, and the"
+        " model goes on from there.",
+        "",
+        *_behind(behind),
         "",
         "## Pictures",
         "",
@@ -228,6 +243,13 @@ def _lessons(rows: Sequence[Row]) -> list[str]:
     if not missed:
         return ["Every row is above chance."]
     return ["Not learned in this time (not above chance):", "", *(f"- {name}" for name in missed)]
+
+
+def _behind(behind: Mapping[str, tuple[float, int]]) -> list[str]:
+    if not behind:
+        return ["None of its chains holds a whole map."]
+    lines = [f"| {name} | {100 * right:.0f} % | {count} |" for name, (right, count) in behind.items()]
+    return ["| in the place of its map | right | questions |", "|---|---|---|", *lines]
 
 
 def _portable(command: str, demo: "Demo") -> str:

@@ -11,6 +11,7 @@ from rich.progress import Progress
 
 from llava_aurora.data.records import Record
 from llava_aurora.errors import AuroraError
+from llava_aurora.evaluation.continuation import continue_answers
 from llava_aurora.evaluation.scoring import stated_answer
 from llava_aurora.evaluation.written import closest_by, read_written
 from llava_aurora.generation.generate import Answer, generate
@@ -96,6 +97,46 @@ def ask(
             ]
             progress.advance(task, len(batch))
     return outcomes
+
+
+def go_on(
+    loaded: tuple[Any, Any, Any, int],
+    outcomes: Sequence[Outcome],
+    maps: Sequence[Sequence[int]],
+    *,
+    images: Path,
+    batch_size: int = 32,
+    description: str = "Going on",
+) -> list[Outcome]:
+    """What the model goes on with when other codes stand in the place of the map that it wrote.
+
+    Args:
+        loaded, images, batch_size, description: as for `ask`.
+        outcomes: whose answers hold a map each.
+        maps: the codes put in, of each.
+    """
+    tokenizer, model, image_processor, _ = loaded
+    perception = model.perception
+    family, found = perception.modalities["depth"].family, []
+    with Progress(transient=True) as progress:
+        task = progress.add_task(description, total=len(outcomes))
+        for start in range(0, len(outcomes), batch_size):
+            batch = outcomes[start : start + batch_size]
+            starts = []
+            for before, codes in zip(batch, maps[start : start + batch_size], strict=True):
+                written = read_written(before.answer.text, before.answer.ids, perception)
+                starts.append([*before.answer.ids[: written.map_start], *perception.ids.ids(family, codes)])
+            answers = continue_answers(
+                tokenizer,
+                model,
+                image_processor,
+                images=[_open(images, before.record) for before in batch],
+                questions=[question(before.record) for before in batch],
+                starts=starts,
+            )
+            found += [outcome(before.record, answer, perception) for before, answer in zip(batch, answers, strict=True)]
+            progress.advance(task, len(batch))
+    return found
 
 
 def question(record: Record) -> str:

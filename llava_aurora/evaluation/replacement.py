@@ -98,13 +98,12 @@ def replacement_test(asker: Asker, plan: Plan, *, out: Path, share: Share | None
 
 def whole_chains(questions: Sequence[Question], lines: Mapping[str, Line], perception: Perception) -> list[Chain]:
     """The chains in which there is a map to replace."""
-    length = perception.modalities["depth"].family.lengths[-1] + 2  # with its delimiters
     chains = []
     for question in questions:
         line = lines[question.id]
         written = read_written(line.text, line.ids, perception)
         if written.codes is not None:
-            chains.append(Chain(question, line, line.ids[: written.map_end - length], written.codes))
+            chains.append(Chain(question, line, line.ids[: written.map_start], written.codes))
     return chains
 
 

@@ -35,6 +35,11 @@ class Written:
     values: Mapping[str, int] = field(default_factory=dict)
 
     @property
+    def map_start(self) -> int:
+        """Where the last whole map begins among the ids, its START included; 0 if there is none."""
+        return self.map_end - len(self.codes) - 2 if self.codes is not None else 0
+
+    @property
     def highest(self) -> tuple[str, ...]:
         """Letters of the points that are said to be closest, all of equals; none if no values are said."""
         most = max(self.values.values(), default=None)

@@ -21,7 +21,14 @@ def demo(start, tmp_path_factory):
 def test_the_report_holds_every_number_and_picture(demo):
     out, _ = demo
     report = (out / "report.md").read_text()
-    for heading in ("## Depth maps", "## Answers", "## Pictures", "## Training", "## Again"):
+    for heading in (
+        "## Depth maps",
+        "## Answers",
+        "## Does it use its maps?",
+        "## Pictures",
+        "## Training",
+        "## Again",
+    ):
         assert heading in report
     for line in ("VQ-VAE's copy", "written by the trained model", "mean map", "before training"):
         assert line in report
@@ -38,6 +45,8 @@ def test_numbers_are_within_their_ranges(demo):
     numbers = json.loads((demo[0] / "report.json").read_text())
     assert all(0 <= value <= 1 for value in numbers["depth_mse"].values())
     assert all(0 <= row["value"] <= 1 for row in numbers["answers"])
+    behind = numbers["behind_other_maps"]  # nothing where no chain has a whole map, see test_measure.py
+    assert all(0 <= each["right"] <= 1 and each["questions"] > 0 for each in behind.values())
     assert numbers["loss"][-1]["loss"] > 0
 
 

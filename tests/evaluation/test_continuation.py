@@ -1,5 +1,7 @@
 """Going on from given words, with a model of random weights."""
 
+import json
+
 import numpy as np
 import pytest
 import torch
@@ -7,6 +9,7 @@ from PIL import Image
 
 from llava_aurora import generate, load_pretrained_model
 from llava_aurora.evaluation.continuation import continue_answers
+from llava_aurora.evaluation.outcomes import ask, go_on
 from llava_aurora.generation.inputs import context_length
 from llava_aurora.modalities import build_modalities
 from llava_aurora.modeling.embeddings import RowStart, grow_embeddings
@@ -54,6 +57,20 @@ def test_rows_do_not_disturb_each_other(loaded, images):
         (alone,) = continue_answers(*loaded, images=[image], questions=[question], starts=[start], **options)
         assert alone == answer
     assert family.text([3] * 9) in together[0].text
+
+
+def test_other_codes_stand_in_the_place_of_a_map(loaded, workshop):
+    depth = loaded[1].perception.modalities["depth"]
+    records = [record for record in json.loads(workshop.records.read_text()) if "depth_chain" in record["id"]][:3]
+    about = {"images": workshop.images, "batch_size": 2}
+    written = ask((*loaded, 0), records, answer_start=depth.family.start, max_new_tokens=20, **about)
+    own = [depth.family.parse(outcome.answer.text)[0].codes for outcome in written]
+    again = go_on((*loaded, 0), written, own, **about)
+    for before, after in zip(written, again, strict=True):
+        assert after.answer.ids[: len(before.answer.ids)] == before.answer.ids
+    others = [[code] * 9 for code in (3, 7, 5)]
+    for codes, outcome in zip(others, go_on((*loaded, 0), written, others, **about), strict=True):
+        assert list(depth.family.parse(outcome.answer.text)[0].codes) == codes  # it may write another behind it
 
 
 def test_a_start_takes_its_part_of_the_context(loaded, images):

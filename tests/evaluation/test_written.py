@@ -37,6 +37,7 @@ def test_map_points_and_boxes_are_read(spoken):
     assert written.boxes == ((1, 2, 3, 4),)
     family = spoken[1].modalities["depth"].family
     assert ids[written.map_end - 1] == spoken[1].ids.end_id(family)
+    assert ids[written.map_start] == spoken[1].ids.start_id(family)
 
 
 def test_plain_numbers_are_coordinates_too(spoken):
