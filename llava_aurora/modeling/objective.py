@@ -77,7 +77,8 @@ class Objective:
             extra["reconstruction"] = reconstruction.detach()
             loss = loss + self.reconstruction_weight * reconstruction
         if self.stated_points is not None:
-            stated = self.stated_points.read(labels, ids)
+            copies = any(guided_head.guide == "copy" for guided_head in self.guided)
+            stated = self.stated_points.read(labels, ids if copies else None)
             if self.answer_weight and (answered := answer_loss(losses, tokens, stated.answers)) is not None:
                 extra["answer"] = answered.detach()
                 loss = loss + self.answer_weight * answered

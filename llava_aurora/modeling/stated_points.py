@@ -97,13 +97,14 @@ class StatedPoints:
 
         Args:
             labels: int64 (B, T), -100 where nothing is to be learned.
-            ids: int64 (B, T), of all tokens, what is asked too, -100 where there is none; None: the labels are all.
+            ids: int64 (B, T), of all tokens, -100 where there is none: points that are copied may be named in what is
+                asked. None: only in the labels.
         """
         stated = Stated({"copy": [], "lookup": [], "choice": []}, [])
-        shown = (labels if ids is None else ids).tolist()
         for row, learned in enumerate(labels.tolist()):
             points = self._points(learned)
-            first = {(point.letter, point.place): point.last for point in reversed(self._points(shown[row]))}
+            shown = points if ids is None else self._points(ids[row].tolist())
+            first = {(point.letter, point.place): point.last for point in reversed(shown)}
             for point in points:
                 named = first.get((point.letter, point.place), point.last)
                 if point.letter and named < point.last:

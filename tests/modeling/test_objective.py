@@ -50,6 +50,22 @@ def head(perception) -> torch.nn.Linear:
     return torch.nn.Linear(DIMENSION, WORDS + perception.token_count, bias=False)
 
 
+@pytest.mark.parametrize("guide", ["copy", "lookup"])
+def test_what_is_asked_is_read_only_where_something_is_copied_from_it(perception, hidden, labels, head, guide):
+    objective, read = Objective(perception), []
+    nothing = SimpleNamespace(looks={guide: []}, answers=[])
+    objective.stated_points = SimpleNamespace(read=lambda labels, ids: read.append(ids) or nothing)
+
+    class Head(SimpleNamespace):
+        def __call__(self, looks, attention_mask):
+            return None
+
+    objective.guided = [Head(guide=guide, weight=1.0)]
+    ids = labels.masked_fill(labels == -100, 3)
+    objective.loss(hidden, labels, head=head, ids=ids)
+    assert read[0] is (ids if guide == "copy" else None)
+
+
 def test_the_loss_is_the_usual_one_over_all_positions(perception, hidden, labels, head):
     objective = Objective(perception)
     loss = objective.loss(hidden, labels, head=head)
