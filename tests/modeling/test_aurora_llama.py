@@ -75,6 +75,28 @@ def test_the_bottleneck_hides_the_image_and_the_chain_where_they_really_stand(wo
     assert seen["attention_mask"].dim() == 2  # padding alone: an evaluation hides nothing
 
 
+@pytest.mark.parametrize(("attention", "side"), [("sdpa", "right"), ("sdpa", "left"), ("eager", "right")])
+def test_padding_behind_all_tokens_costs_sdpa_no_mask(workshop, taught, monkeypatch, attention, side):
+    tokenizer, model, processor = taught(language_model=True)
+    model.set_attn_implementation(attention)
+    model.config.tokenizer_padding_side = side
+    batch = batch_for(workshop, tokenizer, processor, 0, 1, 2, 3)
+    assert not batch["attention_mask"].all()
+    seen = {}
+    forward = model.model.forward
+    monkeypatch.setattr(model.model, "forward", lambda **inputs: seen.update(inputs) or forward(**inputs))
+    loss = model(**batch).loss
+    assert (seen["attention_mask"] is None) is (attention == "sdpa" and side == "right")
+    alone = [{name: value[row : row + 1] for name, value in batch.items()} for row in range(4)]
+    losses = [model(**{**one, "attention_mask": None, **unpadded(one)}).loss for one in alone]
+    learned = torch.tensor([(one["labels"] != -100).sum() for one in alone])
+    assert torch.allclose(loss, (torch.stack(losses) * learned).sum() / learned.sum(), rtol=1e-5)
+
+
+def unpadded(one):
+    return {name: one[name][one["attention_mask"]][None] for name in ("input_ids", "labels")}
+
+
 def test_what_is_asked_is_known_beside_what_is_learned(workshop, taught, monkeypatch):
     tokenizer, model, processor = taught(language_model=False)
     batch = batch_for(workshop, tokenizer, processor, 0, 1)
