@@ -10,6 +10,7 @@ from pathlib import Path
 from rich.console import Console
 
 from llava_aurora.atomic import atomic_folder, write_json
+from llava_aurora.data.ablations import ValueStep
 from llava_aurora.data.prompts import Prompts
 from llava_aurora.data.records import RecordWriter
 from llava_aurora.data.scenes.photograph import load_photograph
@@ -27,6 +28,7 @@ from llava_aurora.demo.stages import (
     train_small_vqvae,
 )
 from llava_aurora.errors import AuroraError
+from llava_aurora.modalities.depth import DepthModality
 from llava_aurora.vqvae.checkpoint import load_depth_vqvae
 from llava_aurora.vqvae.folders import encode_folder, read_codes
 
@@ -102,7 +104,10 @@ class Demo:
     def _records(self, folder: Path) -> None:
         preset = self.preset
         vqvae = load_depth_vqvae(self.work / "vqvae")
-        depth, pixels = token_families(self.preset.vqvae, frame=self.preset.model.frame)
+        frame = preset.model.frame
+        depth, pixels = token_families(preset.vqvae, frame=frame)
+        # A chain whose values do not bear out its answer would teach to give nothing on them.
+        values = ValueStep(map=DepthModality(vqvae=vqvae), frame=frame, interpolated=True)
         writer = RecordWriter(prompts=Prompts.plain(), depth=depth, pixels=pixels)
         asked = {
             "train": (preset.shares, preset.seed),
@@ -119,8 +124,13 @@ class Demo:
                     codes=read_codes(codes, model=vqvae).codes,
                     writer=writer,
                     tasks=SceneTasks(
-                        shares=shares, points=preset.points, coordinate_frame=preset.model.frame, seed=seed
+                        shares=shares,
+                        points=preset.points,
+                        coordinate_frame=frame,
+                        read_points=preset.read_points,
+                        seed=seed,
                     ),
+                    keep=values.bears_out if name == "train" else None,
                 )
 
     def _base(self, folder: Path) -> None:
@@ -146,11 +156,10 @@ class Demo:
             config=preset.model,
         )
         flags |= {
+            **preset.flags,
             "num_train_epochs": preset.epochs,
             "per_device_train_batch_size": preset.batch,
             "learning_rate": preset.learning_rate,
-            "span_mask_probability": preset.masked_maps,
-            "span_noise_probability": preset.noisy_maps,
             "group_by_modality_length": True,
             "save_strategy": "no",
             "seed": preset.seed,

@@ -1,10 +1,22 @@
 """Sizes of the demo. `demo` is made for two cores and ten minutes; `smoke` only shows that every stage runs."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from llava_aurora.data.scenes.scene import SceneConfig
 from llava_aurora.demo.tiny_llava import TinyLlavaConfig
 from llava_aurora.vqvae.autoencoder import DepthVQVAEConfig
+
+# Chains say how close each point is, heads are told where to look, and maps are learned to be written in one pass.
+TAUGHT: Mapping[str, object] = {
+    "value_step": "interpolated",
+    "copy_loss_weight": 0.03,
+    "lookup_loss_weight": 0.2,
+    "choice_loss_weight": 0.03,
+    "answer_loss_weight": 0.3,
+    "span_mask_probability": 0.25,
+    "span_noise_probability": 0.5,
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -17,9 +29,9 @@ class Preset:
         vqvae, vqvae_epochs: of the depth VQ-VAE, which is trained in small batches at a fast falling rate.
         model: of the LLaVA; its frame is that of the scenes and of the coordinates.
         shares: records of each task a scene.
+        read_points: how many points are read in a map (`depth_reading`).
         epochs, batch, learning_rate: of fine-tuning; `batch` is per rank.
-        masked_maps: share of the maps that are learned to be written in one pass.
-        noisy_maps: share of these that get random codes instead of masks.
+        flags: what else it is told.
         ranks: processes of fine-tuning, and of rendering.
         pictures: how many held-out scenes are drawn.
     """
@@ -31,11 +43,11 @@ class Preset:
     vqvae_epochs: int
     model: TinyLlavaConfig
     shares: dict[str, float]
+    read_points: int = 8
     epochs: float
     batch: int
     learning_rate: float
-    masked_maps: float = 0.5
-    noisy_maps: float = 0.5
+    flags: Mapping[str, object] = field(default_factory=lambda: TAUGHT)
     ranks: int = 2
     pictures: int = 6
     seed: int = 0
@@ -48,20 +60,21 @@ PRESETS = {
         held_out=100,
         scene=SceneConfig(frame=96, shadows=False, variety=0.5),
         vqvae=DepthVQVAEConfig(image_size=96, channels=(8, 16, 32, 64), code_dim=16, codebook_size=32),
-        vqvae_epochs=4,
+        vqvae_epochs=2,
         model=TinyLlavaConfig(),
         shares={
-            "depth_generation": 1.0,
-            "depth_chain_from_coordinates": 0.5,
-            "depth_direct_from_coordinates": 1.0,
-            "point_location": 0.1,
-            "depth_chain": 0.1,
+            "depth_generation": 0.7,
+            "depth_chain_from_coordinates": 1.0,
+            "depth_reading": 0.3,
+            "depth_direct_from_coordinates": 0.2,
+            "point_location": 0.05,
+            "depth_chain": 0.05,
             "box_generation": 0.1,
-            "counting_chain": 0.1,
-            "counting_direct": 0.1,
+            "counting_chain": 0.05,
+            "counting_direct": 0.05,
         },
         epochs=1,
-        batch=16,
+        batch=12,
         learning_rate=1.5e-3,
     ),
     "smoke": Preset(

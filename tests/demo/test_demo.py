@@ -7,6 +7,10 @@ import sys
 import pytest
 from PIL import Image
 
+from llava_aurora.data.ablations import ValueStep
+from llava_aurora.modalities.depth import DepthModality
+from llava_aurora.vqvae.checkpoint import load_depth_vqvae
+
 pytestmark = [pytest.mark.deepspeed, pytest.mark.slow]
 
 
@@ -48,6 +52,15 @@ def test_numbers_are_within_their_ranges(demo):
     behind = numbers["behind_other_maps"]  # nothing where no chain has a whole map, see test_measure.py
     assert all(0 <= each["right"] <= 1 and each["questions"] > 0 for each in behind.values())
     assert numbers["loss"][-1]["loss"] > 0
+
+
+def test_chains_are_learned_whose_values_bear_out_their_answer(demo):
+    work = demo[0] / "work"
+    values = ValueStep(map=DepthModality(vqvae=load_depth_vqvae(work / "vqvae")), frame=56, interpolated=True)
+    learned = json.loads((work / "records" / "train.json").read_text())
+    chains = [record for record in learned if record["aurora"]["task"] == "depth_chain_from_coordinates"]
+    assert chains
+    assert all(values.bears_out(record) for record in chains)
 
 
 def test_what_is_done_is_not_done_again(demo, start):

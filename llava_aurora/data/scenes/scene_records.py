@@ -67,7 +67,13 @@ class SceneTasks:
 
 
 def write_scene_records(
-    out: Path, *, scenes: Path, codes: Mapping[str, Sequence[int]], writer: RecordWriter, tasks: SceneTasks
+    out: Path,
+    *,
+    scenes: Path,
+    codes: Mapping[str, Sequence[int]],
+    writer: RecordWriter,
+    tasks: SceneTasks,
+    keep: Callable[[Record], bool] | None = None,
 ) -> list[Record]:
     """Writes a JSON file in LLaVA's format; its image paths are relative to `scenes`, where marked images are put.
 
@@ -77,6 +83,7 @@ def write_scene_records(
         codes: codes of each depth map by its name, from `read_codes`.
         writer: wording and tokens.
         tasks: what to ask.
+        keep: whether a record is written; all are if left out.
 
     Raises:
         AuroraError: naming file and scene, if one cannot be read, has no codes, a depth map of another size than its
@@ -85,7 +92,7 @@ def write_scene_records(
     records: list[Record] = []
     for scene in track(read_scenes(scenes), description="Writing records", transient=True):
         try:
-            records += _ask(scene, folder=scenes, codes=codes, writer=writer, tasks=tasks)
+            records += filter(keep, _ask(scene, folder=scenes, codes=codes, writer=writer, tasks=tasks))
         except AuroraError as error:
             raise AuroraError(f"{scenes / 'scenes.jsonl'}: scene {scene.id}: {error}") from error
     write_json(out, records, indent=None)

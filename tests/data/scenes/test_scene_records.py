@@ -29,12 +29,14 @@ def scenes(tmp_path_factory):
 
 @pytest.fixture
 def write(scenes, tmp_path):
-    def run(shares=DEFAULT_SHARES, codes=CODES, frame=FRAME, seed=0, **settings):
+    def run(shares=DEFAULT_SHARES, codes=CODES, frame=FRAME, seed=0, keep=None, **settings):
         writer = RecordWriter(
             prompts=Prompts(), depth=depth_family(codebook_size=4, codes_per_map=4), pixels=pixel_family(frame=frame)
         )
         tasks = SceneTasks(shares=shares, points=(2, 3), coordinate_frame=frame, seed=seed, **settings)
-        return write_scene_records(tmp_path / "train.json", scenes=scenes, codes=codes, writer=writer, tasks=tasks)
+        return write_scene_records(
+            tmp_path / "train.json", scenes=scenes, codes=codes, writer=writer, tasks=tasks, keep=keep
+        )
 
     return run
 
@@ -46,6 +48,13 @@ def test_every_scene_is_asked_every_task_and_all_images_are_there(write, scenes,
     assert tasks["depth_generation"] == tasks["counting_direct"] == COUNT
     assert all((scenes / record["image"]).is_file() for record in records)
     assert json.loads((tmp_path / "train.json").read_text()) == records
+
+
+def test_records_may_be_left_out_and_the_others_stay_as_they_are(write):
+    everything = write()
+    kept = write(keep=lambda record: record["aurora"].get("answer") != "A")
+    assert kept == [record for record in everything if record["aurora"].get("answer") != "A"]
+    assert 0 < len(kept) < len(everything)
 
 
 @pytest.mark.parametrize("task", ["depth_reading", "depth_chain_from_map", "depth_reading_from_map"])
