@@ -106,7 +106,6 @@ class Demo:
         vqvae = load_depth_vqvae(self.work / "vqvae")
         frame = preset.model.frame
         depth, pixels = token_families(preset.vqvae, frame=frame)
-        # A chain whose values do not bear out its answer would teach to give nothing on them.
         values = ValueStep(map=DepthModality(vqvae=vqvae), frame=frame, interpolated=True)
         writer = RecordWriter(prompts=Prompts.plain(), depth=depth, pixels=pixels)
         asked = {
@@ -130,7 +129,7 @@ class Demo:
                         read_points=preset.read_points,
                         seed=seed,
                     ),
-                    keep=values.bears_out if name == "train" else None,
+                    keep=values.bears_out if name == "train" and preset.sound_chains else None,
                 )
 
     def _base(self, folder: Path) -> None:

@@ -30,6 +30,8 @@ class Preset:
         model: of the LLaVA; its frame is that of the scenes and of the coordinates.
         shares: records of each task a scene.
         read_points: how many points are read in a map (`depth_reading`).
+        sound_chains: leaves out chains whose values do not bear out their answer. Of a VQ-VAE that has learned nothing
+            those are all.
         epochs, batch, learning_rate: of fine-tuning; `batch` is per rank.
         flags: what else it is told.
         ranks: processes of fine-tuning, and of rendering.
@@ -44,6 +46,7 @@ class Preset:
     model: TinyLlavaConfig
     shares: dict[str, float]
     read_points: int = 8
+    sound_chains: bool = True
     epochs: float
     batch: int
     learning_rate: float
@@ -92,6 +95,7 @@ PRESETS = {
             "depth_direct_from_coordinates": 1.0,
             "counting_chain": 1.0,
         },
+        sound_chains=False,
         epochs=1,
         batch=8,
         learning_rate=1e-3,

@@ -236,8 +236,8 @@ class AuroraLlamaForCausalLM(LlavaLlamaForCausalLM):
             )
         images_of_rows: list[tuple[int, int]] = []
         ids = None
-        spliced = inputs_embeds is None
-        if spliced:
+        needs_mask = True
+        if inputs_embeds is None:
             if self.training and self.objective.span_masking is not None:
                 input_ids, labels = self.objective.span_masking(input_ids, labels)
             if self.objective.bottleneck is not None:
@@ -247,23 +247,25 @@ class AuroraLlamaForCausalLM(LlavaLlamaForCausalLM):
                 input_ids, position_ids, attention_mask, None, borne, images, image_sizes
             )
             labels, ids = without_unlearned(borne)
-        seen = None if spliced and self._padding_is_never_seen() else attention_mask
-        mask = self.objective.mask(seen, labels, images=images_of_rows, dtype=inputs_embeds.dtype)
+            needs_mask = self._padding_needs_mask()
+        padding = attention_mask if needs_mask else None
+        mask = self.objective.mask(padding, labels, images=images_of_rows, dtype=inputs_embeds.dtype)
         hidden = self.model(
             attention_mask=mask, position_ids=position_ids, inputs_embeds=inputs_embeds, use_cache=False
         ).last_hidden_state
         loss: Any = self.objective.loss(hidden, labels, head=self.lm_head, attention_mask=attention_mask, ids=ids)
         return CausalLMOutputWithPast(loss=loss)
 
-    def _padding_is_never_seen(self) -> bool:
-        """Whether a training batch needs no mask of its padding: it stands behind all tokens, which look back alone.
+    def _padding_needs_mask(self) -> bool:
+        """Whether the attention of a training batch has to be told what is padding.
 
-        Given a mask, torch's attention cannot take its causal kernels, of which one is FlashAttention's on a GPU. (The
-        package flash-attn leaves out what the mask says is padding.) With a bottleneck all that is valid has to be known.
+        Behind all tokens padding is seen by none of them, since they look back alone, and torch's attention may take
+        its causal kernels, which take no mask; on a GPU one is FlashAttention's. (The package flash-attn leaves out
+        what a mask says is padding.) A bottleneck's mask has to know what is valid.
         """
         assert self.objective is not None
         behind = getattr(self.config, "tokenizer_padding_side", "right") == "right"
-        return behind and self.objective.bottleneck is None and self.config._attn_implementation == "sdpa"
+        return not behind or self.objective.bottleneck is not None or self.config._attn_implementation != "sdpa"
 
     def _mask_of_step(self, mask: Tensor | None, ids: Any, embeddings: Tensor | None) -> Tensor | None:
         """The mask of one pass with a key/value cache, without images."""
