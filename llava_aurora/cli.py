@@ -60,7 +60,7 @@ def demo(
         "demo_output"
     ),
     preset: Annotated[
-        str, typer.Option(help="demo: a quarter of an hour on two cores. smoke: a minute, learns nothing.")
+        str, typer.Option(help="demo: under twenty minutes on two cores. smoke: a minute, learns nothing.")
     ] = "demo",
 ) -> None:
     """From nothing to a model that writes depth maps as tokens: scenes, VQ-VAE, fine-tuning, report and pictures."""

@@ -106,7 +106,8 @@ class Demo:
         vqvae = load_depth_vqvae(self.work / "vqvae")
         frame = preset.model.frame
         depth, pixels = token_families(preset.vqvae, frame=frame)
-        values = ValueStep(map=DepthModality(vqvae=vqvae), frame=frame, interpolated=True)
+        interpolated = preset.flags["value_step"] == "interpolated"
+        values = ValueStep(map=DepthModality(vqvae=vqvae), frame=frame, interpolated=interpolated)
         writer = RecordWriter(prompts=Prompts.plain(), depth=depth, pixels=pixels)
         asked = {
             "train": (preset.shares, preset.seed),

@@ -92,7 +92,7 @@ def write_scene_records(
     records: list[Record] = []
     for scene in track(read_scenes(scenes), description="Writing records", transient=True):
         try:
-            records += filter(keep, _ask(scene, folder=scenes, codes=codes, writer=writer, tasks=tasks))
+            records += _ask(scene, folder=scenes, codes=codes, writer=writer, tasks=tasks, keep=keep)
         except AuroraError as error:
             raise AuroraError(f"{scenes / 'scenes.jsonl'}: scene {scene.id}: {error}") from error
     write_json(out, records, indent=None)
@@ -100,7 +100,13 @@ def write_scene_records(
 
 
 def _ask(
-    scene: SceneRecord, *, folder: Path, codes: Mapping[str, Sequence[int]], writer: RecordWriter, tasks: SceneTasks
+    scene: SceneRecord,
+    *,
+    folder: Path,
+    codes: Mapping[str, Sequence[int]],
+    writer: RecordWriter,
+    tasks: SceneTasks,
+    keep: Callable[[Record], bool] | None,
 ) -> list[Record]:
     """The records of one scene; they depend on its id and the seed alone."""
     rng = np.random.default_rng([tasks.seed, int(scene.id)])
@@ -143,11 +149,12 @@ def _ask(
             codes=codes[name], points=to_read(), name=scene.id, rng=rng
         ),
     }
-    records = []
+    made = []
     for task, maker in makers.items():
         wanted = rng.random() < tasks.shares.get(task, 0.0)
         if wanted and (points or not task.startswith(("depth_chain", "depth_direct", "depth_reading", "point"))):
-            records.append(maker())
+            made.append(maker())
+    records = list(filter(keep, made))  # before an image is marked for one
     if any(record.get("image") == marked_image for record in records):
         _mark(folder, scene, points, marked_image, tasks.coordinate_frame)
     for record in records:
