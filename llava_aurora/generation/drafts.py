@@ -1,11 +1,12 @@
 """What will most likely be written next, guessed without the model: the words that the chain's wording forces.
 
 A guess costs nothing where it is wrong, as the model checks it, and saves a forward pass for each of its tokens where
-it is right. All codes of a family count as the same word. A guess goes on behind the coordinates of a point or box with
-some code in their place: what the model then says there and behind is the better guess. It ends where a map begins.
+it is right. All codes of a family count as the same word, and so do all digits. A guess goes on behind the coordinates
+of a point or box, and behind a value, with some code or digit in their place: what the model then says there and behind
+is the better guess. It ends where a map begins.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from typing import Any
 
 from llava_aurora.data.prompts import Prompts
@@ -21,12 +22,13 @@ class Phrases:
     """Remembers texts and says how one goes on.
 
     Args:
-        codes: the ids of each family's codes that stand one by one; ids of one range count as the same word.
-        maps: the same of those that fill whole spans; all codes of a span together count as one word.
+        codes: ids that count as the same word, for each such word: the codes of a family that stand one by one, digits.
+        maps: the same of codes that fill whole spans; all codes of a span together count as one word.
     """
 
-    def __init__(self, codes: Iterable[range] = (), *, maps: Iterable[range] = ()) -> None:
+    def __init__(self, codes: Iterable[Collection[int]] = (), *, maps: Iterable[Collection[int]] = ()) -> None:
         self.codes, self.maps = tuple(codes), tuple(maps)
+        self._stand_ins = [sorted(each)[len(each) // 2] for each in self.codes]
         self._continuations: dict[tuple[int, ...], tuple[int, ...]] = {}
 
     def remember(self, ids: Sequence[int]) -> None:
@@ -72,7 +74,7 @@ class Phrases:
         return words
 
     def _some_code(self, word: int) -> int:
-        return word if word >= 0 else self.codes[-word - 1][len(self.codes[-word - 1]) // 2]
+        return word if word >= 0 else self._stand_ins[-word - 1]
 
 
 def wording_of(prompts: Prompts, *, tokenizer: Any, perception: Perception) -> Phrases:
@@ -82,7 +84,8 @@ def wording_of(prompts: Prompts, *, tokenizer: Any, perception: Perception) -> P
     for family in families.values():
         first = perception.ids.first_code_id(family)
         kinds[family.delimited].append(range(first, first + family.size))
-    phrases = Phrases(kinds[False], maps=kinds[True])
+    digits = set(tokenizer.convert_tokens_to_ids(list("0123456789"))) - {None, tokenizer.unk_token_id}
+    phrases = Phrases([*kinds[False], *filter(None, [digits])], maps=kinds[True])
     values = _values(families.get("depth"), families.get("box"))
     for task in prompts.templates.values():
         for answer in task["answers"]:

@@ -115,7 +115,8 @@ class SpanDecoder:
         self.refinements = refinements
         self.spans = masked_spans(model.perception)
         ids, families = model.perception.ids, [each.family for each in model.perception.modalities.values()]
-        self.codes = [range(first, first + f.size) for f in families for first in [ids.first_code_id(f)]]
+        codes = (range(first, first + each.size) for each in families for first in [ids.first_code_id(each)])
+        self.kinds = [*codes, *phrases.codes]
 
     @torch.inference_mode()
     def decode(
@@ -227,8 +228,8 @@ class SpanDecoder:
         return kept
 
     def _alike(self, one: int, other: int) -> bool:
-        """Whether what stands behind the one token may behind the other: they are the same or codes of one family."""
-        return one == other or any(one in codes and other in codes for codes in self.codes)
+        """Whether what stands behind the one token may behind the other: they are the same or of one kind."""
+        return one == other or any(one in kind and other in kind for kind in self.kinds)
 
     def _opened(self, ids: Sequence[int]) -> tuple[MaskedSpan, int] | None:
         """The map that is open at the end of `ids`, and how many of its codes are missing."""

@@ -1,5 +1,7 @@
 """Guesses at what is written next, from the wording of prompts and from what was written before."""
 
+import re
+
 import pytest
 from transformers import AutoTokenizer
 
@@ -64,3 +66,11 @@ def test_the_wording_of_every_template_is_known(workshop, tokenizer):
     assert following.startswith("is highest at")
     assert tokenizer.decode(phrases.following(ids("The marked points are A (<PIXEL_1>"))).startswith(",")
     assert phrases.following(ids("The depth map is"))[-1] == perception.ids.start_id(family)
+
+
+def test_digits_are_one_word_and_some_digit_is_guessed(workshop, tokenizer):
+    perception = Perception.teach(tokenizer, build_modalities({"box": {"frame": 56}}, workshop.folder))
+    phrases = wording_of(Prompts(), tokenizer=tokenizer, perception=perception)
+    phrases.remember(tokenizer("Closest: A 21, B 10.", add_special_tokens=False).input_ids)
+    following = phrases.following(tokenizer("Closest: A 0", add_special_tokens=False).input_ids)
+    assert re.fullmatch(r"[012], B [012]{2}\.", tokenizer.decode(following))

@@ -113,6 +113,21 @@ def test_what_is_said_behind_a_word_that_changes_into_one_of_another_kind_is_not
     assert written.passes == 2
 
 
+def test_behind_a_digit_that_changes_into_another_the_draft_goes_on(loaded, decoder, asked):
+    """A value is guessed as some digits; what the model says behind them is fed next, with its own digits."""
+    one, two = loaded[0].convert_tokens_to_ids(["1", "2"])
+    passes = {}
+    for name, kinds in {"digits": [{one, two}], "words": []}.items():
+        phrases = Phrases(kinds)
+        phrases.remember([7, one, 9, one, 11])
+        made = SpanDecoder(loaded[1], phrases=phrases)
+        processor = Succession({None: 7, 7: two, two: 9, 9: two, one: 9})
+        row = decode(loaded, made, asked[:1], processor=processor, limit=6)[0]
+        assert row.ids == [7, two, 9, two, 9, two]
+        passes[name] = row.passes
+    assert passes["digits"] < passes["words"]
+
+
 class Succession(PerceptionLogitsProcessor):
     """Lets each token decide the next, and None the first."""
 
