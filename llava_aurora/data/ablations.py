@@ -154,13 +154,28 @@ class ValueStep:
         return {letter: self.depth_by_code(spans[-1].codes, (x, y)) for letter, (x, y) in known.items()}
 
 
+def answer_with_values(task: str, template: str) -> str:
+    """A template (prompts.py) of an answer to this task, as a ValueStep would have it; of another task as it is."""
+    if task not in _VALUED:
+        return template
+    before, map_field, behind = template.rpartition("{map}")
+    if "{points}" not in behind:
+        behind = _named_again(behind, "{points}")
+    return before + map_field + behind.replace("{points}", "{values}")
+
+
+def _named_again(behind_map: str, points: str) -> str:
+    """What stands behind a map, with a sentence that names its points put before it."""
+    return f"{behind_map[:1]} The values are {points}.{behind_map[1:]}"
+
+
 def _with_values(answer: str, depths: dict[str, int], record: Record, where: str) -> str:
     before, end, behind = answer.rpartition(depth_family().end)
     if not end and TASKS[task_name(record)].map_in == "answer":
         raise AuroraError(f"{where}: {_NO_MAP}")
     if not _LETTERED_POINT.search(behind):
         named = ", ".join(f"{letter} {place}" for letter, place, _ in _LETTERED_POINT.findall(before))
-        behind = f"{behind[:1]} The values are {named}.{behind[1:]}"
+        behind = _named_again(behind, named)
     if sorted(letter for letter, _, _ in _LETTERED_POINT.findall(behind)) != sorted(depths):
         raise AuroraError(
             f"{where}: a chain that does not give each point's letter and coordinates; --value_step needs them"

@@ -9,6 +9,7 @@ is the better guess. It ends where a map begins.
 from collections.abc import Collection, Iterable, Sequence
 from typing import Any
 
+from llava_aurora.data.ablations import answer_with_values
 from llava_aurora.data.prompts import Prompts
 from llava_aurora.data.records import LETTERS
 from llava_aurora.perception import Perception
@@ -87,8 +88,9 @@ def wording_of(prompts: Prompts, *, tokenizer: Any, perception: Perception) -> P
     digits = set(tokenizer.convert_tokens_to_ids(list("0123456789"))) - {None, tokenizer.unk_token_id}
     phrases = Phrases([*kinds[False], *filter(None, [digits])], maps=kinds[True])
     values = _values(families.get("depth"), families.get("box"))
-    for task in prompts.templates.values():
-        for answer in task["answers"]:
+    for task, wording in prompts.templates.items():
+        for template in wording["answers"]:
+            answer = answer_with_values(task, template) if perception.values else template
             ids = tokenizer(answer.format(**values), add_special_tokens=False).input_ids
             phrases.remember([*ids, tokenizer.eos_token_id])
     return phrases

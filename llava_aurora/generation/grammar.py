@@ -18,6 +18,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from llava_aurora.data.ablations import answer_with_values
 from llava_aurora.data.prompts import Prompts
 from llava_aurora.data.records import LETTERS
 from llava_aurora.data.tasks import TASKS, VARIANTS
@@ -40,6 +41,7 @@ def grammar(
     blank: str = "",
     task: str | None = None,
     prompts: Prompts | None = None,
+    values: bool = False,
 ) -> str:
     """The grammar of what a model may answer.
 
@@ -49,6 +51,7 @@ def grammar(
         blank: what the tokenizer puts between a perception token and the text behind it (`blank_of`).
         task: name of a task (tasks.py) whose answer is prescribed; None allows any text around well-formed spans.
         prompts: the wording of the task's answers; the one that records are written with by default.
+        values: the model was taught to state how close each point is (--value_step), so that the task's answers do.
 
     Raises:
         AuroraError: for an unknown notation or task, or a task with a map for a model without depth tokens.
@@ -60,7 +63,7 @@ def grammar(
         return write.document(_Constraint(write, vocabulary, blank).root())
     if task not in TASKS:
         raise AuroraError(f"unknown task {task!r}; there are: {', '.join(TASKS)}")
-    return write.document(_Answer(write, vocabulary, blank).root(task, prompts or Prompts()))
+    return write.document(_Answer(write, vocabulary, blank).root(task, prompts or Prompts(), values=values))
 
 
 def grammar_of_model(
@@ -82,7 +85,14 @@ def grammar_of_model(
     tokenizer = AutoTokenizer.from_pretrained(folder, use_fast=False)
     perception = Perception.from_config(block, folder=folder, tokenizer=tokenizer)
     blank = blank_of(tokenizer, perception.vocabulary)
-    return grammar(perception.vocabulary, notation=notation, blank=blank, task=task, prompts=prompts)
+    return grammar(
+        perception.vocabulary,
+        notation=notation,
+        blank=blank,
+        task=task,
+        prompts=prompts,
+        values=bool(perception.values),
+    )
 
 
 def blank_of(tokenizer: Any, vocabulary: PerceptionVocabulary) -> str:
@@ -234,12 +244,14 @@ class _Constraint(_Spans):
 class _Answer(_Spans):
     """The answer to one task, word by word."""
 
-    def root(self, task: str, prompts: Prompts) -> str:
+    def root(self, task: str, prompts: Prompts, *, values: bool) -> str:
         names = [task, *(variant for variant, of in VARIANTS.items() if of == task)]
         templates = [template for name in names for template in prompts.templates[name]["answers"]]
+        if values:
+            templates = [answer_with_values(task, template) for template in templates]
         answers = list(dict.fromkeys(self._answer(task, template) for template in templates))
-        # The first word of an answer brings its blank along.
-        return self.write.sequence(self.write.optional(self.write.literal(" ")), self.write.choice(*answers))
+        # The first word of an answer brings its blank along: in a class, so that nobody strips it from the whole.
+        return self.write.sequence(self.write.optional(self.write.character(" ")), self.write.choice(*answers))
 
     def _answer(self, task: str, template: str) -> str:
         parts, behind_token = [], False

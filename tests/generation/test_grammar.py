@@ -8,10 +8,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 
+import numpy as np
 import pytest
 import torch
 from transformers import AutoTokenizer
 
+from llava_aurora.data.ablations import ValueStep
 from llava_aurora.data.prompts import Prompts
 from llava_aurora.data.records import RecordWriter
 from llava_aurora.errors import AuroraError
@@ -306,6 +308,32 @@ def test_a_task_prescribes_the_answer(task):
     assert not pattern.fullmatch(f"{answer} And more.")
     for other in ANSWERS.keys() - {task}:
         assert not re.compile(grammar(AURORA, notation="regex", task=other)).fullmatch(answer)
+
+
+@pytest.mark.parametrize("source", ["depth", "map"])
+@pytest.mark.parametrize("task", ["depth_chain", "depth_chain_from_coordinates", "depth_chain_from_map"])
+def test_where_values_are_taught_a_chain_states_them(task, source, model):
+    """As records are rewritten for training."""
+    depth, box = model.perception.modalities["depth"], model.perception.modalities["box"]
+    step = ValueStep() if source == "depth" else ValueStep(map=depth, frame=box.frame)
+    points = {"A": (1, 2), "B": (30, 40)}
+    writer = RecordWriter(prompts=Prompts(), depth=depth.family, pixels=box.family)
+    question, answer = Prompts().fill(
+        task,
+        np.random.default_rng(0),
+        map=depth.family.text(range(9)),
+        points=", ".join(f"{letter} {writer.coordinates(place)}" for letter, place in points.items()),
+        letters="A or B",
+        answer="B",
+    )
+    turns = [{"from": "human", "value": question}, {"from": "gpt", "value": answer}]
+    known = {"task": task, "answer": "B", "points": points, "depths": {"A": 18, "B": 250}}
+    valued = step({"id": "1", "conversations": turns, "aurora": known})["conversations"][1]["value"]
+    assert re.search(r"A \(<PIXEL_1>,<PIXEL_2>\) \d\d, B", valued)
+    ids = [model.tokenizer(text, add_special_tokens=False).input_ids for text in (answer, valued)]
+    for values in (False, True):
+        pattern = re.compile(model.grammar(notation="regex", task=task, values=values))
+        assert [bool(pattern.fullmatch(model.text(each))) for each in ids] == [not values, values]
 
 
 def test_a_task_takes_every_answer_of_its_records(model, workshop):
