@@ -5,9 +5,10 @@ import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
+from dataclasses import replace
 from html import escape
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import gradio as gr
 from PIL import Image
@@ -17,11 +18,12 @@ from llava_aurora.data.points import REFERENCE_FRAME
 from llava_aurora.errors import AuroraError
 from llava_aurora.generation.result import Reasoning, Result
 from llava_aurora.serving.examples import Example
-from llava_aurora.serving.marks import MarkedImage, Marker, suggested_question
+from llava_aurora.serving.marks import COORDINATES, MarkedImage, Marker, suggested_question, was_suggested
 from llava_aurora.serving.view import AnswerView
 
 if TYPE_CHECKING:
     from llava_aurora.generation.aurora import Aurora, Decoding
+    from llava_aurora.modalities.box import BoxModality
 
 
 class Shown(NamedTuple):
@@ -58,14 +60,16 @@ class PageEvents:
         self.aurora, self.folder, self.examples = aurora, folder, examples
         self.decoding, self.interval = decoding, interval
         self.marker = Marker(folder=folder, side=self._frame_side)
-        self.view = AnswerView(perception=aurora.model.perception)
+        perception = aurora.model.perception
+        self.view = AnswerView(perception=perception)
+        self.box = cast("BoxModality | None", perception.modalities.get("box") if perception is not None else None)
 
     # --- the image ----------------------------------------------------------------------------------------------------
 
-    def choose(self, path: str | None, question: str) -> tuple[Any, MarkedImage | None, str]:
+    def choose(self, path: str | None, question: str, given: str) -> tuple[Any, MarkedImage | None, str]:
         """An image was uploaded or taken away: picture, what is kept of it, question."""
         with _errors_shown():
-            return self._changed(self.marker.choose(path) if path else None, question)
+            return self._changed(self.marker.choose(path, given=given) if path else None, question)
 
     def click(self, marked: MarkedImage | None, question: str, event: gr.SelectData) -> tuple[Any, Any, str]:
         """The picture was clicked on: the place becomes a point."""
@@ -82,12 +86,15 @@ class PageEvents:
         """All points go."""
         return self._with_points(marked, slice(0), question)
 
-    def example(self, event: gr.SelectData) -> tuple[Any, MarkedImage, str]:
+    def give(self, marked: MarkedImage | None, question: str, given: str) -> tuple[Any, MarkedImage | None, str]:
+        """Points are to be given in another way."""
+        return self._changed(replace(marked, given=given) if marked is not None else None, question)
+
+    def example(self, given: str, event: gr.SelectData) -> tuple[Any, MarkedImage | None, str]:
         """An example was clicked on."""
         with _errors_shown():
             chosen = self.examples[event.index]
-            marked = self.marker.choose(chosen.path, chosen.points)
-            return marked.shown, marked, chosen.question
+            return self._changed(self.marker.choose(chosen.path, chosen.points, given=given), chosen.question)
 
     def _with_points(self, marked: MarkedImage | None, kept: slice, question: str) -> tuple[Any, Any, str]:
         if marked is None:
@@ -97,16 +104,23 @@ class PageEvents:
 
     def _changed(self, marked: MarkedImage | None, question: str) -> tuple[Any, MarkedImage | None, str]:
         """A question that only named the points before names those there are now."""
-        letters = marked.letters if marked else ""
-        if question.strip() in {suggested_question("ABCDEFGHIJKLMNOPQRSTUVWXYZ"[:count]) for count in range(27)}:
-            question = suggested_question(letters)
+        if was_suggested(question.strip()):
+            question = self._suggested(marked) if marked is not None else ""
         return marked.shown if marked else None, marked, question
 
+    def _suggested(self, marked: MarkedImage) -> str:
+        if marked.given != COORDINATES or self.box is None:
+            return suggested_question(marked.letters)
+        transform = self._transform(*marked.size, frame=self.box.frame)
+        places = [self.box.family.text(transform.pixel(point)) for point in marked.points]
+        return suggested_question(marked.letters, places)
+
     def _frame_side(self, width: int, height: int) -> int:
-        transform = FrameTransform.of_model(
-            self.aurora.model.config, self.aurora.image_processor, width=width, height=height, frame=REFERENCE_FRAME
-        )
-        return round(REFERENCE_FRAME / max(transform.scale))
+        return round(REFERENCE_FRAME / max(self._transform(width, height, frame=REFERENCE_FRAME).scale))
+
+    def _transform(self, width: int, height: int, *, frame: int) -> FrameTransform:
+        seen = self.aurora.model.config, self.aurora.image_processor
+        return FrameTransform.of_model(*seen, width=width, height=height, frame=frame)
 
     # --- the question -------------------------------------------------------------------------------------------------
 

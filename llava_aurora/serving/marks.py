@@ -4,8 +4,9 @@ The page shows a copy, small enough to be sent often; points are kept in pixels 
 that, with the same marks.
 """
 
+import re
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from string import ascii_uppercase
@@ -19,6 +20,12 @@ from llava_aurora.data.prompts import TEMPLATES
 from llava_aurora.errors import AuroraError
 
 SHOWN_SIDE = 768
+# How a visitor's points are given to the model.
+MARKS, COORDINATES = "marks", "coordinates"
+_QUESTIONS = {
+    MARKS: TEMPLATES["depth_direct"]["questions"][0],
+    COORDINATES: TEMPLATES["depth_direct_from_coordinates"]["questions"][0],
+}
 # How many pixels of an image of this width and height fill a side of the frame that the model sees.
 FrameSide = Callable[[int, int], int]
 
@@ -32,12 +39,14 @@ class MarkedImage:
         shown: of the copy on the page, at most SHOWN_SIDE pixels wide and high, points drawn in.
         size: width and height of the image, turned upright.
         points: (x, y) in its pixels; the first is A.
+        given: MARKS, drawn into the image that the model sees, or COORDINATES, named in the question.
     """
 
     path: str
     shown: str
     size: tuple[int, int]
     points: tuple[Point, ...] = ()
+    given: str = MARKS
 
     @property
     def letters(self) -> str:
@@ -50,10 +59,10 @@ class Marker:
     def __init__(self, *, folder: Path, side: FrameSide) -> None:
         self.folder, self.side = folder, side
 
-    def choose(self, path: str, points: tuple[Point, ...] = ()) -> MarkedImage:
+    def choose(self, path: str, points: tuple[Point, ...] = (), *, given: str = MARKS) -> MarkedImage:
         """Takes an image file. Raises AuroraError, naming the file without its folder, if it cannot be read."""
         image = read_upright(path)
-        return self._shown(MarkedImage(path=path, shown="", size=image.size, points=points), image)
+        return self._shown(MarkedImage(path=path, shown="", size=image.size, points=points, given=given), image)
 
     def add_point(self, marked: MarkedImage, place: tuple[float, float]) -> MarkedImage:
         """Marks a point at `place`, in pixels of the copy that is shown. Raises AuroraError after the 26th."""
@@ -71,8 +80,9 @@ class Marker:
         return self._shown(replace(marked, points=points), read_upright(marked.path))
 
     def drawn(self, marked: MarkedImage) -> Image.Image:
-        """What the model sees: the image itself, RGB, with its points drawn in."""
-        return self._draw(read_upright(marked.path), marked, scale=(1.0, 1.0))
+        """What the model sees: the image itself, RGB, with its points drawn in if they are given as marks."""
+        image = read_upright(marked.path)
+        return self._draw(image, marked, scale=(1.0, 1.0)) if marked.given == MARKS else image
 
     def _shown(self, marked: MarkedImage, image: Image.Image) -> MarkedImage:
         size = shown_size(image.size)
@@ -105,10 +115,25 @@ def shown_size(size: tuple[int, int]) -> tuple[int, int]:
     return max(1, round(size[0] * scale)), max(1, round(size[1] * scale))
 
 
-def suggested_question(letters: str) -> str:
-    """What is asked about these points if nothing else is; empty for none."""
+def suggested_question(letters: str, coordinates: Sequence[str] = ()) -> str:
+    """What is asked about these points if nothing else is; empty for none.
+
+    Args:
+        letters: of the points.
+        coordinates: of each, as the model reads them, if the question is to give them.
+    """
     if not letters:
         return ""
+    if coordinates:
+        named = map(" ".join, zip(letters, coordinates, strict=True))
+        return _QUESTIONS[COORDINATES].format(points=", ".join(named))
     before, last = letters[:-1], letters[-1]
     listed = f"{', '.join(before)} or {last}" if before else last
-    return TEMPLATES["depth_direct"]["questions"][0].format(letters=listed)
+    return _QUESTIONS[MARKS].format(letters=listed)
+
+
+def was_suggested(question: str) -> bool:
+    """Whether `suggested_question` may have said so, of some points or of none."""
+    listed = {"letters": r"[A-Z](, [A-Z])*( or [A-Z])?", "points": r"[A-Z] \([^()]*\)(, [A-Z] \([^()]*\))*"}
+    patterns = (re.escape(template).replace(r"\{", "{").replace(r"\}", "}") for template in _QUESTIONS.values())
+    return not question or any(re.fullmatch(pattern.format(**listed), question) for pattern in patterns)

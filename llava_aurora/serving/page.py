@@ -6,6 +6,7 @@ import gradio as gr
 from gradio.data_classes import ImageData
 
 from llava_aurora.serving.events import PageEvents
+from llava_aurora.serving.marks import COORDINATES, MARKS
 
 TITLE = "llava_aurora"
 DAY = 24 * 3600
@@ -20,6 +21,7 @@ class LeftColumn(NamedTuple):
     picture: gr.Image
     undo: gr.Button
     clear: gr.Button
+    given: gr.Radio
     question: gr.Textbox
     reasoning: gr.Radio
     ask: gr.Button
@@ -70,6 +72,13 @@ def _left_column(events: PageEvents) -> LeftColumn:
     with gr.Row():
         undo = gr.Button("Undo point", size="sm", elem_id="aurora-undo")
         clear = gr.Button("Clear points", size="sm", elem_id="aurora-clear")
+    given = gr.Radio(
+        [("drawn into the image", MARKS), ("named in the question", COORDINATES)],
+        value=MARKS,
+        label="Points are",
+        visible=events.box is not None,
+        elem_id="aurora-given",
+    )
     question = gr.Textbox(label="Question", lines=2, max_length=4000, elem_id="aurora-question")
     reasoning = gr.Radio(
         [("Chain: reason with perception tokens", "chain"), ("Direct: answer at once", "direct")],
@@ -91,7 +100,7 @@ def _left_column(events: PageEvents) -> LeftColumn:
         buttons=[],
         elem_id="aurora-examples",
     )
-    return LeftColumn(marked, picture, undo, clear, question, reasoning, ask, stop, examples)
+    return LeftColumn(marked, picture, undo, clear, given, question, reasoning, ask, stop, examples)
 
 
 def _hand_on_paths(picture: gr.Image) -> None:
@@ -130,14 +139,15 @@ def _right_column(events: PageEvents) -> list[Any]:
 def _connect(events: PageEvents, left: LeftColumn, right: list[Any], concurrency: int) -> None:
     image = [left.picture, left.marked, left.question]
     options: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private", "concurrency_limit": 2}
-    chosen = {"inputs": [left.picture, left.question], "outputs": image, **options}
+    chosen = {"inputs": [left.picture, left.question, left.given], "outputs": image, **options}
     kept = {"inputs": [left.marked, left.question], "outputs": image, **options}
     left.picture.upload(events.choose, **chosen)
     left.picture.clear(events.choose, **chosen)
     left.picture.select(events.click, **kept)
     left.undo.click(events.undo, **kept)
     left.clear.click(events.clear, **kept)
-    left.examples.select(events.example, outputs=image, **options)
+    left.given.input(events.give, inputs=[left.marked, left.question, left.given], outputs=image, **options)
+    left.examples.select(events.example, inputs=[left.given], outputs=image, **options)
     asking = gr.on(
         [left.ask.click, left.question.submit],
         events.ask,

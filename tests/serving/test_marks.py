@@ -8,7 +8,7 @@ from PIL import Image
 
 from llava_aurora.data.points import draw_points
 from llava_aurora.errors import AuroraError
-from llava_aurora.serving.marks import Marker, shown_size, suggested_question
+from llava_aurora.serving.marks import COORDINATES, Marker, shown_size, suggested_question, was_suggested
 
 
 @pytest.fixture
@@ -50,6 +50,17 @@ def test_the_model_sees_the_marks_that_training_images_have(marker, tmp_path):
     with Image.open(path) as image:
         expected = draw_points(np.asarray(image), [(50, 60), (300, 200)], ["A", "B"], side=400)
     np.testing.assert_array_equal(np.asarray(marker.drawn(marked)), expected)
+
+
+def test_points_that_the_question_gives_are_shown_to_the_visitor_alone(marker, tmp_path):
+    path = saved(tmp_path, (80, 80))
+    marked = marker.add_point(marker.choose(path, given=COORDINATES), (20, 50))
+    with Image.open(path) as image:
+        unmarked = np.asarray(image)
+    np.testing.assert_array_equal(np.asarray(marker.drawn(marked)), unmarked)
+    with Image.open(marked.shown) as copy:
+        red = np.asarray(copy)[40:60, 10:30].astype(int)
+    assert (red[..., 0] - red[..., 1]).max() > 100
 
 
 def test_taking_points_away_takes_their_marks_away(marker, tmp_path):
@@ -103,3 +114,20 @@ def test_there_are_as_many_points_as_letters(marker, tmp_path):
 def test_the_question_names_the_points():
     assert suggested_question("") == ""
     assert suggested_question("ABC") == "Which of the marked points A, B or C is closest to the camera?"
+    assert suggested_question("AB", ["(1,2)", "(30,4)"]) == (
+        "Which of the points A (1,2), B (30,4) is closest to the camera?"
+    )
+
+
+def test_a_question_of_ones_own_is_not_taken_for_a_suggested_one():
+    letters = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
+    for count in range(27):
+        assert was_suggested(suggested_question(letters[:count]))
+        assert was_suggested(suggested_question(letters[:count], [f"(<PIXEL_{n}>,<PIXEL_0>)" for n in range(count)]))
+    for question in (
+        "How many red cubes are in the image?",
+        "Which of the marked points A or B is closest to the cube?",
+        "Which of the points A (1,2), B (30,4) is closest to the camera? Think step by step.",
+        "Which of the points on the cube is closest to the camera?",
+    ):
+        assert not was_suggested(question)

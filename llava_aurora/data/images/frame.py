@@ -88,3 +88,9 @@ class FrameTransform:
         inside = [min(max(value, 0.0), float(self.frame)) for value in moved]
         share = (inside[2] - inside[0]) * (inside[3] - inside[1]) / ((moved[2] - moved[0]) * (moved[3] - moved[1]))
         return (inside[0], inside[1], inside[2], inside[3]), share
+
+    def pixel(self, point: Sequence[int]) -> tuple[int, int]:
+        """The pixel of the frame that holds a pixel of the image; of one that was cut off the nearest at the border."""
+        moved = [int((value + 0.5) * self.scale[axis] + self.shift[axis]) for axis, value in enumerate(point)]
+        x, y = (min(max(value, 0), self.frame - 1) for value in moved)
+        return x, y

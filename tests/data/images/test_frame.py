@@ -107,3 +107,18 @@ def test_what_is_impossible_is_refused():
         FrameTransform.of(width=0, height=5, frame=FRAME, aspect_ratio="pad")
     with pytest.raises(AuroraError, match="unknown aspect ratio 'anyres'; there are: pad, square, resize"):
         FrameTransform.of(width=5, height=5, frame=FRAME, aspect_ratio="anyres")
+
+
+@pytest.mark.parametrize("aspect_ratio", ["pad", "square", "resize"])
+@pytest.mark.parametrize("size", [(800, 400), (451, 300), (96, 96), (40, 90)])
+def test_a_point_lies_in_the_pixel_of_the_frame_that_shows_it(aspect_ratio, size):
+    transform = FrameTransform.of(width=size[0], height=size[1], frame=FRAME, aspect_ratio=aspect_ratio)
+    rng = np.random.default_rng(0)
+    for point in rng.integers(0, size, (50, 2)).tolist():
+        box, share = transform.box((point[0], point[1], point[0] + 1, point[1] + 1))
+        x, y = transform.pixel(point)
+        if share > 0:
+            middle = (box[0] + box[2]) / 2, (box[1] + box[3]) / 2
+            assert np.abs(np.subtract(middle, (x + 0.5, y + 0.5))).max() <= 0.5 + max(transform.scale) / 2
+        else:
+            assert x in (0, FRAME - 1) or y in (0, FRAME - 1)
