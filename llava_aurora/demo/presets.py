@@ -1,4 +1,4 @@
-"""Sizes of the demo. `demo` is made for two cores and under twenty minutes; `smoke` shows that every stage runs."""
+"""Sizes of the demo. `demo` is made for two cores and about twenty minutes; `smoke` shows that every stage runs."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
