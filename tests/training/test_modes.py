@@ -6,7 +6,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from forked_ranks import TWO_RANKS
 
 from llava_aurora import load_pretrained_model
 from llava_aurora.errors import AuroraError
@@ -96,7 +95,7 @@ def test_a_merged_folder_is_the_same_model(finetuned_lora, lora, tmp_path):
         merge(finetuned_lora[0], out)
 
 
-def test_rows_trained_with_the_projector_alone_are_where_the_next_stage_starts(workshop, start, tmp_path):
+def test_rows_trained_with_the_projector_alone_are_where_the_next_stage_starts(workshop, forked, tmp_path):
     first, second = tmp_path / "llava-first", tmp_path / "llava-second-lora"
     flags = workshop.flags(
         first,
@@ -105,7 +104,7 @@ def test_rows_trained_with_the_projector_alone_are_where_the_next_stage_starts(w
         perception_init="words",
         **workshop.perception_flags(),
     )
-    run = start(*TWO_RANKS, SCRIPT, *flags)
+    run = forked(SCRIPT, *flags, ranks=2)
     assert run.code == 0, run.output[-3000:]
     assert run.losses[-1]["loss_depth"] < run.losses[0]["loss_depth"]
     saved = torch.load(first / "mm_projector.bin", weights_only=True)
@@ -127,14 +126,14 @@ def test_rows_trained_with_the_projector_alone_are_where_the_next_stage_starts(w
         use_cpu=True,
         **workshop.perception_flags(),
     )
-    run = start("python", SCRIPT, *flags)
+    run = forked(SCRIPT, *flags)
     assert run.code == 0, run.output[-3000:]
     model = load_pretrained_model(str(second))[1]
     assert torch.equal(model.model.embed_tokens.weight[-74:], rows["model.embed_tokens.perception_rows"])
 
 
 @pytest.mark.parametrize("stage", [1, 2])
-def test_the_reconstruction_loss_works_under_the_other_stages(workshop, start, tmp_path, stage):
+def test_the_reconstruction_loss_works_under_the_other_stages(workshop, forked, tmp_path, stage):
     config = tmp_path / "zero.json"
     shipped = json.loads((ROOT / "deepspeed_configs" / "zero2.json").read_text())
     config.write_text(json.dumps({**shipped, "zero_optimization": {**shipped["zero_optimization"], "stage": stage}}))
@@ -150,14 +149,14 @@ def test_the_reconstruction_loss_works_under_the_other_stages(workshop, start, t
         per_device_train_batch_size=1,
         **workshop.perception_flags(),
     )
-    run = start(*TWO_RANKS, SCRIPT, *flags)
+    run = forked(SCRIPT, *flags, ranks=2)
     assert run.code == 0, run.output[-3000:]
     assert all(step["loss_reconstruction"] >= 0 for step in run.losses)
     assert any("loss_depth" not in step or "loss_box" not in step for step in run.losses)
 
 
 @pytest.mark.parametrize("lora", [True, False], ids=["LoRA", "full"])
-def test_a_head_is_guided_where_its_layer_is_wrapped_or_partitioned(workshop, start, tmp_path, lora):
+def test_a_head_is_guided_where_its_layer_is_wrapped_or_partitioned(workshop, forked, tmp_path, lora):
     flags = workshop.flags(
         tmp_path / ("llava-lora" if lora else "llava"),
         deepspeed="deepspeed_configs/zero3.json",
@@ -174,7 +173,7 @@ def test_a_head_is_guided_where_its_layer_is_wrapped_or_partitioned(workshop, st
         max_steps=3,
         **workshop.perception_flags(),
     )
-    run = start(*TWO_RANKS, SCRIPT, *flags)
+    run = forked(SCRIPT, *flags, ranks=2)
     assert run.code == 0, run.output[-3000:]
     for name in ("copy", "lookup", "choice", "answer"):
         assert all(0 < step[f"loss_{name}"] < 20 for step in run.losses if "loss_depth" in step)
@@ -183,7 +182,7 @@ def test_a_head_is_guided_where_its_layer_is_wrapped_or_partitioned(workshop, st
     assert config["aurora"]["values"] == "interpolated"
 
 
-def test_four_bits_train_and_load(workshop, start, tmp_path):
+def test_four_bits_train_and_load(workshop, forked, tmp_path):
     out = tmp_path / "llava-qlora"
     flags = workshop.flags(
         out,
@@ -195,7 +194,7 @@ def test_four_bits_train_and_load(workshop, start, tmp_path):
         max_steps=2,
         **workshop.perception_flags(),
     )
-    run = start(*TWO_RANKS, SCRIPT, *flags)
+    run = forked(SCRIPT, *flags, ranks=2)
     assert run.code == 0, run.output[-3000:]
     assert "quantization_config" not in json.loads((out / "config.json").read_text())
     model = load_pretrained_model(str(out), load_4bit=True)[1]
@@ -204,7 +203,7 @@ def test_four_bits_train_and_load(workshop, start, tmp_path):
     assert model.perception is not None
 
 
-def test_the_papers_way_trains_both_whole_matrices(workshop, base, start, tmp_path):
+def test_the_papers_way_trains_both_whole_matrices(workshop, base, forked, tmp_path):
     out = tmp_path / "llava-whole-lora"
     flags = workshop.flags(
         out,
@@ -215,7 +214,7 @@ def test_the_papers_way_trains_both_whole_matrices(workshop, base, start, tmp_pa
         use_cpu=True,
         **workshop.perception_flags(),
     )
-    run = start("python", SCRIPT, *flags)
+    run = forked(SCRIPT, *flags)
     assert run.code == 0, run.output[-3000:]
     model = load_pretrained_model(str(out))[1]
     words = base.lm_head.weight.shape[0]
@@ -224,12 +223,12 @@ def test_the_papers_way_trains_both_whole_matrices(workshop, base, start, tmp_pa
     assert not torch.equal(model.model.embed_tokens.weight[:words], base.model.embed_tokens.weight)
 
 
-def test_a_frozen_language_model_keeps_its_words_and_is_saved_whole(workshop, base, start, tmp_path):
+def test_a_frozen_language_model_keeps_its_words_and_is_saved_whole(workshop, base, forked, tmp_path):
     out = tmp_path / "llava-frozen"
     flags = workshop.flags(
         out, deepspeed="deepspeed_configs/zero3.json", freeze_backbone=True, max_steps=1, **workshop.perception_flags()
     )
-    run = start(*TWO_RANKS, SCRIPT, *flags)
+    run = forked(SCRIPT, *flags, ranks=2)
     assert run.code == 0, run.output[-3000:]
     model = load_pretrained_model(str(out))[1]
     words = base.lm_head.weight.shape[0]

@@ -9,7 +9,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from forked_ranks import TWO_RANKS
 
 from llava_aurora.demo.tiny_llava import TinyLlavaConfig, build_tiny_llava
 from llava_aurora.training import plan
@@ -26,7 +25,7 @@ MEASURED = TinyLlavaConfig(frame=56, width=256, layers=4, vision_layers=2, patch
 @pytest.mark.parametrize(
     ("stage", "persistence", "tolerance"), [(1, 1000, 0.01), (2, 1000, 0.01), (3, 1000, 1e-6), (3, 100_000, 1e-6)]
 )
-def test_planned_bytes_are_those_that_deepspeed_holds(stage, persistence, tolerance, start, tmp_path):
+def test_planned_bytes_are_those_that_deepspeed_holds(stage, persistence, tolerance, forked, tmp_path):
     """Float32, AdamW, two ranks. ZeRO-1 and 2 keep the whole of a gradient that their part begins or ends in."""
     corpus = [f"the quick brown fox number {number} jumps over" for number in range(300)]
     build_tiny_llava(tmp_path / "base", corpus=corpus, config=MEASURED, seed=0)
@@ -43,7 +42,7 @@ def test_planned_bytes_are_those_that_deepspeed_holds(stage, persistence, tolera
     }
     out = tmp_path / "held.json"
     described = json.dumps({"frame": MEASURED.frame, "deepspeed": settings})
-    finished = start(*TWO_RANKS, __file__, tmp_path / "base", described, out)
+    finished = forked(__file__, tmp_path / "base", described, out, ranks=2)
     assert finished.code == 0, finished.output[-3000:]
     held = json.loads(out.read_text())
 

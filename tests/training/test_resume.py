@@ -1,24 +1,19 @@
 """Runs that are killed and go on: the same weights as an unbroken run's, on as many ranks as before or on others."""
 
 import json
-import os
 import shutil
-import signal
-import subprocess
-import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from forked_ranks import TWO_RANKS
+from forked import begin
 from llava.conversation import conv_templates
 from safetensors.torch import load_file, save_file
 from test_resume_folder import Malicious
 from transformers import AutoTokenizer
 
-from llava_aurora.training.ports import free_port
 from llava_aurora.training.safe_loading import safe_classes
 
 pytestmark = [pytest.mark.slow, pytest.mark.deepspeed]
@@ -36,7 +31,7 @@ class Mode:
     """How a run trains: stage of ZeRO, or None, with LoRA or all weights."""
 
     shop: Any
-    start: Any
+    forked: Any
     folder: Path
     stage: int | None
     lora: bool
@@ -56,16 +51,12 @@ class Mode:
 
     def launch(self, out: Path, **changes: object) -> Any:
         """Two ranks."""
-        return self.start(*self.launcher(), *self.flags(out, **changes))
-
-    def launcher(self) -> list[object]:
-        return [*TWO_RANKS, SCRIPT]
+        return self.forked(SCRIPT, *self.flags(out, **changes), ranks=2)
 
     def alone(self, out: Path, *, accumulation: int = 2, **changes: object) -> Any:
         """One rank; with twice the accumulation its steps have the same records."""
-        rank = {"RANK": "0", "WORLD_SIZE": "1", "LOCAL_RANK": "0", "MASTER_ADDR": "127.0.0.1"}
         flags = self.flags(out, gradient_accumulation_steps=accumulation, use_cpu=self.stage is None, **changes)
-        return self.start(sys.executable, SCRIPT, *flags, **rank, MASTER_PORT=str(free_port()))
+        return self.forked(SCRIPT, *flags, ranks=1)
 
     def name(self, place: str) -> Path:
         return self.folder / place / f"llava-aurora{'-lora' if self.lora else ''}"
@@ -110,39 +101,27 @@ def error_of(run: Any) -> str:
     return next(line for line in run.output.splitlines() if line.startswith("error: "))
 
 
-def kill_at(step: int, command: list[object]) -> None:
-    """Starts a run and kills all its processes as soon as it logs `step`."""
-    environment = {**os.environ, "DS_ACCELERATOR": "cpu", "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
-    environment["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{environment['PATH']}"
-    words = [str(part) for part in command]
+def kill_at(step: int, flags: list[str]) -> None:
+    """Starts a run on two ranks and kills all its processes as soon as it logs `step`."""
     logged, seen = 0, []
-    with subprocess.Popen(
-        words,
-        cwd=ROOT,
-        env=environment,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        start_new_session=True,
-    ) as process:
-        assert process.stdout is not None
-        for line in process.stdout:
+    with begin(SCRIPT, *flags, ranks=2) as running:
+        for line in running.output:
             seen.append(line)
             logged += line.startswith("{'loss'")
             if logged == step:
+                running.kill()
                 break
-        os.killpg(process.pid, signal.SIGKILL)
     assert logged == step, "".join(seen)[-3000:]
 
 
 @pytest.fixture(scope="module")
-def unbroken(workshop, start, tmp_path_factory):
+def unbroken(workshop, forked, tmp_path_factory):
     """The unbroken run of a mode; each is run once."""
     runs: dict[tuple[int | None, bool], Unbroken] = {}
 
     def of(stage: int | None, lora: bool) -> Unbroken:
         if (stage, lora) not in runs:
-            mode = Mode(workshop, start, tmp_path_factory.mktemp("resume"), stage, lora)
+            mode = Mode(workshop, forked, tmp_path_factory.mktemp("resume"), stage, lora)
             out = mode.name("unbroken")
             run = mode.alone(out, accumulation=1) if stage is None else mode.launch(out)
             assert run.code == 0, run.output[-3000:]
@@ -157,7 +136,7 @@ def unbroken(workshop, start, tmp_path_factory):
 def test_a_killed_run_ends_as_an_unbroken_one(unbroken, stage, lora):
     whole = unbroken(stage, lora)
     out = whole.mode.name("killed")
-    kill_at(KILLED, [*whole.mode.launcher(), *whole.mode.flags(out)])
+    kill_at(KILLED, whole.mode.flags(out))
     assert [path.name for path in out.glob("checkpoint-*")] == [f"checkpoint-{SAVED}"]
     half = out / ".saving-checkpoint-7" / "checkpoint-7" / "model.safetensors"
     half.parent.mkdir(parents=True)
@@ -242,8 +221,8 @@ def test_what_to_resume_is_said_by_the_flag(unbroken):
 
 
 @pytest.mark.parametrize("grouped", [False, True])
-def test_a_run_goes_on_within_its_second_epoch(workshop, start, tmp_path, grouped):
-    mode = Mode(workshop, start, tmp_path, None, False)
+def test_a_run_goes_on_within_its_second_epoch(workshop, forked, tmp_path, grouped):
+    mode = Mode(workshop, forked, tmp_path, None, False)
     flags = {"per_device_train_batch_size": 16, "group_by_modality_length": grouped, "max_steps": 8}
     whole = Unbroken(mode, mode.name("unbroken"), mode.alone(mode.name("unbroken"), accumulation=1, **flags))
     out = whole.interrupted("killed")  # at step 5, the first of the second epoch
@@ -252,8 +231,8 @@ def test_a_run_goes_on_within_its_second_epoch(workshop, start, tmp_path, groupe
     assert whole.differences(out).max() <= 1e-6
 
 
-def test_weights_that_are_not_finite_are_not_saved(workshop, start, tmp_path):
-    mode = Mode(workshop, start, tmp_path, None, False)
+def test_weights_that_are_not_finite_are_not_saved(workshop, forked, tmp_path):
+    mode = Mode(workshop, forked, tmp_path, None, False)
     # A decay this strong makes the first step's weights infinite; its loss, of the weights before, is fine.
     flags = {"optim": "sgd", "learning_rate": 1e38, "weight_decay": 1e4, "mm_projector_lr": None}
     run = mode.alone(mode.name("broken"), save_steps=1, **flags)
@@ -281,9 +260,9 @@ def poisoned(workshop, tmp_path):
     return shop, records[POISONED]["id"]
 
 
-def test_a_nan_loss_ends_the_whole_job_and_names_its_records(poisoned, start, tmp_path):
+def test_a_nan_loss_ends_the_whole_job_and_names_its_records(poisoned, forked, tmp_path):
     shop, name = poisoned
-    mode = Mode(shop, start, tmp_path, 2, True)
+    mode = Mode(shop, forked, tmp_path, 2, True)
     out = mode.name("nan")
     # New tokens would start from the mean of all words, the poisoned one among them.
     without = dict.fromkeys(shop.perception_flags())
