@@ -14,9 +14,8 @@ The table shows measured bytes of rank 0 and measured / planned; the last line i
 
 import argparse
 import json
+import multiprocessing
 import os
-import subprocess
-import sys
 import tempfile
 from collections import Counter
 from pathlib import Path
@@ -46,12 +45,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=3, help="counted, after two that are not")
     parser.add_argument("--width", type=int, default=256, help="of the hidden states")
     parser.add_argument("--layers", type=int, default=4)
-    parser.add_argument("--measure", help=argparse.SUPPRESS)
-    parser.add_argument("--local_rank", type=int, help=argparse.SUPPRESS)
     options = parser.parse_args()
-    if options.measure:
-        measure(**json.loads(options.measure))
-        return
     if min(*options.ranks, options.steps) < 2:
         parser.error("--ranks and --steps are at least 2")
     compare(options)
@@ -255,7 +249,7 @@ def run(
         "steps": options.steps,
         "out": str(out),
     }
-    launch(ranks, "--measure", json.dumps(described))
+    launch(ranks, described)
     measured = json.loads(out.read_text(encoding="utf-8"))
     shapes = Run(
         model=find_sizes(str(folder / "base")),
@@ -306,16 +300,23 @@ def zero_settings(options: argparse.Namespace, stage: int) -> dict[str, Any]:
     }
 
 
-def launch(ranks: int, *arguments: str) -> None:
-    """Starts this file on so many CPU ranks."""
-    command = [str(Path(sys.executable).parent / "deepspeed"), "--num_gpus", str(ranks)]
-    command += ["--master_port", str(free_port()), __file__, *arguments]
-    environment = {**os.environ, "DS_ACCELERATOR": "cpu", "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(
-        command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False
-    )
-    if done.returncode:
-        raise SystemExit(done.stdout[-4000:])
+def launch(ranks: int, described: dict[str, Any]) -> None:
+    """Measures on so many CPU ranks, forked from a process that has imported what takes seconds."""
+    from torch.multiprocessing import start_processes
+
+    os.environ.update({"DS_ACCELERATOR": "cpu", "OMP_NUM_THREADS": "1"})
+    multiprocessing.set_forkserver_preload(["deepspeed", "llava.train.train"])
+    start_processes(measure_on_rank, (ranks, free_port(), described), nprocs=ranks, start_method="forkserver")
+
+
+def measure_on_rank(rank: int, ranks: int, port: int, described: dict[str, Any]) -> None:
+    """What a launcher does for one rank; what DeepSpeed logs is not shown."""
+    place = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": ranks, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+    os.environ.update({name: str(value) for name, value in place.items()})
+    with open(os.devnull, "w") as nowhere:
+        os.dup2(nowhere.fileno(), 1)
+        os.dup2(nowhere.fileno(), 2)
+    measure(**described)
 
 
 def print_table(rows: list[dict[str, Any]]) -> None:

@@ -217,15 +217,14 @@ Trained = tuple[Path, Finished]
 
 
 @pytest.fixture(scope="session")
-def train_once(workshop: Workshop, once: Once, start: Start) -> Callable[..., Trained]:
+def train_once(workshop: Workshop, once: Once, start: Start, forked: Start) -> Callable[..., Trained]:
     """Trains on two ranks under ZeRO-3, once for all tests; flags beside those of the workshop."""
 
-    def train(name: str, **changes: object) -> Trained:
+    def train(name: str, *, launched: bool, **changes: object) -> Trained:
         def run(folder: Path) -> None:
             flags = workshop.perception_flags() | {"deepspeed": "deepspeed_configs/zero3.json"} | changes
-            done = start(
-                "deepspeed", "--num_gpus", 2, "scripts/finetune_aurora.sh", *workshop.flags(folder / name, **flags)
-            )
+            command = ("scripts/finetune_aurora.sh", *workshop.flags(folder / name, **flags))
+            done = start("deepspeed", "--num_gpus", 2, *command) if launched else forked(*command, ranks=2)
             assert done.code == 0, done.output[-3000:]
             (folder / "finished.json").write_text(json.dumps(asdict(done)))
 
@@ -238,7 +237,7 @@ def train_once(workshop: Workshop, once: Once, start: Start) -> Callable[..., Tr
 @pytest.fixture(scope="session")
 def finetuned(train_once: Callable[..., Trained]) -> Trained:
     """A model with depth and box tokens, fine-tuned by `deepspeed scripts/finetune_aurora.sh`."""
-    return train_once("llava-aurora", unfreeze_mm_vision_tower=True)
+    return train_once("llava-aurora", launched=True, unfreeze_mm_vision_tower=True)
 
 
 @pytest.fixture(scope="session")
@@ -246,6 +245,7 @@ def finetuned_lora(train_once: Callable[..., Trained], workshop: Workshop) -> Tr
     """LoRA with everything on: rows of their own, both extra losses, an evaluation split, checkpoints on the way."""
     return train_once(
         "llava-aurora-lora",
+        launched=False,
         lora_enable=True,
         lora_r=8,
         lora_alpha=16,
