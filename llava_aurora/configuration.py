@@ -117,6 +117,12 @@ class TrainingArguments(upstream.TrainingArguments):
     mm_vision_tower_lr: float | None = field(
         default=None, metadata={"help": "Learning rate of the vision tower; --learning_rate if left out."}
     )
+    lengths_per_step: int = field(
+        default=1,
+        metadata={
+            "help": "With a curriculum and batches of like length: how many lengths a step has, so that it mixes tasks."
+        },
+    )
     reconstruction_loss_weight: float = field(
         default=0.0, metadata={"help": "Weight of the loss between written and true depth map, decoded. 0: none."}
     )

@@ -53,10 +53,23 @@ class Contestant:
         """How it can be asked: for what it has learned."""
         return tuple(kind for kind in ("chain", "direct") if kind in self.kinds)
 
+    @property
+    def accumulation(self) -> int:
+        """How many batches a step of its training has."""
+        return int(str(self.flags.get("gradient_accumulation_steps", 1)))
+
 
 _SWAPPED: Mapping[str, object] = {"value_step": "map", "fresh_points": True, "swapped_map_probability": 0.5}
 _GUIDED = {"lookup_loss_weight": 0.3}
 _HEADS = {**_GUIDED, "choice_loss_weight": 0.3, "answer_loss_weight": 0.3}
+# As the demo has them: weights from 0.3 on are most of a gradient that is clipped, and codes are learned late.
+_LIGHT_HEADS = {
+    "copy_loss_weight": 0.03,
+    "lookup_loss_weight": 0.2,
+    "choice_loss_weight": 0.03,
+    "answer_loss_weight": 0.3,
+}
+_MIXED_STEPS = {"gradient_accumulation_steps": 2, "lengths_per_step": 2}
 
 CONTESTANTS: Mapping[str, Contestant] = {
     contestant.name: contestant
@@ -167,10 +180,11 @@ CONTESTANTS: Mapping[str, Contestant] = {
         ),
         Contestant(
             name="map_interpolated",
-            title="reading maps as text beside writing them, interpolated values, two heads guided, answers weighed",
+            title="reading maps as text beside writing them, interpolated values, heads guided lightly,"
+            " two tasks a step",
             group="values",
             order="reading beside, chains last",
-            flags={"value_step": "interpolated", "fresh_points": True, **_HEADS},
+            flags={"value_step": "interpolated", "fresh_points": True, **_LIGHT_HEADS, **_MIXED_STEPS},
             reads=True,
         ),
         Contestant(

@@ -64,7 +64,7 @@ def expectations(depth: str) -> tuple[Expectation, ...]:
                 ("map_beside", "direct_fresh", "values of maps as text beside writing them, half of these swapped"),
                 ("map_guided", "direct_fresh", "values of maps with a head that was told where to look"),
                 ("map_guided_answers", "direct_fresh", "values of maps with two heads guided and answers weighed"),
-                ("map_interpolated", "direct_fresh", "interpolated values of maps as text too, the same heads guided"),
+                ("map_interpolated", "direct_fresh", "interpolated values, heads guided lightly, two tasks a step"),
             )
             for expected in (
                 Expectation(

@@ -93,7 +93,7 @@ class Runner:
             "learning_rate": size.learning_rate,
             # Questions come late in a curriculum: the rate must not have fallen before.
             "lr_scheduler_type": "warmup_stable_decay",
-            "lr_scheduler_kwargs": json.dumps({"num_decay_steps": size.steps // 5}),
+            "lr_scheduler_kwargs": json.dumps({"num_decay_steps": size.steps // run.contestant.accumulation // 5}),
             "group_by_modality_length": True,
             "save_strategy": "steps",
             "save_steps": 0.1,  # of all steps

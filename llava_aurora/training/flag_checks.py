@@ -54,6 +54,10 @@ def check_flags(flags: argparse.Namespace) -> None:
             raise AuroraError(f"--{name}_loss_weight is about values behind coordinates: it needs --value_step")
     if flags.curriculum:
         read_schedule(flags.curriculum)
+    if flags.lengths_per_step < 1:
+        raise AuroraError(f"--lengths_per_step {flags.lengths_per_step}: 1 or more")
+    if flags.lengths_per_step > 1 and not (flags.curriculum and flags.group_by_modality_length):
+        raise AuroraError("--lengths_per_step needs --curriculum and --group_by_modality_length True")
     InformationBottleneck.parse(flags.information_bottleneck, probability=flags.information_bottleneck_probability)
     if not 0 <= flags.span_mask_probability <= 1:
         raise AuroraError(f"--span_mask_probability {flags.span_mask_probability}: a share is in [0, 1]")

@@ -154,7 +154,7 @@ class ResumableTrainer(LLaVATrainer):
             )
         }
         if data.curriculum:
-            flags |= {flag: getattr(args, flag) for flag in ("num_train_epochs", "max_steps")}
+            flags |= {flag: getattr(args, flag) for flag in ("num_train_epochs", "max_steps", "lengths_per_step")}
         return flags
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:

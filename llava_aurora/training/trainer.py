@@ -17,6 +17,7 @@ from llava_aurora.data.curriculum.like_lengths import LikeLengths
 from llava_aurora.data.curriculum.report import draw_schedule, print_schedule
 from llava_aurora.data.curriculum.sampler import Curriculum, CurriculumSampler, planned_epochs
 from llava_aurora.data.fresh_points import FreshPoints
+from llava_aurora.errors import AuroraError
 from llava_aurora.modeling.aurora_llama import AuroraLlamaForCausalLM
 from llava_aurora.modeling.bottleneck import InformationBottleneck
 from llava_aurora.modeling.code_metrics import CodeMetrics
@@ -71,11 +72,19 @@ class AuroraTrainer(ResumableTrainer):
     def _like_lengths(self) -> LikeLengths | None:
         if not self.args.group_by_modality_length:
             return None
-        tower = self.aurora_model.get_vision_tower()
+        tower, mixed = self.aurora_model.get_vision_tower(), self.args.lengths_per_step
+        batches = self.args.world_size * self.args.gradient_accumulation_steps
+        if batches % mixed:
+            raise AuroraError(
+                f"--lengths_per_step {mixed}: a step has {batches} batches ({self.args.world_size} ranks ×"
+                f" {self.args.gradient_accumulation_steps} accumulation steps), each of one length; give a divisor of"
+                " that, or set --gradient_accumulation_steps"
+            )
         return LikeLengths(
             lengths=self.train_dataset.store.lengths,
             image_tokens=0 if tower is None else tower.num_patches,
-            batch=self.args.train_batch_size * self.args.world_size * self.args.gradient_accumulation_steps,
+            batch=self.args.train_batch_size * batches,
+            mixed=mixed,
         )
 
     @property

@@ -191,6 +191,15 @@ def test_a_curriculum_may_come_in_batches_of_like_length(check):
     check(curriculum="linear", group_by_modality_length=True)
 
 
+def test_lengths_are_mixed_within_the_steps_of_a_curriculum_in_batches_of_like_length(check):
+    check(lengths_per_step=2, curriculum="linear", group_by_modality_length=True)
+    for lacking in ({"curriculum": "linear"}, {"group_by_modality_length": True}):
+        with pytest.raises(AuroraError, match="--lengths_per_step needs --curriculum and --group_by_modality_length"):
+            check(lengths_per_step=2, **lacking)
+    with pytest.raises(AuroraError, match="--lengths_per_step 0: 1 or more"):
+        check(lengths_per_step=0)
+
+
 def test_quantized_training_needs_bitsandbytes_and_no_zero_3(check, monkeypatch, tmp_path):
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(AuroraError, match="--bits 4 needs bitsandbytes; run: pip install bitsandbytes"):

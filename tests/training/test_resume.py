@@ -231,6 +231,16 @@ def test_a_run_goes_on_within_its_second_epoch(workshop, forked, tmp_path, group
     assert whole.differences(out).max() <= 1e-6
 
 
+def test_steps_of_several_lengths_have_the_same_records_on_other_ranks(workshop, forked, tmp_path):
+    mode = Mode(workshop, forked, tmp_path, 2, False)
+    flags = {"curriculum": "linear", "group_by_modality_length": True, "lengths_per_step": 2, "max_steps": 5}
+    two, one = mode.launch(mode.name("two"), **flags), mode.alone(mode.name("one"), **flags)
+    assert len(two.losses) == 5
+    assert Unbroken(mode, mode.name("two"), two).loss_difference(one) < 1e-3
+    refused = mode.alone(mode.name("refused"), accumulation=1, **flags)
+    assert "--lengths_per_step 2: a step has 1 batches (1 ranks × 1 accumulation steps)" in error_of(refused)
+
+
 def test_weights_that_are_not_finite_are_not_saved(workshop, forked, tmp_path):
     mode = Mode(workshop, forked, tmp_path, None, False)
     # A decay this strong makes the first step's weights infinite; its loss, of the weights before, is fine.

@@ -51,3 +51,19 @@ def test_lengths_do_not_rise_through_a_window(seed):
     grouped = LikeLengths(lengths=lengths, image_tokens=0, batch=BATCH).grouped(lengths, np.random.default_rng(seed))
     firsts = grouped.reshape(-1, BATCH)[:, 0]
     assert firsts.tolist() != sorted(firsts)
+
+
+def test_a_step_can_have_several_lengths_each_batch_one():
+    rng = np.random.default_rng(0)
+    lengths, order = rng.choice([20, 100], 4000), rng.permutation(4000)
+    grouped, mixed = (
+        LikeLengths(lengths=lengths, image_tokens=0, batch=4 * BATCH, mixed=parts).grouped(
+            order, np.random.default_rng(0)
+        )
+        for parts in (1, 4)
+    )
+    of_one_length = [(lengths[each].reshape(-1, 4 * BATCH).std(axis=1) == 0).mean() for each in (grouped, mixed)]
+    assert of_one_length[0] > 0.9
+    assert of_one_length[1] < 0.3  # of four batches drawn from two lengths, one in eight has but one
+    assert padding(lengths, mixed) < 0.1 * padding(lengths, order)
+    assert sorted(mixed) == sorted(order)
