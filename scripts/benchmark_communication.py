@@ -1,6 +1,6 @@
 """Compares what `llava-aurora plan` says a rank sends and holds with what DeepSpeed really does on CPU ranks.
 
-    python scripts/benchmark_communication.py                          # ZeRO-2 and 3 on 2 and 4 ranks, a few minutes
+    python scripts/benchmark_communication.py                          # ZeRO-2 and 3 on 2 and 4 ranks, two minutes
     python scripts/benchmark_communication.py --ranks 2 --stages 3 --modes lora --layers 2
 
 A small LLaVA is trained for some steps in float32, fully and by LoRA with rows for new tokens, with and without

@@ -1,6 +1,6 @@
 """Compares three ways to train tokens that were added to a model otherwise trained by LoRA.
 
-    python scripts/benchmark_trainable_rows.py                 # ZeRO-3 and ZeRO-2 on two CPU ranks, some minutes
+    python scripts/benchmark_trainable_rows.py                 # ZeRO-3 and ZeRO-2 on two CPU ranks, twenty minutes
     python scripts/benchmark_trainable_rows.py --stages 2 --rounds 3 --width 256
 
     ours   rows of their own beside frozen matrices (llava_aurora/modeling/perception_head.py)
