@@ -31,6 +31,7 @@ def begin(script: object, *flags: object, ranks: int | None = None, **environmen
     """Starts a script from the root of the repository, on the CPU.
 
     Args:
+        script: a file, or "-m" with a module as its first flag.
         ranks: processes that find each other, as a launcher starts them; None is one that is told of no others.
         environment: beside that of this process.
     """
@@ -65,6 +66,7 @@ def _run(output: Connection, words: list[str], ranks: int | None, environment: d
     for stream in (sys.stdout, sys.stderr):
         stream.reconfigure(line_buffering=True)
     signal.alarm(LONGEST)
+    multiprocessing.set_start_method(None, force=True)  # as in a program of its own, not as this process was started
     os.chdir(ROOT)
     os.environ.clear()
     os.environ.update(environment)
@@ -86,6 +88,10 @@ def _run_rank(rank: int, ranks: int, port: int, words: list[str]) -> None:
 
 
 def _run_script(words: list[str]) -> None:
+    if words[0] == "-m":
+        sys.argv = words[1:]
+        runpy.run_module(words[1], run_name="__main__", alter_sys=True)
+        return
     sys.argv = words
     sys.path.insert(0, str(Path(words[0]).resolve().parent))
     runpy.run_path(words[0], run_name="__main__")

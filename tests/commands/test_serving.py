@@ -31,8 +31,8 @@ def test_help_has_examples_and_loads_neither_torch_nor_gradio(start):
     ("options", "message"),
     [(["--model", "nowhere"], "nowhere"), (["--model", ".", "--port", "0"], "--port"), ([], "--model")],
 )
-def test_what_cannot_be_served_is_said(start, options, message):
-    run = start(sys.executable, "-m", "llava_aurora.cli", "serve", *options)
+def test_what_cannot_be_served_is_said(forked, options, message):
+    run = forked("-m", "llava_aurora.cli", "serve", *options)
     assert run.code in (1, 2)
     assert message in run.output
     assert "Traceback" not in run.output

@@ -1,7 +1,6 @@
 """The memory benchmark runs as its help says; what it measures is no matter of a test."""
 
 import json
-import sys
 
 import pytest
 
@@ -9,8 +8,8 @@ SCRIPT = "scripts/benchmark_curriculum_memory.py"
 
 
 @pytest.mark.slow
-def test_it_measures_each_way_of_holding_records(start):
-    run = start(sys.executable, SCRIPT, "--records", 400, "--ranks", 2, "--epochs", 4)
+def test_it_measures_each_way_of_holding_records(forked):
+    run = forked(SCRIPT, "--records", 400, "--ranks", 2, "--epochs", 4)
     assert run.code == 0, run.output[-3000:]
     report = json.loads(run.output.splitlines()[-1])
     assert report["ranks"] == 2
@@ -18,8 +17,8 @@ def test_it_measures_each_way_of_holding_records(start):
     assert all({"what", "json_mb", "pss", "private", "anonymous"} == set(row) for row in report["rows"])
 
 
-def test_too_few_records_are_a_mistake_of_the_command_line(start):
-    run = start(sys.executable, SCRIPT, "--records", 10)
+def test_too_few_records_are_a_mistake_of_the_command_line(forked):
+    run = forked(SCRIPT, "--records", 10)
     assert run.code == 2
     assert "--records at least 100 an epoch" in run.output
-    assert "Example: python scripts/benchmark_curriculum_memory.py" in start(sys.executable, SCRIPT, "--help").output
+    assert "Example: python scripts/benchmark_curriculum_memory.py" in forked(SCRIPT, "--help").output

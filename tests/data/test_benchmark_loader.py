@@ -1,7 +1,6 @@
 """The loader benchmark runs as its help says; what it measures is no matter of a test."""
 
 import json
-import sys
 
 import pytest
 
@@ -10,8 +9,8 @@ SMALL = ("--images", 6, "--rounds", 1, "--width", 60, "--height", 40, "--frame",
 
 
 @pytest.mark.slow
-def test_it_compares_three_datasets_with_and_without_workers(start):
-    run = start(sys.executable, SCRIPT, *SMALL, "--profile")
+def test_it_compares_three_datasets_with_and_without_workers(forked):
+    run = forked(SCRIPT, *SMALL, "--profile")
     assert run.code == 0, run.output[-3000:]
     report = json.loads(run.output.splitlines()[-1])
     assert [row["workers"] for row in report["rows"]] == [0, 2]
@@ -22,8 +21,8 @@ def test_it_compares_three_datasets_with_and_without_workers(start):
     assert len(report["milliseconds"]) == 9
 
 
-def test_sizes_of_nothing_are_a_mistake_of_the_command_line(start):
-    run = start(sys.executable, SCRIPT, "--rounds", 0)
+def test_sizes_of_nothing_are_a_mistake_of_the_command_line(forked):
+    run = forked(SCRIPT, "--rounds", 0)
     assert run.code == 2
     assert "at least 1" in run.output
-    assert "Example: python scripts/benchmark_loader.py" in start(sys.executable, SCRIPT, "--help").output
+    assert "Example: python scripts/benchmark_loader.py" in forked(SCRIPT, "--help").output

@@ -1,7 +1,6 @@
 """The store benchmark runs as its help says; what it measures is no matter of a test."""
 
 import json
-import sys
 
 import pytest
 
@@ -9,8 +8,8 @@ SCRIPT = "scripts/benchmark_record_store.py"
 
 
 @pytest.mark.slow
-def test_it_measures_each_format(start):
-    run = start(sys.executable, SCRIPT, "--records", 50, "--ranks", 2, "--rounds", 1)
+def test_it_measures_each_format(forked):
+    run = forked(SCRIPT, "--records", 50, "--ranks", 2, "--rounds", 1)
     assert run.code == 0, run.output[-3000:]
     report = json.loads(run.output.splitlines()[-1])
     assert [row["format"] for row in report["rows"]] == ["json", "jsonl", "parquet"]
@@ -19,8 +18,8 @@ def test_it_measures_each_format(start):
     )
 
 
-def test_no_ranks_are_a_mistake_of_the_command_line(start):
-    run = start(sys.executable, SCRIPT, "--ranks", 0)
+def test_no_ranks_are_a_mistake_of_the_command_line(forked):
+    run = forked(SCRIPT, "--ranks", 0)
     assert run.code == 2
     assert "at least 1" in run.output
-    assert "Example: python scripts/benchmark_record_store.py" in start(sys.executable, SCRIPT, "--help").output
+    assert "Example: python scripts/benchmark_record_store.py" in forked(SCRIPT, "--help").output

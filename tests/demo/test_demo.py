@@ -2,7 +2,6 @@
 
 import json
 import re
-import sys
 from dataclasses import replace
 
 import pytest
@@ -17,9 +16,9 @@ pytestmark = [pytest.mark.deepspeed, pytest.mark.slow]
 
 
 @pytest.fixture(scope="module")
-def demo(start, tmp_path_factory):
+def demo(forked, tmp_path_factory):
     out = tmp_path_factory.mktemp("demo") / "demo_output"
-    run = start(sys.executable, "-m", "llava_aurora.cli", "demo", "--preset", "smoke", "--out", out)
+    run = forked("-m", "llava_aurora.cli", "demo", "--preset", "smoke", "--out", out)
     assert run.code == 0, run.output[-3000:]
     return out, run
 
@@ -68,17 +67,17 @@ def test_chains_that_contradict_their_values_can_be_left_out(demo, tmp_path):
     assert len(sound) < len(everything)
 
 
-def test_what_is_done_is_not_done_again(demo, start):
+def test_what_is_done_is_not_done_again(demo, forked):
     out, first = demo
     before = (out / "work" / "model" / "model.safetensors").stat().st_mtime_ns
-    again = start(sys.executable, "-m", "llava_aurora.cli", "demo", "--preset", "smoke", "--out", out)
+    again = forked("-m", "llava_aurora.cli", "demo", "--preset", "smoke", "--out", out)
     assert again.code == 0, again.output[-3000:]
     assert (out / "work" / "model" / "model.safetensors").stat().st_mtime_ns == before
     assert "Report:" in first.output
     assert "Report:" in again.output
 
 
-def test_a_folder_of_other_sizes_is_refused(demo, start):
-    run = start(sys.executable, "-m", "llava_aurora.cli", "demo", "--preset", "demo", "--out", demo[0])
+def test_a_folder_of_other_sizes_is_refused(demo, forked):
+    run = forked("-m", "llava_aurora.cli", "demo", "--preset", "demo", "--out", demo[0])
     assert run.code == 1
     assert "holds a demo of other sizes" in run.output

@@ -3,7 +3,6 @@
 import base64
 import io
 import json
-import sys
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from threading import Lock, Thread
@@ -61,10 +60,9 @@ def exported(finetuned, tmp_path_factory):
 
 
 @pytest.fixture
-def compare(finetuned, workshop, start):
+def compare(finetuned, workshop, forked):
     def run(url, *more):
-        return start(
-            sys.executable,
+        return forked(
             "scripts/compare_engine.py",
             *("--model", finetuned[0], "--url", url, "--name", "exported"),
             *("--records", workshop.records, "--images", workshop.images),

@@ -1,14 +1,13 @@
 """The generation benchmark runs as its help says; how fast anything is is no matter of a test."""
 
 import json
-import sys
 
 SCRIPT = "scripts/benchmark_generation.py"
 
 
-def test_batches_answer_as_one_at_a_time_does(start):
+def test_batches_answer_as_one_at_a_time_does(forked):
     small = ("--width", 32, "--layers", 1, "--questions", 4, "--batch", 3, "--rounds", 1)
-    run = start(sys.executable, SCRIPT, *small, "--max-new-tokens", 20, "--forced-tokens", 12)
+    run = forked(SCRIPT, *small, "--max-new-tokens", 20, "--forced-tokens", 12)
     assert run.code == 0, run.output[-3000:]
     assert "4 questions, cpu" in run.output
     measured = json.loads(run.output.splitlines()[-1])
@@ -27,8 +26,8 @@ def test_batches_answer_as_one_at_a_time_does(start):
     assert set(measured["left_out"]) == {"verified", "parallel"}  # random weights were not trained for them
 
 
-def test_no_questions_are_a_mistake_of_the_command_line(start):
-    run = start(sys.executable, SCRIPT, "--questions", 0)
+def test_no_questions_are_a_mistake_of_the_command_line(forked):
+    run = forked(SCRIPT, "--questions", 0)
     assert run.code == 2
     assert "at least 1" in run.output
-    assert "Example: python scripts/benchmark_generation.py" in start(sys.executable, SCRIPT, "--help").output
+    assert "Example: python scripts/benchmark_generation.py" in forked(SCRIPT, "--help").output

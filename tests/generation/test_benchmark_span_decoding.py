@@ -1,16 +1,14 @@
 """The benchmark of decoding in few passes runs as its help says; what it measures is no matter of a test."""
 
 import json
-import sys
 
 import pytest
 
 pytestmark = pytest.mark.deepspeed
 
 
-def test_it_prints_a_table_for_each_batch_and_one_line_of_json(finetuned_lora, workshop, start):
-    run = start(
-        sys.executable,
+def test_it_prints_a_table_for_each_batch_and_one_line_of_json(finetuned_lora, workshop, forked):
+    run = forked(
         "scripts/benchmark_span_decoding.py",
         *("--model", finetuned_lora[0], "--records", workshop.records, "--images", workshop.images),
         *("--task", "depth_chain", "--count", 2, "--batches", 1, 2, "--rounds", 1, "--max-new-tokens", 30),

@@ -2,7 +2,6 @@
 
 import io
 import json
-import sys
 from dataclasses import replace
 
 import pytest
@@ -235,10 +234,10 @@ def test_the_plan_measures_what_it_does_not_know(unlearned, trained, first_lette
 
 @pytest.mark.deepspeed
 @pytest.mark.slow
-def test_one_run_as_it_is(start, tmp_path):
+def test_one_run_as_it_is(forked, tmp_path):
     """Through the script and DeepSpeed: plain-text coordinates, whose model has other tokens than the rest."""
-    command = (sys.executable, "scripts/study.py", "--size", "smoke", "--out", tmp_path, "--only", "plain_text")
-    run = start(*command, "--seeds", 0, MASTER_PORT=str(free_port()))
+    command = ("scripts/study.py", "--size", "smoke", "--out", tmp_path, "--only", "plain_text")
+    run = forked(*command, "--seeds", 0, MASTER_PORT=str(free_port()))
     assert run.code == 0, run.output[-3000:]
     result = json.loads((tmp_path / "runs" / "plain_text-0" / "result.json").read_text())
     assert "--plain_coordinates True" in result["training_command"]

@@ -1,7 +1,6 @@
 """The benchmarks of training run as their help says; how fast anything is is no matter of a test."""
 
 import json
-import sys
 
 import pytest
 
@@ -9,8 +8,8 @@ TINY = ("--width", 64, "--layers", 1, "--words", 600, "--frame", 28, "--batch", 
 
 
 @pytest.mark.slow
-def test_a_step_is_compared_with_the_same_step_of_llava(start):
-    run = start(sys.executable, "scripts/benchmark_training_step.py", *TINY)
+def test_a_step_is_compared_with_the_same_step_of_llava(forked):
+    run = forked("scripts/benchmark_training_step.py", *TINY)
     assert run.code == 0, run.output[-3000:]
     compared = json.loads(run.output.splitlines()[-1])["comparisons"]
     assert list(compared) == ["off", "tokens", "reconstruction"]
@@ -28,8 +27,8 @@ def test_a_step_is_compared_with_the_same_step_of_llava(start):
 
 
 @pytest.mark.slow
-def test_an_epoch_of_a_curriculum_has_the_losses_of_llavas_loop(start):
-    run = start(sys.executable, "scripts/benchmark_curriculum_epoch.py", *TINY, "--steps", 2, "--curves", 6)
+def test_an_epoch_of_a_curriculum_has_the_losses_of_llavas_loop(forked):
+    run = forked("scripts/benchmark_curriculum_epoch.py", *TINY, "--steps", 2, "--curves", 6)
     assert run.code == 0, run.output[-3000:]
     report = json.loads(run.output.splitlines()[-1])
     assert [row["loop"] for row in report["loops"]] == ["LLaVA", "ours: labels", "ours: + cache", "ours: + lengths"]
@@ -39,7 +38,7 @@ def test_an_epoch_of_a_curriculum_has_the_losses_of_llavas_loop(start):
 
 
 @pytest.mark.parametrize("script", ["benchmark_training_step", "benchmark_curriculum_epoch"])
-def test_rounds_of_nothing_are_a_mistake_of_the_command_line(start, script):
-    run = start(sys.executable, f"scripts/{script}.py", "--rounds", 0)
+def test_rounds_of_nothing_are_a_mistake_of_the_command_line(forked, script):
+    run = forked(f"scripts/{script}.py", "--rounds", 0)
     assert run.code == 2
     assert "at least 1" in run.output

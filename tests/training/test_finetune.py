@@ -35,18 +35,18 @@ def test_two_ranks_learn_and_tell_each_part_of_the_loss(finetuned):
     assert "shm_comm" not in run.output, "its shared memory would outlive the run"
 
 
-def test_a_model_with_tokens_goes_on_with_them_without_a_flag(finetuned, workshop, start, tmp_path):
+def test_a_model_with_tokens_goes_on_with_them_without_a_flag(finetuned, workshop, forked, tmp_path):
     tower = finetuned[0] / "vision_tower"
     flags = {"model_name_or_path": finetuned[0], "vision_tower": tower, "max_steps": 1, "use_cpu": True}
     out = tmp_path / "llava-aurora-2"
-    run = start("python", SCRIPT, *workshop.flags(out, **flags))
+    run = forked(SCRIPT, *workshop.flags(out, **flags))
     assert run.code == 0, run.output[-3000:]
     assert "loss_depth" in run.losses[0]
     before, after = (load_pretrained_model(str(folder))[1] for folder in (finetuned[0], out))
     assert after.perception.config() == before.perception.config()
 
     other = {**flags, "perception_modalities": "depth", "depth_vqvae": workshop.vqvae}
-    refused = start("python", SCRIPT, *workshop.flags(tmp_path / "other", **other))
+    refused = forked(SCRIPT, *workshop.flags(tmp_path / "other", **other))
     assert refused.code == 1
     assert "has perception tokens of other settings" in refused.output.splitlines()[-1]
 
@@ -101,7 +101,7 @@ def projector(workshop, tmp_path):
     return path
 
 
-def test_finetune_as_llava_writes_it(workshop, start, language_model, projector, tmp_path):
+def test_finetune_as_llava_writes_it(workshop, forked, language_model, projector, tmp_path):
     flags = workshop.flags(
         tmp_path / "out",
         deepspeed="deepspeed_configs/zero3.json",
@@ -111,7 +111,7 @@ def test_finetune_as_llava_writes_it(workshop, start, language_model, projector,
         group_by_modality_length=True,
         **V15_FLAGS,
     )
-    run = start("deepspeed", "--num_gpus", 2, SCRIPT, *flags)
+    run = forked(SCRIPT, *flags, ranks=2)
     assert run.code == 0, run.output[-3000:]
     for note in ("--evaluation_strategy no -> --eval_strategy no", "--tf32 True -> --tf32 False", "--report_to wandb"):
         assert run.output.count(f"translated flag: {note}") == 1
@@ -121,7 +121,7 @@ def test_finetune_as_llava_writes_it(workshop, start, language_model, projector,
     assert "aurora" not in config
 
 
-def test_finetune_lora_as_llava_writes_it_with_perception_tokens(workshop, start, tmp_path):
+def test_finetune_lora_as_llava_writes_it_with_perception_tokens(workshop, forked, tmp_path):
     out = tmp_path / "llava-aurora-lora"
     flags = workshop.flags(
         out,
@@ -133,7 +133,7 @@ def test_finetune_lora_as_llava_writes_it_with_perception_tokens(workshop, start
         **V15_FLAGS,
         **workshop.perception_flags(),
     )
-    run = start("deepspeed", "--num_gpus", 2, SCRIPT, *flags)
+    run = forked(SCRIPT, *flags, ranks=2)
     assert run.code == 0, run.output[-3000:]
     assert math.isfinite(run.losses[-1]["loss_depth"])
     tokenizer, model, _, _ = load_pretrained_model(str(out))
@@ -145,7 +145,7 @@ def test_finetune_lora_as_llava_writes_it_with_perception_tokens(workshop, start
     assert not torch.equal(model.state_dict()[layer], base.state_dict()[layer])
 
 
-def test_pretrain_as_llava_writes_it(workshop, start, language_model, tmp_path):
+def test_pretrain_as_llava_writes_it(workshop, forked, language_model, tmp_path):
     out = tmp_path / "pretrain"
     flags = workshop.flags(
         out,
@@ -155,7 +155,7 @@ def test_pretrain_as_llava_writes_it(workshop, start, language_model, tmp_path):
         tune_mm_mlp_adapter=True,
         **{**V15_FLAGS, "save_steps": 24000},
     )
-    run = start("deepspeed", "--num_gpus", 2, SCRIPT, *flags)
+    run = forked(SCRIPT, *flags, ranks=2)
     assert run.code == 0, run.output[-3000:]
     weights = torch.load(out / "mm_projector.bin", weights_only=True)
     assert all("mm_projector" in name for name in weights)

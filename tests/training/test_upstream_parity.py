@@ -2,7 +2,6 @@
 
 import re
 import sys
-from pathlib import Path
 
 import pytest
 import torch
@@ -10,16 +9,17 @@ from safetensors.torch import load_file
 
 pytestmark = pytest.mark.slow
 UPSTREAM = "from llava.train.train import train; train(attn_implementation='sdpa')"
-SCRIPT = Path(__file__).resolve().parents[2] / "scripts" / "finetune_aurora.sh"
-OURS = f"from llava_aurora.training.train import main; main({str(SCRIPT)!r})"
+SCRIPT = "scripts/finetune_aurora.sh"
 
 
-def test_losses_weights_and_tokenizer_are_upstreams(workshop, start, tmp_path):
-    runs = {}
-    for name, code in (("upstream", UPSTREAM), ("ours", OURS)):
-        flags = workshop.flags(tmp_path / name, use_cpu=True, logging_nan_inf_filter=False, seed=7)
-        runs[name] = start(sys.executable, "-c", code, *flags)
-        assert runs[name].code == 0, runs[name].output[-3000:]
+def test_losses_weights_and_tokenizer_are_upstreams(workshop, start, forked, tmp_path):
+    upstream, ours = (
+        workshop.flags(tmp_path / name, use_cpu=True, logging_nan_inf_filter=False, seed=7)
+        for name in ("upstream", "ours")
+    )
+    runs = {"upstream": start(sys.executable, "-c", UPSTREAM, *upstream), "ours": forked(SCRIPT, *ours)}
+    for run in runs.values():
+        assert run.code == 0, run.output[-3000:]
     compared = ("loss", "grad_norm", "learning_rate")
     steps = {name: [[step[key] for key in compared] for step in run.losses] for name, run in runs.items()}
     assert len(steps["ours"]) == 4
@@ -51,8 +51,8 @@ def test_losses_weights_and_tokenizer_are_upstreams(workshop, start, tmp_path):
         ({"modality_options": "{"}, "error: --modality_options is not valid JSON"),
     ],
 )
-def test_bad_input_is_one_line_and_exit_code_one(workshop, start, tmp_path, changes, message):
-    run = start(sys.executable, "-c", OURS, *workshop.flags(tmp_path / "out", use_cpu=True, **changes))
+def test_bad_input_is_one_line_and_exit_code_one(workshop, forked, tmp_path, changes, message):
+    run = forked(SCRIPT, *workshop.flags(tmp_path / "out", use_cpu=True, **changes))
     assert run.code == 1
     (line,) = [line for line in run.output.splitlines() if line.startswith("error: ")]
     assert re.search(message, line), line

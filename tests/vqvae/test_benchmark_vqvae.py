@@ -1,16 +1,15 @@
 """The VQ-VAE benchmark runs as its help says; how fast anything is is no matter of a test."""
 
 import json
-import sys
 
 import pytest
 
 SCRIPT = "scripts/benchmark_vqvae.py"
 
 
-def test_every_way_gives_the_codes_and_maps_of_one_at_a_time(start):
+def test_every_way_gives_the_codes_and_maps_of_one_at_a_time(forked):
     small = ("--size", "smoke", "--maps", 4, "--batches", 2, 4, "--rounds", 1, "--no-compile")
-    run = start(sys.executable, SCRIPT, *small)
+    run = forked(SCRIPT, *small)
     assert run.code == 0, run.output[-3000:]
     assert "4 maps of 48 × 48" in run.output
     assert "torch.compile: left out, not asked for" in run.output
@@ -35,8 +34,8 @@ def test_every_way_gives_the_codes_and_maps_of_one_at_a_time(start):
             assert decoded["largest_difference"] <= 1e-4
 
 
-def test_a_batch_that_does_not_divide_the_maps_is_a_mistake_of_the_command_line(start):
-    run = start(sys.executable, SCRIPT, "--maps", 4, "--batches", 3)
+def test_a_batch_that_does_not_divide_the_maps_is_a_mistake_of_the_command_line(forked):
+    run = forked(SCRIPT, "--maps", 4, "--batches", 3)
     assert run.code == 2
     assert "each has to divide --maps" in run.output
-    assert "Example: python scripts/benchmark_vqvae.py" in start(sys.executable, SCRIPT, "--help").output
+    assert "Example: python scripts/benchmark_vqvae.py" in forked(SCRIPT, "--help").output
