@@ -6,8 +6,8 @@
         --records demo_output/work/records/held_out.json --images demo_output/work/scenes/held_out
 
 Asks both the same questions greedily and prints how many answers are the same, blanks aside, and the first that
-is not; its exit status is 1 if there is one. With --grammar FILE (`llava-aurora grammar --format
-ebnf`) the server is given the grammar, as vLLM takes it, and is compared with constrained decoding here.
+is not; its exit status is 1 if there is one. With --grammar FILE (`llava-aurora grammar --format ebnf`) the
+server is given the grammar, as vLLM takes it and as SGLang does, and is compared with constrained decoding here.
 """
 
 import argparse
@@ -96,7 +96,7 @@ def answer(options: argparse.Namespace, image: Path, question: str, *, grammar: 
         ],
     }
     if grammar is not None:
-        body["structured_outputs"] = {"grammar": grammar}
+        body |= {"structured_outputs": {"grammar": grammar}, "ebnf": grammar}
     request = urllib.request.Request(
         f"{options.url.rstrip('/')}/chat/completions",
         json.dumps(body).encode(),

@@ -2,6 +2,9 @@
 
 LLaVA cuts a prompt at `<image>` and encodes the pieces one by one, so that each begins like a text of its own; engines
 encode it whole, with the image as a token. The normalizer makes both the same ids.
+
+`<s>` is written by the chat template, and the tokenizer adds none: some engines ask it to when they encode what the
+template has filled in, others do not, and the ids have to be the same.
 """
 
 import json
@@ -31,7 +34,7 @@ def fast_tokenizer(tokenizer: Any) -> PreTrainedTokenizerFast:
         converted = LlamaTokenizerFast.from_pretrained(folder, legacy=tokenizer.legacy)
     # As LlamaTokenizerFast it would be converted anew wherever it is loaded.
     fast = PreTrainedTokenizerFast(
-        tokenizer_object=_with_plain_tokens(converted.backend_tokenizer),
+        tokenizer_object=_as_written(converted.backend_tokenizer),
         bos_token=tokenizer.bos_token,
         eos_token=tokenizer.eos_token,
         unk_token=tokenizer.unk_token,
@@ -51,9 +54,10 @@ def fast_tokenizer(tokenizer: Any) -> PreTrainedTokenizerFast:
     return fast
 
 
-def _with_plain_tokens(backend: Tokenizer) -> Tokenizer:
-    """The same, but added tokens are found in the text as it is; normalized, they would be so only behind a blank."""
+def _as_written(backend: Tokenizer) -> Tokenizer:
+    """The same, but it adds no token, and finds added ones in the text as it is: normalized, only behind a blank."""
     content = json.loads(backend.to_str())
+    content["post_processor"] = None
     for token in content["added_tokens"]:
         token["normalized"] = False
     return Tokenizer.from_str(json.dumps(content))
@@ -67,13 +71,13 @@ def after_bos(tokenizer: Any) -> str:
 def check_same_ids(tokenizer: Any, fast: Any, *, prompts: list[str]) -> None:
     """Raises AuroraError for the first prompt, `<image>` in it or not, that the two encode to other ids.
 
-    Both ways are tried in which engines begin a text: with `<s>` written, and with `<s>` added by the tokenizer.
+    Both ways are tried in which engines encode what the chat template has filled in: with special tokens added or not.
     """
     image = fast.convert_tokens_to_ids(DEFAULT_IMAGE_TOKEN)
     for prompt in prompts:
         ours = [image if i == IMAGE_TOKEN_INDEX else i for i in tokenizer_image_token(prompt, tokenizer)]
         begun = fast.bos_token + after_bos(tokenizer) + prompt
-        for theirs in (fast(begun, add_special_tokens=False).input_ids, fast(prompt).input_ids):
+        for theirs in (fast(begun, add_special_tokens=added).input_ids for added in (False, True)):
             if ours != theirs:
                 place = next((i for i, (a, b) in enumerate(zip(ours, theirs, strict=False)) if a != b), len(theirs))
                 raise AuroraError(

@@ -93,7 +93,8 @@ def test_another_answer_is_shown_and_fails_and_the_grammar_is_sent(compare, tmp_
         finished = compare(url, "--grammar", tmp_path / "spans.ebnf")
     assert finished.code == 1
     assert "there: something else" in finished.output
-    assert {body["structured_outputs"]["grammar"] for body in bodies} == {"root ::= [a-z]*"}
+    assert {body["structured_outputs"]["grammar"] for body in bodies} == {"root ::= [a-z]*"}  # as vLLM takes it
+    assert {body["ebnf"] for body in bodies} == {"root ::= [a-z]*"}  # as SGLang does
     assert {(body["temperature"], body["max_tokens"], body["model"]) for body in bodies} == {
         (0, NEW_TOKENS, "exported")
     }

@@ -127,7 +127,7 @@ def test_greedy_tokens_are_ours(pair, constrained):
 def test_a_batch_writes_what_each_of_its_rows_would(pair):
     images, questions = pictures()[:2], QUESTIONS[:2]
     texts = [
-        pair.processor.apply_chat_template([message(*asked)], add_generation_prompt=True).removeprefix("<s>")
+        pair.processor.apply_chat_template([message(*asked)], add_generation_prompt=True)
         for asked in zip(images, questions, strict=True)
     ]
     batch = pair.processor(images=images, text=texts, padding=True, return_tensors="pt")
@@ -226,7 +226,17 @@ def test_a_legacy_tokenizer_finds_its_perception_tokens(finetuned, tmp_path):
     pair = export(folder, tmp_path / "out")
     assert_alike(pair)
     for text in ("(<PIXEL_1>,<PIXEL_2>)", f"The map is {'<DEPTH_3>' * 3}. So <DEPTH_END>a"):
-        assert pair.processor.tokenizer(text).input_ids == pair.tokenizer(text).input_ids
+        assert pair.processor.tokenizer(text).input_ids == pair.tokenizer(text, add_special_tokens=False).input_ids
+
+
+def test_a_prompt_begins_once_however_an_engine_encodes_it(pair):
+    """The template writes `<s>`; whether the tokenizer is asked for special tokens makes no difference."""
+    prompt = pair.processor.apply_chat_template([message(pictures()[0], QUESTIONS[0])], add_generation_prompt=True)
+    written, asked = (pair.processor.tokenizer(prompt, add_special_tokens=added).input_ids for added in (False, True))
+    assert written == asked
+    assert written.count(pair.processor.tokenizer.bos_token_id) == 1
+    kept = json.loads((pair.out / "tokenizer.json").read_text())
+    assert kept["post_processor"] is None
 
 
 @pytest.mark.parametrize(
