@@ -56,7 +56,9 @@ class Contestant:
     @property
     def accumulation(self) -> int:
         """How many batches a step of its training has."""
-        return int(str(self.flags.get("gradient_accumulation_steps", 1)))
+        steps = self.flags.get("gradient_accumulation_steps", 1)
+        assert isinstance(steps, int)
+        return steps
 
 
 _SWAPPED: Mapping[str, object] = {"value_step": "map", "fresh_points": True, "swapped_map_probability": 0.5}

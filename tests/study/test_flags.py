@@ -1,5 +1,7 @@
 """Every contestant's flags are ones that training takes."""
 
+import json
+
 import pytest
 
 from llava_aurora.demo.stages import as_arguments
@@ -29,6 +31,8 @@ def test_training_takes_its_flags(name, parser, tmp_path):
         assert getattr(flags, flag) == value
     assert flags.model_name_or_path == str(tmp_path / "base-1")
     assert flags.num_train_epochs * SIZES["cpu"].records_per_epoch == SIZES["cpu"].samples
+    steps = SIZES["cpu"].samples // (flags.per_device_train_batch_size * flags.gradient_accumulation_steps)
+    assert json.loads(flags.lr_scheduler_kwargs)["num_decay_steps"] == steps // 5
 
 
 @pytest.mark.parametrize("size", SIZES.values(), ids=lambda size: size.name)
