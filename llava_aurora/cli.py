@@ -16,7 +16,13 @@ import llava_aurora.commands.store  # noqa: F401  adds its commands to data's
 from llava_aurora.commands import asking, data, evaluation, export, serving, training, vqvae
 from llava_aurora.errors import AuroraError
 
-app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, help="Perception tokens for LLaVA.")
+app = typer.Typer(
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,  # to load what draws the panels of its help would take as long as all else
+    context_settings={"max_content_width": 120},
+    help="Perception tokens for LLaVA.",
+)
 
 
 @app.command(
