@@ -7,13 +7,17 @@ from llava_aurora.data.scenes.scene import SceneConfig
 from llava_aurora.demo.tiny_llava import TinyLlavaConfig
 from llava_aurora.vqvae.autoencoder import DepthVQVAEConfig
 
-# Chains say how close each point is, heads are told where to look, and maps are learned to be written in one pass.
-TAUGHT: Mapping[str, object] = {
-    "value_step": "interpolated",
+# Heads are told where to look. Weights from 0.3 on are most of a gradient that is clipped, and codes are learned late.
+GUIDES: Mapping[str, object] = {
     "copy_loss_weight": 0.03,
     "lookup_loss_weight": 0.2,
     "choice_loss_weight": 0.03,
     "answer_loss_weight": 0.3,
+}
+# Chains say how close each point is, and maps are learned to be written in one pass.
+TAUGHT: Mapping[str, object] = {
+    "value_step": "interpolated",
+    **GUIDES,
     "span_mask_probability": 0.25,
     "span_noise_probability": 0.5,
 }

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from llava_aurora.data.tasks import KINDS, Kind
+from llava_aurora.demo.presets import GUIDES
 from llava_aurora.errors import AuroraError
 
 # In the order in which they are run: what matters most has a result first.
@@ -64,13 +65,6 @@ class Contestant:
 _SWAPPED: Mapping[str, object] = {"value_step": "map", "fresh_points": True, "swapped_map_probability": 0.5}
 _GUIDED = {"lookup_loss_weight": 0.3}
 _HEADS = {**_GUIDED, "choice_loss_weight": 0.3, "answer_loss_weight": 0.3}
-# As the demo has them: weights from 0.3 on are most of a gradient that is clipped, and codes are learned late.
-_LIGHT_HEADS = {
-    "copy_loss_weight": 0.03,
-    "lookup_loss_weight": 0.2,
-    "choice_loss_weight": 0.03,
-    "answer_loss_weight": 0.3,
-}
 _MIXED_STEPS = {"gradient_accumulation_steps": 2, "lengths_per_step": 2}
 
 CONTESTANTS: Mapping[str, Contestant] = {
@@ -186,7 +180,7 @@ CONTESTANTS: Mapping[str, Contestant] = {
             " two tasks a step",
             group="values",
             order="reading beside, chains last",
-            flags={"value_step": "interpolated", "fresh_points": True, **_LIGHT_HEADS, **_MIXED_STEPS},
+            flags={"value_step": "interpolated", "fresh_points": True, **GUIDES, **_MIXED_STEPS},
             reads=True,
         ),
         Contestant(

@@ -1,4 +1,4 @@
-"""Training runs as a user starts them: on two CPU ranks, by both forms of the script, with LLaVA's own flags."""
+"""Training on two CPU ranks: as a user starts it, by both forms of the script, and with LLaVA's own flags."""
 
 import json
 import math
