@@ -16,10 +16,8 @@ backward, as PyTorch counts them, over its time; --peak_tflops, the device's bes
 """
 
 import argparse
-import json
+import multiprocessing
 import statistics
-import subprocess
-import sys
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -32,7 +30,6 @@ COMPARISONS = {  # ours, what it is compared with, the goal of the ratio of time
     "tokens": ("ours, rows", "LLaVA, whole matrices", 0.9),
     "reconstruction": ("ours, rows, reconstruction", "ours, rows", 1.1),
 }
-WAYS = tuple(dict.fromkeys(way for pair in COMPARISONS.values() for way in pair[:2]))
 BATCHES = 4  # different ones, in turn
 
 
@@ -45,14 +42,9 @@ def main() -> None:
     parser.add_argument("--bf16", action="store_true", help="weights and activations in bfloat16")
     parser.add_argument("--profile", action="store_true", help="show what the operators of a step cost")
     parser.add_argument("--peak_tflops", type=float, default=0.0, help="of the device, as its maker states it")
-    parser.add_argument("--workshop", type=Path, help=argparse.SUPPRESS)
-    parser.add_argument("--memory_of", choices=WAYS, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if min(options.rounds, options.batch, options.layers) < 1:
         parser.error("--rounds, --batch and --layers are at least 1")
-    if options.memory_of:
-        print(json.dumps(memory(Workshop(options.workshop, options.words), options.memory_of, options)))
-        return
     with tempfile.TemporaryDirectory() as folder:
         count = BATCHES * options.batch
         workshop = Workshop.build(Path(folder), options, generations=count, images=count)
@@ -121,11 +113,11 @@ def resident(what: str) -> int:
 
 
 def memory_in_own_process(workshop: Workshop, way: str, options: argparse.Namespace) -> dict[str, int]:
-    command = [sys.executable, __file__, "--memory_of", way, "--workshop", str(workshop.folder)]
-    for name in ("width", "layers", "words", "frame", "batch", "device"):
-        command += [f"--{name}", str(getattr(options, name))]
-    done = subprocess.run([*command, *(["--bf16"] if options.bf16 else [])], stdout=subprocess.PIPE, check=True)
-    return json.loads(done.stdout.splitlines()[-1])
+    """`memory`, in a process that is forked from one that has imported what all need."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["deepspeed", "llava.train.train"])
+    with context.Pool(1) as pool:
+        return pool.apply(memory, (workshop, way, options))
 
 
 # --- two ways in turns ------------------------------------------------------------------------------------------------

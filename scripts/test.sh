@@ -15,8 +15,10 @@ cd "$root"
 with_upstream=
 [[ ${1:-} == --with-upstream ]] && { with_upstream=yes; shift; }
 bash scripts/setup.sh
+upstream=
 if [[ -n $with_upstream ]]; then
-    bash scripts/setup_upstream.sh
+    bash scripts/setup_upstream.sh & # while the code is checked
+    upstream=$!
     export LLAVA_AURORA_UPSTREAM_PYTHON=$root/.venv-upstream/bin/python
 fi
 
@@ -24,10 +26,13 @@ export PATH=$root/.venv/bin:$PATH
 # Two processes on the CPU stand for the GPUs; nothing is fetched from the network; threads do not outnumber the cores.
 export DS_ACCELERATOR=cpu TORCH_EXTENSIONS_DIR=${TORCH_EXTENSIONS_DIR:-$root/.venv/torch_extensions}
 export HF_HUB_OFFLINE=1 TRANSFORMERS_OFFLINE=1 HF_HUB_DISABLE_TELEMETRY=1 WANDB_MODE=disabled
+# Every process loads bitsandbytes, which would load torch's compiler, for seconds; no test compiles.
+export TORCHDYNAMO_DISABLE=1
 export TOKENIZERS_PARALLELISM=false OMP_NUM_THREADS=${OMP_NUM_THREADS:-1} MPLBACKEND=Agg PYTHONUNBUFFERED=1
 
 ruff check .
 ruff format --check .
 mypy
-# The tests of a file share what they have made, so they stay in one process.
-exec python -m pytest --numprocesses logical --maxprocesses 4 --dist loadfile "$@"
+[[ -z $upstream ]] || wait "$upstream"
+# The tests of a file share what they have made, so they stay in one process; tests/conftest.py says which files begin.
+exec python -m pytest --numprocesses logical --maxprocesses 4 --dist loadfile --no-loadscope-reorder "$@"

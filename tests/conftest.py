@@ -92,6 +92,14 @@ class Workshop:
         return {"perception_modalities": "depth,box", "depth_vqvae": self.vqvae, "coordinate_frame": FRAME}
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Long files begin, so that no process is left alone with one at the end."""
+    marks = {item.path: set[str]() for item in items}
+    for item in items:
+        marks[item.path].update(mark.name for mark in item.iter_markers())
+    items.sort(key=lambda item: ("deepspeed" not in marks[item.path], "slow" not in marks[item.path]))
+
+
 @pytest.fixture(scope="session", autouse=True)
 def cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """Keeps the record stores of tests, and of what they start, out of the home folder."""
