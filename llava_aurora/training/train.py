@@ -67,7 +67,10 @@ def run(arguments: Sequence[str], *, recipe: Recipe, root: Path) -> None:
         UsageError: if flags are missing or unknown.
         AuroraError: for other input or an installation that the user can mend.
     """
+    first = os.environ.get("RANK", "0") == "0"
     wants_help = bool({"-h", "--help"} & set(arguments))
+    if wants_help and not first:
+        return
     if not wants_help and (absent := missing(arguments, recipe.needs)):
         names = " and ".join(f"--{name}" for name in absent)
         raise UsageError(f"{names} {'is' if len(absent) == 1 else 'are'} missing\n\n{ways_to_start(recipe)}")
@@ -83,7 +86,6 @@ def run(arguments: Sequence[str], *, recipe: Recipe, root: Path) -> None:
     tf32 = cuda and torch.cuda.get_device_capability() >= (8, 0)
     defaults = recipe.defaults(root)
     command_line, notes = translate(fill(arguments, {**REPORT_TO, **defaults}), cuda=cuda, tf32=tf32)
-    first = os.environ.get("RANK", "0") == "0"
     if not cuda:
         leave_out_inference_operator()
     integration.register()
@@ -91,8 +93,7 @@ def run(arguments: Sequence[str], *, recipe: Recipe, root: Path) -> None:
 
     parser = flag_parser(recipe, defaults)
     if wants_help:
-        if first:
-            parser.print_help()
+        parser.print_help()
         return
     if first and recipe.name:
         print(f"recipe {recipe.name} fills in what is not given: `bash {recipe.script} --help` shows it", flush=True)
