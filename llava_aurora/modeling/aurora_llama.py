@@ -248,7 +248,8 @@ class AuroraLlamaForCausalLM(LlavaLlamaForCausalLM):
             )
             labels, ids = without_unlearned(borne)
             needs_mask = self._padding_needs_mask()
-        padding = attention_mask if needs_mask else None
+        # Not None: transformers would look for several sequences in a row then, and make a mask that keeps them apart.
+        padding = attention_mask if needs_mask else torch.ones_like(labels, dtype=torch.bool)
         mask = self.objective.mask(padding, labels, images=images_of_rows, dtype=inputs_embeds.dtype)
         hidden = self.model(
             attention_mask=mask, position_ids=position_ids, inputs_embeds=inputs_embeds, use_cache=False

@@ -82,11 +82,20 @@ def test_padding_behind_all_tokens_costs_sdpa_no_mask(workshop, taught, monkeypa
     model.config.tokenizer_padding_side = side
     batch = batch_for(workshop, tokenizer, processor, 0, 1, 2, 3)
     assert not batch["attention_mask"].all()
-    seen = {}
-    forward = model.model.forward
-    monkeypatch.setattr(model.model, "forward", lambda **inputs: seen.update(inputs) or forward(**inputs))
+    seen, kernel = [], torch.nn.functional.scaled_dot_product_attention
+    monkeypatch.setattr(
+        torch.nn.functional,
+        "scaled_dot_product_attention",
+        lambda *args, **options: seen.append((options["attn_mask"], options["is_causal"])) or kernel(*args, **options),
+    )
+    model.train()
+    model.get_vision_tower().vision_tower.set_attn_implementation("eager")  # only the language model's is looked at
     loss = model(**batch).loss
-    assert (seen["attention_mask"] is None) is (attention == "sdpa" and side == "right")
+    if attention == "sdpa" and side == "right":
+        assert seen == [(None, True)] * model.config.num_hidden_layers
+    else:
+        assert all(mask is not None for mask, _ in seen)
+        assert len(seen) == (model.config.num_hidden_layers if attention == "sdpa" else 0)
     alone = [{name: value[row : row + 1] for name, value in batch.items()} for row in range(4)]
     losses = [model(**{**one, "attention_mask": None, **unpadded(one)}).loss for one in alone]
     learned = torch.tensor([(one["labels"] != -100).sum() for one in alone])
