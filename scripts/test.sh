@@ -19,6 +19,7 @@ upstream=
 if [[ -n $with_upstream ]]; then
     bash scripts/setup_upstream.sh & # while the code is checked
     upstream=$!
+    trap 'wait "$upstream"' EXIT # also when a check fails
     export LLAVA_AURORA_UPSTREAM_PYTHON=$root/.venv-upstream/bin/python
 fi
 
