@@ -20,21 +20,14 @@ def provenance() -> dict[str, Any]:
     return {
         "command": shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
         "llava_aurora": __version__,
-        "commit": _commit(),
+        "commit": commit(),
         "python": platform.python_version(),
         "versions": {name: _version(name) for name in _PACKAGES},
         "device": torch.cuda.get_device_name() if torch.cuda.is_available() else f"CPU ({platform.machine()})",
     }
 
 
-def _version(package: str) -> str | None:
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return None
-
-
-def _commit() -> str | None:
+def commit() -> str | None:
     """Commit of the checkout that holds this package, "-dirty" where files differ from it; None without a checkout."""
     root = Path(__file__).resolve().parents[2]
     if not (root / ".git").exists():
@@ -43,4 +36,11 @@ def _commit() -> str | None:
     try:
         return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
     except (OSError, subprocess.CalledProcessError):
+        return None
+
+
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
         return None

@@ -97,7 +97,7 @@ def _every_run(results: Results) -> Section:
             f"{result['seconds']['training']:.0f}{' (resumed)' if result['resumed'] else ''}",
             f"{result['seconds']['evaluation']:.0f}",
             result["device"],
-            str(result["commit"]),
+            str(result.get("trained_at") or result["commit"]),
         )
         for result in runs
     ]

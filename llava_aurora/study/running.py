@@ -2,7 +2,7 @@
 
 runs/NAME-SEED/
   curriculum.yaml  prompts.json  command.json  training.log  model/    training; goes on from its newest checkpoint
-  training.json                                          its seconds, once it is done
+  training.json                                          its seconds and commit, once it is done
   evaluation/                                            as `llava-aurora eval` leaves it; goes on too
   result.json                                            all that the report needs; a run that has it is done
 """
@@ -24,7 +24,7 @@ from llava_aurora.errors import AuroraError
 from llava_aurora.evaluation.answers import Line
 from llava_aurora.evaluation.asker import LoadedAsker, Settings
 from llava_aurora.evaluation.measure import Judged
-from llava_aurora.evaluation.provenance import provenance
+from llava_aurora.evaluation.provenance import commit, provenance
 from llava_aurora.evaluation.replacement import replacement_test
 from llava_aurora.evaluation.run import Plan, evaluate, judged_answers, read_results
 from llava_aurora.evaluation.written import read_written
@@ -55,16 +55,17 @@ class Runner:
         """
         if (done := read_result(run, folder)) is not None:
             return done
-        seconds = {"training": self._trained(run, folder)}
+        trained = self._trained(run, folder)
         started = time.perf_counter()
         evaluation = self._asked(run, folder)
-        seconds["evaluation"] = round(time.perf_counter() - started, 1)
+        seconds = {"training": trained["seconds"], "evaluation": round(time.perf_counter() - started, 1)}
         result = {
             "contestant": _plain(run),
             "seed": run.seed,
             "samples": self.size.samples,
             "seconds": seconds,
-            "resumed": read_json(folder / "training.json", what="time of the training")["resumed"],
+            "resumed": trained["resumed"],
+            "trained_at": trained.get("commit"),
             "training_command": portable(read_json(folder / "command.json", what="command of the training"), folder),
             **provenance(),
             **evaluation,
@@ -108,8 +109,8 @@ class Runner:
             flags["resume_from_checkpoint"] = True
         return flags
 
-    def _trained(self, run: Run, folder: Path) -> float:
-        """Seconds of the training's last start."""
+    def _trained(self, run: Run, folder: Path) -> dict[str, Any]:
+        """Of the training's last start: its seconds, whether it resumed, and the commit, which may be another by now."""
         mark, size = folder / "training.json", self.size
         if not mark.is_file():
             write_text(folder / "curriculum.yaml", mixture_file(run.contestant, size))
@@ -118,13 +119,13 @@ class Runner:
                 write_json(folder / "prompts.json", Prompts.plain().templates)
             command = finetune_command(as_arguments(flags), ranks=size.ranks)
             write_json(folder / "command.json", command)
-            started = time.perf_counter()
+            at, started = commit(), time.perf_counter()
             self.train(command, log=folder / "training.log", description=f"Training {run.name}")
             seconds = round(time.perf_counter() - started, 1)
-            write_json(mark, {"seconds": seconds, "resumed": "resume_from_checkpoint" in flags})
+            write_json(mark, {"seconds": seconds, "resumed": "resume_from_checkpoint" in flags, "commit": at})
         for checkpoint in checkpoints(folder / "model"):
             shutil.rmtree(checkpoint)
-        return read_json(mark, what="time of the training")["seconds"]
+        return read_json(mark, what="record of the training")
 
     def _asked(self, run: Run, folder: Path) -> dict[str, Any]:
         """Answers to the held-out questions, and to chains whose map was replaced."""

@@ -11,6 +11,7 @@ from llava_aurora.atomic import write_json
 from llava_aurora.data.fresh_points import MARKED_TASKS
 from llava_aurora.data.tasks import task_name
 from llava_aurora.errors import AuroraError
+from llava_aurora.evaluation.provenance import commit
 from llava_aurora.study import estimate, running
 from llava_aurora.study.contestants import CONTESTANTS, Run
 from llava_aurora.study.pipeline import Study
@@ -149,7 +150,9 @@ def test_a_training_that_was_stopped_goes_on(done, unlearned, trained, out):
     study.run()
     assert "--resume_from_checkpoint" not in commands[0]
     assert commands[1][-2:] == ["--resume_from_checkpoint", "True"]
-    assert study.results()["constant"][0]["resumed"]
+    (result,) = study.results()["constant"]
+    assert result["resumed"]
+    assert result["trained_at"] == commit()
     assert not list((out / "runs" / "constant-0" / "model").glob("checkpoint-*"))
 
 
