@@ -110,7 +110,7 @@ class Runner:
         return flags
 
     def _trained(self, run: Run, folder: Path) -> dict[str, Any]:
-        """Of the training's last start: its seconds, whether it resumed, and the commit, which may be another by now."""
+        """Of the last start of the training: its seconds, whether it resumed, and the commit then checked out."""
         mark, size = folder / "training.json", self.size
         if not mark.is_file():
             write_text(folder / "curriculum.yaml", mixture_file(run.contestant, size))
