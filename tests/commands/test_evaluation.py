@@ -68,13 +68,11 @@ def test_an_evaluation_ends_in_numbers_and_a_report(evaluated):
         assert len((out / "answers" / f"scenes_depth.{reasoning}.jsonl").read_text().splitlines()) == count
 
 
-def test_two_processes_write_what_one_writes(evaluated, finetuned, scenes, start, tmp_path):
+def test_two_processes_write_what_one_writes(evaluated, finetuned, scenes, forked, tmp_path):
     """Answers agree to the letter, whoever gave them and beside whatever in a batch."""
     options = ("--data", scenes, "--out", tmp_path / "two", "--max-new-tokens", 30, "--pictures", 1)
-    done = start(
-        *("torchrun", "--standalone", "--nproc_per_node", 2, "-m", "llava_aurora.cli", "eval", "scenes_depth"),
-        *("--model", finetuned[0], *options, "--device", "cpu"),
-    )
+    command = ("-m", "llava_aurora.cli", "eval", "scenes_depth", "--model", finetuned[0], *options, "--device", "cpu")
+    done = forked(*command, ranks=2)
     assert done.code == 0, done.output[-3000:]
     for reasoning in ("chain", "direct"):
         name = f"scenes_depth.{reasoning}.jsonl"

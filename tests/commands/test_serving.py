@@ -1,10 +1,8 @@
 """`llava-aurora serve` with a model that was trained: it answers, many at once too, and ends when it is told to."""
 
 import json
-import os
 import signal
 import socket
-import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -12,6 +10,7 @@ from pathlib import Path
 import httpx
 import psutil
 import pytest
+from forked import begin
 
 from llava_aurora.generation.aurora import Aurora
 
@@ -39,27 +38,18 @@ def test_what_cannot_be_served_is_said(forked, options, message):
 
 
 @pytest.fixture
-def served(finetuned, tmp_path, request):
-    """The process and its address; a parameter is more options of the command."""
+def served(finetuned, forked, tmp_path, request):
+    """The running command and its address; a parameter is more options of it."""
     with socket.create_server(("127.0.0.1", 0)) as found:
         port = found.getsockname()[1]
-    environment = {"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1", "TMPDIR": str(tmp_path), "PYTHONUNBUFFERED": "1"}
-    command = [sys.executable, "-m", "llava_aurora.cli", "serve", "--model", finetuned[0], "--port", port, "--queue", 2]
-    command += getattr(request, "param", [])
-    process = subprocess.Popen(
-        list(map(str, command)),
-        env={**os.environ, **environment},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-        text=True,
-    )
-    try:
-        line = process.stdout.readline()
-        assert f"http://127.0.0.1:{port}/" in line
-        yield process, f"http://127.0.0.1:{port}/"
-    finally:
-        process.kill()
-        process.wait()
+    command = ("-m", "llava_aurora.cli", "serve", "--model", finetuned[0], "--port", port, "--queue", 2)
+    with begin(*command, *getattr(request, "param", []), TMPDIR=str(tmp_path)) as running:
+        try:
+            assert any(f"http://127.0.0.1:{port}/" in line for line in running.output)
+            yield running, f"http://127.0.0.1:{port}/"
+        finally:
+            if running.process.is_alive():
+                running.kill()
 
 
 def ask(site, path, question=QUESTION):
@@ -77,7 +67,8 @@ def ask(site, path, question=QUESTION):
 
 
 def test_a_trained_model_answers_and_ends_when_told(served, workshop, tmp_path):
-    process, site = served
+    running, site = served
+    process = psutil.Process(running.process.pid)
     content = (workshop.images / "0.png").read_bytes()
     (path,) = httpx.post(f"{site}gradio_api/upload", files={"files": ("0.png", content)}).json()
     kind, data = ask(site, path)
@@ -89,18 +80,19 @@ def test_a_trained_model_answers_and_ends_when_told(served, workshop, tmp_path):
     assert kind == "error"
     assert "the model's context has 512" in str(data)
 
-    before = psutil.Process(process.pid).memory_info().rss
+    before = process.memory_info().rss
     with ThreadPoolExecutor(50) as pool:
         outcomes = [kind for kind, _ in pool.map(lambda _: ask(site, path), range(50))]
     assert 3 <= outcomes.count("complete") < 50
     assert outcomes.count("complete") + sum("Queue is full" in outcome for outcome in outcomes) == 50
     assert ask(site, path)[0] == "complete"
-    assert psutil.Process(process.pid).memory_info().rss - before < 150 * 2**20
+    assert process.memory_info().rss - before < 150 * 2**20
 
+    assert list(tmp_path.glob("llava-aurora-*"))
     process.send_signal(signal.SIGTERM)
-    output, _ = process.communicate(timeout=30)
-    assert process.returncode == 0
-    assert "ended" in output
+    assert "ended\n" in running.output.readlines()
+    running.process.join()
+    assert running.process.exitcode == 0
     assert not list(tmp_path.glob("llava-aurora-*"))
 
 

@@ -15,7 +15,6 @@ from llava_aurora.study import estimate, running
 from llava_aurora.study.contestants import CONTESTANTS, Run
 from llava_aurora.study.pipeline import Study
 from llava_aurora.study.sizes import BY_COORDINATES, COUNTING, MARKED, SIZES
-from llava_aurora.training.ports import free_port
 
 
 @pytest.fixture
@@ -238,11 +237,22 @@ def test_the_plan_measures_what_it_does_not_know(unlearned, trained, first_lette
 @pytest.mark.deepspeed
 @pytest.mark.slow
 def test_one_run_as_it_is(forked, tmp_path):
-    """Through the script and DeepSpeed: plain-text coordinates, whose model has other tokens than the rest."""
-    command = ("scripts/study.py", "--size", "smoke", "--out", tmp_path, "--only", "plain_text")
-    run = forked(*command, "--seeds", 0, MASTER_PORT=str(free_port()))
-    assert run.code == 0, run.output[-3000:]
-    result = json.loads((tmp_path / "runs" / "plain_text-0" / "result.json").read_text())
+    """Under DeepSpeed: plain-text coordinates, whose model has other tokens than the rest."""
+
+    def train(command, *, log, description):
+        script = next(number for number, word in enumerate(command) if word.endswith(".sh"))
+        run = forked(*command[script:], ranks=int(command[command.index("--num_gpus") + 1]))
+        assert run.code == 0, run.output[-3000:]
+
+    study = Study(size="smoke", out=tmp_path, only=["plain_text"], seeds=[0], train=train)
+    report = study.run().read_text()
+    (result,) = study.results()["plain_text"]
     assert "--plain_coordinates True" in result["training_command"]
     assert result["benchmarks"][COUNTING]["chain"]["summary"]["questions"] == 4
     assert not list((tmp_path / "runs" / "plain_text-0" / "model").glob("checkpoint-*"))
+
+    script = ("scripts/study.py", "--size", "smoke", "--out", tmp_path, "--only", "plain_text", "--seeds", 0)
+    assert "done" in forked(*script, "--plan").output
+    again = forked(*script)
+    assert again.code == 0, again.output[-3000:]
+    assert (tmp_path / "report" / "report.md").read_text() == report

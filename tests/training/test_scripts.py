@@ -59,16 +59,16 @@ def test_help_shows_examples_the_recipe_and_every_flag(start):
 
 @pytest.mark.deepspeed
 @pytest.mark.parametrize(("flags", "code", "said"), [([], 2, "are missing"), (["--help"], 0, "usage: ")])
-def test_two_ranks_say_it_once(start, flags, code, said):
-    run = start("deepspeed", "--num_gpus", 2, "scripts/finetune_aurora.sh", *flags)
+def test_two_ranks_say_it_once(forked, flags, code, said):
+    run = forked("scripts/finetune_aurora.sh", *flags, ranks=2)
     assert run.code == code
     assert run.output.count(said) == 1
 
 
 @pytest.mark.deepspeed
-def test_two_ranks_name_a_missing_file_once(workshop, start, tmp_path):
+def test_two_ranks_name_a_missing_file_once(workshop, forked, tmp_path):
     flags = workshop.flags(tmp_path / "out", image_folder=tmp_path / "none")
-    run = start("deepspeed", "--num_gpus", 2, "scripts/finetune_aurora.sh", *flags)
+    run = forked("scripts/finetune_aurora.sh", *flags, ranks=2)
     assert run.code == 1
     assert run.output.count(f"error: --image_folder {tmp_path / 'none'}: no such file or folder") == 1
     assert "Traceback" not in run.output
