@@ -105,12 +105,11 @@ def tiny(workshop):
 
 
 @pytest.mark.deepspeed
-def test_the_papers_recipe_in_every_form_on_two_ranks(tiny, start, tmp_path):
-    """deepspeed, bash and torchrun; from another working directory."""
+def test_the_papers_recipe_by_either_launcher_on_two_ranks(tiny, start, tmp_path):
+    """bash, which hands over to deepspeed, and torchrun; from another working directory."""
     script = ROOT / "scripts" / "finetune_aurora_lora.sh"
     starts = {
-        "deepspeed": (["deepspeed", "--num_gpus", 2, "--master_port", PORT, script], {}),
-        "bash": (["bash", script], {"NUM_GPUS": "2", "MASTER_PORT": PORT}),
+        "deepspeed": (["bash", script], {"NUM_GPUS": "2", "MASTER_PORT": PORT}),
         "torchrun": (["torchrun", "--standalone", "--nproc_per_node", 2, script], {}),
     }
     losses = {}
@@ -124,7 +123,7 @@ def test_the_papers_recipe_in_every_form_on_two_ranks(tiny, start, tmp_path):
         losses[name] = [step["loss"] for step in run.losses]
         assert (out / "adapter_model.safetensors").is_file() or (out / "adapter_model.bin").is_file()
         assert list(out.glob("runs/*/events*")), "TensorBoard is the default log"
-    assert losses["deepspeed"] == losses["bash"] == losses["torchrun"]
+    assert losses["deepspeed"] == losses["torchrun"]
 
 
 @pytest.mark.deepspeed
