@@ -205,8 +205,6 @@ def start() -> Start:
     """Runs a command from the root of the repository, as a user would, on the CPU."""
 
     def run(*command: object, **environment: str) -> Finished:
-        if command[0] == "deepspeed":  # other launches on this machine may hold the default port
-            command = (command[0], "--master_port", free_port(), *command[1:])
         done = subprocess.run(
             [str(part) for part in command],
             cwd=ROOT,
@@ -232,7 +230,8 @@ def train_once(workshop: Workshop, once: Once, start: Start, forked: Start) -> C
         def run(folder: Path) -> None:
             flags = workshop.perception_flags() | {"deepspeed": "deepspeed_configs/zero3.json"} | changes
             command = ("scripts/finetune_aurora.sh", *workshop.flags(folder / name, **flags))
-            done = start("deepspeed", "--num_gpus", 2, *command) if launched else forked(*command, ranks=2)
+            meeting = {"NUM_GPUS": "2", "MASTER_PORT": str(free_port())}
+            done = start("bash", *command, **meeting) if launched else forked(*command, ranks=2)
             assert done.code == 0, done.output[-3000:]
             (folder / "finished.json").write_text(json.dumps(asdict(done)))
 
@@ -244,7 +243,7 @@ def train_once(workshop: Workshop, once: Once, start: Start, forked: Start) -> C
 
 @pytest.fixture(scope="session")
 def finetuned(train_once: Callable[..., Trained]) -> Trained:
-    """A model with depth and box tokens, fine-tuned by `deepspeed scripts/finetune_aurora.sh`."""
+    """A model with depth and box tokens, fine-tuned as a user starts it: by bash, which hands over to deepspeed."""
     return train_once("llava-aurora", launched=True, unfreeze_mm_vision_tower=True)
 
 
