@@ -66,9 +66,9 @@ def test_two_ranks_say_it_once(forked, flags, code, said):
 
 
 @pytest.mark.deepspeed
-def test_two_ranks_name_a_missing_file_once(workshop, forked, tmp_path):
+def test_two_ranks_name_a_missing_file_once(workshop, start, tmp_path):
     flags = workshop.flags(tmp_path / "out", image_folder=tmp_path / "none")
-    run = forked("scripts/finetune_aurora.sh", *flags, ranks=2)
+    run = start("deepspeed", "--num_gpus", 2, "--master_port", PORT, "scripts/finetune_aurora.sh", *flags)
     assert run.code == 1
     assert run.output.count(f"error: --image_folder {tmp_path / 'none'}: no such file or folder") == 1
     assert "Traceback" not in run.output
@@ -105,11 +105,12 @@ def tiny(workshop):
 
 
 @pytest.mark.deepspeed
-def test_the_papers_recipe_by_either_launcher_on_two_ranks(tiny, start, tmp_path):
-    """bash, which hands over to deepspeed, and torchrun; from another working directory."""
+def test_the_papers_recipe_in_every_form_on_two_ranks(tiny, start, tmp_path):
+    """deepspeed, bash and torchrun; from another working directory."""
     script = ROOT / "scripts" / "finetune_aurora_lora.sh"
     starts = {
-        "deepspeed": (["bash", script], {"NUM_GPUS": "2", "MASTER_PORT": PORT}),
+        "deepspeed": (["deepspeed", "--num_gpus", 2, "--master_port", PORT, script], {}),
+        "bash": (["bash", script], {"NUM_GPUS": "2", "MASTER_PORT": PORT}),
         "torchrun": (["torchrun", "--standalone", "--nproc_per_node", 2, script], {}),
     }
     losses = {}
@@ -123,7 +124,7 @@ def test_the_papers_recipe_by_either_launcher_on_two_ranks(tiny, start, tmp_path
         losses[name] = [step["loss"] for step in run.losses]
         assert (out / "adapter_model.safetensors").is_file() or (out / "adapter_model.bin").is_file()
         assert list(out.glob("runs/*/events*")), "TensorBoard is the default log"
-    assert losses["deepspeed"] == losses["torchrun"]
+    assert losses["deepspeed"] == losses["bash"] == losses["torchrun"]
 
 
 @pytest.mark.deepspeed
