@@ -13,15 +13,15 @@ from llava_aurora.version import __version__
 
 _PUBLIC = {
     "Aurora": "llava_aurora.generation.aurora",
-    "Modality": "llava_aurora.modalities",
-    "Perception": "llava_aurora.perception",
+    "TokenKind": "llava_aurora.tokens",
+    "PerceptionTokens": "llava_aurora.tokens.perception",
     "PerceptionLogitsProcessor": "llava_aurora.generation.constraint",
-    "PerceptionVocabulary": "llava_aurora.vocabulary",
+    "PerceptionVocabulary": "llava_aurora.tokens.vocabulary",
     "Result": "llava_aurora.generation.result",
     "generate": "llava_aurora.generation.generate",
-    "load_pretrained_model": "llava_aurora.modeling.checkpoint",
+    "load_pretrained_model": "llava_aurora.model.checkpoint",
     "register": "llava_aurora.integration",
-    "register_modality": "llava_aurora.modalities",
+    "register_kind": "llava_aurora.tokens",
     "unregister": "llava_aurora.integration",
 }
 

@@ -25,7 +25,7 @@ class ModelArguments(upstream.ModelArguments):
         default=336, metadata={"help": "Side in pixels of the frame that coordinates refer to; one token a pixel."}
     )
     modality_options: str = field(
-        default="{}", metadata={"help": 'Settings of other modalities as JSON: \'{"name": {"setting": 1}}\'.'}
+        default="{}", metadata={"help": 'Settings of other kinds as JSON: \'{"name": {"setting": 1}}\'.'}
     )
     perception_init: str = field(
         default="neighbours",
@@ -40,11 +40,11 @@ class ModelArguments(upstream.ModelArguments):
     )
     unfreeze_mm_vision_tower: bool = field(default=False, metadata={"help": "Train the vision tower too."})
 
-    def modality_settings(self) -> dict[str, dict[str, Any]]:
-        """Settings of each modality asked for, by name.
+    def kind_settings(self) -> dict[str, dict[str, Any]]:
+        """Settings of each kind asked for, by name.
 
         Raises:
-            AuroraError: if --modality_options is no JSON object of objects, or names a modality not asked for.
+            AuroraError: if --modality_options is no JSON object of objects, or names a kind not asked for.
         """
         names = [name.strip() for name in self.perception_modalities.split(",") if name.strip()]
         try:

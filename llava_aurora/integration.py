@@ -71,7 +71,7 @@ def register() -> None:
 
     from llava_aurora import configuration
     from llava_aurora.data.dataset import make_supervised_data_module
-    from llava_aurora.modeling.aurora_llama import AuroraLlamaForCausalLM
+    from llava_aurora.model.aurora_llama import AuroraLlamaForCausalLM
     from llava_aurora.training.trainer import AuroraTrainer, save_trained_model
 
     replacements = {

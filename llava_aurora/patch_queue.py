@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
 
-from llava_aurora.atomic import atomic_file
 from llava_aurora.errors import AuroraError
+from llava_aurora.files import atomic_file
 
 LLAVA_VERSION = "1.2.2.post1"
 

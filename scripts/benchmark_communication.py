@@ -123,7 +123,7 @@ def build_model(folder: str, *, mode: str, checkpointing: bool) -> Any:
     from llava.model import LlavaLlamaForCausalLM
     from peft import LoraConfig, get_peft_model
 
-    from llava_aurora.modeling.perception_head import split_rows
+    from llava_aurora.model.perception_head import split_rows
 
     torch.manual_seed(0)
     model = LlavaLlamaForCausalLM.from_pretrained(folder)

@@ -151,19 +151,19 @@ def decode(model: Any, ids: Any, processor: Any, *, first: int, steps: int) -> t
 
 def aurora_tokens(words: int) -> Any:
     """AURORA's 466 tokens behind so many words."""
-    from llava_aurora.modalities.box import BoxModality
-    from llava_aurora.modalities.depth import DepthModality
-    from llava_aurora.perception import Perception
-    from llava_aurora.vocabulary import PerceptionIds, PerceptionVocabulary
+    from llava_aurora.tokens.box import BoxKind
+    from llava_aurora.tokens.depth import DepthKind
+    from llava_aurora.tokens.perception import PerceptionTokens
+    from llava_aurora.tokens.vocabulary import PerceptionIds, PerceptionVocabulary
     from llava_aurora.vqvae.autoencoder import DepthVQVAEConfig, build_depth_vqvae
 
-    depth, box = DepthModality(vqvae=build_depth_vqvae(DepthVQVAEConfig())), BoxModality()
+    depth, box = DepthKind(vqvae=build_depth_vqvae(DepthVQVAEConfig())), BoxKind()
     ids = PerceptionIds(
         vocabulary=PerceptionVocabulary((depth.family, box.family)),
         first_ids={"DEPTH": words, "PIXEL": words + len(depth.family.tokens)},
         separators={"PIXEL": (500,)},
     )
-    return Perception(modalities={"depth": depth, "box": box}, ids=ids)
+    return PerceptionTokens(kinds={"depth": depth, "box": box}, ids=ids)
 
 
 def chains(perception: Any, *, rows: int, length: int) -> Any:

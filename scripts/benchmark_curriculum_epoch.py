@@ -88,7 +88,7 @@ def make_loops(workshop: Workshop, options: argparse.Namespace) -> dict[str, Loo
     import torch
     from llava.train import train as upstream
 
-    from llava_aurora.data.curriculum.like_lengths import LikeLengths
+    from llava_aurora.data.curriculum.length_grouped_batches import LengthGroupedBatches
     from llava_aurora.data.curriculum.sampler import Curriculum, CurriculumSampler
     from llava_aurora.data.curriculum.schedule import LinearSchedule
     from llava_aurora.data.dataset import AuroraCollator, AuroraDataset
@@ -100,14 +100,14 @@ def make_loops(workshop: Workshop, options: argparse.Namespace) -> dict[str, Loo
         model, tokenizer = workshop.ours(tokens=True, lora=False, **placed)
         arguments = workshop.data_arguments(model, cached=name != LABELS)
         dataset = AuroraDataset(str(workshop.records), tokenizer, arguments, model.perception.vocabulary.families)
-        like = LikeLengths(
+        like = LengthGroupedBatches(
             lengths=dataset.store.lengths, image_tokens=model.get_vision_tower().num_patches, batch=options.batch
         )
         sampler = CurriculumSampler(
             Curriculum(dataset.store, LinearSchedule()),
             epochs=EPOCHS,
             seed=0,
-            like_lengths=like if name == LENGTHS else None,
+            length_grouped_batches=like if name == LENGTHS else None,
         )
         sampler.set_epoch(EPOCH)
         order = list(sampler)

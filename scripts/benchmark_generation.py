@@ -33,8 +33,8 @@ from PIL import Image
 from llava_aurora.batches import batches
 from llava_aurora.data.prompts import Prompts
 from llava_aurora.data.records import RecordWriter
-from llava_aurora.data.scenes.scene_folder import write_scenes
-from llava_aurora.data.scenes.scene_records import SceneTasks, write_scene_records
+from llava_aurora.data.sources.scenes.scene_folder import write_scenes
+from llava_aurora.data.sources.scenes.scene_records import SceneTasks, write_scene_records
 from llava_aurora.demo.pipeline import HELD_OUT_TASKS
 from llava_aurora.demo.presets import PRESETS
 from llava_aurora.demo.stages import build_base
@@ -42,11 +42,11 @@ from llava_aurora.evaluation.outcomes import question
 from llava_aurora.generation.drafts import Phrases, wording_of
 from llava_aurora.generation.generate import Answer, generate
 from llava_aurora.generation.span_decoding import Mode, SpanDecoder
-from llava_aurora.modalities import Modality
-from llava_aurora.modalities.box import BoxModality
-from llava_aurora.modalities.depth import DepthModality
-from llava_aurora.modeling.checkpoint import load_pretrained_model
-from llava_aurora.perception import Perception
+from llava_aurora.model.checkpoint import load_pretrained_model
+from llava_aurora.tokens import TokenKind
+from llava_aurora.tokens.box import BoxKind
+from llava_aurora.tokens.depth import DepthKind
+from llava_aurora.tokens.perception import PerceptionTokens
 from llava_aurora.vqvae.autoencoder import build_depth_vqvae
 from llava_aurora.vqvae.folders import encode_folder, read_codes
 
@@ -108,9 +108,9 @@ def main() -> None:
         else:
             loaded = load_pretrained_model(options.model, device=options.device)
             perception = loaded[1].perception
-            if perception is None or not {"depth", "box"} <= set(perception.modalities):
+            if perception is None or not {"depth", "box"} <= set(perception.kinds):
                 parser.error(f"--model {options.model}: needs depth and box tokens")
-            asked = questions(Path(folder), perception.modalities, count=options.questions)
+            asked = questions(Path(folder), perception.kinds, count=options.questions)
         ways, left_out = ways_of(loaded[1], options)
         results = compare(loaded, asked, ways, options)
     show(results, left_out, title=f"{options.questions} questions, {options.device}")
@@ -133,11 +133,11 @@ def main() -> None:
 # --- what is asked ----------------------------------------------------------------------------------------------------
 
 
-def write_records(folder: Path, modalities: dict[str, Modality], *, count: int) -> list[dict[str, Any]]:
+def write_records(folder: Path, kinds: dict[str, TokenKind], *, count: int) -> list[dict[str, Any]]:
     """Records of so many rendered scenes, in folder/records.json; their images lie in folder/scenes."""
-    depth, box = modalities["depth"], modalities["box"]
-    assert isinstance(depth, DepthModality)
-    assert isinstance(box, BoxModality)
+    depth, box = kinds["depth"], kinds["box"]
+    assert isinstance(depth, DepthKind)
+    assert isinstance(box, BoxKind)
     preset = PRESETS["demo"]
     scenes = folder / "scenes"
     write_scenes(out=scenes, count=count, seed=preset.seed + 1, config=replace(preset.scene, frame=box.frame))
@@ -153,9 +153,9 @@ def write_records(folder: Path, modalities: dict[str, Modality], *, count: int) 
     )
 
 
-def questions(folder: Path, modalities: dict[str, Modality], *, count: int) -> list[tuple[Image.Image, str]]:
+def questions(folder: Path, kinds: dict[str, TokenKind], *, count: int) -> list[tuple[Image.Image, str]]:
     """Images and what is asked about them."""
-    records = [r for r in write_records(folder, modalities, count=count) if r["aurora"]["task"] == TASK]
+    records = [r for r in write_records(folder, kinds, count=count) if r["aurora"]["task"] == TASK]
     return [(Image.open(folder / "scenes" / record["image"]).convert("RGB"), question(record)) for record in records]
 
 
@@ -163,16 +163,16 @@ def random_model(folder: Path, options: argparse.Namespace) -> tuple[Any, list[t
     """A LLaVA of the demo's kind with random weights and the demo's tokens, and the questions."""
     preset = PRESETS["demo"]
     config = replace(preset.model, width=options.width, layers=options.layers)
-    modalities: dict[str, Modality] = {
-        "depth": DepthModality(vqvae=build_depth_vqvae(preset.vqvae)),
-        "box": BoxModality(frame=config.frame),
+    kinds: dict[str, TokenKind] = {
+        "depth": DepthKind(vqvae=build_depth_vqvae(preset.vqvae)),
+        "box": BoxKind(frame=config.frame),
     }
-    asked = questions(folder, modalities, count=options.questions)
-    families = tuple(modality.family for modality in modalities.values())
+    asked = questions(folder, kinds, count=options.questions)
+    families = tuple(kind.family for kind in kinds.values())
     build_base(folder / "base", records=folder / "records.json", families=families, config=config, seed=0)
     loaded = load_pretrained_model(str(folder / "base"), device=options.device)
     tokenizer, model = loaded[:2]
-    perception = Perception.teach(tokenizer, modalities)
+    perception = PerceptionTokens.teach(tokenizer, kinds)
     torch.manual_seed(0)
     model.resize_token_embeddings(len(tokenizer), mean_resizing=False)
     model.attach_perception(perception)

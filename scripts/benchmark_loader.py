@@ -69,7 +69,7 @@ def make_records(names: list[str]) -> list[dict[str, Any]]:
     """A third each of depth maps, depth chains and direct questions, with maps of 100 tokens."""
     from llava_aurora.data.prompts import Prompts
     from llava_aurora.data.records import RecordWriter, letter_points
-    from llava_aurora.vocabulary import depth_family, pixel_family
+    from llava_aurora.tokens.vocabulary import depth_family, pixel_family
 
     writer = RecordWriter(prompts=Prompts(), depth=depth_family(), pixels=pixel_family())
     rng, records = np.random.default_rng(0), []
@@ -95,7 +95,7 @@ def make_datasets(folder: Path, arguments: argparse.Namespace) -> dict[str, Any]
 
     from llava_aurora.data.dataset import AuroraDataset
     from llava_aurora.demo.tiny_llava import train_tokenizer
-    from llava_aurora.vocabulary import PerceptionVocabulary, depth_family, pixel_family
+    from llava_aurora.tokens.vocabulary import PerceptionVocabulary, depth_family, pixel_family
 
     conversation.default_conversation = conversation.conv_templates["v1"]
     names = write_images(folder, count=arguments.images, width=arguments.width, height=arguments.height)

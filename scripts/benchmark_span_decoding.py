@@ -47,8 +47,8 @@ def main() -> None:
     import transformers
     from rich.console import Console
 
-    from llava_aurora.atomic import read_json
-    from llava_aurora.modeling.checkpoint import load_pretrained_model
+    from llava_aurora.files import read_json
+    from llava_aurora.model.checkpoint import load_pretrained_model
 
     loaded = load_pretrained_model(options.model)
     records = [record for record in read_json(options.records, what="records") if task_of(record) == options.task]
@@ -154,7 +154,7 @@ def passes(outcomes: list[Any], decoder: Any, *, batch: int, loaded: Any) -> dic
     batches = outcomes[::batch]
     whole = statistics.mean(outcome.answer.timings.forward_passes for outcome in batches)
     if decoder is None:
-        return {"passes": whole, "map_passes": loaded[1].perception.modalities["depth"].family.lengths[-1] + 1}
+        return {"passes": whole, "map_passes": loaded[1].perception.kinds["depth"].family.lengths[-1] + 1}
     return {"passes": whole, "map_passes": statistics.mean(row.map_passes for row in decoder.rows)}
 
 
@@ -164,9 +164,9 @@ def quality(loaded: Any, outcomes: list[Any], greedy: list[Any], *, images: Path
 
     from llava_aurora.evaluation.outcomes import accuracy, true_depth
 
-    modalities = loaded[1].perception.modalities
-    size = modalities["depth"].vqvae.config.image_size
-    frame = modalities["box"].family.size if "box" in modalities else size
+    kinds = loaded[1].perception.kinds
+    size = kinds["depth"].vqvae.config.image_size
+    frame = kinds["box"].family.size if "box" in kinds else size
     errors = [
         np.mean((outcome.depth / 255 - true_depth(outcome.record, images=images, size=size) / 255) ** 2)
         for outcome in outcomes

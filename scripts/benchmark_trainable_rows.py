@@ -3,7 +3,7 @@
     python scripts/benchmark_trainable_rows.py                 # ZeRO-3 and ZeRO-2 on two CPU ranks, twenty minutes
     python scripts/benchmark_trainable_rows.py --stages 2 --rounds 3 --width 256
 
-    ours   rows of their own beside frozen matrices (llava_aurora/modeling/perception_head.py)
+    ours   rows of their own beside frozen matrices (llava_aurora/model/perception_head.py)
     peft   LoraConfig(trainable_token_indices=...), which copies the whole matrix in every forward pass
     whole  both whole matrices trained, as AURORA did
 
@@ -106,8 +106,8 @@ def build_model(options: argparse.Namespace) -> Any:
     from peft import LoraConfig, get_peft_model
     from transformers import LlamaConfig, LlamaForCausalLM
 
-    from llava_aurora.modeling.embeddings import present_rows_of
-    from llava_aurora.modeling.perception_head import split_rows
+    from llava_aurora.model.embeddings import present_rows_of
+    from llava_aurora.model.perception_head import split_rows
 
     torch.manual_seed(0)
     config = LlamaConfig(

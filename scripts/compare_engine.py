@@ -37,8 +37,8 @@ def main() -> None:
     options = parser.parse_args()
 
     from llava_aurora import Aurora
-    from llava_aurora.atomic import read_json
     from llava_aurora.errors import AuroraError
+    from llava_aurora.files import read_json
 
     try:
         records = read_json(options.records, what="records")

@@ -12,7 +12,7 @@ def generate(path: Path, *, generations: int, images: int) -> None:
     """Writes depth generation records, and a chain and a direct question about each of `images` marked images."""
     from llava_aurora.data.prompts import Prompts
     from llava_aurora.data.records import RecordWriter, letter_points
-    from llava_aurora.vocabulary import depth_family, pixel_family
+    from llava_aurora.tokens.vocabulary import depth_family, pixel_family
 
     writer = RecordWriter(prompts=Prompts(), depth=depth_family(), pixels=pixel_family())
     rng = np.random.default_rng(0)

@@ -4,7 +4,7 @@
 #   bash scripts/test.sh                      everything but the comparison with unpatched LLaVA
 #   bash scripts/test.sh --with-upstream      that too; sets up unpatched LLaVA in .venv-upstream first
 #   bash scripts/test.sh -m "not deepspeed"   without the runs on two processes
-#   bash scripts/test.sh tests/test_cli.py -k help
+#   bash scripts/test.sh tests/cli/test_cli.py -k help
 #   bash scripts/test.sh -n 0 --pdb           in one process, with a debugger; otherwise in one for each core, up to four
 set -euo pipefail
 

@@ -48,7 +48,7 @@ class Workshop:
         from llava.model import LlavaLlamaForCausalLM
 
         from llava_aurora.demo.tiny_llava import TinyLlavaConfig, build_tiny_llava
-        from llava_aurora.vocabulary import PerceptionVocabulary, depth_family, pixel_family
+        from llava_aurora.tokens.vocabulary import PerceptionVocabulary, depth_family, pixel_family
         from llava_aurora.vqvae.autoencoder import DepthVQVAEConfig, build_depth_vqvae
         from llava_aurora.vqvae.checkpoint import save_depth_vqvae
 
@@ -134,15 +134,15 @@ class Workshop:
         """
         from llava.model import LlavaLlamaForCausalLM
 
-        from llava_aurora.modalities import build_modalities
-        from llava_aurora.modeling.embeddings import RowStart, initial_rows_of, write_rows
-        from llava_aurora.perception import Perception
+        from llava_aurora.model.embeddings import RowStart, initial_rows_of, write_rows
+        from llava_aurora.tokens import build_kinds
+        from llava_aurora.tokens.perception import PerceptionTokens
 
         tokenizer = self.tokenizer()
         model = self._loaded(LlavaLlamaForCausalLM, device, dtype)
         if tokens:
-            settings = self._model_arguments(tokens=True).modality_settings()
-            perception = Perception.teach(tokenizer, build_modalities(settings, Path()))
+            settings = self._model_arguments(tokens=True).kind_settings()
+            perception = PerceptionTokens.teach(tokenizer, build_kinds(settings, Path()))
             start = RowStart(method="neighbours", features=perception.code_features())
             ids = perception.token_ids()
             write_rows(model, ids=ids, rows=initial_rows_of(model, ids=ids, start=start))
@@ -154,7 +154,7 @@ class Workshop:
 
     def ours(self, *, tokens: bool, lora: bool, device: str = "cpu", dtype: Any = None) -> tuple[Any, Any]:
         """Our model as train() makes it, and its tokenizer; arguments as for `upstream`. With LoRA the rows alone."""
-        from llava_aurora.modeling.aurora_llama import AuroraLlamaForCausalLM
+        from llava_aurora.model.aurora_llama import AuroraLlamaForCausalLM
 
         tokenizer = self.tokenizer()
         model = self._loaded(AuroraLlamaForCausalLM, device, dtype)

@@ -18,8 +18,8 @@ from PIL import Image
 from llava_aurora.data.prompts import Prompts
 from llava_aurora.data.records import RecordWriter, letter_points
 from llava_aurora.demo.tiny_llava import VISION_TOWER, TinyLlavaConfig, build_tiny_llava
+from llava_aurora.tokens.vocabulary import PerceptionVocabulary, depth_family, pixel_family
 from llava_aurora.training.ports import free_port
-from llava_aurora.vocabulary import PerceptionVocabulary, depth_family, pixel_family
 from llava_aurora.vqvae.autoencoder import DepthVQVAEConfig, build_depth_vqvae
 from llava_aurora.vqvae.checkpoint import save_depth_vqvae
 

@@ -31,17 +31,17 @@ def test_a_nan_is_shown_as_nan():
 
 def test_modalities_and_their_settings():
     model, _, _ = parse("--perception_modalities", "depth, box", "--depth_vqvae", "vq", "--coordinate_frame", "112")
-    assert model.modality_settings() == {"depth": {"vqvae": "vq"}, "box": {"frame": 112}}
-    assert parse()[0].modality_settings() == {}
+    assert model.kind_settings() == {"depth": {"vqvae": "vq"}, "box": {"frame": 112}}
+    assert parse()[0].kind_settings() == {}
 
 
 def test_settings_of_other_modalities_are_json():
     flags = ("--perception_modalities", "flow", "--modality_options")
-    assert parse(*flags, '{"flow": {"levels": 8}}')[0].modality_settings() == {"flow": {"levels": 8}}
+    assert parse(*flags, '{"flow": {"levels": 8}}')[0].kind_settings() == {"flow": {"levels": 8}}
     for options, message in (
         ("{", "not valid JSON"),
         ('{"flow": 8}', "must map names to settings"),
         ('{"flo": {}}', "names flo, not in --perception_modalities"),
     ):
         with pytest.raises(AuroraError, match=message):
-            parse(*flags, options)[0].modality_settings()
+            parse(*flags, options)[0].kind_settings()

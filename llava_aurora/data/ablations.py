@@ -15,12 +15,12 @@ from llava_aurora.data.records import Record, hundredths
 from llava_aurora.data.store.record_store import RecordStore
 from llava_aurora.data.tasks import KINDS, OTHER, TASK_NAMES, TASKS, task_name
 from llava_aurora.errors import AuroraError
-from llava_aurora.perception import depth_and_box
-from llava_aurora.vocabulary import depth_family, pixel_family
+from llava_aurora.tokens.perception import depth_and_box
+from llava_aurora.tokens.vocabulary import depth_family, pixel_family
 
 if TYPE_CHECKING:
-    from llava_aurora.modalities.depth import DepthModality
-    from llava_aurora.perception import Perception
+    from llava_aurora.tokens.depth import DepthKind
+    from llava_aurora.tokens.perception import PerceptionTokens
 
 # Where the values of --value_step come from.
 VALUE_SOURCES = ("depth", "map", "interpolated")
@@ -81,12 +81,12 @@ class ValueStep:
         interpolated: take a point's value from the codes of all cells around it, not from its own cell's alone.
     """
 
-    map: "DepthModality | None" = None
+    map: "DepthKind | None" = None
     frame: int = 336
     interpolated: bool = False
 
     @classmethod
-    def of(cls, source: str, perception: "Perception | None") -> "ValueStep":
+    def of(cls, source: str, perception: "PerceptionTokens | None") -> "ValueStep":
         """With values of this source, one of VALUE_SOURCES, for a model of these tokens.
 
         Raises:

@@ -25,8 +25,8 @@ from llava_aurora.data.records import RecordWriter
 from llava_aurora.data.store.record_file import read_records
 from llava_aurora.data.store.record_store import RecordStore
 from llava_aurora.errors import AuroraError
-from llava_aurora.perception import depth_and_box
-from llava_aurora.vocabulary import TokenFamily
+from llava_aurora.tokens.perception import depth_and_box
+from llava_aurora.tokens.vocabulary import TokenFamily
 
 RECORDS_TRIED = 50
 # EOFError and struct.error come from some of Pillow's readers of broken files.
@@ -220,7 +220,7 @@ def _fresh_points(data_args: Any, perception: Any, values: ValueStep | None) -> 
 def _learn_codes(labels: torch.Tensor, codes: Sequence[int], tokenizer: Any) -> None:
     """Puts the codes of a map in the place of others into labels int64 (T,); where none are learned nothing changes."""
     perception = tokenizer.perception
-    family = perception.modalities["depth"].family
+    family = perception.kinds["depth"].family
     first = perception.ids.first_code_id(family)
     places = ((labels >= first) & (labels < first + family.size)).nonzero().flatten()
     labels[places] = first + labels.new_tensor(codes[: len(places)])  # a record too long for the model is cut off

@@ -24,12 +24,12 @@ from llava_aurora.data.ablations import ValueStep
 from llava_aurora.data.images.frame import FrameTransform
 from llava_aurora.data.images.image_files import path_inside
 from llava_aurora.data.images.image_reader import ImageChange
-from llava_aurora.data.points import Point, any_points, depth_at, draw_points, sample_points
 from llava_aurora.data.records import MarkedPoint, Record, RecordWriter, letter_points
+from llava_aurora.data.sources.points import Point, any_points, depth_at, draw_points, sample_points
 from llava_aurora.data.store.record_store import RecordStore
 from llava_aurora.data.tasks import TASK_NAMES, TASKS
 from llava_aurora.errors import AuroraError
-from llava_aurora.vocabulary import TokenFamily
+from llava_aurora.tokens.vocabulary import TokenFamily
 from llava_aurora.vqvae.maps import read_depth_map
 
 MARKED_TASKS = ("depth_chain", "depth_chain_without_points", "depth_direct", "point_location")

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import numpy as np
 
-from llava_aurora.atomic import read_json
 from llava_aurora.errors import AuroraError
+from llava_aurora.files import read_json
 
 
 @dataclass(frozen=True)

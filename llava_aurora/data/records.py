@@ -11,7 +11,7 @@ from typing import Any, Literal
 import numpy as np
 
 from llava_aurora.data.prompts import Prompts
-from llava_aurora.vocabulary import TokenFamily
+from llava_aurora.tokens.vocabulary import TokenFamily
 
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 Coordinates = Literal["tokens", "text"]

@@ -17,18 +17,18 @@ import numpy as np
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from PIL import Image
 
-from llava_aurora.atomic import read_json, write_text
 from llava_aurora.data.images.image_files import path_inside
-from llava_aurora.data.points import draw_points
+from llava_aurora.data.sources.points import draw_points
 from llava_aurora.data.store.record_store import record_length
 from llava_aurora.data.tasks import TASK_NAMES, task_name
 from llava_aurora.data.validation.checks import named_records
 from llava_aurora.data.validation.records import TextChecks, truth_problem
 from llava_aurora.errors import AuroraError
-from llava_aurora.modalities.base import Modality, build_modalities
-from llava_aurora.modalities.box import BoxModality
-from llava_aurora.modalities.depth import color_map
-from llava_aurora.vocabulary import MalformedSpan, TokenFamily
+from llava_aurora.files import read_json, write_text
+from llava_aurora.tokens.box import BoxKind
+from llava_aurora.tokens.depth import color_map
+from llava_aurora.tokens.kind import TokenKind, build_kinds
+from llava_aurora.tokens.vocabulary import MalformedSpan, TokenFamily
 
 SIDE = 336
 TEMPLATE = "view.html.jinja"
@@ -80,7 +80,7 @@ class RecordPage:
 
     Args:
         image_folder: of their images.
-        boxes: the modality of coordinates.
+        boxes: the kind of coordinates.
         families: whose spans are folded.
         depth: decodes maps; without it no map is shown.
     """
@@ -89,9 +89,9 @@ class RecordPage:
         self,
         *,
         image_folder: Path,
-        boxes: BoxModality,
+        boxes: BoxKind,
         families: Sequence[TokenFamily],
-        depth: Modality | None = None,
+        depth: TokenKind | None = None,
     ) -> None:
         self.image_folder, self.boxes, self.families, self.depth = image_folder, boxes, tuple(families), depth
         self.checks = TextChecks(families=families, frame=boxes.frame, image_folder=image_folder)
@@ -207,12 +207,12 @@ class RecordPage:
             return []
 
 
-def trained_modalities(folder: Path) -> Mapping[str, Modality]:
-    """The modalities of a trained model, by name. Raises AuroraError if the folder holds none that has some."""
+def trained_modalities(folder: Path) -> Mapping[str, TokenKind]:
+    """The kinds of a trained model, by name. Raises AuroraError if the folder holds none that has some."""
     block = read_json(folder / "config.json", what="configuration of the model").get("aurora")
     if block is None:
         raise AuroraError(f"{folder}: a model without perception tokens; give --depth-vqvae instead")
-    return build_modalities(block["modalities"], folder)
+    return build_kinds(block["modalities"], folder)
 
 
 def _picture(image: Image.Image, caption: str, *, kind: str) -> Picture:

@@ -10,11 +10,11 @@ import numpy as np
 from llava_aurora.demo.stages import mean_map
 from llava_aurora.evaluation.outcomes import Outcome, accuracy, ask, go_on, true_depth
 from llava_aurora.evaluation.written import closest_by, read_written
-from llava_aurora.modalities import build_modalities
-from llava_aurora.modeling.aurora_llama import AuroraLlamaForCausalLM
-from llava_aurora.modeling.checkpoint import load_pretrained_model
-from llava_aurora.modeling.embeddings import RowStart, grow_embeddings
-from llava_aurora.perception import Perception
+from llava_aurora.model.aurora_llama import AuroraLlamaForCausalLM
+from llava_aurora.model.checkpoint import load_pretrained_model
+from llava_aurora.model.embeddings import RowStart, grow_embeddings
+from llava_aurora.tokens import build_kinds
+from llava_aurora.tokens.perception import PerceptionTokens
 
 if TYPE_CHECKING:
     from llava_aurora.demo.pipeline import Demo
@@ -30,16 +30,16 @@ class Row:
     count: int
 
 
-def depth_errors(demo: "Demo", perception: Perception, outcomes: Sequence[Outcome]) -> dict[str, float]:
+def depth_errors(demo: "Demo", perception: PerceptionTokens, outcomes: Sequence[Outcome]) -> dict[str, float]:
     """Mean squared error of maps in [0, 1] against the truth: the VQ-VAE's copy, the model's map, two baselines.
 
     A map that was not written counts as the mean map.
     """
-    modality = perception.modalities["depth"]
-    size = modality.vqvae.config.image_size  # type: ignore[attr-defined]
+    kind = perception.kinds["depth"]
+    size = kind.vqvae.config.image_size  # type: ignore[attr-defined]
     mean = mean_map(demo.work / "scenes" / "train" / "depth", size=size)
     true = [true_depth(outcome.record, images=demo.images, size=size) for outcome in outcomes]
-    copies = [modality.decode(modality.encode(depth)) for depth in true]
+    copies = [kind.decode(kind.encode(depth)) for depth in true]
     written = [mean if outcome.depth is None else outcome.depth for outcome in outcomes]
     untrained = ask(
         _untrained(demo),
@@ -47,7 +47,7 @@ def depth_errors(demo: "Demo", perception: Perception, outcomes: Sequence[Outcom
         images=demo.images,
         description="Asking an untrained model",
         answer_start=_map_start(perception),
-        max_new_tokens=modality.family.lengths[-1] + 2,
+        max_new_tokens=kind.family.lengths[-1] + 2,
     )
     guesses = [mean if outcome.depth is None else outcome.depth for outcome in untrained]
     pairs = {"vqvae": copies, "model": written, "mean map": [mean] * len(true), "untrained model": guesses}
@@ -88,7 +88,7 @@ def behind_other_maps(
     if not whole:
         return {}
     perception = loaded[1].perception
-    depth = perception.modalities["depth"]
+    depth = perception.kinds["depth"]
     own = [read_written(outcome.answer.text, outcome.answer.ids, perception).codes for outcome in whole]
     rng = np.random.default_rng(demo.preset.seed)
     size = depth.vqvae.config.image_size
@@ -112,7 +112,7 @@ def _untrained(demo: "Demo") -> tuple[Any, Any, Any, int]:
         "depth": {"vqvae": str(demo.work / "vqvae")},
         "box": {"frame": demo.preset.model.frame},
     }
-    perception = Perception.teach(tokenizer, build_modalities(settings, Path()))
+    perception = PerceptionTokens.teach(tokenizer, build_kinds(settings, Path()))
     start = RowStart(features=perception.code_features())
     grow_embeddings(model, rows=len(tokenizer), ids=perception.token_ids(), start=start)
     assert isinstance(model, AuroraLlamaForCausalLM)
@@ -120,8 +120,8 @@ def _untrained(demo: "Demo") -> tuple[Any, Any, Any, int]:
     return tokenizer, model, image_processor, length
 
 
-def _map_start(perception: Perception) -> str:
-    return perception.modalities["depth"].family.start
+def _map_start(perception: PerceptionTokens) -> str:
+    return perception.kinds["depth"].family.start
 
 
 def read_out_of_generated_maps(by_task: Mapping[str, Sequence[Outcome]], *, frame: int) -> list[Row]:
@@ -150,13 +150,13 @@ def _range(counts: Sequence[int]) -> str:
     return str(counts[0]) if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"
 
 
-def read_out_limits(demo: "Demo", perception: Perception, outcomes: Sequence[Outcome]) -> list[Row]:
+def read_out_limits(demo: "Demo", perception: PerceptionTokens, outcomes: Sequence[Outcome]) -> list[Row]:
     """What reading points out of a map gives: of the VQ-VAE's copy at best, of the mean map without looking."""
-    modality, frame = perception.modalities["depth"], demo.preset.model.frame
+    kind, frame = perception.kinds["depth"], demo.preset.model.frame
     true = [true_depth(outcome.record, images=demo.images, size=frame) for outcome in outcomes]
     mean = mean_map(demo.work / "scenes" / "train" / "depth", size=frame)
     maps = {
-        "the VQ-VAE's copy": [modality.decode(modality.encode(depth)) for depth in true],
+        "the VQ-VAE's copy": [kind.decode(kind.encode(depth)) for depth in true],
         "the mean map, the same for every scene": [mean] * len(true),
     }
     chance = float(np.mean([1 / len(outcome.truth["points"]) for outcome in outcomes]))

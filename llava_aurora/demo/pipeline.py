@@ -9,13 +9,12 @@ from pathlib import Path
 
 from rich.console import Console
 
-from llava_aurora.atomic import atomic_folder, write_json
 from llava_aurora.data.ablations import ValueStep
 from llava_aurora.data.prompts import Prompts
 from llava_aurora.data.records import RecordWriter
-from llava_aurora.data.scenes.photograph import load_photograph
-from llava_aurora.data.scenes.scene_folder import write_scenes
-from llava_aurora.data.scenes.scene_records import SceneTasks, write_scene_records
+from llava_aurora.data.sources.scenes.photograph import load_photograph
+from llava_aurora.data.sources.scenes.scene_folder import write_scenes
+from llava_aurora.data.sources.scenes.scene_records import SceneTasks, write_scene_records
 from llava_aurora.demo.launch import finetune_command, run_training
 from llava_aurora.demo.presets import PRESETS
 from llava_aurora.demo.stages import (
@@ -28,7 +27,8 @@ from llava_aurora.demo.stages import (
     train_small_vqvae,
 )
 from llava_aurora.errors import AuroraError
-from llava_aurora.modalities.depth import DepthModality
+from llava_aurora.files import atomic_folder, write_json
+from llava_aurora.tokens.depth import DepthKind
 from llava_aurora.vqvae.checkpoint import load_depth_vqvae
 from llava_aurora.vqvae.folders import encode_folder, read_codes
 
@@ -107,7 +107,7 @@ class Demo:
         frame = preset.model.frame
         depth, pixels = token_families(preset.vqvae, frame=frame)
         interpolated = preset.flags["value_step"] == "interpolated"
-        values = ValueStep(map=DepthModality(vqvae=vqvae), frame=frame, interpolated=interpolated)
+        values = ValueStep(map=DepthKind(vqvae=vqvae), frame=frame, interpolated=interpolated)
         writer = RecordWriter(prompts=Prompts.plain(), depth=depth, pixels=pixels)
         asked = {
             "train": (preset.shares, preset.seed),

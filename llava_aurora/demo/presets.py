@@ -6,7 +6,7 @@ Half of `demo`'s scenes would take half its time, but leave answers at 3 to 5 po
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from llava_aurora.data.scenes.scene import SceneConfig
+from llava_aurora.data.sources.scenes.scene import SceneConfig
 from llava_aurora.demo.tiny_llava import TinyLlavaConfig
 from llava_aurora.vqvae.autoencoder import DepthVQVAEConfig
 

@@ -11,12 +11,11 @@ import torch
 from PIL import Image
 
 from llava_aurora import integration
-from llava_aurora.atomic import read_json, write_json, write_text
-from llava_aurora.data.points import depth_at, sample_points
 from llava_aurora.data.prompts import Prompts
 from llava_aurora.data.records import LETTERS, MarkedPoint, RecordWriter
-from llava_aurora.data.scenes.photograph import load_photograph
-from llava_aurora.data.scenes.scene import relative_depth
+from llava_aurora.data.sources.points import depth_at, sample_points
+from llava_aurora.data.sources.scenes.photograph import load_photograph
+from llava_aurora.data.sources.scenes.scene import relative_depth
 from llava_aurora.demo.measure import (
     Row,
     answer_rows,
@@ -28,8 +27,9 @@ from llava_aurora.demo.measure import (
 )
 from llava_aurora.evaluation.figures import box_panels, depth_panels, readable, save_loss_curves, save_panels
 from llava_aurora.evaluation.outcomes import Outcome, ask, question, true_depth
-from llava_aurora.modeling.checkpoint import load_pretrained_model
-from llava_aurora.perception import Perception
+from llava_aurora.files import read_json, write_json, write_text
+from llava_aurora.model.checkpoint import load_pretrained_model
+from llava_aurora.tokens.perception import PerceptionTokens
 
 if TYPE_CHECKING:
     from llava_aurora.demo.pipeline import Demo
@@ -39,7 +39,7 @@ def write_report(demo: "Demo") -> Path:
     """Asks the trained model about the held-out scenes and the photograph; writes all of it into the output folder."""
     loaded = load_pretrained_model(str(demo.work / "model"))
     perception = loaded[1].perception
-    assert isinstance(perception, Perception), "the demo trains a model with perception tokens"
+    assert isinstance(perception, PerceptionTokens), "the demo trains a model with perception tokens"
     records = read_json(demo.work / "records" / "held_out.json", what="held-out records")
     outcomes = ask(loaded, records, images=demo.images, description="Asking the trained model")
     by_task: dict[str, list[Outcome]] = {}
@@ -67,16 +67,14 @@ def write_report(demo: "Demo") -> Path:
     return path
 
 
-def draw_held_out(demo: "Demo", perception: Perception, by_task: Mapping[str, Sequence[Outcome]]) -> list[Path]:
+def draw_held_out(demo: "Demo", perception: PerceptionTokens, by_task: Mapping[str, Sequence[Outcome]]) -> list[Path]:
     """A picture each of the first few chains about depth, and of one about counting."""
-    modality = perception.modalities["depth"]
+    kind = perception.kinds["depth"]
     frame, paths = demo.preset.model.frame, []
     for outcome in by_task["depth_chain_from_coordinates"][: demo.preset.pictures]:
         true = true_depth(outcome.record, images=demo.images, size=frame)
         with Image.open(demo.images / outcome.record["image"]) as image:
-            panels = depth_panels(
-                image, true=true, copy=modality.decode(modality.encode(true)), outcome=outcome, frame=frame
-            )
+            panels = depth_panels(image, true=true, copy=kind.decode(kind.encode(true)), outcome=outcome, frame=frame)
         paths.append(_save(demo, perception, f"scene_{scene_of(outcome)}_depth", panels, outcome))
     counted = [outcome for outcome in by_task["counting_chain"] if outcome.truth["boxes"]]
     for outcome in counted[: max(1, demo.preset.pictures // 3)]:
@@ -100,26 +98,26 @@ def draw_photograph(demo: "Demo", loaded: tuple[Any, Any, Any, int]) -> Path:
         MarkedPoint(letter=letter, x=x, y=y, depth=depth_at(true, (x, y)))
         for letter, (x, y) in zip(LETTERS, positions, strict=False)
     ]
-    modality = perception.modalities["depth"]
-    depth, pixels = (perception.modalities[name].family for name in ("depth", "box"))
+    kind = perception.kinds["depth"]
+    depth, pixels = (perception.kinds[name].family for name in ("depth", "box"))
     folder = demo.work / "photograph"
     folder.mkdir(exist_ok=True)
     Image.fromarray(photograph.image).save(folder / "motorcycle.png")
     record = RecordWriter(prompts=Prompts.plain(), depth=depth, pixels=pixels).depth_chain(
-        name="photograph", image="motorcycle.png", points=points, codes=modality.encode(true), rng=rng, marked=False
+        name="photograph", image="motorcycle.png", points=points, codes=kind.encode(true), rng=rng, marked=False
     )
     outcome = ask(loaded, [record], images=folder, description="Asking about the photograph")[0]
     panels = depth_panels(
         Image.fromarray(photograph.image),
         true=true,
-        copy=modality.decode(modality.encode(true)),
+        copy=kind.decode(kind.encode(true)),
         outcome=outcome,
         frame=frame,
     )
     return _save(demo, perception, "photograph_motorcycle", panels, outcome)
 
 
-def _save(demo: "Demo", perception: Perception, name: str, panels: Sequence[Any], outcome: Outcome) -> Path:
+def _save(demo: "Demo", perception: PerceptionTokens, name: str, panels: Sequence[Any], outcome: Outcome) -> Path:
     path = demo.out / f"{name}.png"
     families = perception.vocabulary.families
     save_panels(

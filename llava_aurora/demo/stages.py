@@ -11,11 +11,11 @@ import numpy as np
 from PIL import Image
 from rich.console import Console
 
-from llava_aurora.atomic import read_json, write_json
 from llava_aurora.demo.launch import REPOSITORY
 from llava_aurora.demo.tiny_llava import VISION_TOWER, TinyLlavaConfig, build_tiny_llava
 from llava_aurora.errors import AuroraError
-from llava_aurora.vocabulary import PerceptionVocabulary, TokenFamily, depth_family, pixel_family
+from llava_aurora.files import read_json, write_json
+from llava_aurora.tokens.vocabulary import PerceptionVocabulary, TokenFamily, depth_family, pixel_family
 from llava_aurora.vqvae.autoencoder import DepthVQVAEConfig
 from llava_aurora.vqvae.maps import resize_nearest
 from llava_aurora.vqvae.training import train_depth_vqvae

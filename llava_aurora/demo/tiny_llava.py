@@ -15,7 +15,7 @@ from llava.conversation import conv_templates
 from llava.model.language_model.llava_llama import LlavaConfig, LlavaLlamaForCausalLM
 from transformers import CLIPImageProcessor, CLIPVisionConfig, CLIPVisionModel, LlamaTokenizer
 
-from llava_aurora.atomic import atomic_folder
+from llava_aurora.files import atomic_folder
 
 VISION_TOWER = "vision_tower"
 

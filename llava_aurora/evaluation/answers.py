@@ -15,11 +15,11 @@ from typing import Any
 
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from llava_aurora.atomic import read_json, write_json, write_text
 from llava_aurora.batches import batches
-from llava_aurora.data.depth.depth_maps import Share
+from llava_aurora.data.sources.depth.depth_maps import Share
 from llava_aurora.errors import AuroraError
 from llava_aurora.evaluation.benchmarks.question import Question, QuestionSet
+from llava_aurora.files import read_json, write_json, write_text
 from llava_aurora.generation.generate import Answer
 
 HEADER = "evaluation.json"

@@ -11,8 +11,8 @@ from PIL import Image
 from llava_aurora.errors import AuroraError
 from llava_aurora.evaluation.continuation import continue_answers
 from llava_aurora.generation.generate import Answer, generate
-from llava_aurora.modeling.checkpoint import load_pretrained_model
-from llava_aurora.perception import Perception
+from llava_aurora.model.checkpoint import load_pretrained_model
+from llava_aurora.tokens.perception import PerceptionTokens
 
 _WEIGHTS = ("*.safetensors", "*.bin")
 _SAMPLE = 1 << 20
@@ -39,7 +39,7 @@ class Settings:
 class Asker(Protocol):
     """A model that can be evaluated."""
 
-    perception: Perception | None
+    perception: PerceptionTokens | None
     image_size: int
     identity: dict[str, Any]
 
@@ -83,7 +83,7 @@ class LoadedAsker:
             load_4bit=self.settings.load_4bit,
         )
         self.tokenizer, self.model, self.image_processor, _ = loaded
-        self.perception: Perception | None = getattr(self.model, "perception", None)
+        self.perception: PerceptionTokens | None = getattr(self.model, "perception", None)
         self.image_size = int(self.image_processor.crop_size["height"])
 
     def write(self, images: Sequence[Image.Image], questions: Sequence[str]) -> list[Answer]:

@@ -10,7 +10,7 @@ from transformers import GenerationMixin, LogitsProcessorList
 from llava_aurora.generation.constraint import PerceptionLogitsProcessor
 from llava_aurora.generation.generate import Answer, decoded_text
 from llava_aurora.generation.inputs import prepare_inputs
-from llava_aurora.modeling.aurora_llama import AuroraLlamaForCausalLM
+from llava_aurora.model.aurora_llama import AuroraLlamaForCausalLM
 
 
 @torch.inference_mode()

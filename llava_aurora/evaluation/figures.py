@@ -10,12 +10,12 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from PIL import Image
 
-from llava_aurora.atomic import atomic_file
-from llava_aurora.data.points import draw_points
+from llava_aurora.data.sources.points import draw_points
 from llava_aurora.evaluation.outcomes import Outcome
-from llava_aurora.modalities.box import BoxModality
-from llava_aurora.modalities.depth import color_map
-from llava_aurora.vocabulary import MalformedSpan, TokenFamily
+from llava_aurora.files import atomic_file
+from llava_aurora.tokens.box import BoxKind
+from llava_aurora.tokens.depth import color_map
+from llava_aurora.tokens.vocabulary import MalformedSpan, TokenFamily
 
 Panel = tuple[str, Image.Image]
 
@@ -43,11 +43,11 @@ def depth_panels(
 def box_panels(image: Image.Image, *, outcome: Outcome, frame: int) -> list[Panel]:
     """The true boxes and those that the model wrote, numbered as listed."""
     large = image.convert("RGB").resize((336, 336), Image.Resampling.BICUBIC)
-    modality = BoxModality(frame=frame)
+    kind = BoxKind(frame=frame)
     return [
         ("image", large),
-        ("true boxes", modality.draw(outcome.truth["boxes"], large)),
-        ("written by the model", modality.draw(outcome.boxes, large)),
+        ("true boxes", kind.draw(outcome.truth["boxes"], large)),
+        ("written by the model", kind.draw(outcome.boxes, large)),
     ]
 
 

@@ -8,15 +8,15 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from llava_aurora.data.points import draw_points
+from llava_aurora.data.sources.points import draw_points
 from llava_aurora.evaluation.answers import Line
 from llava_aurora.evaluation.benchmarks.question import Question
 from llava_aurora.evaluation.figures import Panel, readable, save_panels
 from llava_aurora.evaluation.measure import decode, judge
 from llava_aurora.evaluation.written import Written, read_written
-from llava_aurora.modalities.box import BoxModality
-from llava_aurora.modalities.depth import color_map
-from llava_aurora.perception import Perception
+from llava_aurora.tokens.box import BoxKind
+from llava_aurora.tokens.depth import color_map
+from llava_aurora.tokens.perception import PerceptionTokens
 
 PICTURES = "pictures"
 _SIDE = 336
@@ -29,7 +29,7 @@ def draw_gallery(
     reasoning: str,
     questions: Sequence[Question],
     lines: Sequence[Line],
-    perception: Perception | None,
+    perception: PerceptionTokens | None,
     count: int,
 ) -> list[dict[str, Any]]:
     """Draws the first right and the first wrong answers of a benchmark, `count` of each, one PNG each.
@@ -81,7 +81,7 @@ def panels(question: Question, written: Written, depth: np.ndarray | None) -> li
         found.append(("true depth", color_map(true)))
     if depth is not None:
         found.append(("map it wrote", color_map(depth)))
-    boxes = BoxModality(frame=question.frame)
+    boxes = BoxKind(frame=question.frame)
     if question.boxes is not None:
         found.append((f"true boxes: {len(question.boxes)}", boxes.draw(question.boxes, image)))
     if written.boxes:

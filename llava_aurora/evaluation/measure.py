@@ -17,7 +17,7 @@ from llava_aurora.evaluation.map_quality import map_quality
 from llava_aurora.evaluation.scoring import stated
 from llava_aurora.evaluation.statistics import Interval, bootstrap_mean
 from llava_aurora.evaluation.written import Written, closest_by, read_written, values_of_map
-from llava_aurora.perception import Perception
+from llava_aurora.tokens.perception import PerceptionTokens
 
 
 @dataclass(frozen=True)
@@ -88,7 +88,7 @@ class Judged:
         return abs(int(self.stated) - int(self.truth)) if self.kind == "number" and self.stated is not None else None
 
 
-def judge(question: Question, line: Line, perception: Perception | None) -> Judged:
+def judge(question: Question, line: Line, perception: PerceptionTokens | None) -> Judged:
     """Judges one answer. Raises AuroraError if the true depth map cannot be read."""
     written = read_written(line.text, line.ids, perception)
     depth = decode(written, perception)
@@ -119,11 +119,11 @@ def judge(question: Question, line: Line, perception: Perception | None) -> Judg
     )
 
 
-def decode(written: Written, perception: Perception | None) -> np.ndarray | None:
+def decode(written: Written, perception: PerceptionTokens | None) -> np.ndarray | None:
     """The map that was written, uint8 (H, W); None if there is none."""
     if written.codes is None or perception is None:
         return None
-    return perception.modalities["depth"].decode(written.codes)
+    return perception.kinds["depth"].decode(written.codes)
 
 
 def _location_error(question: Question, written: Written) -> float | None:

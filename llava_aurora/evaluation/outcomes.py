@@ -15,7 +15,7 @@ from llava_aurora.evaluation.continuation import continue_answers
 from llava_aurora.evaluation.scoring import stated_answer
 from llava_aurora.evaluation.written import closest_by, read_written
 from llava_aurora.generation.generate import Answer, generate
-from llava_aurora.perception import Perception
+from llava_aurora.tokens.perception import PerceptionTokens
 from llava_aurora.vqvae.maps import read_depth_map, resize_nearest
 
 
@@ -117,7 +117,7 @@ def go_on(
     """
     tokenizer, model, image_processor, _ = loaded
     perception = model.perception
-    family, found = perception.modalities["depth"].family, []
+    family, found = perception.kinds["depth"].family, []
     with Progress(transient=True) as progress:
         task = progress.add_task(description, total=len(outcomes))
         for start in range(0, len(outcomes), batch_size):
@@ -144,12 +144,12 @@ def question(record: Record) -> str:
     return record["conversations"][0]["value"].replace("<image>", "").strip()
 
 
-def outcome(record: Record, answer: Answer, perception: Perception | None) -> Outcome:
+def outcome(record: Record, answer: Answer, perception: PerceptionTokens | None) -> Outcome:
     """Reads a model's answer: what it states, and the pictures it wrote. A map that was cut off counts as none."""
     written = read_written(answer.text, answer.ids, perception)
     decoded = None
     if perception is not None and written.codes is not None:
-        decoded = perception.modalities["depth"].decode(written.codes)
+        decoded = perception.kinds["depth"].decode(written.codes)
     stated = stated_answer(answer.text, task=record["aurora"]["task"])
     return Outcome(record=record, answer=answer, stated=stated, depth=decoded, boxes=written.boxes)
 

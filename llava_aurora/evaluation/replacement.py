@@ -14,8 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from llava_aurora.atomic import write_json
-from llava_aurora.data.depth.depth_maps import Share
+from llava_aurora.data.sources.depth.depth_maps import Share
 from llava_aurora.errors import AuroraError
 from llava_aurora.evaluation.answers import AnswerStore, Line
 from llava_aurora.evaluation.asker import Asker
@@ -26,8 +25,9 @@ from llava_aurora.evaluation.run import RESULTS, Plan, evaluate, paired_json, re
 from llava_aurora.evaluation.statistics import Interval, bootstrap_mean, compare_paired
 from llava_aurora.evaluation.verdict import Loss, verdict
 from llava_aurora.evaluation.written import closest_by, read_written
+from llava_aurora.files import write_json
 from llava_aurora.generation.generate import Answer
-from llava_aurora.perception import Perception
+from llava_aurora.tokens.perception import PerceptionTokens
 
 CONTROL = "own"
 # What is put in the place of the map.
@@ -65,7 +65,7 @@ def replacement_test(asker: Asker, plan: Plan, *, out: Path, share: Share | None
             `evaluate`.
     """
     share, names = share or Share(), benchmark_names(plan.tasks)
-    if asker.perception is None or "depth" not in asker.perception.modalities:
+    if asker.perception is None or "depth" not in asker.perception.kinds:
         raise AuroraError("this model has no depth tokens, so that there is no map to replace")
     if others := [name for name in names if BENCHMARKS[name].domain != "depth"]:
         raise AuroraError(f"{others[0]}: its chains hold no depth map; the test is about questions of depth")
@@ -96,7 +96,7 @@ def replacement_test(asker: Asker, plan: Plan, *, out: Path, share: Share | None
     return found
 
 
-def whole_chains(questions: Sequence[Question], lines: Mapping[str, Line], perception: Perception) -> list[Chain]:
+def whole_chains(questions: Sequence[Question], lines: Mapping[str, Line], perception: PerceptionTokens) -> list[Chain]:
     """The chains in which there is a map to replace."""
     chains = []
     for question in questions:
@@ -108,14 +108,14 @@ def whole_chains(questions: Sequence[Question], lines: Mapping[str, Line], perce
 
 
 def replacements(
-    chains: Sequence[Chain], perception: Perception, *, seed: int
+    chains: Sequence[Chain], perception: PerceptionTokens, *, seed: int
 ) -> dict[str, dict[str, tuple[int, ...]]]:
     """For each kind of replacement, the codes that are put in, by the id of the question.
 
     What is drawn at random depends on question and seed alone. The true map is left out where one is not known, another
     image's where there is only one image.
     """
-    family = perception.modalities["depth"].family
+    family = perception.kinds["depth"].family
 
     def drawn(kind: Callable[[Chain, np.random.Generator], Sequence[int]]) -> dict[str, tuple[int, ...]]:
         result = {}
@@ -132,7 +132,7 @@ def replacements(
         "shuffled": drawn(lambda chain, rng: rng.permutation(chain.codes).tolist()),
     }
     if all(chain.question.depth is not None for chain in chains):
-        encode = perception.modalities["depth"].encode
+        encode = perception.kinds["depth"].encode
         found["true"] = drawn(lambda chain, rng: encode(chain.question.true_depth()))
     if len({str(chain.question.image) for chain in chains}) > 1:
         found["other"] = _of_another_image(chains)
@@ -154,7 +154,7 @@ def _go_on(
 ) -> list[Answer]:
     perception = asker.perception
     assert perception is not None
-    family = perception.modalities["depth"].family
+    family = perception.kinds["depth"].family
     starts = [[*chains[q.id].prefix, *perception.ids.ids(family, maps[q.id])] for q in batch]
     return asker.go_on([q.open() for q in batch], [q.prompt("chain") for q in batch], starts)
 
@@ -163,7 +163,7 @@ def measure_replacements(
     chains: Sequence[Chain],
     codes: Mapping[str, Mapping[str, tuple[int, ...]]],
     lines: Mapping[str, Sequence[Line]],
-    perception: Perception,
+    perception: PerceptionTokens,
 ) -> dict[str, Any]:
     """What each replacement costs, and the verdict, as JSON takes it.
 
@@ -209,9 +209,9 @@ def _follows(
     chains: Sequence[Chain],
     answers: Sequence[Judged],
     codes: Mapping[str, tuple[int, ...]],
-    perception: Perception,
+    perception: PerceptionTokens,
 ) -> Interval | None:
-    decode = perception.modalities["depth"].decode
+    decode = perception.kinds["depth"].decode
     followed = [
         answer.stated == closest_by(decode(codes[q.id]), q.points, frame=q.frame)
         for chain, answer in zip(chains, answers, strict=True)

@@ -8,7 +8,6 @@ from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from llava_aurora.atomic import write_text
 from llava_aurora.errors import AuroraError
 from llava_aurora.evaluation.gallery import PICTURES
 from llava_aurora.evaluation.plots import plot_accuracy, plot_replacements
@@ -24,6 +23,7 @@ from llava_aurora.evaluation.tables import (
     replacement_table,
     value_table,
 )
+from llava_aurora.files import write_text
 
 MARKDOWN, HTML = "report.md", "report.html"
 HOW = (

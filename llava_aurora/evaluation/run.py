@@ -6,10 +6,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from llava_aurora.atomic import read_json, write_json
-from llava_aurora.data.depth.depth_maps import Share
-from llava_aurora.data.scenes.scene import SceneConfig
-from llava_aurora.data.scenes.scene_folder import write_scenes
+from llava_aurora.data.sources.depth.depth_maps import Share
+from llava_aurora.data.sources.scenes.scene import SceneConfig
+from llava_aurora.data.sources.scenes.scene_folder import write_scenes
 from llava_aurora.errors import AuroraError
 from llava_aurora.evaluation.answers import AnswerStore, Line
 from llava_aurora.evaluation.asker import Asker
@@ -19,6 +18,7 @@ from llava_aurora.evaluation.gallery import draw_gallery
 from llava_aurora.evaluation.measure import Judged, by_category, judge, summarize
 from llava_aurora.evaluation.provenance import provenance
 from llava_aurora.evaluation.statistics import Paired, compare_paired
+from llava_aurora.files import read_json, write_json
 from llava_aurora.generation.generate import Answer
 
 RESULTS = "results.json"

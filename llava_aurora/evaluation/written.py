@@ -7,10 +7,10 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from llava_aurora.data.ablations import ValueStep
-from llava_aurora.data.points import depth_at
 from llava_aurora.data.records import hundredths
-from llava_aurora.perception import Perception
-from llava_aurora.vocabulary import MalformedSpan, pixel_family
+from llava_aurora.data.sources.points import depth_at
+from llava_aurora.tokens.perception import PerceptionTokens
+from llava_aurora.tokens.vocabulary import MalformedSpan, pixel_family
 
 # A letter, coordinates, and two digits that say how close: any but the coordinates may be missing.
 _COORDINATES = re.compile(r"(?:\b([A-Z])\s*)?\(\s*(\d+(?:\s*,\s*\d+)+)\s*\)(?: *(\d\d)\b)?")
@@ -46,12 +46,12 @@ class Written:
         return tuple(letter for letter, value in self.values.items() if value == most)
 
 
-def read_written(text: str, ids: Sequence[int], perception: Perception | None) -> Written:
+def read_written(text: str, ids: Sequence[int], perception: PerceptionTokens | None) -> Written:
     """Reads an answer. Args: text and ids of what the model wrote; perception: of the model."""
     found = _coordinates(text)
-    if perception is None or "depth" not in perception.modalities:
+    if perception is None or "depth" not in perception.kinds:
         return found
-    family = perception.modalities["depth"].family
+    family = perception.kinds["depth"].family
     end_id = perception.ids.end_id(family)
     whole = len(ids) - list(ids)[::-1].index(end_id) if end_id in ids else 0
     try:
@@ -61,7 +61,7 @@ def read_written(text: str, ids: Sequence[int], perception: Perception | None) -
     return replace(found, codes=spans[-1].codes, map_end=spans[-1].end) if spans else found
 
 
-def values_of_map(written: Written, perception: Perception | None) -> dict[str, int]:
+def values_of_map(written: Written, perception: PerceptionTokens | None) -> dict[str, int]:
     """The values of the stated points, in hundredths by letter, as the model was taught to read them in its map.
 
     Empty if no map was written, or if the model was taught no values, or true depths.

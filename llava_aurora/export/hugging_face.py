@@ -27,13 +27,13 @@ from transformers import (
 )
 from transformers.models.llava.image_processing_llava import LlavaImageProcessor
 
-from llava_aurora.atomic import atomic_folder
 from llava_aurora.errors import AuroraError
 from llava_aurora.export.chat_template import chat_template
 from llava_aurora.export.fast_tokenizer import after_bos, check_same_ids, fast_tokenizer
-from llava_aurora.modeling.aurora_llama import AuroraLlamaForCausalLM
-from llava_aurora.modeling.checkpoint import load_pretrained_model
-from llava_aurora.perception import Perception
+from llava_aurora.files import atomic_folder
+from llava_aurora.model.aurora_llama import AuroraLlamaForCausalLM
+from llava_aurora.model.checkpoint import load_pretrained_model
+from llava_aurora.tokens.perception import PerceptionTokens
 
 MAX_NEW_TOKENS = 512
 _SIZES = ((64, 64), (96, 40), (40, 96))
@@ -135,7 +135,7 @@ def _select_strategy(model: AuroraLlamaForCausalLM) -> str:
     return "full" if getattr(model.config, "mm_vision_select_feature", "patch") == "cls_patch" else "default"
 
 
-def _prompts(conversation: str, perception: Perception | None) -> list[str]:
+def _prompts(conversation: str, perception: PerceptionTokens | None) -> list[str]:
     """A first question about an image, and the same with its answer, spans in it, and a second question."""
     families = perception.vocabulary.families if perception is not None else ()
     spans = [f" {family.name} is {family.text([0] * family.lengths[-1])}." for family in families]

@@ -18,8 +18,8 @@ from llava_aurora.generation.inputs import start_ids
 from llava_aurora.generation.result import Reasoning, Result, asked, read_result
 from llava_aurora.generation.span_decoding import Mode, SpanDecoder
 from llava_aurora.generation.streaming import stream_pieces
-from llava_aurora.modeling.aurora_llama import AuroraLlamaForCausalLM
-from llava_aurora.modeling.checkpoint import load_pretrained_model
+from llava_aurora.model.aurora_llama import AuroraLlamaForCausalLM
+from llava_aurora.model.checkpoint import load_pretrained_model
 
 ImageLike = Image.Image | str | Path
 Decoding = Literal["greedy", "verified", "parallel"]

@@ -20,7 +20,7 @@ from torch import Tensor
 from transformers import LogitsProcessor
 
 from llava_aurora.generation.span_rules import TEXT, Choice, DelimitedRule, Rule, SeparatedRule
-from llava_aurora.perception import Perception
+from llava_aurora.tokens.perception import PerceptionTokens
 
 # Kept at once. AURORA's boxes need 340 masks, with room for more 66 MB for 32,000 words in float32; a box is 7 places.
 MOST_MASKS = 512
@@ -41,7 +41,7 @@ class PerceptionLogitsProcessor(LogitsProcessor):
         reach: how many of the last ids decide what may come next.
     """
 
-    def __init__(self, perception: Perception, *, answer_start: Sequence[int] = ()) -> None:
+    def __init__(self, perception: PerceptionTokens, *, answer_start: Sequence[int] = ()) -> None:
         self._kept = _kept_of(perception)
         self.reach = self._kept.reach
         self._start = self._kept.walk(self._kept.root, answer_start)
@@ -136,10 +136,10 @@ class _Kept:
     Places are forgotten all at once when they are too many; who stands on one can go on from it.
     """
 
-    def __init__(self, perception: Perception) -> None:
+    def __init__(self, perception: PerceptionTokens) -> None:
         self.rules: list[Rule] = [
-            (DelimitedRule if modality.family.delimited else SeparatedRule)(modality=modality, ids=perception.ids)
-            for modality in perception.modalities.values()
+            (DelimitedRule if kind.family.delimited else SeparatedRule)(kind=kind, ids=perception.ids)
+            for kind in perception.kinds.values()
         ]
         self.reach = max(rule.reach for rule in self.rules)
         self.alike = {token_id: kind for rule in self.rules for token_id, kind in rule.alike().items()}
@@ -176,7 +176,7 @@ class _Kept:
 _KEPT: dict[int, _Kept] = {}
 
 
-def _kept_of(perception: Perception) -> _Kept:
+def _kept_of(perception: PerceptionTokens) -> _Kept:
     """What was made for a model so far; its calls of `generate` share it."""
     key = id(perception)
     if key not in _KEPT:

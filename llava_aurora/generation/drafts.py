@@ -12,8 +12,8 @@ from typing import Any
 from llava_aurora.data.ablations import answer_with_values
 from llava_aurora.data.prompts import Prompts
 from llava_aurora.data.records import LETTERS
-from llava_aurora.perception import Perception
-from llava_aurora.vocabulary import TokenFamily
+from llava_aurora.tokens.perception import PerceptionTokens
+from llava_aurora.tokens.vocabulary import TokenFamily
 
 LONGEST = 6  # tokens that are compared
 LIMIT = 100_000  # places remembered; beyond that it starts anew
@@ -78,9 +78,9 @@ class Phrases:
         return word if word >= 0 else self._stand_ins[-word - 1]
 
 
-def wording_of(prompts: Prompts, *, tokenizer: Any, perception: Perception) -> Phrases:
+def wording_of(prompts: Prompts, *, tokenizer: Any, perception: PerceptionTokens) -> Phrases:
     """The phrases of the answers that are written with these prompts, every variant of them."""
-    families = {name: modality.family for name, modality in perception.modalities.items()}
+    families = {name: kind.family for name, kind in perception.kinds.items()}
     kinds: dict[bool, list[range]] = {True: [], False: []}
     for family in families.values():
         first = perception.ids.first_code_id(family)

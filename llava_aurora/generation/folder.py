@@ -13,12 +13,12 @@ from typing import IO, Any
 from PIL import Image
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from llava_aurora.atomic import atomic_file
 from llava_aurora.batches import batches
-from llava_aurora.data.depth.depth_estimation import SUFFIXES
-from llava_aurora.data.depth.depth_maps import find_inputs
 from llava_aurora.data.images.image_reader import open_image
+from llava_aurora.data.sources.depth.depth_estimation import SUFFIXES
+from llava_aurora.data.sources.depth.depth_maps import find_inputs
 from llava_aurora.errors import AuroraError
+from llava_aurora.files import atomic_file
 from llava_aurora.generation.aurora import Aurora
 from llava_aurora.generation.result import Reasoning, Result
 from llava_aurora.read_ahead import read_ahead

@@ -18,7 +18,7 @@ from llava_aurora.errors import AuroraError
 from llava_aurora.generation.constraint import PerceptionLogitsProcessor
 from llava_aurora.generation.inputs import Inputs, prepare_inputs
 from llava_aurora.generation.span_decoding import SpanDecoder
-from llava_aurora.modeling.aurora_llama import AuroraLlamaForCausalLM
+from llava_aurora.model.aurora_llama import AuroraLlamaForCausalLM
 
 
 @dataclass(frozen=True)

@@ -24,8 +24,8 @@ from llava_aurora.data.records import LETTERS
 from llava_aurora.data.tasks import TASKS, VARIANTS
 from llava_aurora.errors import AuroraError
 from llava_aurora.generation.grammar_notation import Ebnf, Notation, RegularExpression
-from llava_aurora.perception import Perception
-from llava_aurora.vocabulary import PerceptionVocabulary, TokenFamily
+from llava_aurora.tokens.perception import PerceptionTokens
+from llava_aurora.tokens.vocabulary import PerceptionVocabulary, TokenFamily
 
 NOTATIONS: Mapping[str, type[Notation]] = {"regex": RegularExpression, "ebnf": Ebnf}
 # More objects or points than any record has.
@@ -76,14 +76,14 @@ def grammar_of_model(
     """
     from transformers import AutoTokenizer
 
-    from llava_aurora.atomic import read_json
+    from llava_aurora.files import read_json
 
     folder = Path(folder)
     block = read_json(folder / "config.json", what="configuration of the model").get("aurora")
     if block is None:
         raise AuroraError(f"{folder}: a model without perception tokens; there is nothing to constrain")
     tokenizer = AutoTokenizer.from_pretrained(folder, use_fast=False)
-    perception = Perception.from_config(block, folder=folder, tokenizer=tokenizer)
+    perception = PerceptionTokens.from_config(block, folder=folder, tokenizer=tokenizer)
     blank = blank_of(tokenizer, perception.vocabulary)
     return grammar(
         perception.vocabulary,

@@ -14,7 +14,7 @@ from PIL import Image
 from torch import Tensor
 
 from llava_aurora.errors import AuroraError
-from llava_aurora.modeling.aurora_llama import AuroraLlamaForCausalLM
+from llava_aurora.model.aurora_llama import AuroraLlamaForCausalLM
 
 _CONFIG = Lock()
 

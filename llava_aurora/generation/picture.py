@@ -9,8 +9,8 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from PIL import Image
 
-from llava_aurora.modalities.depth import color_map
-from llava_aurora.vocabulary import pixel_family
+from llava_aurora.tokens.depth import color_map
+from llava_aurora.tokens.vocabulary import pixel_family
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

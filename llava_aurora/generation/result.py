@@ -12,8 +12,8 @@ from llava_aurora.data.images.frame import FrameTransform
 from llava_aurora.data.prompts import ANSWER_IS, STEP_BY_STEP
 from llava_aurora.errors import AuroraError
 from llava_aurora.generation.generate import Answer, Timings
-from llava_aurora.perception import Perception
-from llava_aurora.vocabulary import MalformedSpan, Span, TokenFamily
+from llava_aurora.tokens.perception import PerceptionTokens
+from llava_aurora.tokens.vocabulary import MalformedSpan, Span, TokenFamily
 
 Reasoning = Literal["chain", "direct"]
 _LETTER_BEFORE = re.compile(r"\b([A-Z])\s*$")
@@ -33,7 +33,7 @@ class Result:
             stretched to its square. None without a whole map.
         boxes: every box, (x1, y1, x2, y2) in pixels of the image as it was given, cut off at its border.
         points: by its letter the (x, y) of every point that the text states after one, in the same pixels.
-        log_probabilities: for each modality, for each of its spans, for each code: natural log of its probability
+        log_probabilities: for each kind, for each of its spans, for each code: natural log of its probability
             among all that could stand there. None after a beam search.
         timings: of the batch in which it was asked.
         finished: False if the text was cut off.
@@ -94,7 +94,7 @@ def read_result(
     question: str,
     reasoning: Reasoning,
     image: Image.Image,
-    perception: Perception | None,
+    perception: PerceptionTokens | None,
     config: Any,
     image_processor: Any,
 ) -> Result:
@@ -106,11 +106,11 @@ def read_result(
         perception: the model's.
         config, image_processor: the model's, which say how it saw the image.
     """
-    families = {name: modality.family for name, modality in (perception.modalities if perception else {}).items()}
+    families = {name: kind.family for name, kind in (perception.kinds if perception else {}).items()}
     spans = {name: whole_spans(family, answer.text) for name, family in families.items()}
     depth = None
     if perception is not None and spans.get("depth"):
-        depth = perception.modalities["depth"].decode(spans["depth"][-1].codes)
+        depth = perception.kinds["depth"].decode(spans["depth"][-1].codes)
     boxes: list[tuple[float, ...]] = []
     points: dict[str, tuple[float, ...]] = {}
     for span in spans.get("box", ()):
@@ -145,13 +145,13 @@ def whole_spans(family: TokenFamily, text: str) -> list[Span]:
             text = text[: text.rindex("<")]
 
 
-def folded(text: str, perception: Perception | None) -> str:
+def folded(text: str, perception: PerceptionTokens | None) -> str:
     """The text with each map shortened to "[depth map, 100 codes]", so that a chain can be read.
 
     One that is still being written says how far it has come: "[depth map, 37 of 100 codes]".
     """
-    for modality in perception.modalities.values() if perception else ():
-        family = modality.family
+    for kind in perception.kinds.values() if perception else ():
+        family = kind.family
         if not family.delimited:
             continue
         before, opened, codes = text.rpartition(family.start)
@@ -178,14 +178,14 @@ def _in_image(codes: tuple[int, ...], *, frame: int, image: Image.Image, seen: t
 
 
 def _by_span(
-    answer: Answer, spans: Mapping[str, list[Span]], perception: Perception | None
+    answer: Answer, spans: Mapping[str, list[Span]], perception: PerceptionTokens | None
 ) -> Mapping[str, tuple[tuple[float, ...], ...]] | None:
     """Codes stand in spans alone, so the codes of a text, taken in order, are those of its spans."""
     if answer.log_probabilities is None or perception is None:
         return {} if perception is None else None
     sure = {}
     for name, found in spans.items():
-        family = perception.modalities[name].family
+        family = perception.kinds[name].family
         pairs = zip(answer.ids, answer.log_probabilities, strict=True)
         values = iter([value for token, value in pairs if perception.ids.code(family, token) is not None])
         sure[name] = tuple(tuple(next(values) for _ in span.codes) for span in found)

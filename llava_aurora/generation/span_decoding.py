@@ -24,9 +24,9 @@ from llava_aurora.errors import AuroraError
 from llava_aurora.generation.constraint import PerceptionLogitsProcessor
 from llava_aurora.generation.drafts import LONGEST, Phrases
 from llava_aurora.generation.inputs import Inputs
-from llava_aurora.modeling.aurora_llama import AuroraLlamaForCausalLM
-from llava_aurora.modeling.cached_mask import cached_mask
-from llava_aurora.modeling.span_masking import MaskedSpan, masked_spans
+from llava_aurora.model.aurora_llama import AuroraLlamaForCausalLM
+from llava_aurora.model.cached_mask import cached_mask
+from llava_aurora.model.span_masking import MaskedSpan, masked_spans
 
 Mode = Literal["verified", "parallel"]
 
@@ -114,7 +114,7 @@ class SpanDecoder:
         self.mode = mode
         self.refinements = refinements
         self.spans = masked_spans(model.perception)
-        ids, families = model.perception.ids, [each.family for each in model.perception.modalities.values()]
+        ids, families = model.perception.ids, [each.family for each in model.perception.kinds.values()]
         codes = (range(first, first + each.size) for each in families for first in [ids.first_code_id(each)])
         self.kinds = [*codes, *phrases.codes]
 

@@ -2,8 +2,8 @@
 
 from typing import Any, NamedTuple, Protocol
 
-from llava_aurora.modalities import Modality
-from llava_aurora.vocabulary import PerceptionIds
+from llava_aurora.tokens import TokenKind
+from llava_aurora.tokens.vocabulary import PerceptionIds
 
 
 class Choice(NamedTuple):
@@ -40,14 +40,14 @@ class Rule(Protocol):
 class DelimitedRule:
     """START, exactly so many codes, END (depth maps). Its state are the codes of the open span."""
 
-    def __init__(self, *, modality: Modality, ids: PerceptionIds) -> None:
-        family = modality.family
-        self.modality = modality
+    def __init__(self, *, kind: TokenKind, ids: PerceptionIds) -> None:
+        family = kind.family
+        self.kind = kind
         self.start, self.end = ids.start_id(family), ids.end_id(family)
         self.first, self.stop = ids.first_code_id(family), ids.first_code_id(family) + family.size
         self.length = family.lengths[-1]
         self.reach = self.length + 1
-        self.narrows = type(modality).allowed_codes is not Modality.allowed_codes
+        self.narrows = type(kind).allowed_codes is not TokenKind.allowed_codes
 
     @property
     def outside(self) -> range:
@@ -71,7 +71,7 @@ class DelimitedRule:
         """What may come next in an open span."""
         if len(codes) == self.length:
             return Choice(True, self.end, self.end + 1)
-        allowed = self.modality.allowed_codes(codes) if self.narrows else range(self.stop - self.first)
+        allowed = self.kind.allowed_codes(codes) if self.narrows else range(self.stop - self.first)
         return Choice(True, self.first + allowed.start, self.first + allowed.stop)
 
 
@@ -81,9 +81,9 @@ class SeparatedRule:
     Its state are the last codes, as many as the longest span has, and how much of a separator follows them.
     """
 
-    def __init__(self, *, modality: Modality, ids: PerceptionIds) -> None:
-        family = modality.family
-        self.modality = modality
+    def __init__(self, *, kind: TokenKind, ids: PerceptionIds) -> None:
+        family = kind.family
+        self.kind = kind
         self.first, self.stop = ids.first_code_id(family), ids.first_code_id(family) + family.size
         self.separator = ids.separators[family.name]
         self.lengths = family.lengths
@@ -112,7 +112,7 @@ class SeparatedRule:
         """What may come next behind a code and perhaps the beginning of a separator."""
         codes, progress = state
         missing = self.separator[progress:]
-        allowed = self.modality.allowed_codes(codes) if len(codes) < self.lengths[-1] else range(0)
+        allowed = self.kind.allowed_codes(codes) if len(codes) < self.lengths[-1] else range(0)
         if not missing:
             if not allowed:  # text that happens to look like a separator: no code may follow it
                 return Choice(False, self.first, self.stop)

@@ -14,7 +14,7 @@ import gradio as gr
 from PIL import Image
 
 from llava_aurora.data.images.frame import FrameTransform
-from llava_aurora.data.points import REFERENCE_FRAME
+from llava_aurora.data.sources.points import REFERENCE_FRAME
 from llava_aurora.errors import AuroraError
 from llava_aurora.generation.result import Reasoning, Result
 from llava_aurora.serving.examples import Example
@@ -23,7 +23,7 @@ from llava_aurora.serving.view import AnswerView
 
 if TYPE_CHECKING:
     from llava_aurora.generation.aurora import Aurora, Decoding
-    from llava_aurora.modalities.box import BoxModality
+    from llava_aurora.tokens.box import BoxKind
 
 
 class Shown(NamedTuple):
@@ -62,7 +62,7 @@ class PageEvents:
         self.marker = Marker(folder=folder, side=self._frame_side)
         perception = aurora.model.perception
         self.view = AnswerView(perception=perception)
-        self.box = cast("BoxModality | None", perception.modalities.get("box") if perception is not None else None)
+        self.box = cast("BoxKind | None", perception.kinds.get("box") if perception is not None else None)
 
     # --- the image ----------------------------------------------------------------------------------------------------
 

@@ -6,9 +6,9 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from llava_aurora.data.points import Point, sample_points
 from llava_aurora.data.prompts import TEMPLATES
-from llava_aurora.data.scenes.scene import Scene, SceneConfig, relative_depth, render_scene, scene_seed
+from llava_aurora.data.sources.points import Point, sample_points
+from llava_aurora.data.sources.scenes.scene import Scene, SceneConfig, relative_depth, render_scene, scene_seed
 from llava_aurora.errors import AuroraError
 from llava_aurora.serving.marks import suggested_question
 

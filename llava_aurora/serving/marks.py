@@ -15,8 +15,8 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from llava_aurora.data.images.image_files import opened_image
-from llava_aurora.data.points import Point, draw_points
 from llava_aurora.data.prompts import TEMPLATES
+from llava_aurora.data.sources.points import Point, draw_points
 from llava_aurora.errors import AuroraError
 
 SHOWN_SIDE = 768

@@ -15,7 +15,7 @@ from starlette.middleware.trustedhost import TrustedHostMiddleware
 
 from llava_aurora.errors import AuroraError
 from llava_aurora.serving.examples import folder_examples, scene_examples
-from llava_aurora.serving.gate import MIB, Gate
+from llava_aurora.serving.request_limit import MIB, RequestLimitMiddleware
 from llava_aurora.serving.view import STYLE
 
 if TYPE_CHECKING:
@@ -95,7 +95,7 @@ def running(aurora: "Aurora", settings: ServerSettings, *, name: str) -> Iterato
             gates = [
                 # A page elsewhere that gives its own name this machine's address is not let in.
                 Middleware(TrustedHostMiddleware, allowed_hosts=hosts),
-                Middleware(Gate, max_upload=settings.max_upload_mb * MIB),
+                Middleware(RequestLimitMiddleware, max_upload=settings.max_upload_mb * MIB),
             ]
             try:
                 _, address, _ = page.launch(

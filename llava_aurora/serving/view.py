@@ -12,10 +12,10 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from PIL import Image
 
 from llava_aurora.generation.result import Result, folded
-from llava_aurora.modalities.depth import DepthModality, color_map
-from llava_aurora.perception import Perception
 from llava_aurora.serving.marks import SHOWN_SIDE
-from llava_aurora.vocabulary import MalformedSpan, TokenFamily
+from llava_aurora.tokens.depth import DepthKind, color_map
+from llava_aurora.tokens.perception import PerceptionTokens
+from llava_aurora.tokens.vocabulary import MalformedSpan, TokenFamily
 
 STYLE = (Path(__file__).parent / "page.css").read_text(encoding="utf-8")
 UNWRITTEN = 128  # grey of the cells of a map that have no code yet
@@ -26,10 +26,10 @@ _FOLDED = re.compile(r"(\[\w+ map, [^\]]* codes\])")
 class AnswerView:
     """Args: perception: of the model; None for one without perception tokens."""
 
-    def __init__(self, *, perception: Perception | None) -> None:
+    def __init__(self, *, perception: PerceptionTokens | None) -> None:
         self.perception = perception
-        modality = perception.modalities.get("depth") if perception else None
-        self.depth = modality if isinstance(modality, DepthModality) else None
+        kind = perception.kinds.get("depth") if perception else None
+        self.depth = kind if isinstance(kind, DepthKind) else None
         environment = Environment(
             loader=FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=StrictUndefined
         )
@@ -74,9 +74,9 @@ class AnswerView:
     def chain(self, text: str) -> str:
         """A text that is perhaps still being written, with maps folded and coordinates as numbers."""
         text = folded(text, self.perception)
-        for modality in self.perception.modalities.values() if self.perception else ():
-            if not modality.family.delimited:
-                text = modality.family.plain(text)
+        for kind in self.perception.kinds.values() if self.perception else ():
+            if not kind.family.delimited:
+                text = kind.family.plain(text)
         return self._write("chain", _FOLDED.split(text))
 
     def answer(self, result: Result) -> str:
@@ -109,7 +109,7 @@ def written_codes(text: str, family: TokenFamily) -> tuple[int, ...]:
         return ()
 
 
-def partial_map(depth: DepthModality, codes: Sequence[int]) -> Image.Image:
+def partial_map(depth: DepthKind, codes: Sequence[int]) -> Image.Image:
     """The first codes of a map, at least one, as a colour picture of the VQ-VAE's size; the other cells are grey."""
     cells = np.arange(depth.grid**2).reshape(depth.grid, depth.grid)
     values = depth.decode([*codes, *[codes[-1]] * (cells.size - len(codes))])

@@ -16,7 +16,7 @@ GROUPS = ("contrast", "values", "coordinates", "bottleneck", "rest")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Contestant:
+class Variant:
     """One way to train.
 
     Args:
@@ -67,27 +67,27 @@ _GUIDED = {"lookup_loss_weight": 0.3}
 _HEADS = {**_GUIDED, "choice_loss_weight": 0.3, "answer_loss_weight": 0.3}
 _MIXED_STEPS = {"gradient_accumulation_steps": 2, "lengths_per_step": 2}
 
-CONTESTANTS: Mapping[str, Contestant] = {
+CONTESTANTS: Mapping[str, Variant] = {
     contestant.name: contestant
     for contestant in (
-        Contestant(name="direct", title="direct answers only", group="contrast", kinds=("direct",)),
-        Contestant(name="full", title="full recipe", group="contrast"),
+        Variant(name="direct", title="direct answers only", group="contrast", kinds=("direct",)),
+        Variant(name="full", title="full recipe", group="contrast"),
         # Not the paper's: what is to make a small model use its map.
-        Contestant(
+        Variant(
             name="direct_fresh",
             title="direct answers only, fresh points",
             group="values",
             kinds=("direct",),
             flags={"fresh_points": True},
         ),
-        Contestant(
+        Variant(
             name="map_values_fresh",
             title="reading values of the map, fresh points",
             group="values",
             flags={"value_step": "map", "fresh_points": True},
             reads=True,
         ),
-        Contestant(
+        Variant(
             name="map_values_chains",
             title="reading values of the map, fresh points, chains last",
             group="values",
@@ -95,27 +95,27 @@ CONTESTANTS: Mapping[str, Contestant] = {
             flags={"value_step": "map", "fresh_points": True},
             reads=True,
         ),
-        Contestant(
+        Variant(
             name="map_values",
             title="reading values of the map",
             group="values",
             flags={"value_step": "map"},
             reads=True,
         ),
-        Contestant(
+        Variant(
             name="readings",
             title="reading true values",
             group="values",
             flags={"value_step": "depth"},
             reads=True,
         ),
-        Contestant(
+        Variant(
             name="values",
             title="true values in chains alone",
             group="values",
             flags={"value_step": "depth"},
         ),
-        Contestant(
+        Variant(
             name="map_values_bottleneck",
             title="reading values of the map, fresh points, chains last, image hidden",
             group="values",
@@ -123,7 +123,7 @@ CONTESTANTS: Mapping[str, Contestant] = {
             flags={"value_step": "map", "fresh_points": True, "information_bottleneck": "image"},
             reads=True,
         ),
-        Contestant(
+        Variant(
             name="map_practice",
             title="practice in reading maps, fresh points, chains last, image hidden",
             group="values",
@@ -132,7 +132,7 @@ CONTESTANTS: Mapping[str, Contestant] = {
             reads=True,
             practises=True,
         ),
-        Contestant(
+        Variant(
             name="map_swapped",
             title="reading values of the map, fresh points, chains last, half of the maps swapped",
             group="values",
@@ -140,7 +140,7 @@ CONTESTANTS: Mapping[str, Contestant] = {
             flags=_SWAPPED,
             reads=True,
         ),
-        Contestant(
+        Variant(
             name="map_first",
             title="reading maps as text first, then values, half of the maps swapped",
             group="values",
@@ -148,7 +148,7 @@ CONTESTANTS: Mapping[str, Contestant] = {
             flags=_SWAPPED,
             reads=True,
         ),
-        Contestant(
+        Variant(
             name="map_beside",
             title="reading maps as text beside writing them, then values, half of the maps swapped",
             group="values",
@@ -156,7 +156,7 @@ CONTESTANTS: Mapping[str, Contestant] = {
             flags=_SWAPPED,
             reads=True,
         ),
-        Contestant(
+        Variant(
             name="map_guided",
             title="practice in reading maps, fresh points, chains last, half of the maps swapped, a head guided",
             group="values",
@@ -165,7 +165,7 @@ CONTESTANTS: Mapping[str, Contestant] = {
             reads=True,
             practises=True,
         ),
-        Contestant(
+        Variant(
             name="map_guided_answers",
             title="practice in reading maps, fresh points, half of the maps swapped, two heads guided, answers weighed",
             group="values",
@@ -174,7 +174,7 @@ CONTESTANTS: Mapping[str, Contestant] = {
             reads=True,
             practises=True,
         ),
-        Contestant(
+        Variant(
             name="map_interpolated",
             title="reading maps as text beside writing them, interpolated values, heads guided lightly,"
             " two tasks a step",
@@ -183,14 +183,14 @@ CONTESTANTS: Mapping[str, Contestant] = {
             flags={"value_step": "interpolated", "fresh_points": True, **GUIDES, **_MIXED_STEPS},
             reads=True,
         ),
-        Contestant(
+        Variant(
             name="no_coordinates",
             title="chain without the coordinate step",
             group="coordinates",
             flags={"coordinate_step": False},
             about_marks=True,
         ),
-        Contestant(
+        Variant(
             name="plain_text",
             title="plain-text coordinates",
             group="coordinates",
@@ -198,27 +198,27 @@ CONTESTANTS: Mapping[str, Contestant] = {
         ),
         # Hiding the chain hides the coordinates too, and the image the marks: of a marked question, "chain,image"
         # leaves nothing to find the points by. "image" alone leaves the coordinates and the map.
-        Contestant(
+        Variant(
             name="bottleneck_image",
             title="bottleneck: image hidden",
             group="bottleneck",
             flags={"information_bottleneck": "image"},
         ),
-        Contestant(
+        Variant(
             name="bottleneck_chain",
             title="bottleneck: chain hidden",
             group="bottleneck",
             flags={"information_bottleneck": "chain"},
         ),
-        Contestant(
+        Variant(
             name="bottleneck_both",
             title="bottleneck: chain and image hidden",
             group="bottleneck",
             flags={"information_bottleneck": "chain,image"},
         ),
-        Contestant(name="chain", title="direct answers and chains", group="rest", kinds=("chain", "direct")),
-        Contestant(name="constant", title="fixed mixture", group="rest", order="constant"),
-        Contestant(
+        Variant(name="chain", title="direct answers and chains", group="rest", kinds=("chain", "direct")),
+        Variant(name="constant", title="fixed mixture", group="rest", order="constant"),
+        Variant(
             name="reconstruction",
             title="full recipe with reconstruction loss",
             group="rest",
@@ -232,7 +232,7 @@ CONTESTANTS: Mapping[str, Contestant] = {
 class Run:
     """One contestant, trained from one seed."""
 
-    contestant: Contestant
+    contestant: Variant
     seed: int
 
     @property

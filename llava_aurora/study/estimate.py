@@ -6,14 +6,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from llava_aurora.atomic import read_json, write_json, write_text
 from llava_aurora.data.tasks import task_name
 from llava_aurora.demo.launch import finetune_command
 from llava_aurora.demo.stages import as_arguments
 from llava_aurora.evaluation.asker import LoadedAsker, Settings
 from llava_aurora.evaluation.benchmarks.registry import BENCHMARKS, Wording
 from llava_aurora.evaluation.benchmarks.scene_questions import POINTS
-from llava_aurora.study.contestants import CONTESTANTS, Contestant, Run
+from llava_aurora.files import read_json, write_json, write_text
+from llava_aurora.study.contestants import CONTESTANTS, Run, Variant
 from llava_aurora.study.mixtures import mixture_file
 from llava_aurora.study.running import Runner
 from llava_aurora.study.sizes import BY_COORDINATES
@@ -40,7 +40,7 @@ class Estimate:
     chains: float | None
     replaced: float
 
-    def asking(self, contestant: Contestant) -> float | None:
+    def asking(self, contestant: Variant) -> float | None:
         """Of questions and replaced maps."""
         if contestant.reasonings in self.by_reasonings:
             return self.by_reasonings[contestant.reasonings]

@@ -19,19 +19,19 @@ from typing import Any
 
 import numpy as np
 
-from llava_aurora.atomic import atomic_folder, read_json, write_json
-from llava_aurora.data.depth.depth_estimation import default_device
 from llava_aurora.data.fresh_points import MARKED_TASKS
 from llava_aurora.data.prompts import Prompts
 from llava_aurora.data.records import Record, RecordWriter
-from llava_aurora.data.scenes.scene_folder import write_scenes
-from llava_aurora.data.scenes.scene_records import SceneTasks, write_scene_records
+from llava_aurora.data.sources.depth.depth_estimation import default_device
+from llava_aurora.data.sources.scenes.scene_folder import write_scenes
+from llava_aurora.data.sources.scenes.scene_records import SceneTasks, write_scene_records
 from llava_aurora.demo.stages import Stages, build_base, mean_map, token_families, train_small_vqvae
 from llava_aurora.evaluation.benchmarks.registry import BENCHMARKS, Wording
 from llava_aurora.evaluation.written import closest_by
-from llava_aurora.modalities.depth import DepthModality
-from llava_aurora.study.contestants import Contestant
+from llava_aurora.files import atomic_folder, read_json, write_json
+from llava_aurora.study.contestants import Variant
 from llava_aurora.study.sizes import Size
+from llava_aurora.tokens.depth import DepthKind
 from llava_aurora.vqvae.autoencoder import DepthVQVAE
 from llava_aurora.vqvae.checkpoint import load_depth_vqvae
 from llava_aurora.vqvae.folders import encode_folder, read_codes
@@ -87,7 +87,7 @@ class Materials:
     def base(self, seed: int) -> Path:
         return self.work / f"base-{seed}"
 
-    def records_of(self, contestant: Contestant) -> Path:
+    def records_of(self, contestant: Variant) -> Path:
         """What it is trained on."""
         if contestant.order.startswith("reading"):
             return self.lookups
@@ -95,7 +95,7 @@ class Materials:
             return self.practice
         return self.readings if contestant.reads else self.records
 
-    def prepare(self, stages: Stages, *, seeds: list[int], contestants: Iterable[Contestant]) -> None:
+    def prepare(self, stages: Stages, *, seeds: list[int], contestants: Iterable[Variant]) -> None:
         """Makes what is not there yet, of records only what these contestants need.
 
         Raises:
@@ -219,7 +219,7 @@ class Materials:
 
     def _limits(self, folder: Path) -> None:
         frame = self.size.model.frame
-        modality = DepthModality(vqvae=self._loaded_vqvae())
+        kind = DepthKind(vqvae=self._loaded_vqvae())
         wording = Wording(frame, token_families(self.size.vqvae, frame=frame)[1])
         questions = BENCHMARKS[self.size.depth_benchmarks[0]].read(self.held_out, wording).questions
         mean = mean_map(self.images / "maps" / "depth", size=frame)
@@ -228,7 +228,7 @@ class Materials:
         for question in questions:
             assert question.depth is not None, "scenes have depth"
             if question.depth not in copies:
-                copies[question.depth] = modality.decode(modality.encode(read_depth_map(question.depth)))
+                copies[question.depth] = kind.decode(kind.encode(read_depth_map(question.depth)))
             for depth, by_category in zip((copies[question.depth], mean), right.values(), strict=True):
                 answer = closest_by(depth, question.points, frame=frame)
                 by_category.setdefault(question.category, []).append(answer == question.answer)

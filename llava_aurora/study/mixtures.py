@@ -5,7 +5,7 @@ import yaml
 from llava_aurora.data.curriculum.schedule import LinearSchedule, Shares
 from llava_aurora.data.fresh_points import MARKED_TASKS
 from llava_aurora.data.tasks import TASKS
-from llava_aurora.study.contestants import Contestant
+from llava_aurora.study.contestants import Variant
 from llava_aurora.study.sizes import Size
 
 LOCATING = "point_location"
@@ -28,7 +28,7 @@ PAPER_COUNTS = {
 }
 
 
-def mixtures(contestant: Contestant, *, epochs: int, locating: float, marked: bool = True) -> list[Shares]:
+def mixtures(contestant: Variant, *, epochs: int, locating: float, marked: bool = True) -> list[Shares]:
     """The share of each task, epoch by epoch; each sums to 1.
 
     Args:
@@ -61,7 +61,7 @@ def mixtures(contestant: Contestant, *, epochs: int, locating: float, marked: bo
     return [_with_locating(shares, locating) for shares in found]
 
 
-def mixture_file(contestant: Contestant, size: Size, *, epochs: int | None = None) -> str:
+def mixture_file(contestant: Variant, size: Size, *, epochs: int | None = None) -> str:
     """The mixtures of a study in the YAML that --curriculum reads; `epochs` instead of the size's."""
     found = mixtures(contestant, epochs=epochs or size.epochs, locating=size.locating, marked=size.marked)
     rounded = [{task: round(share, 6) for task, share in shares.items() if share} for shares in found]

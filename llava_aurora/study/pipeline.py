@@ -13,10 +13,10 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from llava_aurora.atomic import read_json, write_json
 from llava_aurora.demo.launch import run_training
 from llava_aurora.demo.stages import Stages, claim_folder
 from llava_aurora.errors import AuroraError
+from llava_aurora.files import read_json, write_json
 from llava_aurora.study.contestants import CONTESTANTS, Run, runs
 from llava_aurora.study.estimate import Estimate, estimate
 from llava_aurora.study.materials import Materials

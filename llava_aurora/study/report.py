@@ -4,9 +4,9 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 
-from llava_aurora.atomic import write_json, write_text
 from llava_aurora.evaluation.report import Section, markdown
 from llava_aurora.evaluation.tables import Table
+from llava_aurora.files import write_json, write_text
 from llava_aurora.study.expectations import RULE, Results, check
 from llava_aurora.study.sizes import Size
 from llava_aurora.study.tables import Limits, paper_tables, replacement_tables, step_tables

@@ -15,9 +15,8 @@ from dataclasses import MISSING, asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from llava_aurora.atomic import read_json, write_json, write_text
-from llava_aurora.data.depth.depth_estimation import default_device
 from llava_aurora.data.prompts import Prompts
+from llava_aurora.data.sources.depth.depth_estimation import default_device
 from llava_aurora.demo.launch import REPOSITORY, finetune_command, run_training
 from llava_aurora.demo.stages import as_arguments, small_model_flags
 from llava_aurora.errors import AuroraError
@@ -28,11 +27,12 @@ from llava_aurora.evaluation.provenance import commit, provenance
 from llava_aurora.evaluation.replacement import replacement_test
 from llava_aurora.evaluation.run import Plan, evaluate, judged_answers, read_results
 from llava_aurora.evaluation.written import read_written
-from llava_aurora.perception import Perception
+from llava_aurora.files import read_json, write_json, write_text
 from llava_aurora.study.contestants import CONTESTANTS, Run
 from llava_aurora.study.materials import Materials
 from llava_aurora.study.mixtures import mixture_file
 from llava_aurora.study.sizes import BY_COORDINATES, COUNTING, Size
+from llava_aurora.tokens.perception import PerceptionTokens
 from llava_aurora.training.checkpoint_folder import checkpoints, newest_whole
 
 RESULT = "result.json"
@@ -131,7 +131,7 @@ class Runner:
         """Answers to the held-out questions, and to chains whose map was replaced."""
         asker = LoadedAsker(folder / "model", settings=Settings(max_new_tokens=self.size.max_new_tokens))
         if asker.perception is not None:  # maps are decoded by the thousand
-            asker.perception.modalities["depth"].vqvae.to(default_device())  # type: ignore[attr-defined]
+            asker.perception.kinds["depth"].vqvae.to(default_device())  # type: ignore[attr-defined]
         answered, replaced = folder / "evaluation", folder / "replacement"
         for task in (*self.size.depth_benchmarks, COUNTING):
             limit = self.size.coordinate_questions if task == BY_COORDINATES else None
@@ -183,7 +183,7 @@ def result_run(result: Any, source: Path) -> Run:
     return Run(contestant, result["seed"])
 
 
-def has_map(line: Line, perception: Perception | None) -> bool:
+def has_map(line: Line, perception: PerceptionTokens | None) -> bool:
     """Whether a whole map stands in an answer."""
     return read_written(line.text, line.ids, perception).codes is not None
 

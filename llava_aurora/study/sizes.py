@@ -4,7 +4,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from llava_aurora.data.scenes.scene import SceneConfig
+from llava_aurora.data.sources.scenes.scene import SceneConfig
 from llava_aurora.demo.tiny_llava import TinyLlavaConfig
 from llava_aurora.vqvae.autoencoder import DepthVQVAEConfig
 

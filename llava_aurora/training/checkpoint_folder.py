@@ -7,8 +7,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from llava_aurora.atomic import STAGING_PREFIX, read_json, write_json
 from llava_aurora.errors import AuroraError
+from llava_aurora.files import STAGING_PREFIX, read_json, write_json
 
 RECORD = "aurora_run.json"
 STATE = "trainer_state.json"

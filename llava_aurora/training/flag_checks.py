@@ -16,8 +16,8 @@ def check_flags(flags: argparse.Namespace) -> None:
     """
     from llava_aurora.data.ablations import VALUE_SOURCES
     from llava_aurora.data.curriculum.schedule_file import read_schedule
-    from llava_aurora.modeling.bottleneck import InformationBottleneck
-    from llava_aurora.modeling.guided_heads import GUIDES
+    from llava_aurora.model.attention_supervision import GUIDES
+    from llava_aurora.model.context_mask import ContextMask
 
     for flag, remedy in {
         "data_path": "the JSON file of training records; `llava-aurora data records --help` shows how to make one",
@@ -58,7 +58,7 @@ def check_flags(flags: argparse.Namespace) -> None:
         raise AuroraError(f"--lengths_per_step {flags.lengths_per_step}: 1 or more")
     if flags.lengths_per_step > 1 and not (flags.curriculum and flags.group_by_modality_length):
         raise AuroraError("--lengths_per_step needs --curriculum and --group_by_modality_length True")
-    InformationBottleneck.parse(flags.information_bottleneck, probability=flags.information_bottleneck_probability)
+    ContextMask.parse(flags.information_bottleneck, probability=flags.information_bottleneck_probability)
     if not 0 <= flags.span_mask_probability <= 1:
         raise AuroraError(f"--span_mask_probability {flags.span_mask_probability}: a share is in [0, 1]")
     if not 0 <= flags.span_noise_probability < 1:
@@ -106,7 +106,7 @@ def _check_depth_tokens(flags: argparse.Namespace) -> None:
     from llava_aurora.configuration import ModelArguments
 
     names = ModelArguments.__dataclass_fields__
-    settings = ModelArguments(**{name: getattr(flags, name) for name in names}).modality_settings()
+    settings = ModelArguments(**{name: getattr(flags, name) for name in names}).kind_settings()
     if "depth" not in settings:
         return
     remedy = "a folder of `llava-aurora vqvae train`, or a published .pt file"

@@ -5,7 +5,7 @@ from typing import Any
 
 from torch import nn
 
-from llava_aurora.modeling.perception_head import ROWS
+from llava_aurora.model.perception_head import ROWS
 
 PARTS = {"perception_lr": ROWS, "mm_projector_lr": "mm_projector", "mm_vision_tower_lr": "vision_tower"}
 

@@ -17,10 +17,10 @@ from safetensors import SafetensorError
 from torch.utils.data import RandomSampler, Sampler
 from transformers.trainer_utils import TrainOutput
 
-from llava_aurora.atomic import read_json
 from llava_aurora.errors import AuroraError
-from llava_aurora.modeling.perception_head import ROWS
-from llava_aurora.modeling.writing import NON_LORA_WEIGHTS, PROJECTOR_WEIGHTS
+from llava_aurora.files import read_json
+from llava_aurora.model.perception_head import ROWS
+from llava_aurora.model.writing import NON_LORA_WEIGHTS, PROJECTOR_WEIGHTS
 from llava_aurora.training import checkpoint_folder, world_size
 from llava_aurora.training.checkpoint_folder import STATE, RunRecord
 from llava_aurora.training.epoch_order import EpochOrder

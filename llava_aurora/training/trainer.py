@@ -13,15 +13,15 @@ from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState
 from transformers.integrations import TensorBoardCallback
 from transformers.trainer_utils import EvalLoopOutput
 
-from llava_aurora.data.curriculum.like_lengths import LikeLengths
+from llava_aurora.data.curriculum.length_grouped_batches import LengthGroupedBatches
 from llava_aurora.data.curriculum.report import draw_schedule, print_schedule
 from llava_aurora.data.curriculum.sampler import Curriculum, CurriculumSampler, planned_epochs
 from llava_aurora.data.fresh_points import FreshPoints
 from llava_aurora.errors import AuroraError
-from llava_aurora.modeling.aurora_llama import AuroraLlamaForCausalLM
-from llava_aurora.modeling.bottleneck import InformationBottleneck
-from llava_aurora.modeling.code_metrics import CodeMetrics
-from llava_aurora.modeling.writing import write_lora_folder, write_projector_folder, write_whole_folder
+from llava_aurora.model.aurora_llama import AuroraLlamaForCausalLM
+from llava_aurora.model.code_metrics import CodeMetrics
+from llava_aurora.model.context_mask import ContextMask
+from llava_aurora.model.writing import write_lora_folder, write_projector_folder, write_whole_folder
 from llava_aurora.training.parameter_groups import PARTS, parameter_groups
 from llava_aurora.training.resumable import ResumableTrainer
 
@@ -31,9 +31,9 @@ class AuroraTrainer(ResumableTrainer):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        if self.aurora_model.objective is not None:
+        if self.aurora_model.training_loss is not None:
             self.aurora_model.state_values(self.train_dataset.data_args.value_step)
-            self.aurora_model.objective.bottleneck = InformationBottleneck.parse(
+            self.aurora_model.training_loss.bottleneck = ContextMask.parse(
                 self.args.information_bottleneck, probability=self.args.information_bottleneck_probability
             )
             self.aurora_model.mask_spans(self.args.span_mask_probability, noise=self.args.span_noise_probability)
@@ -67,9 +67,9 @@ class AuroraTrainer(ResumableTrainer):
             return super()._get_train_sampler(train_dataset)
         epochs = planned_epochs(self.args, length=self.curriculum.length)
         seed = self.args.seed if self.args.data_seed is None else self.args.data_seed
-        return CurriculumSampler(self.curriculum, epochs=epochs, seed=seed, like_lengths=self._like_lengths())
+        return CurriculumSampler(self.curriculum, epochs=epochs, seed=seed, length_grouped_batches=self._like_lengths())
 
-    def _like_lengths(self) -> LikeLengths | None:
+    def _like_lengths(self) -> LengthGroupedBatches | None:
         if not self.args.group_by_modality_length:
             return None
         tower, mixed = self.aurora_model.get_vision_tower(), self.args.lengths_per_step
@@ -80,7 +80,7 @@ class AuroraTrainer(ResumableTrainer):
                 f" {self.args.gradient_accumulation_steps} accumulation steps), each of one length; give a divisor of"
                 " that, or set --gradient_accumulation_steps"
             )
-        return LikeLengths(
+        return LengthGroupedBatches(
             lengths=self.train_dataset.store.lengths,
             image_tokens=0 if tower is None else tower.num_patches,
             batch=self.args.train_batch_size * batches,
@@ -94,15 +94,15 @@ class AuroraTrainer(ResumableTrainer):
 
     def training_step(self, *args: Any, **kwargs: Any) -> Tensor:
         """As upstream's, with the reconstruction loss from its first step on."""
-        if self.aurora_model.objective is not None:
+        if self.aurora_model.training_loss is not None:
             started = self.state.global_step >= self.args.reconstruction_loss_start
             weight = self.args.reconstruction_loss_weight if started else 0.0
-            self.aurora_model.objective.reconstruction_weight = weight
+            self.aurora_model.training_loss.reconstruction_weight = weight
         return super().training_step(*args, **kwargs)
 
     def log(self, logs: dict[str, float], *args: Any, **kwargs: Any) -> None:
         """Adds `loss_text`, `loss_depth`, … to each line of training log. Called on every rank."""
-        objective = self.aurora_model.objective
+        objective = self.aurora_model.training_loss
         if objective is not None and "loss" in logs:
             logs |= {f"loss_{name}": _short(value) for name, value in objective.parts.read().items()}
         super().log(logs, *args, **kwargs)
@@ -111,7 +111,7 @@ class AuroraTrainer(ResumableTrainer):
 
     def evaluation_loop(self, *args: Any, metric_key_prefix: str = "eval", **kwargs: Any) -> EvalLoopOutput:
         """As upstream's, with each part of the loss, the accuracy of codes, and pictures of maps for TensorBoard."""
-        objective = self.aurora_model.objective
+        objective = self.aurora_model.training_loss
         if objective is None:
             return super().evaluation_loop(*args, metric_key_prefix=metric_key_prefix, **kwargs)
         objective.metrics = metrics = CodeMetrics(objective.perception, pictures=self.args.eval_pictures)

@@ -1,6 +1,6 @@
 """The depth VQ-VAE: a depth map becomes a small square of codes, and the codes a depth map again.
 
-The depth modality writes these codes as perception tokens. The layers are those of METHOD "The depth VQ-VAE"
+The depth kind writes these codes as perception tokens. The layers are those of METHOD "The depth VQ-VAE"
 (AiT, arXiv 2301.02229, as AURORA trained it), in the order that the published weights name them.
 """
 

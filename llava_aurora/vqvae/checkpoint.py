@@ -19,8 +19,8 @@ from safetensors.torch import load as load_safetensors
 from safetensors.torch import save as save_safetensors
 from torch import Tensor
 
-from llava_aurora.atomic import atomic_folder, read_json
 from llava_aurora.errors import AuroraError
+from llava_aurora.files import atomic_folder, read_json
 from llava_aurora.vqvae.autoencoder import DepthVQVAE, DepthVQVAEConfig, build_depth_vqvae, config_from_dict
 
 CONFIG_FILE = "config.json"

@@ -18,8 +18,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from llava_aurora.atomic import atomic_file
 from llava_aurora.errors import AuroraError
+from llava_aurora.files import atomic_file
 from llava_aurora.vqvae.autoencoder import DepthVQVAE
 from llava_aurora.vqvae.checkpoint import fingerprint
 

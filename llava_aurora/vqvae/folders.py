@@ -12,9 +12,9 @@ from PIL import Image
 from rich.console import Console
 from rich.progress import track
 
-from llava_aurora.atomic import atomic_file
 from llava_aurora.batches import batches
 from llava_aurora.errors import AuroraError
+from llava_aurora.files import atomic_file
 from llava_aurora.read_ahead import read_ahead
 from llava_aurora.vqvae.autoencoder import DepthVQVAE
 from llava_aurora.vqvae.code_files import DepthCodes, EncodedMap, code_entries, codes_writer, map_name, read_codes

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from llava_aurora.data.depth.depth_files import read_depth_values
+from llava_aurora.data.sources.depth.depth_files import read_depth_values
 from llava_aurora.errors import AuroraError
 
 MAP_SUFFIXES = (".png", ".npy")

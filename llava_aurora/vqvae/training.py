@@ -20,8 +20,8 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import Tensor
 
-from llava_aurora.atomic import atomic_folder
 from llava_aurora.errors import AuroraError
+from llava_aurora.files import atomic_folder
 from llava_aurora.vqvae.autoencoder import DepthVQVAE, DepthVQVAEConfig, build_depth_vqvae
 from llava_aurora.vqvae.checkpoint import CONFIG_FILE, WEIGHTS_FILE, refuse_foreign_files, write_checkpoint_files
 from llava_aurora.vqvae.maps import DepthMapFolder, check_depth_map, resize_nearest, to_model_range

@@ -22,9 +22,9 @@ from llava_aurora.data.records import RecordWriter, closest, hundredths, letter_
 from llava_aurora.data.store.record_store import RecordStore
 from llava_aurora.errors import AuroraError
 from llava_aurora.evaluation.written import read_written
-from llava_aurora.modalities.box import BoxModality
-from llava_aurora.modalities.depth import DepthModality
-from llava_aurora.vocabulary import depth_family, pixel_family
+from llava_aurora.tokens.box import BoxKind
+from llava_aurora.tokens.depth import DepthKind
+from llava_aurora.tokens.vocabulary import depth_family, pixel_family
 from llava_aurora.vqvae.checkpoint import load_depth_vqvae
 
 DEPTH, PIXELS = depth_family(codebook_size=16, codes_per_map=9), pixel_family(frame=56)
@@ -117,7 +117,7 @@ def test_the_value_step_says_behind_the_map_how_close_each_point_is():
 
 def test_values_of_the_map_are_those_that_its_codes_stand_for(workshop, writer):
     """So that whoever has the map can write them; what the records say of the true depth does not matter."""
-    depth = DepthModality(vqvae=load_depth_vqvae(workshop.vqvae))
+    depth = DepthKind(vqvae=load_depth_vqvae(workshop.vqvae))
     step, codes = ValueStep(map=depth, frame=56), list(range(9))
     expected = [hundredths(int(depth.code_depths[3 * (p.y * 3 // 56) + p.x * 3 // 56])) for p in POINTS]
     listed = ", ".join(f"{p.letter} {PIXELS.text((p.x, p.y))} {v}" for p, v in zip(POINTS, expected, strict=True))
@@ -140,9 +140,9 @@ def test_values_of_the_map_are_those_that_its_codes_stand_for(workshop, writer):
 
 
 def test_interpolated_values_tell_points_of_one_cell_apart(workshop, writer):
-    depth = DepthModality(vqvae=load_depth_vqvae(workshop.vqvae))
+    depth = DepthKind(vqvae=load_depth_vqvae(workshop.vqvae))
     depth.code_depths = np.arange(0, 256, 16, dtype=np.uint8)  # the workshop's codes hardly differ
-    perception = SimpleNamespace(modalities={"depth": depth, "box": BoxModality(frame=56)})
+    perception = SimpleNamespace(kinds={"depth": depth, "box": BoxKind(frame=56)})
     of_cell, between = (ValueStep.of(source, perception) for source in ("map", "interpolated"))
     codes, places = [0] * 6 + [15] * 3, [(28, 20), (28, 30), (28, 36)]  # all in the middle cell, ever nearer
     assert len({of_cell.depth_by_code(codes, place) for place in places}) == 1
@@ -154,7 +154,7 @@ def test_interpolated_values_tell_points_of_one_cell_apart(workshop, writer):
 
 
 def test_whether_values_bear_out_the_answer(workshop):
-    depth = DepthModality(vqvae=load_depth_vqvae(workshop.vqvae))
+    depth = DepthKind(vqvae=load_depth_vqvae(workshop.vqvae))
     by_closeness = np.argsort(depth.code_depths)
     far, near = int(by_closeness[0]), int(by_closeness[-1])
     assert ValueStep().bears_out(chain())

@@ -14,7 +14,7 @@ from transformers import AutoTokenizer, CLIPImageProcessor
 from llava_aurora.configuration import DataArguments
 from llava_aurora.data.dataset import AuroraCollator, AuroraDataset, make_supervised_data_module, read_records
 from llava_aurora.errors import AuroraError
-from llava_aurora.vocabulary import PerceptionVocabulary, depth_family
+from llava_aurora.tokens.vocabulary import PerceptionVocabulary, depth_family
 
 DEPTH = depth_family(codebook_size=16, codes_per_map=9)
 

@@ -13,15 +13,15 @@ from skimage import data as photographs
 
 from llava_aurora.data.ablations import ValueStep, with_plain_coordinates, without_coordinate_step
 from llava_aurora.data.fresh_points import LEARNED_CODES, FreshPoints
-from llava_aurora.data.points import depth_at, draw_points
 from llava_aurora.data.prompts import Prompts
 from llava_aurora.data.records import RecordWriter, hundredths, letter_points
-from llava_aurora.data.scenes.scene import SceneConfig
-from llava_aurora.data.scenes.scene_folder import write_scenes
-from llava_aurora.data.scenes.scene_records import DEFAULT_SHARES, SceneTasks, write_scene_records
+from llava_aurora.data.sources.points import depth_at, draw_points
+from llava_aurora.data.sources.scenes.scene import SceneConfig
+from llava_aurora.data.sources.scenes.scene_folder import write_scenes
+from llava_aurora.data.sources.scenes.scene_records import DEFAULT_SHARES, SceneTasks, write_scene_records
 from llava_aurora.data.store.record_file import read_records
 from llava_aurora.errors import AuroraError
-from llava_aurora.vocabulary import depth_family, pixel_family
+from llava_aurora.tokens.vocabulary import depth_family, pixel_family
 
 COUNT, SIDE, FRAME = 8, 112, 336
 DEPTH, PIXELS = depth_family(codebook_size=4, codes_per_map=4), pixel_family(frame=FRAME)

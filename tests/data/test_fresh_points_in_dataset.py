@@ -10,15 +10,15 @@ from llava_aurora.configuration import DataArguments
 from llava_aurora.data.dataset import make_supervised_data_module
 from llava_aurora.data.prompts import Prompts
 from llava_aurora.data.records import RecordWriter
-from llava_aurora.data.scenes.scene import SceneConfig
-from llava_aurora.data.scenes.scene_folder import write_scenes
-from llava_aurora.data.scenes.scene_records import SceneTasks, write_scene_records
+from llava_aurora.data.sources.scenes.scene import SceneConfig
+from llava_aurora.data.sources.scenes.scene_folder import write_scenes
+from llava_aurora.data.sources.scenes.scene_records import SceneTasks, write_scene_records
 from llava_aurora.errors import AuroraError
-from llava_aurora.modalities.box import BoxModality
-from llava_aurora.modalities.depth import DepthModality
-from llava_aurora.perception import Perception
+from llava_aurora.tokens.box import BoxKind
+from llava_aurora.tokens.depth import DepthKind
+from llava_aurora.tokens.perception import PerceptionTokens
+from llava_aurora.tokens.vocabulary import depth_family, pixel_family
 from llava_aurora.training.trainer import FreshPointsCallback
-from llava_aurora.vocabulary import depth_family, pixel_family
 from llava_aurora.vqvae.checkpoint import load_depth_vqvae
 
 FRAME, COUNT = 56, 4
@@ -47,8 +47,8 @@ def dataset(workshop, tmp_path):
     )
     tokenizer = AutoTokenizer.from_pretrained(workshop.base, use_fast=False)
     tokenizer.pad_token = tokenizer.unk_token
-    modalities = {"depth": DepthModality(vqvae=load_depth_vqvae(workshop.vqvae)), "box": BoxModality(frame=FRAME)}
-    tokenizer.perception = Perception.teach(tokenizer, modalities)
+    kinds = {"depth": DepthKind(vqvae=load_depth_vqvae(workshop.vqvae)), "box": BoxKind(frame=FRAME)}
+    tokenizer.perception = PerceptionTokens.teach(tokenizer, kinds)
     arguments = DataArguments(
         data_path=str(tmp_path / "train.json"),
         image_folder=str(tmp_path / "scenes"),

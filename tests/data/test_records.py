@@ -8,7 +8,7 @@ import pytest
 from llava_aurora.data.prompts import FIELDS, TEMPLATES, Prompts, _problem
 from llava_aurora.data.records import MarkedPoint, RecordWriter, closest, hundredths, letter_points
 from llava_aurora.errors import AuroraError
-from llava_aurora.vocabulary import depth_family, pixel_family
+from llava_aurora.tokens.vocabulary import depth_family, pixel_family
 
 DEPTH, PIXELS = depth_family(codebook_size=16, codes_per_map=4), pixel_family(frame=336)
 POINTS = [MarkedPoint("A", 10, 20, 50), MarkedPoint("B", 30, 40, 200), MarkedPoint("C", 5, 6, 100)]

@@ -12,13 +12,13 @@ import pytest
 from PIL import Image
 from typer.testing import CliRunner
 
-from llava_aurora.cli import app
+from llava_aurora.cli.__main__ import app
 from llava_aurora.data.tasks import task_name
 from llava_aurora.data.view import RecordPage, sample_records
 from llava_aurora.errors import AuroraError
-from llava_aurora.modalities.box import BoxModality
-from llava_aurora.modalities.depth import DepthModality
-from llava_aurora.vocabulary import depth_family
+from llava_aurora.tokens.box import BoxKind
+from llava_aurora.tokens.depth import DepthKind
+from llava_aurora.tokens.vocabulary import depth_family
 from llava_aurora.vqvae.checkpoint import load_depth_vqvae
 
 FRAME = 56
@@ -123,9 +123,7 @@ def test_records_of_llavas_own_are_shown(view):
 def test_numbers_in_brackets_are_coordinates_only_where_the_truth_says_so(workshop, tmp_path):
     turns = [{"from": "human", "value": "<image>\nWhen?"}, {"from": "gpt", "value": "Then (2019, 2020)."}]
     record = {"id": "x", "image": "0.png", "conversations": turns}
-    page = RecordPage(
-        image_folder=workshop.images, boxes=BoxModality(frame=FRAME), families=[BoxModality(frame=FRAME).family]
-    )
+    page = RecordPage(image_folder=workshop.images, boxes=BoxKind(frame=FRAME), families=[BoxKind(frame=FRAME).family])
     (picture,) = page.show("record 0", record).pictures
     assert picture.caption == "56 × 56"
     assert page.show("record 0", {**record, "aurora": {"task": "depth_direct"}}).problems
@@ -140,12 +138,12 @@ def test_what_is_wrong_is_said_beside_the_record(view, records, workshop):
 
 
 def test_a_map_is_the_vqvaes(workshop, records):
-    depth = DepthModality(vqvae=load_depth_vqvae(workshop.vqvae))
-    boxes = BoxModality(frame=FRAME)
+    depth = DepthKind(vqvae=load_depth_vqvae(workshop.vqvae))
+    boxes = BoxKind(frame=FRAME)
     page = RecordPage(image_folder=workshop.images, boxes=boxes, families=[depth.family, boxes.family], depth=depth)
     shown = page.show("record 0", records[0])
     (_, drawn) = pictures("".join(f'"{picture.uri}"' for picture in shown.pictures))
-    from llava_aurora.modalities.depth import color_map
+    from llava_aurora.tokens.depth import color_map
 
     expected = color_map(depth.read(records[0]["conversations"][1]["value"])[0]).resize((336, 336))
     assert np.array_equal(np.asarray(drawn), np.asarray(expected))
@@ -155,7 +153,7 @@ def test_boxes_are_drawn_where_the_text_has_them(workshop, writer):
     record = writer.box_generation(
         name="n", image="0.png", rng=np.random.default_rng(0), singular="x", plural="xs", boxes=[(7, 14, 28, 42)]
     )
-    boxes = BoxModality(frame=FRAME)
+    boxes = BoxKind(frame=FRAME)
     page = RecordPage(image_folder=workshop.images, boxes=boxes, families=[depth_family(), boxes.family])
     (shown,) = page.show("record 0", record).pictures
     assert shown.caption == "1 boxes in the text"

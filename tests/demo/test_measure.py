@@ -10,8 +10,8 @@ from transformers import AutoTokenizer
 from llava_aurora.demo import measure
 from llava_aurora.evaluation.outcomes import outcome, true_depth
 from llava_aurora.generation.generate import Answer
-from llava_aurora.modalities import build_modalities
-from llava_aurora.perception import Perception
+from llava_aurora.tokens import build_kinds
+from llava_aurora.tokens.perception import PerceptionTokens
 
 POINTS = {"A": [3, 4], "B": [30, 40], "C": [50, 9]}
 CODES = [[1] * 9, [2] * 9, [3] * 9, [4] * 9]
@@ -21,7 +21,7 @@ CODES = [[1] * 9, [2] * 9, [3] * 9, [4] * 9]
 def perception(workshop):
     tokenizer = AutoTokenizer.from_pretrained(workshop.base, use_fast=False)
     settings = {"depth": {"vqvae": str(workshop.vqvae)}, "box": {"frame": 56}}
-    return tokenizer, Perception.teach(tokenizer, build_modalities(settings, workshop.folder))
+    return tokenizer, PerceptionTokens.teach(tokenizer, build_kinds(settings, workshop.folder))
 
 
 @pytest.fixture
@@ -33,7 +33,7 @@ def outcomes(perception, tmp_path):
         Image.fromarray(rng.integers(0, 256, (56, 56), dtype=np.uint8)).save(tmp_path / f"{number}.png")
         about = {"task": "depth_chain_from_coordinates", "answer": right, "depth": f"{number}.png"}
         about["points"] = dict(list(POINTS.items())[:count])
-        span = perception.modalities["depth"].family.text(codes)
+        span = perception.kinds["depth"].family.text(codes)
         text = span[: span.index("<DEPTH_END>")] if length < 9 else f"{span}. The answer is (A)."
         ids = tokenizer(text, add_special_tokens=False).input_ids
         found.append(outcome({"id": str(number), "aurora": about}, Answer(text, ids, finished=True), perception))
@@ -54,7 +54,7 @@ def measured(perception, outcomes, images, monkeypatch):
 
 
 def test_whole_maps_of_hard_questions_are_replaced(perception, outcomes, tmp_path, monkeypatch):
-    depth = perception[1].modalities["depth"]
+    depth = perception[1].kinds["depth"]
     found, asked = measured(perception[1], outcomes, tmp_path, monkeypatch)
     assert found == dict.fromkeys(["the true map", "its own map", "its map of another scene", "random codes"], (0.5, 2))
     assert asked["its own map"] == CODES[:2]

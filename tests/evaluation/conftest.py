@@ -6,19 +6,19 @@ import numpy as np
 import pytest
 from transformers import AutoTokenizer
 
-from llava_aurora.data.scenes.scene import SceneConfig
-from llava_aurora.data.scenes.scene_folder import write_scenes
+from llava_aurora.data.sources.scenes.scene import SceneConfig
+from llava_aurora.data.sources.scenes.scene_folder import write_scenes
 from llava_aurora.generation.generate import Answer
-from llava_aurora.modalities.base import Modality
-from llava_aurora.modalities.box import BoxModality
-from llava_aurora.perception import Perception
-from llava_aurora.vocabulary import depth_family
+from llava_aurora.tokens.box import BoxKind
+from llava_aurora.tokens.kind import TokenKind
+from llava_aurora.tokens.perception import PerceptionTokens
+from llava_aurora.tokens.vocabulary import depth_family
 from llava_aurora.vqvae.maps import resize_nearest
 
 FRAME, GRID, LEVELS = 56, 8, 16
 
 
-class PlainDepth(Modality):
+class PlainDepth(TokenKind):
     """Depth maps of 8 × 8 cells in 16 levels, without a VQ-VAE: what a code means is plain to see."""
 
     name = "depth"
@@ -59,7 +59,7 @@ class StubAsker:
 
     image_size = FRAME
 
-    def __init__(self, tokenizer, perception: Perception, respond: Callable[[str, str], str]) -> None:
+    def __init__(self, tokenizer, perception: PerceptionTokens, respond: Callable[[str, str], str]) -> None:
         self.tokenizer, self.perception, self.respond = tokenizer, perception, respond
         self.identity = {"model": "stub", "fingerprint": "0"}
         self.batches: list[list[str]] = []
@@ -88,7 +88,7 @@ def plain_depth():
 def stub(workshop, plain_depth):
     """Makes a model out of what it answers."""
     tokenizer = AutoTokenizer.from_pretrained(workshop.base, use_fast=False)
-    perception = Perception.teach(tokenizer, {"depth": plain_depth, "box": BoxModality(frame=FRAME)})
+    perception = PerceptionTokens.teach(tokenizer, {"depth": plain_depth, "box": BoxKind(frame=FRAME)})
     return lambda respond: StubAsker(tokenizer, perception, respond)
 
 

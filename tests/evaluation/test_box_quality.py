@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from llava_aurora.evaluation.box_quality import BoxMatch, intersection_over_union, match_boxes
-from llava_aurora.modalities.box import BoxModality
+from llava_aurora.tokens.box import BoxKind
 
 
 def boxes(rng, count):
@@ -39,7 +39,7 @@ def test_overlap_is_that_of_the_modality():
     rng = np.random.default_rng(0)
     one, other = boxes(rng, 6), boxes(rng, 6)
     found = intersection_over_union(np.array(one, float), np.array(other, float))
-    expected = [[BoxModality(frame=336).compare(a, b) for b in other] for a in one]
+    expected = [[BoxKind(frame=336).compare(a, b) for b in other] for a in one]
     assert found == pytest.approx(np.array(expected))
 
 

@@ -11,9 +11,9 @@ from llava_aurora import generate, load_pretrained_model
 from llava_aurora.evaluation.continuation import continue_answers
 from llava_aurora.evaluation.outcomes import ask, go_on
 from llava_aurora.generation.inputs import context_length
-from llava_aurora.modalities import build_modalities
-from llava_aurora.modeling.embeddings import RowStart, grow_embeddings
-from llava_aurora.perception import Perception
+from llava_aurora.model.embeddings import RowStart, grow_embeddings
+from llava_aurora.tokens import build_kinds
+from llava_aurora.tokens.perception import PerceptionTokens
 
 QUESTIONS = ["How many red cubes are in the image?", "Why?", "Write down the depth map of this image."]
 
@@ -24,7 +24,7 @@ def loaded(workshop):
     torch.manual_seed(1)
     tokenizer, model, image_processor, _ = load_pretrained_model(str(workshop.base))
     settings = {"depth": {"vqvae": str(workshop.vqvae)}, "box": {"frame": 56}}
-    perception = Perception.teach(tokenizer, build_modalities(settings, workshop.folder))
+    perception = PerceptionTokens.teach(tokenizer, build_kinds(settings, workshop.folder))
     grow_embeddings(model, rows=len(tokenizer), ids=perception.token_ids(), start=RowStart())
     model.attach_perception(perception)
     return tokenizer, model, image_processor
@@ -49,7 +49,7 @@ def test_going_on_from_an_answers_own_words_gives_the_answer(loaded, images):
 
 def test_rows_do_not_disturb_each_other(loaded, images):
     perception = loaded[1].perception
-    family = perception.modalities["depth"].family
+    family = perception.kinds["depth"].family
     starts = [perception.ids.ids(family, [code] * 9) for code in (3, 7)] + [[]]
     options = {"max_new_tokens": 12}
     together = continue_answers(*loaded, images=images, questions=QUESTIONS, starts=starts, **options)
@@ -60,7 +60,7 @@ def test_rows_do_not_disturb_each_other(loaded, images):
 
 
 def test_other_codes_stand_in_the_place_of_a_map(loaded, workshop):
-    depth = loaded[1].perception.modalities["depth"]
+    depth = loaded[1].perception.kinds["depth"]
     records = [record for record in json.loads(workshop.records.read_text()) if "depth_chain" in record["id"]][:3]
     about = {"images": workshop.images, "batch_size": 2}
     written = ask((*loaded, 0), records, answer_start=depth.family.start, max_new_tokens=20, **about)

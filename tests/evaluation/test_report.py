@@ -6,7 +6,6 @@ from html.parser import HTMLParser
 import pytest
 from PIL import Image
 
-from llava_aurora.atomic import write_json
 from llava_aurora.errors import AuroraError
 from llava_aurora.evaluation import paper
 from llava_aurora.evaluation.benchmarks.registry import BENCHMARKS, Wording
@@ -14,6 +13,7 @@ from llava_aurora.evaluation.replacement import replacement_test
 from llava_aurora.evaluation.report import write_report
 from llava_aurora.evaluation.run import Plan, evaluate, read_results
 from llava_aurora.evaluation.tables import paper_tables
+from llava_aurora.files import write_json
 
 
 @pytest.fixture(scope="module")

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from llava_aurora.data.depth.depth_maps import Share
+from llava_aurora.data.sources.depth.depth_maps import Share
 from llava_aurora.errors import AuroraError
 from llava_aurora.evaluation.answers import AnswerStore
 from llava_aurora.evaluation.benchmarks.registry import BENCHMARKS, Wording

@@ -7,8 +7,8 @@ import pytest
 from transformers import AutoTokenizer
 
 from llava_aurora.evaluation.written import closest_by, read_written, values_of_map
-from llava_aurora.modalities import build_modalities
-from llava_aurora.perception import Perception
+from llava_aurora.tokens import build_kinds
+from llava_aurora.tokens.perception import PerceptionTokens
 
 CODES = [3, 1, 4, 1, 5, 9, 2, 6, 5]
 
@@ -17,7 +17,7 @@ CODES = [3, 1, 4, 1, 5, 9, 2, 6, 5]
 def spoken(workshop):
     tokenizer = AutoTokenizer.from_pretrained(workshop.base, use_fast=False)
     settings = {"depth": {"vqvae": str(workshop.vqvae)}, "box": {"frame": 56}}
-    perception = Perception.teach(tokenizer, build_modalities(settings, workshop.folder))
+    perception = PerceptionTokens.teach(tokenizer, build_kinds(settings, workshop.folder))
     return tokenizer, perception
 
 
@@ -29,13 +29,13 @@ def read(spoken, text, *, cut=0):
 
 
 def test_map_points_and_boxes_are_read(spoken):
-    depth = spoken[1].modalities["depth"].family.text(CODES)
+    depth = spoken[1].kinds["depth"].family.text(CODES)
     text = f"A (<PIXEL_1>,<PIXEL_2>), B (<PIXEL_3>,<PIXEL_55>). {depth}. 1. (<PIXEL_1>,<PIXEL_2>,<PIXEL_3>,<PIXEL_4>)"
     written, ids = read(spoken, text)
     assert written.codes == tuple(CODES)
     assert written.points == {"A": (1, 2), "B": (3, 55)}
     assert written.boxes == ((1, 2, 3, 4),)
-    family = spoken[1].modalities["depth"].family
+    family = spoken[1].kinds["depth"].family
     assert ids[written.map_end - 1] == spoken[1].ids.end_id(family)
     assert ids[written.map_start] == spoken[1].ids.start_id(family)
 
@@ -47,7 +47,7 @@ def test_plain_numbers_are_coordinates_too(spoken):
 
 
 def test_values_belong_to_lettered_points_and_all_of_the_highest_are_told(spoken):
-    depth = spoken[1].modalities["depth"].family.text(CODES)
+    depth = spoken[1].kinds["depth"].family.text(CODES)
     text = (
         f"{depth}. The points are A (<PIXEL_1>,<PIXEL_2>) 07, B (<PIXEL_3>,<PIXEL_4>) 55, C (<PIXEL_5>,<PIXEL_6>) 55."
     )
@@ -61,7 +61,7 @@ def test_values_belong_to_lettered_points_and_all_of_the_highest_are_told(spoken
 
 def test_values_are_compared_with_those_that_the_model_was_taught_to_read_in_its_map(spoken):
     perception = spoken[1]
-    depth = perception.modalities["depth"]
+    depth = perception.kinds["depth"]
     text = f"{depth.family.text(CODES)}. The points are A (<PIXEL_1>,<PIXEL_2>) 99, B (<PIXEL_30>,<PIXEL_40>) 00."
     written, _ = read(spoken, text)
     for source, value in (("map", depth.depth_of_cell), ("interpolated", depth.depth_between_cells)):
@@ -74,7 +74,7 @@ def test_values_are_compared_with_those_that_the_model_was_taught_to_read_in_its
 
 
 def test_what_is_cut_off_does_not_take_the_rest_along(spoken):
-    depth = spoken[1].modalities["depth"].family.text(CODES)
+    depth = spoken[1].kinds["depth"].family.text(CODES)
     whole, _ = read(spoken, f"{depth} 1. (<PIXEL_1>,<PIXEL_2>,<PIXEL_3>,<PIXEL_4>) 2. (<PIXEL_1>,<PIXEL_2>", cut=1)
     assert whole.codes == tuple(CODES)
     assert whole.boxes == ((1, 2, 3, 4),)

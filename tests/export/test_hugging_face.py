@@ -158,11 +158,11 @@ def test_no_perception_token_has_moved_and_the_image_comes_last(pair):
 
 
 def test_maps_are_read_from_its_text_by_the_vqvae_that_travels_along(pair):
-    modalities = trained_modalities(pair.out)
+    kinds = trained_modalities(pair.out)
     codes = [3, 1, 4, 1, 5, 9, 2, 6, 5]
-    text = f"The depth map is {modalities['depth'].family.text(codes)}."
-    (found,) = modalities["depth"].read(text)
-    (expected,) = pair.model.perception.modalities["depth"].read(text)
+    text = f"The depth map is {kinds['depth'].family.text(codes)}."
+    (found,) = kinds["depth"].read(text)
+    (expected,) = pair.model.perception.kinds["depth"].read(text)
     assert np.array_equal(found, expected)
 
 

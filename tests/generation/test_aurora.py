@@ -44,7 +44,7 @@ def mixed_questions(count, *, seed):
 
 
 def start_of_map(aurora):
-    return aurora.model.perception.modalities["depth"].family.start
+    return aurora.model.perception.kinds["depth"].family.start
 
 
 @pytest.fixture
@@ -109,7 +109,7 @@ def test_log_probabilities_are_those_of_the_constrained_model(aurora, image):
     start = f"A ({start_of_map(aurora)}"
     (result,) = aurora.ask([image], ["How far?"], answer_start=start, max_new_tokens=14, reasoning="direct")
     model, perception = aurora.model, aurora.model.perception
-    depth = perception.modalities["depth"].family
+    depth = perception.kinds["depth"].family
     inputs = prepare_inputs(
         aurora.tokenizer, model, aurora.image_processor, images=[image], questions=["How far?"], answer_start=start
     )

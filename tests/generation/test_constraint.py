@@ -12,19 +12,19 @@ from transformers import AutoTokenizer
 
 from llava_aurora.generation import constraint
 from llava_aurora.generation.constraint import PerceptionLogitsProcessor
-from llava_aurora.modalities import Modality, build_modalities, register_modality, unregister_modality
-from llava_aurora.perception import Perception
-from llava_aurora.vocabulary import TokenFamily
+from llava_aurora.tokens import TokenKind, build_kinds, register_kind, unregister_kind
+from llava_aurora.tokens.perception import PerceptionTokens
+from llava_aurora.tokens.vocabulary import TokenFamily
 
 
 @pytest.fixture(scope="module", params=[True, False], ids=["legacy", "not legacy"])
 def perception(request, workshop):
     tokenizer = AutoTokenizer.from_pretrained(workshop.base, use_fast=False, legacy=request.param)
-    modalities = build_modalities({"depth": {"vqvae": str(workshop.vqvae)}, "box": {"frame": 56}}, workshop.folder)
-    return Perception.teach(tokenizer, modalities)
+    kinds = build_kinds({"depth": {"vqvae": str(workshop.vqvae)}, "box": {"frame": 56}}, workshop.folder)
+    return PerceptionTokens.teach(tokenizer, kinds)
 
 
-def rows(perception: Perception) -> int:
+def rows(perception: PerceptionTokens) -> int:
     return perception.ids.first_ids["PIXEL"] + 56
 
 
@@ -127,7 +127,7 @@ def test_rows_of_a_batch_do_not_see_each_other(perception):
 # --- the same rules, written down one token at a time ---------------------------------------------------------------
 
 
-class Ascending(Modality):
+class Ascending(TokenKind):
     """Three codes between START and END, each greater than the one before it."""
 
     name = "ascending"
@@ -158,11 +158,11 @@ class Ascending(Modality):
 
 @pytest.fixture(scope="module")
 def three(workshop):
-    register_modality(Ascending)
+    register_kind(Ascending)
     settings = {"depth": {"vqvae": str(workshop.vqvae)}, "box": {"frame": 56}, "ascending": {}}
     tokenizer = AutoTokenizer.from_pretrained(workshop.base, use_fast=False)
-    yield Perception.teach(tokenizer, build_modalities(settings, workshop.folder))
-    unregister_modality("ascending")
+    yield PerceptionTokens.teach(tokenizer, build_kinds(settings, workshop.folder))
+    unregister_kind("ascending")
 
 
 def forbidden_in_text(perception) -> set[int]:
@@ -174,22 +174,22 @@ def forbidden_in_text(perception) -> set[int]:
 
 def forbidden(perception, written: list[int], everything: set[int]) -> set[int]:
     """What may not follow, by going back through the text from its end."""
-    for modality in perception.modalities.values():
-        look = forbidden_in_delimited if modality.family.delimited else forbidden_in_separated
-        found = look(perception, modality, written, everything)
+    for kind in perception.kinds.values():
+        look = forbidden_in_delimited if kind.family.delimited else forbidden_in_separated
+        found = look(perception, kind, written, everything)
         if found is not None:
             return found
     return forbidden_in_text(perception)
 
 
-def forbidden_in_delimited(perception, modality, written, everything):
-    family, ids = modality.family, perception.ids
+def forbidden_in_delimited(perception, kind, written, everything):
+    family, ids = kind.family, perception.ids
     codes = []
     for token in reversed(written[-family.lengths[0] - 1 :]):
         if token == ids.start_id(family):
             if len(codes) == family.lengths[0]:
                 return everything - {ids.end_id(family)}
-            allowed = modality.allowed_codes(codes[::-1])
+            allowed = kind.allowed_codes(codes[::-1])
             return everything - {ids.first_code_id(family) + code for code in allowed}
         if ids.code(family, token) is None:
             return None
@@ -197,9 +197,9 @@ def forbidden_in_delimited(perception, modality, written, everything):
     return None
 
 
-def forbidden_in_separated(perception, modality, written, everything):
+def forbidden_in_separated(perception, kind, written, everything):
     """A span is open if a code, and perhaps the beginning of a separator, stands at the end."""
-    family, ids = modality.family, perception.ids
+    family, ids = kind.family, perception.ids
     separator, most = list(ids.separators[family.name]), family.lengths[-1]
     every_code = {ids.first_code_id(family) + code for code in range(family.size)}
     rest = written[-most * (1 + len(separator)) :]
@@ -215,7 +215,7 @@ def forbidden_in_separated(perception, modality, written, everything):
         if not body or body[-len(separator) :] != separator:
             break
         body = body[: -len(separator)]
-    may_follow = modality.allowed_codes(codes) if len(codes) < most else range(0)
+    may_follow = kind.allowed_codes(codes) if len(codes) < most else range(0)
     if begun == len(separator):
         codes_only = everything - {ids.first_code_id(family) + code for code in may_follow}
         return codes_only if may_follow else every_code | forbidden_in_text(perception)

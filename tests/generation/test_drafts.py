@@ -7,8 +7,8 @@ from transformers import AutoTokenizer
 
 from llava_aurora.data.prompts import Prompts
 from llava_aurora.generation.drafts import Phrases, wording_of
-from llava_aurora.modalities import build_modalities
-from llava_aurora.perception import Perception
+from llava_aurora.tokens import build_kinds
+from llava_aurora.tokens.perception import PerceptionTokens
 
 CODES = range(1000, 1100)
 
@@ -53,9 +53,9 @@ def tokenizer(workshop):
 
 def test_the_wording_of_every_template_is_known(workshop, tokenizer):
     settings = {"depth": {"vqvae": str(workshop.vqvae)}, "box": {"frame": 56}}
-    perception = Perception.teach(tokenizer, build_modalities(settings, workshop.folder))
+    perception = PerceptionTokens.teach(tokenizer, build_kinds(settings, workshop.folder))
     phrases = wording_of(Prompts(), tokenizer=tokenizer, perception=perception)
-    family = perception.modalities["depth"].family
+    family = perception.kinds["depth"].family
     codes = family.text([3] * 9)
 
     def ids(text):
@@ -69,7 +69,7 @@ def test_the_wording_of_every_template_is_known(workshop, tokenizer):
 
 
 def test_digits_are_one_word_and_some_digit_is_guessed(workshop, tokenizer):
-    perception = Perception.teach(tokenizer, build_modalities({"box": {"frame": 56}}, workshop.folder))
+    perception = PerceptionTokens.teach(tokenizer, build_kinds({"box": {"frame": 56}}, workshop.folder))
     phrases = wording_of(Prompts(), tokenizer=tokenizer, perception=perception)
     phrases.remember(tokenizer("Closest: A 21, B 10.", add_special_tokens=False).input_ids)
     following = phrases.following(tokenizer("Closest: A 0", add_special_tokens=False).input_ids)

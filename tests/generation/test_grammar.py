@@ -21,10 +21,10 @@ from llava_aurora.export.fast_tokenizer import fast_tokenizer
 from llava_aurora.generation.constraint import PerceptionLogitsProcessor
 from llava_aurora.generation.grammar import blank_of, grammar, grammar_of_model
 from llava_aurora.generation.grammar_notation import Ebnf, RegularExpression
-from llava_aurora.modalities import Modality, build_modalities
-from llava_aurora.modalities.box import BoxModality
-from llava_aurora.perception import Perception
-from llava_aurora.vocabulary import PerceptionVocabulary, TokenFamily, depth_family, pixel_family
+from llava_aurora.tokens import TokenKind, build_kinds
+from llava_aurora.tokens.box import BoxKind
+from llava_aurora.tokens.perception import PerceptionTokens
+from llava_aurora.tokens.vocabulary import PerceptionVocabulary, TokenFamily, depth_family, pixel_family
 
 AURORA = PerceptionVocabulary((depth_family(), pixel_family()))
 SEQUENCES = 1500
@@ -35,7 +35,7 @@ class Model:
     """The tokens of the tiny model on its tokenizer."""
 
     tokenizer: object
-    perception: Perception
+    perception: PerceptionTokens
 
     @cached_property
     def processor(self) -> PerceptionLogitsProcessor:
@@ -58,14 +58,14 @@ class Model:
 @pytest.fixture(scope="module", params=[True, False], ids=["legacy", "not legacy"])
 def model(request, workshop):
     tokenizer = AutoTokenizer.from_pretrained(workshop.base, use_fast=False, legacy=request.param)
-    modalities = build_modalities({"depth": {"vqvae": str(workshop.vqvae)}, "box": {"frame": 56}}, workshop.folder)
-    return Model(tokenizer, Perception.teach(tokenizer, modalities))
+    kinds = build_kinds({"depth": {"vqvae": str(workshop.vqvae)}, "box": {"frame": 56}}, workshop.folder)
+    return Model(tokenizer, PerceptionTokens.teach(tokenizer, kinds))
 
 
 @pytest.fixture
 def loose(model, monkeypatch):
     """Boxes may be upside down, as the grammar has it. A perception of its own: places and masks are kept with each."""
-    monkeypatch.setattr(BoxModality, "allowed_codes", Modality.allowed_codes)
+    monkeypatch.setattr(BoxKind, "allowed_codes", TokenKind.allowed_codes)
     return Model(model.tokenizer, dataclasses.replace(model.perception))
 
 
@@ -314,7 +314,7 @@ def test_a_task_prescribes_the_answer(task):
 @pytest.mark.parametrize("task", ["depth_chain", "depth_chain_from_coordinates", "depth_chain_from_map"])
 def test_where_values_are_taught_a_chain_states_them(task, source, model):
     """As records are rewritten for training."""
-    depth, box = model.perception.modalities["depth"], model.perception.modalities["box"]
+    depth, box = model.perception.kinds["depth"], model.perception.kinds["box"]
     step = ValueStep() if source == "depth" else ValueStep(map=depth, frame=box.frame)
     points = {"A": (1, 2), "B": (30, 40)}
     writer = RecordWriter(prompts=Prompts(), depth=depth.family, pixels=box.family)

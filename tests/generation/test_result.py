@@ -12,15 +12,15 @@ from transformers import CLIPImageProcessor, SiglipImageProcessor
 from llava_aurora.errors import AuroraError
 from llava_aurora.generation.generate import Answer, Timings
 from llava_aurora.generation.result import asked, folded, read_result, whole_spans
-from llava_aurora.modalities import build_modalities
-from llava_aurora.modalities.box import BoxModality
-from llava_aurora.perception import Perception
-from llava_aurora.vocabulary import PerceptionIds, PerceptionVocabulary
+from llava_aurora.tokens import build_kinds
+from llava_aurora.tokens.box import BoxKind
+from llava_aurora.tokens.perception import PerceptionTokens
+from llava_aurora.tokens.vocabulary import PerceptionIds, PerceptionVocabulary
 
 FRAME = 336
-BOX = BoxModality(frame=FRAME)
-BOXES = Perception(
-    modalities={"box": BOX},
+BOX = BoxKind(frame=FRAME)
+BOXES = PerceptionTokens(
+    kinds={"box": BOX},
     ids=PerceptionIds(
         vocabulary=PerceptionVocabulary((BOX.family,)), first_ids={"PIXEL": 0}, separators={"PIXEL": (9,)}
     ),
@@ -113,12 +113,12 @@ def perception(workshop):
     from transformers import AutoTokenizer
 
     tokenizer = AutoTokenizer.from_pretrained(workshop.base, use_fast=False)
-    modalities = build_modalities({"depth": {"vqvae": str(workshop.vqvae)}, "box": {"frame": 56}}, workshop.folder)
-    return Perception.teach(tokenizer, modalities)
+    kinds = build_kinds({"depth": {"vqvae": str(workshop.vqvae)}, "box": {"frame": 56}}, workshop.folder)
+    return PerceptionTokens.teach(tokenizer, kinds)
 
 
 def test_the_last_whole_map_is_decoded(perception):
-    depth = perception.modalities["depth"]
+    depth = perception.kinds["depth"]
     maps = [depth.family.text([code] * 9) for code in (3, 7)]
     result = read(f"It is {maps[0]}, no, {maps[1]}, or {depth.family.start}", perception=perception)
     assert result.depth.dtype == np.uint8
@@ -127,7 +127,7 @@ def test_the_last_whole_map_is_decoded(perception):
 
 
 def test_maps_are_folded_and_one_that_is_being_written_says_how_far_it_is(perception):
-    family = perception.modalities["depth"].family
+    family = perception.kinds["depth"].family
     whole = family.text(range(9))
     assert folded(f"The map is {whole}. Good.", perception) == "The map is [depth map, 9 codes]. Good."
     begun = family.start + "".join(map(family.token, range(4)))
@@ -157,9 +157,9 @@ def test_log_probabilities_are_those_of_the_codes(perception):
 
 
 def test_json_holds_all_but_pictures(perception):
-    depth = perception.modalities["depth"]
+    depth = perception.kinds["depth"]
     result = read(
-        f"A {perception.modalities['box'].family.text((1, 2))} {depth.family.text([1] * 9)}", perception=perception
+        f"A {perception.kinds['box'].family.text((1, 2))} {depth.family.text([1] * 9)}", perception=perception
     )
     content = json.loads(json.dumps(result.to_json()))
     assert set(content) == {
@@ -177,8 +177,8 @@ def test_json_holds_all_but_pictures(perception):
 
 def test_the_picture_shows_the_map_beside_the_image(perception):
     image = Image.new("RGB", (200, 100), (0, 0, 255))
-    depth = perception.modalities["depth"].family.text([1] * 9)
-    box = perception.modalities["box"].family.text((10, 20, 40, 45))
+    depth = perception.kinds["depth"].family.text([1] * 9)
+    box = perception.kinds["box"].family.text((10, 20, 40, 45))
     without, with_map = (read(text, perception=perception, image=image).figure() for text in (box, f"{box} {depth}"))
     assert with_map.width == pytest.approx(2 * without.width, rel=0.02)
     colors = np.asarray(without).reshape(-1, 3)

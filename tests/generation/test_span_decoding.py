@@ -12,8 +12,8 @@ from llava_aurora.generation.drafts import Phrases, wording_of
 from llava_aurora.generation.generate import generate
 from llava_aurora.generation.inputs import prepare_inputs
 from llava_aurora.generation.span_decoding import SpanDecoder
-from llava_aurora.modeling.checkpoint import load_pretrained_model
-from llava_aurora.modeling.span_masking import masked_spans
+from llava_aurora.model.checkpoint import load_pretrained_model
+from llava_aurora.model.span_masking import masked_spans
 
 pytestmark = pytest.mark.deepspeed
 CODES = 9
@@ -99,7 +99,7 @@ def test_an_answer_of_known_words_is_checked_in_the_pass_over_its_question(loade
 def test_what_is_said_behind_a_word_that_changes_into_one_of_another_kind_is_not_drafted(loaded, asked):
     """One coordinate for another changes nothing; behind 8 that becomes 7 stands what follows 7, not what 8 led to."""
     perception = loaded[1].perception
-    one = perception.ids.first_code_id(perception.modalities["box"].family)
+    one = perception.ids.first_code_id(perception.kinds["box"].family)
     other = one + 1
     phrases = Phrases()
     phrases.remember([7, 9, 11])

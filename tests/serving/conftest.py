@@ -9,9 +9,9 @@ import torch
 from PIL import Image
 
 from llava_aurora.errors import AuroraError
-from llava_aurora.modalities.box import BoxModality
-from llava_aurora.modalities.depth import DepthModality
-from llava_aurora.vocabulary import pixel_family
+from llava_aurora.tokens.box import BoxKind
+from llava_aurora.tokens.depth import DepthKind
+from llava_aurora.tokens.vocabulary import pixel_family
 from llava_aurora.vqvae.autoencoder import DepthVQVAEConfig, build_depth_vqvae
 
 gradio = pytest.importorskip("gradio", reason="pip install 'llava-aurora[serve]'")
@@ -31,8 +31,8 @@ class ScriptedAurora:
     """
 
     def __init__(self, vqvae):
-        depth = DepthModality(vqvae=vqvae)
-        perception = SimpleNamespace(modalities={"depth": depth, "box": BoxModality(frame=FRAME)})
+        depth = DepthKind(vqvae=vqvae)
+        perception = SimpleNamespace(kinds={"depth": depth, "box": BoxKind(frame=FRAME)})
         self.family = depth.family
         self.model = SimpleNamespace(
             perception=perception, config=SimpleNamespace(image_aspect_ratio="pad", max_position_embeddings=512)
@@ -72,7 +72,7 @@ class ScriptedAurora:
                 reasoning=reasoning,
                 text="".join(self.pieces),
                 answer=self.answer,
-                depth=self.model.perception.modalities["depth"].decode(CODES),
+                depth=self.model.perception.kinds["depth"].decode(CODES),
                 boxes=((width / 4, height / 4, width / 2, height / 2),),
                 points={"A": (3.0, 4.0)},
                 log_probabilities={},

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from llava_aurora.data.points import draw_points
+from llava_aurora.data.sources.points import draw_points
 from llava_aurora.errors import AuroraError
 from llava_aurora.serving.marks import COORDINATES, Marker, shown_size, suggested_question, was_suggested
 

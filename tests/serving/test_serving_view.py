@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from llava_aurora.modalities.depth import color_map
 from llava_aurora.serving.view import UNWRITTEN, AnswerView, partial_map, written_codes
+from llava_aurora.tokens.depth import color_map
 
 CODES = (3, 1, 4, 1, 5, 9, 2, 6, 5)
 EVIL = """<script>alert(1)</script><img src=x onerror="alert('&')">{{ 7 * 7 }}${7*7}"""
@@ -66,7 +66,7 @@ def test_a_malformed_span_has_no_codes(aurora):
 
 
 def test_cells_without_a_code_are_grey(aurora):
-    depth = aurora.model.perception.modalities["depth"]
+    depth = aurora.model.perception.kinds["depth"]
     half = np.asarray(partial_map(depth, CODES[:4]))
     assert half.shape == (48, 48, 3)
     written = np.zeros((48, 48), bool)

@@ -9,12 +9,12 @@ from transformers import AutoTokenizer
 
 from llava_aurora.demo.stages import token_families
 from llava_aurora.generation.generate import Answer
-from llava_aurora.modalities.box import BoxModality
-from llava_aurora.modalities.depth import DepthModality
-from llava_aurora.perception import Perception
 from llava_aurora.study import running
 from llava_aurora.study.pipeline import Study
 from llava_aurora.study.sizes import SIZES
+from llava_aurora.tokens.box import BoxKind
+from llava_aurora.tokens.depth import DepthKind
+from llava_aurora.tokens.perception import PerceptionTokens
 from llava_aurora.vqvae.checkpoint import load_depth_vqvae
 
 SMOKE = SIZES["smoke"]
@@ -33,9 +33,11 @@ class FirstLetter:
     image_size = SMOKE.model.frame
 
     def __init__(self, model: Path, *, study: Path) -> None:
-        depth = DepthModality(vqvae=load_depth_vqvae(study / "work" / "vqvae"))
+        depth = DepthKind(vqvae=load_depth_vqvae(study / "work" / "vqvae"))
         self.tokenizer = AutoTokenizer.from_pretrained(study / "work" / "base-0", use_fast=False)
-        self.perception = Perception.teach(self.tokenizer, {"depth": depth, "box": BoxModality(frame=self.image_size)})
+        self.perception = PerceptionTokens.teach(
+            self.tokenizer, {"depth": depth, "box": BoxKind(frame=self.image_size)}
+        )
         self.identity = {"model": str(model)}
         self.map = token_families(SMOKE.vqvae, frame=self.image_size)[0].text([3] * 9)
 

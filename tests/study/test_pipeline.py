@@ -7,10 +7,10 @@ from dataclasses import replace
 import pytest
 from rich.console import Console
 
-from llava_aurora.atomic import write_json
 from llava_aurora.data.fresh_points import MARKED_TASKS
 from llava_aurora.data.tasks import task_name
 from llava_aurora.errors import AuroraError
+from llava_aurora.files import write_json
 from llava_aurora.study import estimate, running
 from llava_aurora.study.contestants import CONTESTANTS, Run
 from llava_aurora.study.pipeline import Study

@@ -127,7 +127,7 @@ def test_finetune_lora_as_llava_writes_it_with_perception_tokens(workshop, forke
     assert run.code == 0, run.output[-3000:]
     assert math.isfinite(run.losses[-1]["loss_depth"])
     tokenizer, model, _, _ = load_pretrained_model(str(out))
-    assert list(model.perception.modalities) == ["depth", "box"]
+    assert list(model.perception.kinds) == ["depth", "box"]
     base = load_pretrained_model(str(workshop.base))[1]
     words = base.get_input_embeddings().weight.shape[0]
     assert model.get_output_embeddings().weight.shape[0] == len(tokenizer) == words + 74

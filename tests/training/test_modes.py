@@ -9,7 +9,7 @@ import torch
 
 from llava_aurora import load_pretrained_model
 from llava_aurora.errors import AuroraError
-from llava_aurora.modeling.merge import merge
+from llava_aurora.model.merge import merge
 
 pytestmark = pytest.mark.deepspeed
 SCRIPT = "scripts/finetune_aurora.sh"

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 from typer.testing import CliRunner
 
-from llava_aurora.cli import app
+from llava_aurora.cli.__main__ import app
 from llava_aurora.errors import AuroraError
 from llava_aurora.vqvae import DepthVQVAE, DepthVQVAEConfig, build_depth_vqvae, fingerprint, save_depth_vqvae
 from llava_aurora.vqvae.code_files import EncodedMap, codes_writer

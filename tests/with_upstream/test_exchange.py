@@ -17,8 +17,8 @@ from llava.mm_utils import tokenizer_image_token
 from safetensors.torch import load_file, save_file
 
 from llava_aurora import load_pretrained_model, patch_queue
-from llava_aurora.modeling.merge import merge
-from llava_aurora.vocabulary import depth_family, pixel_family
+from llava_aurora.model.merge import merge
+from llava_aurora.tokens.vocabulary import depth_family, pixel_family
 
 PYTHON = os.environ.get("LLAVA_AURORA_UPSTREAM_PYTHON")
 pytestmark = [

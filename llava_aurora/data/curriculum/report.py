@@ -5,9 +5,9 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from llava_aurora.atomic import atomic_file
 from llava_aurora.data.curriculum.sampler import Curriculum
 from llava_aurora.data.tasks import OTHER, TASKS, Kind
+from llava_aurora.files import atomic_file
 
 LOG_WIDTH = 140
 WIDTH_OF_TEN_EPOCHS = 130

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from torch.utils.data import Sampler
 
-from llava_aurora.data.curriculum.like_lengths import LikeLengths
+from llava_aurora.data.curriculum.length_grouped_batches import LengthGroupedBatches
 from llava_aurora.data.curriculum.schedule import Schedule
 from llava_aurora.data.store.record_store import RecordStore
 from llava_aurora.data.tasks import OTHER, TASK_NAMES, TASKS
@@ -158,13 +158,23 @@ class CurriculumSampler(Sampler[int]):
         curriculum: of the dataset that is sampled.
         epochs: of the whole run; a resumed run must say the same.
         seed: another one, another order; all ranks must have the same.
-        like_lengths: makes batches of like length; None leaves the order as it is.
+        length_grouped_batches: makes batches of like length; None leaves the order as it is.
     """
 
     def __init__(
-        self, curriculum: Curriculum, *, epochs: int, seed: int, like_lengths: LikeLengths | None = None
+        self,
+        curriculum: Curriculum,
+        *,
+        epochs: int,
+        seed: int,
+        length_grouped_batches: LengthGroupedBatches | None = None,
     ) -> None:
-        self.curriculum, self.epochs, self.seed, self.like_lengths = curriculum, epochs, seed, like_lengths
+        self.curriculum, self.epochs, self.seed, self.length_grouped_batches = (
+            curriculum,
+            epochs,
+            seed,
+            length_grouped_batches,
+        )
         self.epoch = 0
 
     def set_epoch(self, epoch: int) -> None:
@@ -181,8 +191,8 @@ class CurriculumSampler(Sampler[int]):
 
     def __iter__(self) -> Iterator[int]:
         order = self.curriculum.order(self.epoch, epochs=self.epochs, seed=self.seed)
-        if self.like_lengths is not None:
-            order = self.like_lengths.grouped(order, _rng(self.seed, "like lengths", self.epoch))
+        if self.length_grouped_batches is not None:
+            order = self.length_grouped_batches.grouped(order, _rng(self.seed, "like lengths", self.epoch))
         return (int(index) for index in order)
 
 

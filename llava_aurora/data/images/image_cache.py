@@ -21,8 +21,8 @@ from pathlib import Path
 import numpy as np
 from filelock import FileLock
 
-from llava_aurora.atomic import atomic_file
 from llava_aurora.errors import AuroraError
+from llava_aurora.files import atomic_file
 
 # Format and version, state of the image file, (channels, height, width); then a checksum of these and the values.
 _HEADER, _CHECKSUM = struct.Struct("<8s16s3I"), struct.Struct("<I")

@@ -9,12 +9,12 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from llava_aurora.atomic import atomic_file
 from llava_aurora.batches import batches
 from llava_aurora.data.store.parquet_file import ParquetWriter
 from llava_aurora.data.store.record_file import check_records, part_files
 from llava_aurora.data.store.record_progress import follow
 from llava_aurora.errors import AuroraError
+from llava_aurora.files import atomic_file
 
 RECORDS_PER_BATCH = 8192
 

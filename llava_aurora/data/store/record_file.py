@@ -13,10 +13,10 @@ from functools import partial
 from pathlib import Path
 from typing import Any, TextIO, TypeVar
 
-from llava_aurora.atomic import read_json
 from llava_aurora.data.store.parquet_file import read_parquet
 from llava_aurora.errors import AuroraError
-from llava_aurora.vocabulary import TokenFamily
+from llava_aurora.files import read_json
+from llava_aurora.tokens.vocabulary import TokenFamily
 
 SPEAKERS = ("human", "gpt")
 CHARACTERS_PER_READ = 1 << 20

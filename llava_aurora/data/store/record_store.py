@@ -20,13 +20,13 @@ import numpy as np
 import pyarrow as pa
 from filelock import FileLock
 
-from llava_aurora.atomic import atomic_file
 from llava_aurora.batches import batches
 from llava_aurora.data.store.record_file import check_records, part_files
 from llava_aurora.data.store.record_progress import follow
 from llava_aurora.data.tasks import TASK_NAMES, task_name
 from llava_aurora.errors import AuroraError
-from llava_aurora.vocabulary import TokenFamily
+from llava_aurora.files import atomic_file
+from llava_aurora.tokens.vocabulary import TokenFamily
 
 FORMAT = 2
 RECORDS_PER_BATCH = 8192

@@ -24,7 +24,7 @@ from llava_aurora.data.validation.images import Examined, ImageList, Listed, exa
 from llava_aurora.data.validation.records import TextChecks, record_name
 from llava_aurora.data.validation.report import Findings, ValidationReport
 from llava_aurora.errors import AuroraError
-from llava_aurora.vocabulary import TokenFamily, depth_family, pixel_family
+from llava_aurora.tokens.vocabulary import TokenFamily, depth_family, pixel_family
 
 if TYPE_CHECKING:
     from llava_aurora.data.validation.labels import ModelLimits

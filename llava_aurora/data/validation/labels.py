@@ -21,11 +21,11 @@ from llava.constants import IGNORE_INDEX
 from llava.train import train as upstream
 from transformers import AutoTokenizer
 
-from llava_aurora.atomic import read_json
 from llava_aurora.errors import AuroraError
-from llava_aurora.perception import Perception
+from llava_aurora.files import read_json
+from llava_aurora.tokens.perception import PerceptionTokens
+from llava_aurora.tokens.vocabulary import MalformedSpan, PerceptionVocabulary, TokenFamily, depth_family, pixel_family
 from llava_aurora.training.model_sizes import find_sizes
-from llava_aurora.vocabulary import MalformedSpan, PerceptionVocabulary, TokenFamily, depth_family, pixel_family
 
 Report = Callable[[str, str], None]
 TEXTS_REMEMBERED = 1024
@@ -205,7 +205,7 @@ def model_limits(
     pixels = pixel_family(frame=frame)
     families: tuple[TokenFamily, ...] = (depth or depth_family(), pixels)
     if block := config.get("aurora"):
-        families = Perception.from_config(block, folder=folder, tokenizer=tokenizer).vocabulary.families
+        families = PerceptionTokens.from_config(block, folder=folder, tokenizer=tokenizer).vocabulary.families
         if depth is not None and depth not in families:
             raise AuroraError(
                 f"{folder}: was trained with other depth tokens than {depth.size} codes in maps of {depth.lengths[0]};"

@@ -15,8 +15,8 @@ from llava_aurora.data.store.record_file import record_problem
 from llava_aurora.data.tasks import TASKS, task_name
 from llava_aurora.errors import AuroraError
 from llava_aurora.evaluation.scoring import stated_letter, stated_number
-from llava_aurora.modalities.box import BoxModality
-from llava_aurora.vocabulary import MalformedSpan, TokenFamily, depth_family, pixel_family
+from llava_aurora.tokens.box import BoxKind
+from llava_aurora.tokens.vocabulary import MalformedSpan, TokenFamily, depth_family, pixel_family
 
 Report = Callable[[str, str], None]
 ENDLESS = 10**9
@@ -47,7 +47,7 @@ class TextChecks:
         self._foreign = [family for family in (depth_family(), pixel_family()) if family.name not in known]
         # The same families with any number for a code: what these read is well formed but for its codes.
         self._any_code = {family.name: replace(family, size=ENDLESS) for family in self.families}
-        self._box = BoxModality(frame=frame)
+        self._box = BoxKind(frame=frame)
 
     def run(self, record: Any, report: Report) -> bool:
         """Reports (kind, message) of all that is wrong; returns whether the record is one in LLaVA's format."""

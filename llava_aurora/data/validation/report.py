@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from llava_aurora.atomic import atomic_file, write_json
+from llava_aurora.files import atomic_file, write_json
 
 LOG_WIDTH = 140
 TITLE_WIDTH = 40

@@ -7,8 +7,8 @@ from functools import lru_cache
 
 import numpy as np
 
-from llava_aurora.data.points import Point, draw_points
 from llava_aurora.data.records import LETTERS
+from llava_aurora.data.sources.points import Point, draw_points
 
 _CENTRE = 60
 _RING_SHARE = 0.9  # of the red pixels of a circle: a plate may cover some

@@ -14,8 +14,8 @@ from typing import Any
 
 import numpy as np
 
-from llava_aurora.data.hardblink import FRAME, read_hardblink
 from llava_aurora.data.images.image_files import opened_image
+from llava_aurora.data.sources.hardblink import FRAME, read_hardblink
 from llava_aurora.errors import AuroraError
 from llava_aurora.evaluation.benchmarks.marks import find_marks
 from llava_aurora.evaluation.benchmarks.question import Question, QuestionSet, question_set

@@ -10,7 +10,7 @@ import numpy as np
 from PIL import Image
 
 from llava_aurora.data.images.image_files import opened_image
-from llava_aurora.data.points import draw_points
+from llava_aurora.data.sources.points import draw_points
 from llava_aurora.errors import AuroraError
 from llava_aurora.evaluation.benchmarks.rows import EmbeddedImage
 from llava_aurora.evaluation.scoring import AnswerKind

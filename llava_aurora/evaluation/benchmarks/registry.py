@@ -11,8 +11,8 @@ from llava_aurora.errors import AuroraError
 from llava_aurora.evaluation.benchmarks import published
 from llava_aurora.evaluation.benchmarks.question import QuestionSet
 from llava_aurora.evaluation.benchmarks.scene_questions import read_scene_counting, read_scene_depth
-from llava_aurora.perception import Perception
-from llava_aurora.vocabulary import TokenFamily
+from llava_aurora.tokens.perception import PerceptionTokens
+from llava_aurora.tokens.vocabulary import TokenFamily
 
 
 @dataclass(frozen=True)
@@ -23,9 +23,9 @@ class Wording:
     pixels: TokenFamily | None
 
     @classmethod
-    def of(cls, perception: Perception | None, *, image_size: int) -> "Wording":
+    def of(cls, perception: PerceptionTokens | None, *, image_size: int) -> "Wording":
         """That of a model whose vision tower sees `image_size` pixels a side."""
-        box = perception.modalities.get("box") if perception is not None else None
+        box = perception.kinds.get("box") if perception is not None else None
         return cls(image_size, None) if box is None else cls(box.family.size, box.family)
 
     @property

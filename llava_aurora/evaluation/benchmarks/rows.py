@@ -15,9 +15,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from PIL import Image
 
-from llava_aurora.atomic import read_json
 from llava_aurora.data.images.image_files import path_inside
 from llava_aurora.errors import AuroraError
+from llava_aurora.files import read_json
 
 SUFFIXES = (".parquet", ".jsonl", ".json")
 

@@ -6,13 +6,13 @@ from pathlib import Path
 
 import numpy as np
 
-from llava_aurora.data.points import depth_at, sample_points
 from llava_aurora.data.records import Record, RecordWriter, letter_points
-from llava_aurora.data.scenes.scene import COLORS, SHAPES
-from llava_aurora.data.scenes.scene_folder import SceneRecord, read_scenes
+from llava_aurora.data.sources.points import depth_at, sample_points
+from llava_aurora.data.sources.scenes.scene import COLORS, SHAPES
+from llava_aurora.data.sources.scenes.scene_folder import SceneRecord, read_scenes
 from llava_aurora.evaluation.benchmarks.question import Question, QuestionSet, question_set
 from llava_aurora.evaluation.outcomes import question as asked
-from llava_aurora.modalities.box import BoxModality
+from llava_aurora.tokens.box import BoxKind
 from llava_aurora.vqvae.maps import read_depth_map
 
 POINTS = (2, 3, 4, 5)
@@ -115,9 +115,7 @@ def _kinds(scene: SceneRecord, rng: np.random.Generator) -> dict[tuple[str, str]
 
 
 def _boxes(scene: SceneRecord, kind: tuple[str, str], frame: int) -> list[list[int]]:
-    modality, scale = BoxModality(frame=frame), frame / scene.size[0]
+    box, scale = BoxKind(frame=frame), frame / scene.size[0]
     return [
-        modality.encode([edge * scale for edge in item.box])
-        for item in scene.objects
-        if (item.color, item.shape) == kind
+        box.encode([edge * scale for edge in item.box]) for item in scene.objects if (item.color, item.shape) == kind
     ]

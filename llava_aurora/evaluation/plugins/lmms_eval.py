@@ -13,7 +13,7 @@ from lmms_eval.api.model import lmms
 from PIL import Image
 
 from llava_aurora.batches import batches
-from llava_aurora.data.depth.depth_estimation import default_device
+from llava_aurora.data.sources.depth.depth_estimation import default_device
 from llava_aurora.errors import AuroraError
 from llava_aurora.evaluation.asker import Settings
 from llava_aurora.evaluation.plugins.chain_log import ChainLog

@@ -12,11 +12,11 @@ from typing import Any
 import yaml
 from PIL import Image
 
-from llava_aurora.atomic import atomic_folder, write_text
 from llava_aurora.errors import AuroraError
 from llava_aurora.evaluation.benchmarks.published import read_hardblink_questions
 from llava_aurora.evaluation.benchmarks.question import Question
 from llava_aurora.evaluation.scoring import stated_letter
+from llava_aurora.files import atomic_folder, write_text
 
 GROUP = "hardblink"
 FUNCTIONS = "lmms_functions.py"

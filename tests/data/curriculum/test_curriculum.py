@@ -12,7 +12,7 @@ from accelerate.data_loader import BatchSamplerShard, prepare_data_loader
 from torch.utils.data import BatchSampler, DataLoader
 from transformers import Trainer
 
-from llava_aurora.data.curriculum.like_lengths import LikeLengths
+from llava_aurora.data.curriculum.length_grouped_batches import LengthGroupedBatches
 from llava_aurora.data.curriculum.sampler import Curriculum, CurriculumSampler, planned_epochs
 from llava_aurora.data.curriculum.schedule import BUILT_IN, ConstantSchedule, LinearSchedule, MixtureSchedule
 from llava_aurora.data.tasks import TASK_NAMES, TASKS
@@ -241,8 +241,8 @@ def test_accelerate_shards_our_batches_without_reordering(curriculum):
 
 
 def test_batches_of_like_length_are_the_same_for_any_number_of_ranks(curriculum):
-    grouping = LikeLengths(lengths=np.random.default_rng(0).integers(5, 90, 200), image_tokens=0, batch=8)
-    sampler = CurriculumSampler(curriculum, epochs=EPOCHS, seed=4, like_lengths=grouping)
+    grouping = LengthGroupedBatches(lengths=np.random.default_rng(0).integers(5, 90, 200), image_tokens=0, batch=8)
+    sampler = CurriculumSampler(curriculum, epochs=EPOCHS, seed=4, length_grouped_batches=grouping)
     sampler.set_epoch(6)
     once, again = list(sampler), list(sampler)
     order = curriculum.order(6, epochs=EPOCHS, seed=4).tolist()

@@ -12,7 +12,7 @@ from transformers import CLIPImageProcessor
 
 from llava_aurora.data.images.frame import FrameTransform
 from llava_aurora.errors import AuroraError
-from llava_aurora.modalities.box import BoxModality
+from llava_aurora.tokens.box import BoxKind
 
 FRAME = 336
 PAINT = (255, 0, 255)
@@ -81,7 +81,7 @@ def test_a_box_is_where_the_model_sees_it(name, odd, portrait, aspect_ratio, way
         arguments = (shown, "pad" if aspect_ratio == "resize" else aspect_ratio, tmp_path)
         pixels = when_answering(*arguments) if way == "answering" else when_training(*arguments, monkeypatch)
         moved, share = transform.box(box)
-        codes = BoxModality(frame=FRAME).encode(moved)
+        codes = BoxKind(frame=FRAME).encode(moved)
         assert share == pytest.approx(1)
         assert np.abs(np.subtract(where_painted(pixels), codes)).max() <= 1
 

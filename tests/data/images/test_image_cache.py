@@ -130,7 +130,7 @@ def test_a_folder_that_takes_nothing_more_does_not_stop_the_run(cache, folder, p
     def full(*arguments):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("llava_aurora.atomic.os.replace", full)
+    monkeypatch.setattr("llava_aurora.files.os.replace", full)
     with pytest.warns(UserWarning, match="takes no more images: .*No space left"):
         assert np.array_equal(cache.get(paths[0], lambda: image(0)), image(0))
     assert np.array_equal(cache.get(paths[1], lambda: image(1)), image(1))

@@ -16,7 +16,7 @@ from llava_aurora.data.store.record_file import read_records
 from llava_aurora.data.store.record_store import RecordStore, cache_folder
 from llava_aurora.data.tasks import TASK_NAMES
 from llava_aurora.errors import AuroraError
-from llava_aurora.vocabulary import depth_family, pixel_family
+from llava_aurora.tokens.vocabulary import depth_family, pixel_family
 
 DEPTH, PIXELS = depth_family(codebook_size=16, codes_per_map=9), pixel_family(frame=56)
 

@@ -10,7 +10,7 @@ from PIL import Image
 from transformers import AutoTokenizer
 from typer.testing import CliRunner
 
-from llava_aurora.cli import app
+from llava_aurora.cli.__main__ import app
 from llava_aurora.data.images.image_files import path_inside
 from llava_aurora.data.records import letter_points
 from llava_aurora.data.validation import checks as validation
@@ -18,7 +18,7 @@ from llava_aurora.data.validation.checks import CheckSettings, check_file
 from llava_aurora.data.validation.labels import SpanTokenizer, load_tokenizer, model_limits
 from llava_aurora.data.validation.report import KINDS, Findings
 from llava_aurora.errors import AuroraError
-from llava_aurora.vocabulary import PerceptionVocabulary, depth_family, pixel_family
+from llava_aurora.tokens.vocabulary import PerceptionVocabulary, depth_family, pixel_family
 
 FRAME, CODES, CELLS = 56, 16, 9
 DEPTH, PIXELS = depth_family(codebook_size=CODES, codes_per_map=CELLS), pixel_family(frame=FRAME)

@@ -10,8 +10,8 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from llava_aurora.data.hardblink import write_hardblink
 from llava_aurora.data.prompts import STEP_BY_STEP
+from llava_aurora.data.sources.hardblink import write_hardblink
 from llava_aurora.errors import AuroraError
 from llava_aurora.evaluation.benchmarks.published import (
     read_blink_counting,

@@ -5,12 +5,12 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from llava_aurora.data.points import depth_at
 from llava_aurora.data.prompts import STEP_BY_STEP, TEMPLATES
-from llava_aurora.data.scenes.scene_folder import read_scenes
+from llava_aurora.data.sources.points import depth_at
+from llava_aurora.data.sources.scenes.scene_folder import read_scenes
 from llava_aurora.errors import AuroraError
 from llava_aurora.evaluation.benchmarks.registry import BENCHMARKS, Wording, benchmark_names
-from llava_aurora.vocabulary import pixel_family
+from llava_aurora.tokens.vocabulary import pixel_family
 
 WORDING = Wording(56, pixel_family(frame=56))
 

@@ -13,7 +13,7 @@ import pytest
 import yaml
 from PIL import Image
 
-from llava_aurora.data.hardblink import write_hardblink
+from llava_aurora.data.sources.hardblink import write_hardblink
 from llava_aurora.errors import AuroraError
 from llava_aurora.evaluation.plugins.lmms_tasks import image, judge, text, write_hardblink_tasks
 from llava_aurora.generation.aurora import Aurora

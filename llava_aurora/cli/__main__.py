@@ -1,0 +1,97 @@
+"""`llava-aurora <verb>`: the commands, each a thin wrapper over one function of the package.
+
+Heavy imports happen inside the commands, so that `--help` answers without loading torch.
+"""
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+import llava_aurora.cli.boxes
+import llava_aurora.cli.depth
+import llava_aurora.cli.inspection
+import llava_aurora.cli.store  # noqa: F401  adds its commands to data's
+from llava_aurora.cli import asking, data, evaluation, export, serving, training, vqvae
+from llava_aurora.errors import AuroraError
+
+app = typer.Typer(
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,  # to load what draws the panels of its help would take as long as all else
+    context_settings={"max_content_width": 120},
+    help="Perception tokens for LLaVA.",
+)
+
+
+@app.command(
+    epilog="Examples: llava-aurora patch --source ~/LLaVA  |  llava-aurora patch --source ~/LLaVA --check  |  "
+    "llava-aurora patch --source .venv/lib/python3.11/site-packages --reverse"
+)
+def patch(
+    source: Annotated[Path, typer.Option(help="The folder that contains llava/: a checkout or site-packages.")],
+    check: Annotated[bool, typer.Option("--check", help="Change nothing; exit code 1 unless all are applied.")] = False,
+    reverse: Annotated[bool, typer.Option("--reverse", help="Take the patches out again.")] = False,
+) -> None:
+    """Put into LLaVA's source what it needs for current libraries. Twice is the same as once."""
+    from llava_aurora import patch_queue
+
+    if check and reverse:
+        raise AuroraError("--check changes nothing and --reverse does; give one of them")
+    if reverse:
+        patch_queue.reverse(source)
+    elif not check:
+        patch_queue.apply(source)
+    states = patch_queue.status(source)
+    for each, state in states.items():
+        print(f"{state.value:10}{each.name:32}{each.description}")
+    missing = sum(state is not patch_queue.State.APPLIED for state in states.values())
+    if check and missing:
+        raise AuroraError(f"{source}: {missing} of {len(states)} patches are not applied")
+
+
+@app.command(epilog="Example: llava-aurora doctor")
+def doctor() -> None:
+    """Show versions, patches, the attention kernel, devices and DeepSpeed; exit code 1 if something is amiss."""
+    from llava_aurora.doctor import examine
+
+    if not examine():
+        raise AuroraError("this installation cannot train; run `bash scripts/setup.sh`")
+
+
+@app.command(epilog="Examples: llava-aurora demo  |  llava-aurora demo --preset smoke --out smoke_output")
+def demo(
+    out: Annotated[Path, typer.Option(help="Output folder; a demo that was stopped goes on there.")] = Path(
+        "demo_output"
+    ),
+    preset: Annotated[
+        str, typer.Option(help="demo: under twenty minutes on two cores. smoke: a minute, learns nothing.")
+    ] = "demo",
+) -> None:
+    """From nothing to a model that writes depth maps as tokens: scenes, VQ-VAE, fine-tuning, report and pictures."""
+    from llava_aurora.demo.pipeline import Demo
+
+    Demo(name=preset, out=out).run()
+
+
+app.add_typer(data.app, name="data")
+app.add_typer(vqvae.app, name="vqvae")
+app.add_typer(training.app)
+app.add_typer(asking.app)
+app.add_typer(serving.app)
+app.add_typer(evaluation.app)
+app.add_typer(export.app)
+
+
+def main() -> None:
+    """Entry point: an AuroraError ends in one line on stderr and exit code 1."""
+    try:
+        app()
+    except AuroraError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()

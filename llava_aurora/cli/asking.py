@@ -1,0 +1,110 @@
+"""`llava-aurora ask`."""
+
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+
+from llava_aurora.cli.shared import usable_device
+
+if TYPE_CHECKING:
+    from llava_aurora.generation.aurora import Aurora
+
+app = typer.Typer()
+
+
+@app.command(
+    epilog="Examples: llava-aurora ask --model checkpoints/mine --image street.jpg 'How many cars are there?'  |  "
+    "llava-aurora ask --model checkpoints/mine --folder photos --out answers.jsonl --pictures seen "
+    "'How many people are there?'. Run again after an interruption: it goes on where it was."
+)
+def ask(
+    question: Annotated[str, typer.Argument(help="What to ask.")],
+    model: Annotated[Path, typer.Option(help="A folder that a training run wrote.")],
+    image: Annotated[Path | None, typer.Option(help="The image to ask about.")] = None,
+    folder: Annotated[Path | None, typer.Option(help="Ask about every image under this folder instead.")] = None,
+    reasoning: Annotated[
+        Literal["chain", "direct"], typer.Option(help="Step by step, or the answer at once.")
+    ] = "chain",
+    decoding: Annotated[
+        Literal["greedy", "verified", "parallel"],
+        typer.Option(help="A pass a token; the same in few passes; or maps as few passes leave them."),
+    ] = "greedy",
+    refinements: Annotated[int, typer.Option(min=1, help="Passes over each map, for parallel.")] = 1,
+    picture: Annotated[
+        Path | None, typer.Option(help="PNG of the answer; NAME.answer.png in this folder if left out.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print all that is known of the answer as JSON.")] = False,
+    out: Annotated[Path | None, typer.Option(help="With --folder: the JSONL file of the answers.")] = None,
+    pictures: Annotated[Path | None, typer.Option(help="With --folder: a folder for pictures.")] = None,
+    batch_size: Annotated[int, typer.Option(min=1, help="Images at once.")] = 16,
+    max_new_tokens: Annotated[int | None, typer.Option(min=1, help="An answer; else what the context leaves.")] = None,
+    base: Annotated[str | None, typer.Option(help="What a projector alone was trained on.")] = None,
+    device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, ...; a GPU if there is one.")] = None,
+    device_map: Annotated[str | None, typer.Option(help="auto: spread over all GPUs.")] = None,
+    load_8bit: Annotated[bool, typer.Option("--load-8bit", help="Quantize to 8 bits.")] = False,
+    load_4bit: Annotated[bool, typer.Option("--load-4bit", help="Quantize to 4 bits.")] = False,
+    flash_attn: Annotated[bool, typer.Option("--flash-attn", help="FlashAttention 2.")] = False,
+) -> None:
+    """Ask a model about an image, or about a folder of them. Exit code 1 if some could not be read."""
+    if (image is None) == (folder is None):
+        raise typer.BadParameter("give either --image or --folder")
+    if folder is not None and (out is None or picture is not None or as_json):
+        raise typer.BadParameter("--folder goes with --out and --pictures, not with --picture and --json")
+    if image is not None and (out is not None or pictures is not None):
+        raise typer.BadParameter("--out and --pictures go with --folder; with --image there are --picture and --json")
+    if load_8bit and load_4bit:
+        raise typer.BadParameter("give one of --load-8bit and --load-4bit")
+    from llava_aurora.generation.aurora import Aurora
+
+    aurora = Aurora.from_pretrained(
+        model,
+        base=base,
+        device=usable_device(device) if device else None,
+        device_map=device_map,
+        load_8bit=load_8bit,
+        load_4bit=load_4bit,
+        use_flash_attn=flash_attn,
+    )
+    options: dict[str, Any] = {"reasoning": reasoning, "max_new_tokens": max_new_tokens}
+    options |= {"decoding": decoding, "refinements": refinements}
+    if image is not None:
+        _ask_one(aurora, image, question, picture=picture, as_json=as_json, **options)
+    else:
+        assert folder is not None
+        _ask_all(aurora, folder, question=question, out=out, pictures=pictures, batch_size=batch_size, **options)
+
+
+def _ask_one(
+    aurora: "Aurora", image: Path, question: str, *, picture: Path | None, as_json: bool, **options: Any
+) -> None:
+    from llava_aurora.files import atomic_file
+    from llava_aurora.generation.result import folded
+
+    result = aurora.ask(image, question, **options)
+    picture = picture or Path(f"{image.stem}.answer.png")
+    with atomic_file(picture) as temporary:
+        result.figure().save(temporary, format="png")
+    if as_json:
+        print(json.dumps(result.to_json(), ensure_ascii=False))
+    else:
+        if result.answer not in (result.text, result.text.removesuffix(".")):
+            print(f"{folded(result.text, aurora.model.perception)}\n")
+        print(result.answer or "(no answer beside the map)")
+    if not result.finished:
+        print("the answer was cut off: no more tokens were left", file=sys.stderr)
+    print(f"{picture}: the picture", file=sys.stderr)
+
+
+def _ask_all(aurora: "Aurora", folder: Path, *, out: Path | None, **options: Any) -> None:
+    from llava_aurora.generation.folder import ask_folder
+
+    assert out is not None
+    report = ask_folder(aurora, folder, out=out, **options)
+    for failure in report.failures:
+        print(f"error: {failure}", file=sys.stderr)
+    print(f"{out}: {report.answered} answered, {report.kept} were there, {len(report.failures)} failed")
+    if report.failures:
+        raise typer.Exit(1)

@@ -1,0 +1,119 @@
+"""`llava-aurora data boxes` and `llava-aurora data hardblink`."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from llava_aurora.cli.data import app
+from llava_aurora.cli.shared import report_failures
+from llava_aurora.errors import AuroraError
+
+if TYPE_CHECKING:
+    from llava_aurora.data.sources.boxes.box_records import BoxRecords
+
+
+@app.command(
+    epilog="Examples: llava-aurora data boxes --annotations lvis_v1_train.json --images coco --out train.json  |  "
+    "llava-aurora data boxes --annotations instances_train2017.json --images coco/train2017 --out train.json "
+    "--validation-out val.json --validation-share 0.05 --tasks counting_chain=1,counting_direct=0.5"
+)
+def boxes(
+    annotations: Annotated[Path, typer.Option(help="Annotation file of LVIS, or COCO's instances.")],
+    images: Annotated[Path, typer.Option(help="Folder of the images or of train2017 and val2017; --image_folder.")],
+    out: Annotated[Path, typer.Option(help="The JSON file to write: the --data_path of training.")],
+    validation_out: Annotated[Path | None, typer.Option(help="The same for images kept out of training.")] = None,
+    validation_share: Annotated[float, typer.Option(help="Share of the images to keep out.")] = 0.0,
+    tasks: Annotated[str, typer.Option(help="task=records a question, with commas; all once if left out.")] = "",
+    negatives: Annotated[float, typer.Option(help="Share of questions for what is absent.")] = 0.2,
+    max_boxes: Annotated[int, typer.Option(help="Most instances in a question.")] = 15,
+    max_per_count: Annotated[int, typer.Option(help="Most questions of the same count above 0; 0: no limit.")] = 1000,
+    per_image: Annotated[int, typer.Option(help="Most questions an image, for present and for absent things.")] = 2,
+    max_images: Annotated[int, typer.Option(help="Look at so many images, drawn at random; 0: at all.")] = 0,
+    aspect_ratio: Annotated[
+        str, typer.Option(help="pad or square, as --image_aspect_ratio in training; or resize.")
+    ] = "pad",
+    resized: Annotated[
+        Path | None, typer.Option(help="Folder for the copies that --aspect-ratio resize makes.")
+    ] = None,
+    frame: Annotated[int, typer.Option(help="Side of the frame that coordinates refer to.")] = 336,
+    plain_coordinates: Annotated[bool, typer.Option("--plain-coordinates", help="Numbers instead of tokens.")] = False,
+    prompts: Annotated[Path | None, typer.Option(help="JSON file of your own wording.")] = None,
+    seed: Annotated[int, typer.Option(help="Of everything drawn at random.")] = 0,
+) -> None:
+    """Ask for boxes and counts in images of LVIS or COCO: training records in LLaVA's JSON format."""
+    from llava_aurora.data.prompts import Prompts
+    from llava_aurora.data.records import RecordWriter
+    from llava_aurora.data.sources.boxes.box_questions import BOX_TASKS, BoxTasks
+    from llava_aurora.data.sources.boxes.box_records import write_box_records
+    from llava_aurora.tokens.vocabulary import pixel_family
+
+    try:
+        shares = {name: float(share) for name, share in (part.split("=") for part in tasks.split(",") if part)}
+    except ValueError as error:
+        raise AuroraError(f"--tasks is name=share,…: {error}") from error
+    writer = RecordWriter(
+        prompts=Prompts.load(prompts) if prompts else Prompts(),
+        depth=None,
+        pixels=None if plain_coordinates else pixel_family(frame=frame),
+    )
+    asked = BoxTasks(
+        shares=shares or dict.fromkeys(BOX_TASKS, 1.0),
+        negatives=negatives,
+        max_boxes=max_boxes,
+        max_per_count=max_per_count,
+        per_image=per_image,
+        max_images=max_images,
+        validation_share=validation_share,
+        aspect_ratio=aspect_ratio,
+        frame=frame,
+        seed=seed,
+    )
+    made = write_box_records(
+        out,
+        annotations=annotations,
+        images=images,
+        writer=writer,
+        tasks=asked,
+        validation_out=validation_out,
+        resized=resized,
+    )
+    _print_counts(made)
+    if validation_out is not None:
+        print(f"{validation_out}: {len(made.validation)} records of other images")
+    ratio = "" if aspect_ratio == "resize" else f" --image_aspect_ratio {aspect_ratio}"
+    print(f"train with --image_folder {resized or images}{ratio}")
+    report_failures(len(made.training), made.failures, out)
+
+
+def _print_counts(made: "BoxRecords") -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table("count", title="Questions by their count")
+    for heading in ("possible", "asked"):
+        table.add_column(heading, justify="right")
+    for count in range(max(made.possible, default=0) + 1):
+        table.add_row(str(count), str(made.possible[count]), str(made.asked[count]))
+    table.add_section()
+    table.add_row("all", str(made.possible.total()), str(made.asked.total()))
+    Console().print(table)
+
+
+@app.command(
+    epilog="Example: llava-aurora data hardblink --images blink/images --depth blink/depth --out hardblink. "
+    "The depth maps are PNG or npy, higher = closer, named as the images are."
+)
+def hardblink(
+    images: Annotated[Path, typer.Option(help="Folder of images without marks.")],
+    depth: Annotated[Path, typer.Option(help="Folder of their depth maps.")],
+    out: Annotated[Path, typer.Option(help="Folder to make, in the layout that HardBLINK is published in.")],
+    seed: Annotated[int, typer.Option(help="Another seed, other points and letters.")] = 0,
+) -> None:
+    """Mark 3, 4 and 5 points at mid height of each image and ask for the closest: a benchmark like HardBLINK."""
+    from llava_aurora.data.sources.hardblink import write_hardblink
+
+    counts, failures = write_hardblink(out, images=images, depth=depth, seed=seed)
+    for points, questions in counts.items():
+        print(f"{points} points: {questions} questions")
+    report_failures(sum(counts.values()), failures, out)

@@ -1,0 +1,102 @@
+"""`llava-aurora data …`."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from llava_aurora.errors import AuroraError
+
+app = typer.Typer(no_args_is_help=True, help="Make training data.")
+
+
+@app.command(
+    epilog="Example: llava-aurora data scenes --out scenes --count 6000 --frame 112 --workers 2. "
+    "Run again after an interruption: it goes on where it was."
+)
+def scenes(
+    out: Annotated[Path, typer.Option(help="Folder to make; an unfinished one of the same settings is continued.")],
+    count: Annotated[int, typer.Option(help="How many scenes.")],
+    seed: Annotated[int, typer.Option(help="Another seed, other scenes.")] = 0,
+    frame: Annotated[int, typer.Option(help="Side of the square images in pixels.")] = 336,
+    min_objects: Annotated[int, typer.Option(help="Fewest objects in a scene.")] = 1,
+    max_objects: Annotated[int, typer.Option(help="Most objects in a scene.")] = 9,
+    shadows: Annotated[bool, typer.Option("--shadows/--no-shadows", help="Objects cast shadows.")] = True,
+    antialias: Annotated[bool, typer.Option("--antialias/--no-antialias", help="Smooth edges.")] = True,
+    textures: Annotated[bool, typer.Option("--textures/--no-textures", help="Surfaces have patterns.")] = True,
+    metric_depth: Annotated[bool, typer.Option("--metric-depth", help="Also write 16-bit depth in mm.")] = False,
+    workers: Annotated[int, typer.Option(help="Processes; 0 = one for each core.")] = 0,
+) -> None:
+    """Render rooms with named objects: images, exact depth maps, boxes."""
+    import os
+
+    from llava_aurora.data.sources.scenes.scene import SceneConfig
+    from llava_aurora.data.sources.scenes.scene_folder import write_scenes
+
+    config = SceneConfig(
+        frame=frame,
+        min_objects=min_objects,
+        max_objects=max_objects,
+        shadows=shadows,
+        antialias=antialias,
+        textures=textures,
+    )
+    workers = workers or os.cpu_count() or 1
+    records = write_scenes(out=out, count=count, seed=seed, config=config, workers=workers, metric_depth=metric_depth)
+    objects = sum(len(record.objects) for record in records)
+    print(f"{out}: {len(records)} scenes with {objects} objects; the list is {out / 'scenes.jsonl'}")
+
+
+@app.command(
+    "records",
+    epilog="Examples: llava-aurora data records --scenes scenes/ --codes codes.jsonl --vqvae vq/ --out train.json  |  "
+    "llava-aurora data records ... --tasks depth_generation=1,depth_chain=0.5 --prompts my_wording.json",
+)
+def scene_records(
+    scenes: Annotated[Path, typer.Option(help="Folder of `data scenes`; also the --image_folder of training.")],
+    codes: Annotated[Path, typer.Option(help="Its depth folder as codes, from `vqvae encode`.")],
+    vqvae: Annotated[Path, typer.Option(help="The VQ-VAE that the codes come from.")],
+    out: Annotated[Path, typer.Option(help="The JSON file to write: the --data_path of training.")],
+    tasks: Annotated[str, typer.Option(help="task=records a scene, with commas; all once if left out.")] = "",
+    points: Annotated[str, typer.Option(help="Allowed numbers of points in a question.")] = "2,3,4,5",
+    frame: Annotated[int, typer.Option(help="Side of the frame that coordinates refer to.")] = 336,
+    plain_coordinates: Annotated[bool, typer.Option("--plain-coordinates", help="Numbers instead of tokens.")] = False,
+    prompts: Annotated[Path | None, typer.Option(help="JSON file of your own wording.")] = None,
+    one_height: Annotated[
+        bool, typer.Option("--one-height", help="The points of a question lie at about one height.")
+    ] = False,
+    read_points: Annotated[
+        int | None, typer.Option(help="Points that a reading has, anywhere; as many as a question if left out.")
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Of everything drawn at random.")] = 0,
+) -> None:
+    """Ask questions of scenes: training records in LLaVA's JSON format."""
+    from llava_aurora.data.prompts import Prompts
+    from llava_aurora.data.records import RecordWriter
+    from llava_aurora.data.sources.scenes.scene_records import DEFAULT_SHARES, SceneTasks, write_scene_records
+    from llava_aurora.tokens.vocabulary import depth_family, pixel_family
+    from llava_aurora.vqvae.checkpoint import load_depth_vqvae
+    from llava_aurora.vqvae.folders import read_codes
+
+    model = load_depth_vqvae(vqvae)
+    try:
+        shares = {name: float(share) for name, share in (part.split("=") for part in tasks.split(",") if part)}
+        counts = [int(count) for count in points.split(",")]
+    except ValueError as error:
+        raise AuroraError(f"--tasks is name=share,… and --points is number,…: {error}") from error
+    writer = RecordWriter(
+        prompts=Prompts.load(prompts) if prompts else Prompts(),
+        depth=depth_family(codebook_size=model.config.codebook_size, codes_per_map=model.codes_per_map),
+        pixels=None if plain_coordinates else pixel_family(frame=frame),
+    )
+    asked = SceneTasks(
+        shares=shares or DEFAULT_SHARES,
+        points=counts,
+        coordinate_frame=frame,
+        one_height=one_height,
+        read_points=read_points,
+        seed=seed,
+    )
+    known = read_codes(codes, model=model).codes
+    records = write_scene_records(out, scenes=scenes, codes=known, writer=writer, tasks=asked)
+    print(f"{out}: {len(records)} records; train with --image_folder {scenes}")

@@ -1,0 +1,203 @@
+"""`llava-aurora eval`, `replace-test` and `compare`."""
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from llava_aurora.cli.shared import usable_device
+
+if TYPE_CHECKING:
+    from llava_aurora.data.sources.depth.depth_maps import Share
+    from llava_aurora.evaluation.asker import LoadedAsker, Settings
+
+app = typer.Typer()
+
+_Tasks = Annotated[
+    str,
+    typer.Argument(
+        metavar="TASK",
+        help="hardblink, blink_depth, cv_bench_depth, blink_counting, cv_bench_counting, seed_bench_counting, "
+        "scenes_depth, scenes_coordinates, scenes_counting, or scenes for these three; scenes_one_height, "
+        "scenes_one_height_coordinates; several with commas.",
+    ),
+]
+_Model = Annotated[Path, typer.Option(help="Folder of the model: whole, LoRA, or with --base a projector alone.")]
+_Out = Annotated[Path, typer.Option(help="Folder of the evaluation; one of the same model goes on and is added to.")]
+_Data = Annotated[Path | None, typer.Option(help="Folder of the benchmark; of scenes it is rendered if left out.")]
+_Base = Annotated[str | None, typer.Option(help="What a projector was trained on.")]
+_Device = Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, …; this process's GPU or else the CPU.")]
+_Batch = Annotated[int, typer.Option(min=1, help="Questions at a time.")]
+_Tokens = Annotated[int, typer.Option(min=1, help="Most tokens of an answer.")]
+_Conversation = Annotated[str, typer.Option(help="LLaVA's conversation template.")]
+_Limit = Annotated[int | None, typer.Option(min=1, help="Only the first so many questions of each benchmark.")]
+_Scenes = Annotated[int, typer.Option(min=1, help="How many scenes are rendered where --data is left out.")]
+_Seed = Annotated[int, typer.Option(help="Of rendered scenes and of what is put in the place of maps.")]
+_Pictures = Annotated[int, typer.Option(min=0, help="Right and wrong cases drawn, of each benchmark and reasoning.")]
+_Unconstrained = Annotated[bool, typer.Option("--unconstrained", help="Let spans of tokens be malformed.")]
+_Load8 = Annotated[bool, typer.Option("--load-8bit", help="Quantize to 8 bits (bitsandbytes).")]
+_Load4 = Annotated[bool, typer.Option("--load-4bit", help="Quantize to 4 bits (bitsandbytes).")]
+
+
+@app.command(
+    "eval",
+    epilog="Examples: llava-aurora eval scenes --model checkpoints/aurora --out eval/aurora  |  llava-aurora eval "
+    "hardblink --model checkpoints/aurora --data hardblink/ --out eval/aurora  |  accelerate launch --num_processes 8 "
+    "-m llava_aurora.cli eval seed_bench_counting ... Run again after an interruption: it goes on where it was.",
+)
+def evaluate_model(
+    tasks: _Tasks,
+    model: _Model,
+    out: _Out,
+    data: _Data = None,
+    reasoning: Annotated[str, typer.Option(help="chain, direct, or both.")] = "chain,direct",
+    base: _Base = None,
+    device: _Device = None,
+    batch_size: _Batch = 16,
+    max_new_tokens: _Tokens = 512,
+    conversation: _Conversation = "vicuna_v1",
+    limit: _Limit = None,
+    scenes: _Scenes = 500,
+    seed: _Seed = 1_000_003,
+    pictures: _Pictures = 4,
+    unconstrained: _Unconstrained = False,
+    load_8bit: _Load8 = False,
+    load_4bit: _Load4 = False,
+) -> None:
+    """Ask a model the questions of a benchmark, with and without a chain; numbers, report.md and report.html."""
+    given = locals()
+    from llava_aurora.evaluation.run import evaluate
+
+    _run(evaluate, given)
+
+
+@app.command(
+    "replace-test",
+    epilog="Examples: llava-aurora replace-test scenes_depth --model checkpoints/aurora --out eval/aurora  |  "
+    "llava-aurora replace-test hardblink --model checkpoints/aurora --data hardblink/ --out eval/aurora. "
+    "Chains that `eval` left in the folder are used.",
+)
+def replace_test(
+    tasks: _Tasks,
+    model: _Model,
+    out: _Out,
+    data: _Data = None,
+    base: _Base = None,
+    device: _Device = None,
+    batch_size: _Batch = 16,
+    max_new_tokens: _Tokens = 512,
+    conversation: _Conversation = "vicuna_v1",
+    limit: _Limit = None,
+    scenes: _Scenes = 500,
+    seed: _Seed = 1_000_003,
+    pictures: _Pictures = 4,
+    unconstrained: _Unconstrained = False,
+    load_8bit: _Load8 = False,
+    load_4bit: _Load4 = False,
+) -> None:
+    """Test whether a model uses the depth map that it writes: replace the map and see what its answers become."""
+    given = locals()
+    from llava_aurora.evaluation.replacement import replacement_test
+
+    _run(replacement_test, given)
+
+
+@app.command(epilog="Example: llava-aurora compare eval/direct eval/aurora")
+def compare(
+    first: Annotated[Path, typer.Argument(help="Folder of `eval` of one model.")],
+    second: Annotated[Path, typer.Argument(help="The same of another model, on the same questions.")],
+) -> None:
+    """Compare two models question by question: difference with its interval, and McNemar's exact test."""
+    from rich.console import Console
+    from rich.table import Table
+
+    from llava_aurora.evaluation.comparison import compare_evaluations
+    from llava_aurora.evaluation.tables import interval
+
+    table = Table("", title=f"{second} against {first}", title_justify="left")
+    for heading in ("questions", "first", "second", "difference", "only first", "only second", "p"):
+        table.add_column(heading, justify="right")
+    for each in compare_evaluations(first, second):
+        paired = each.paired
+        shown = [interval(value.to_json()) for value in (each.first, each.second, paired.difference)]
+        table.add_row(
+            f"{each.title}, {each.reasoning}",
+            str(paired.difference.count),
+            *shown,
+            str(paired.only_first),
+            str(paired.only_second),
+            f"{paired.p_value:.2g}",
+        )
+    Console().print(table)
+
+
+def _names(text: str) -> list[str]:
+    return [name.strip() for name in text.split(",") if name.strip()]
+
+
+def _run(work: Callable[..., object], given: Mapping[str, Any]) -> None:
+    """Loads the model, lets it work on a plan, and reports in the first process.
+
+    Args:
+        work: takes asker and plan, `out` and `share`.
+        given: the options of the command, by name.
+    """
+    from llava_aurora.evaluation.asker import Settings
+    from llava_aurora.evaluation.run import Plan
+
+    ways: dict[str, Any] = {"reasonings": _names(given["reasoning"])} if "reasoning" in given else {}
+    planned = ("data", "batch_size", "limit", "scenes", "seed", "pictures")
+    plan = Plan(tasks=_names(given["tasks"]), **ways, **{name: given[name] for name in planned})
+    set_as_given = ("conversation", "max_new_tokens", "load_8bit", "load_4bit")
+    settings = Settings(constrained=not given["unconstrained"], **{name: given[name] for name in set_as_given})
+    asker, share = _loaded(given["model"], base=given["base"], device=given["device"], settings=settings)
+    work(asker, plan, out=given["out"], share=share)
+    if share.index == 0:
+        _report(given["out"])
+
+
+def _loaded(
+    model: Path, *, base: str | None, device: str | None, settings: "Settings"
+) -> tuple["LoadedAsker", "Share"]:
+    """The model on this process's device, and this process's share of the questions."""
+    from llava_aurora.data.sources.depth.depth_estimation import default_device
+    from llava_aurora.data.sources.depth.depth_maps import process_share
+    from llava_aurora.evaluation.asker import LoadedAsker
+
+    used = default_device() if device is None else usable_device(device)
+    share = process_share(cpu=used == "cpu")
+    return LoadedAsker(model, base=base, device=used, settings=settings), share
+
+
+def _report(out: Path) -> None:
+    """Writes the report and prints the main numbers."""
+    from llava_aurora.evaluation.report import write_report
+    from llava_aurora.evaluation.run import read_results
+    from llava_aurora.evaluation.tables import interval, percent
+
+    path, results = write_report(out), read_results(out)
+    for entry in results["benchmarks"].values():
+        for reasoning, asked in entry["reasonings"].items():
+            summary = asked["summary"]
+            print(
+                f"{entry['title']}, {reasoning}: {interval(summary['accuracy'])} % of {summary['questions']} right,"
+                f" {percent(summary['unparsable'])} % unparsable, guessing {percent(summary['guessing'])} %"
+            )
+    for found in results.get("replacement", {}).values():
+        print(f"{found['title']}: {found['verdict']['finding']}. {found['verdict']['reason']}")
+    print(f"report: {path}")
+
+
+@app.command(
+    epilog="Example: llava-aurora lmms-tasks --data hardblink/ --out tasks/; then lmms_eval --model llava_aurora "
+    "--model_args pretrained=checkpoints/aurora --tasks hardblink --include_path tasks/"
+)
+def lmms_tasks(
+    data: Annotated[Path, typer.Option(help="HardBLINK in its published layout.")],
+    out: Annotated[Path, typer.Option(help="Folder to make, for lmms-eval's --include_path.")],
+) -> None:
+    """Write HardBLINK as open-ended tasks for lmms-eval."""
+    from llava_aurora.evaluation.plugins.lmms_tasks import write_hardblink_tasks
+
+    print(f"{out}: tasks {', '.join(write_hardblink_tasks(data, out))}")

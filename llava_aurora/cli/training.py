@@ -1,0 +1,99 @@
+"""`llava-aurora plan` and `merge`: before and after a training run."""
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from llava_aurora.errors import AuroraError
+
+app = typer.Typer()
+
+
+@app.command(
+    epilog="Examples: llava-aurora plan --model 13b --gpus 8 --memory 48  |  "
+    "llava-aurora plan --model checkpoints/mine --mode lora --lora-r 64 --gpus 2 --memory 24 --length 1024  |  "
+    "llava-aurora plan --model 7b,13b,34b --gpus 8,16,32,64,128,256,512 --memory 80 --mode full --bandwidth 25"
+)
+def plan(
+    model: Annotated[
+        str, typer.Option(help="7b, 13b, 34b, or the folder of a checkpoint (its config.json); several with commas.")
+    ] = "13b",
+    gpus: Annotated[str, typer.Option(help="How many, in all; several with commas, for a row each.")] = "8",
+    memory: Annotated[float, typer.Option(min=1, help="GB of one GPU.")] = 48,
+    mode: Annotated[
+        str | None, typer.Option(help="full, lora, qlora or projector; the first three if left out.")
+    ] = None,
+    batch: Annotated[int, typer.Option(min=1, help="Records a GPU and step.")] = 16,
+    length: Annotated[int, typer.Option(min=1, help="Tokens of the longest record, image tokens included.")] = 2048,
+    answer: Annotated[int, typer.Option(min=1, help="Those of them that are answers.")] = 512,
+    lora_r: Annotated[int, typer.Option(min=1, help="Rank of LoRA.")] = 128,
+    new_tokens: Annotated[int, typer.Option(min=0, help="Perception tokens; depth and box have 466.")] = 466,
+    train_base_vocabulary: Annotated[bool, typer.Option(help="Train the words' rows too, as the paper did.")] = False,
+    gradient_checkpointing: Annotated[bool, typer.Option(help="Recompute activations.")] = True,
+    dtype: Annotated[str, typer.Option(help="bf16 or fp32.")] = "bf16",
+    bandwidth: Annotated[
+        float | None, typer.Option(min=0.001, help="GB that a GPU sends in a second; shows how long a step's take.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="One line of JSON, in bytes, instead of tables.")] = False,
+) -> None:
+    """Show how much memory a training run needs on each GPU, what it sends, what fits, and with which flags."""
+    from llava_aurora.training.model_sizes import Run, find_sizes
+    from llava_aurora.training.plan_report import as_records, print_plan
+
+    if dtype not in ("bf16", "fp32"):
+        raise AuroraError(f"--dtype {dtype}: there are bf16 and fp32")
+    try:
+        numbers = [int(number) for number in gpus.split(",")]
+    except ValueError as error:
+        raise AuroraError(f"--gpus {gpus}: neither a number nor several with commas") from error
+    if min(numbers) < 1:
+        raise AuroraError(f"--gpus {gpus}: at least 1")
+    plans = [
+        [
+            Run(
+                model=sizes,
+                mode=name,
+                lora_r=lora_r,
+                new_tokens=new_tokens,
+                whole_vocabulary=train_base_vocabulary,
+                batch=batch,
+                length=length,
+                answer=answer,
+                checkpointing=gradient_checkpointing,
+                element=2 if dtype == "bf16" else 4,
+                gpus=numbers[0],
+            )
+            for name in ([mode] if mode else ["full", "lora", "qlora"])
+        ]
+        for sizes in map(find_sizes, model.split(","))
+    ]
+    if as_json:
+        records = [record for runs in plans for record in as_records(runs, memory=memory, numbers=numbers)]
+        print(json.dumps(records))
+        return
+    for runs in plans:
+        print_plan(runs, memory=memory, numbers=numbers, bandwidth=bandwidth)
+
+
+@app.command(
+    epilog="Examples: llava-aurora merge checkpoints/llava-aurora-13b-lora --out checkpoints/llava-aurora-13b  |  "
+    "llava-aurora merge checkpoints/mine/checkpoint-400 --out merged  |  "
+    "llava-aurora merge checkpoints/llava-13b-pretrain --base lmsys/vicuna-13b-v1.5 --out merged"
+)
+def merge(
+    model: Annotated[Path, typer.Argument(help="A folder of LoRA or of a projector, or one of its checkpoints.")],
+    out: Annotated[Path, typer.Option(help="The folder to make.")],
+    base: Annotated[str | None, typer.Option(help="What it was trained on; LoRA's folder knows that itself.")] = None,
+    dtype: Annotated[str | None, typer.Option(help="float32, float16 or bfloat16; the base's if left out.")] = None,
+) -> None:
+    """Make one whole folder, which upstream LLaVA loads too, out of a base and what was trained beside it."""
+    if dtype not in (None, "float32", "float16", "bfloat16"):
+        raise AuroraError(f"--dtype {dtype}: there are float32, float16 and bfloat16")
+    import torch
+
+    from llava_aurora.model.merge import merge as merge_folders
+
+    merge_folders(model, out, base=base, dtype=getattr(torch, dtype) if dtype else None)
+    print(f"{out}: the merged model")

@@ -1,0 +1,97 @@
+"""`llava-aurora vqvae …`."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from llava_aurora.cli.shared import report_failures, usable_device
+from llava_aurora.errors import AuroraError
+
+app = typer.Typer(no_args_is_help=True, help="Train the depth VQ-VAE; turn depth maps into codes and back.")
+
+
+@app.command(
+    "train",
+    epilog="Examples: llava-aurora vqvae train depth_maps/ --out vqvae/  |  llava-aurora vqvae train depth_maps/ "
+    "--out vqvae/ --resume  |  llava-aurora vqvae train depth_maps/ --out small/ --image-size 96 "
+    "--channels 8,16,32,64 --code-dim 16 --batch-size 16 --learning-rate 1e-3",
+)
+def vqvae_train(
+    maps: Annotated[Path, typer.Argument(help="Folder of relative depth maps (.png of 8 or 16 bits, .npy).")],
+    out: Annotated[Path, typer.Option(help="Folder for the checkpoint, the log and the state to resume from.")],
+    image_size: Annotated[int | None, typer.Option(help="Side of the frame in pixels.")] = None,
+    channels: Annotated[str | None, typer.Option(help="Widths, one halving of the frame each: 16,32,64,...")] = None,
+    code_dim: Annotated[int | None, typer.Option(help="Length of a code.")] = None,
+    codebook_size: Annotated[int | None, typer.Option(help="Number of codes.")] = None,
+    epochs: Annotated[int | None, typer.Option(min=1, help="In all, those before a resume included.")] = None,
+    batch_size: Annotated[int | None, typer.Option(min=1)] = None,
+    learning_rate: Annotated[float | None, typer.Option(min=0.0)] = None,
+    seed: Annotated[int | None, typer.Option(min=0)] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on from the state in --out, if there is one.")] = False,
+    device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1, ...")] = "cpu",
+) -> None:
+    """Train a depth VQ-VAE; what is left out is as in the paper."""
+    from llava_aurora.vqvae.autoencoder import config_from_dict
+    from llava_aurora.vqvae.training import train_depth_vqvae
+
+    shape = {"image_size": image_size, "channels": channels, "code_dim": code_dim, "codebook_size": codebook_size}
+    recipe = {"epochs": epochs, "batch_size": batch_size, "learning_rate": learning_rate, "seed": seed}
+    settings: dict[str, Any] = {name: value for name, value in shape.items() if value is not None}
+    given: dict[str, Any] = {name: value for name, value in recipe.items() if value is not None}
+    try:
+        if channels is not None:
+            settings["channels"] = [int(width) for width in channels.split(",")]
+        config = config_from_dict(settings)
+    except ValueError as error:
+        raise AuroraError(f"no VQ-VAE can have this shape: {error}") from error
+    train_depth_vqvae(depth_maps=maps, out=out, config=config, resume=resume, device=usable_device(device), **given)
+    print(f"{out}: the VQ-VAE")
+
+
+@app.command(
+    "encode",
+    epilog="Examples: llava-aurora vqvae encode depth_maps/ --vqvae vqvae/ --out codes.parquet --workers 4  |  "
+    "llava-aurora vqvae encode depth_maps/ --vqvae vqvae/ --out codes.jsonl",
+)
+def vqvae_encode(
+    maps: Annotated[Path, typer.Argument(help="Folder of relative depth maps (.png of 8 or 16 bits, .npy).")],
+    vqvae: Annotated[Path, typer.Option(help="VQ-VAE folder, or a published .pt file.")],
+    out: Annotated[Path, typer.Option(help="The file of codes to write: .parquet, or .jsonl to read by eye.")],
+    batch_size: Annotated[int, typer.Option(min=1)] = 32,
+    workers: Annotated[int, typer.Option(min=0, help="Threads that read maps.")] = 2,
+    device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1, ...")] = "cpu",
+) -> None:
+    """Turn a folder of depth maps into a file of codes; maps that cannot be used are listed, exit code 1."""
+    from llava_aurora.vqvae.checkpoint import load_depth_vqvae
+    from llava_aurora.vqvae.folders import encode_folder
+
+    model = load_depth_vqvae(vqvae, device=usable_device(device))
+    report = encode_folder(model=model, maps=maps, out=out, batch_size=batch_size, workers=workers)
+    if report.seconds:
+        print(f"{report.written / report.seconds:.1f} maps a second")
+    report_failures(report.written, report.failures, out)
+
+
+@app.command(
+    "decode",
+    epilog="Examples: llava-aurora vqvae decode codes.parquet --vqvae vqvae/ --out decoded/  |  "
+    "llava-aurora vqvae decode codes.parquet --vqvae vqvae/ --out decoded/ --height 480 --width 640",
+)
+def vqvae_decode(
+    codes: Annotated[Path, typer.Argument(help="A file that `vqvae encode` wrote.")],
+    vqvae: Annotated[Path, typer.Option(help="The VQ-VAE that the codes come from.")],
+    out: Annotated[Path, typer.Option(help="Folder for the depth maps, 8-bit PNG.")],
+    height: Annotated[int | None, typer.Option(min=1, help="Pixels; the VQ-VAE's frame if left out.")] = None,
+    width: Annotated[int | None, typer.Option(min=1, help="Pixels; the VQ-VAE's frame if left out.")] = None,
+    batch_size: Annotated[int, typer.Option(min=1)] = 32,
+    device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1, ...")] = "cpu",
+) -> None:
+    """Turn a file of codes into depth maps; lines that cannot be used are listed, exit code 1."""
+    from llava_aurora.vqvae.checkpoint import load_depth_vqvae
+    from llava_aurora.vqvae.folders import decode_file
+
+    model = load_depth_vqvae(vqvae, device=usable_device(device))
+    size = (height or model.config.image_size, width or model.config.image_size)
+    report = decode_file(model=model, codes=codes, out=out, size=size, batch_size=batch_size)
+    report_failures(report.written, report.failures, out)

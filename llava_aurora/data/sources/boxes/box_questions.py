@@ -1,0 +1,166 @@
+"""Which questions can be asked of annotated images, and which of them are asked.
+
+A question is an image and a category of which every instance is labelled, or which is known to be absent.
+"""
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+from rich.progress import track
+
+from llava_aurora.data.images.frame import ASPECT_RATIOS, Box, FrameTransform
+from llava_aurora.data.images.image_files import opened_image, path_inside
+from llava_aurora.data.sources.boxes.lvis import AnnotatedImage
+from llava_aurora.errors import AuroraError
+from llava_aurora.tokens.box import BoxKind
+
+BOX_TASKS = ("box_generation", "counting_chain", "counting_direct")
+SEEN_AT_LEAST = 0.5  # of a box's area; what is cut off further than that might be counted or not
+
+
+@dataclass(frozen=True, kw_only=True)
+class BoxTasks:
+    """What to ask of annotated images.
+
+    Args:
+        shares: records of each task a question, on average.
+        negatives: share of the questions that ask for something absent, in [0, 1).
+        max_boxes: the most instances in a question.
+        max_per_count: the most questions with the same count, of those that ask for something present; 0: any number.
+        per_image: the most questions about an image that ask for something present, and also for something absent.
+        max_images: look at no more images than this, drawn at random; 0: at all.
+        validation_share: of the images, in [0, 1).
+        aspect_ratio: how images are moved into the frame, see `FrameTransform.of`.
+        frame: side of the frame that coordinates refer to.
+        seed: of everything that is drawn at random.
+    """
+
+    shares: Mapping[str, float] = field(default_factory=lambda: dict.fromkeys(BOX_TASKS, 1.0))
+    negatives: float = 0.2
+    max_boxes: int = 15
+    max_per_count: int = 1000
+    per_image: int = 2
+    max_images: int = 0
+    validation_share: float = 0.0
+    aspect_ratio: str = "pad"
+    frame: int = 336
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if unknown := set(self.shares) - set(BOX_TASKS):
+            raise AuroraError(f"unknown task {sorted(unknown)[0]!r}; there are: {', '.join(BOX_TASKS)}")
+        if self.aspect_ratio not in ASPECT_RATIOS:
+            raise AuroraError(f"unknown aspect ratio {self.aspect_ratio!r}; there are: {', '.join(ASPECT_RATIOS)}")
+        for name in ("negatives", "validation_share"):
+            if not 0 <= getattr(self, name) < 1:
+                raise AuroraError(f"{name} is a share of at least 0 and less than 1, not {getattr(self, name)}")
+        for name, least in {"max_boxes": 1, "per_image": 1, "max_per_count": 0, "max_images": 0, "seed": 0}.items():
+            if getattr(self, name) < least:
+                raise AuroraError(f"{name} must be at least {least}, not {getattr(self, name)}")
+
+
+@dataclass(frozen=True)
+class Question:
+    """Which boxes of a category are in an image. `boxes`: codes in the frame, as listed in the answer."""
+
+    image: AnnotatedImage
+    file: str
+    category: int
+    boxes: tuple[tuple[int, ...], ...]
+
+
+def find_questions(
+    drawn: Sequence[AnnotatedImage],
+    folder: Path,
+    tasks: BoxTasks,
+    failures: list[str],
+    rng: np.random.Generator,
+) -> tuple[list[Question], list[Question]]:
+    """All that can be asked of images.
+
+    Args:
+        drawn: the images.
+        folder: where their files are.
+        failures: what is wrong with single images is added here.
+
+    Returns:
+        All questions for what is present, with up to `max_boxes` instances; and up to `per_image` an image for what is
+        absent, one of each image first.
+    """
+    kind = BoxKind(frame=tasks.frame)
+    present: list[Question] = []
+    absent: list[list[Question]] = [[] for _ in range(tasks.per_image)]
+    for image in track(drawn, description="Looking at images", transient=True):
+        try:
+            file = _find(folder, image)
+            transform = FrameTransform.of(
+                width=image.width, height=image.height, frame=tasks.frame, aspect_ratio=tasks.aspect_ratio
+            )
+        except AuroraError as error:
+            failures.append(f"image {image.id}: {error}")
+            continue
+        for category, boxes in image.boxes.items():
+            codes = box_codes(boxes, transform, kind)
+            if codes and len(codes) <= tasks.max_boxes:
+                present.append(Question(image, file, category, codes))
+        for position, category in enumerate(rng.permutation(image.absent)[: tasks.per_image]):
+            absent[position].append(Question(image, file, int(category), ()))
+    return present, [question for questions in absent for question in questions]
+
+
+def balance(
+    questions: Sequence[Question], *, max_per_count: int, per_image: int, rng: np.random.Generator
+) -> list[Question]:
+    """Chooses questions so that counts are as even as their images allow.
+
+    Rare counts choose first, so that no image is used up by a count that many others have.
+
+    Returns:
+        The chosen ones, ordered as they came.
+    """
+    frequency = Counter(len(question.boxes) for question in questions)
+    order = sorted(rng.permutation(len(questions)), key=lambda i: frequency[len(questions[i].boxes)])
+    taken: Counter[int] = Counter()
+    used: Counter[int] = Counter()
+    chosen = []
+    for i in order:
+        image, count = questions[i].image.id, len(questions[i].boxes)
+        if used[image] < per_image and (not max_per_count or taken[count] < max_per_count):
+            chosen.append(i)
+            used[image] += 1
+            taken[count] += 1
+    return [questions[i] for i in sorted(chosen)]
+
+
+def box_codes(boxes: Iterable[Box], transform: FrameTransform, kind: BoxKind) -> tuple[tuple[int, ...], ...] | None:
+    """Codes of an image's boxes in the frame, from left to right, then from top to bottom, as in records of scenes.
+
+    Returns:
+        None if the frame cuts off so much of an instance that it is neither in the image nor out of it.
+    """
+    codes = []
+    for box in boxes:
+        moved, share = transform.box(box)
+        if share >= SEEN_AT_LEAST:
+            codes.append(tuple(kind.encode(moved)))
+        elif share > 0:
+            return None
+    return tuple(sorted(codes))
+
+
+def _find(folder: Path, image: AnnotatedImage) -> str:
+    """The name of the image's file. AuroraError if it is missing, no image, or of another size than annotated."""
+    names = [name for name in image.names if path_inside(folder, name).is_file()]
+    if not names:
+        where = folder / image.names[0] if image.names else "it has neither file_name nor coco_url"
+        raise AuroraError(f"there is no such image: {where}")
+    with opened_image(folder / names[0]) as picture:
+        if picture.size != (image.width, image.height):
+            raise AuroraError(
+                f"{folder / names[0]}: {picture.width} × {picture.height} pixels,"
+                f" but annotated as {image.width} × {image.height}"
+            )
+    return names[0]

@@ -1,0 +1,153 @@
+"""Training records of counted boxes, from the annotation files of LVIS and COCO.
+
+annotation file -> images and boxes (lvis.py) -> questions of balanced counts (box_questions.py) -> records
+"""
+
+import zlib
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+from rich.console import Console
+from rich.progress import track
+
+from llava_aurora.data.images.image_files import opened_image
+from llava_aurora.data.records import Record, RecordWriter
+from llava_aurora.data.sources.boxes.box_questions import BoxTasks, Question, balance, find_questions
+from llava_aurora.data.sources.boxes.lvis import read_annotations
+from llava_aurora.data.sources.boxes.plurals import names_of
+from llava_aurora.errors import AuroraError
+from llava_aurora.files import atomic_file, write_json
+
+
+@dataclass(frozen=True, kw_only=True)
+class BoxRecords:
+    """What was made.
+
+    Attributes:
+        training, validation: the records of both files.
+        possible, asked: questions by their count, before and after they were chosen. Of what is absent, no more than
+            `BoxTasks.per_image` an image are possible.
+        failures: images and boxes that could not be used, one line each.
+    """
+
+    training: list[Record]
+    validation: list[Record]
+    possible: Counter[int]
+    asked: Counter[int]
+    failures: list[str]
+
+
+def write_box_records(
+    out: Path,
+    *,
+    annotations: Path,
+    images: Path,
+    writer: RecordWriter,
+    tasks: BoxTasks,
+    validation_out: Path | None = None,
+    resized: Path | None = None,
+) -> BoxRecords:
+    """Writes JSON files in LLaVA's format; their image paths are relative to `images`, or to `resized` where given.
+
+    What is drawn depends on the seed alone. An image goes into validation by the seed and its id, whatever else is
+    asked for, and never into both files.
+
+    Args:
+        out, validation_out: the JSON files; the second is needed just if `tasks.validation_share` is not 0.
+        annotations: of LVIS or COCO.
+        images: their folder, with train2017 and val2017 inside or the files themselves.
+        resized: a folder for copies of frame × frame pixels of the images asked about, needed just for the aspect
+            ratio "resize".
+
+    Raises:
+        AuroraError: if the annotations cannot be read, arguments do not go together, or a file would be empty.
+            No records are written then. What cannot be used of single images and boxes is in `failures`.
+    """
+    if (resized is not None) != (tasks.aspect_ratio == "resize"):
+        raise AuroraError("a folder for resized images belongs to the aspect ratio 'resize', and only to that")
+    if (validation_out is not None) != (tasks.validation_share > 0):
+        raise AuroraError("a file for validation and its share of the images are given together or not at all")
+    rng = np.random.default_rng(tasks.seed)
+    with Console().status(f"Reading {annotations}"):
+        known = read_annotations(annotations)
+    failures = list(known.failures)
+    drawn = [known.images[i] for i in rng.permutation(len(known.images))[: tasks.max_images or None]]
+    present, absent = find_questions(drawn, images, tasks, failures, rng)
+    chosen = balance(present, max_per_count=tasks.max_per_count, per_image=tasks.per_image, rng=rng)
+    chosen += absent[: round(len(chosen) * tasks.negatives / (1 - tasks.negatives))]
+    if resized is not None:
+        chosen = _resize(chosen, images, resized, tasks.frame, failures)
+    split: tuple[list[Record], list[Record]] = ([], [])
+    for question in track(chosen, description="Writing records", transient=True):
+        records = split[in_validation(question.image.id, tasks)]
+        records += _ask(question, known.categories[question.category], writer, tasks)
+    for path, records in zip((out, validation_out), split, strict=True):
+        if path is not None and not records:
+            raise AuroraError(f"{path}: there would be no records in it; {len(failures)} failures, {_first(failures)}")
+    for path, records in zip((out, validation_out), split, strict=True):
+        if path is not None:
+            write_json(path, records, indent=None)
+    possible = Counter(len(question.boxes) for question in present)
+    possible[0] = len(absent)
+    asked = Counter(len(question.boxes) for question in chosen)
+    return BoxRecords(training=split[0], validation=split[1], possible=possible, asked=asked, failures=failures)
+
+
+def in_validation(image_id: int, tasks: BoxTasks) -> bool:
+    """Whether an image belongs to validation: by the seed and its own id alone."""
+    return zlib.crc32(f"{tasks.seed}/{image_id}".encode()) < tasks.validation_share * 2**32
+
+
+def _ask(question: Question, category: str, writer: RecordWriter, tasks: BoxTasks) -> list[Record]:
+    """The records of one question; they depend on it and the seed alone."""
+    rng = np.random.default_rng([tasks.seed, question.image.id, question.category])
+    singular, plural = names_of(category)
+    makers = {
+        "box_generation": writer.box_generation,
+        "counting_chain": writer.counting_chain,
+        "counting_direct": writer.counting_direct,
+    }
+    records = [
+        maker(
+            name=f"{question.image.id}/{question.category}",
+            image=question.file,
+            singular=singular,
+            plural=plural,
+            boxes=question.boxes,
+            rng=rng,
+        )
+        for task, maker in makers.items()
+        if rng.random() < tasks.shares.get(task, 0.0)
+    ]
+    for record in records:
+        record["aurora"]["aspect_ratio"] = tasks.aspect_ratio
+    return records
+
+
+def _resize(
+    questions: Sequence[Question], images: Path, resized: Path, frame: int, failures: list[str]
+) -> list[Question]:
+    """Writes each image in the frame's size as a PNG; the questions refer to those."""
+    made: dict[str, str | None] = {}
+    for question in track(questions, description="Resizing images", transient=True):
+        if question.file in made:
+            continue
+        made[question.file] = name = question.file.removesuffix(".png") + ".png"
+        try:
+            with opened_image(images / question.file) as picture:
+                small = picture.convert("RGB").resize((frame, frame), Image.Resampling.BICUBIC)
+        except AuroraError as error:
+            failures.append(f"image {question.image.id}: {error}")
+            made[question.file] = None
+            continue
+        with atomic_file(resized / name) as temporary:
+            small.save(temporary, format="PNG", compress_level=3)
+    return [replace(question, file=file) for question in questions if (file := made[question.file]) is not None]
+
+
+def _first(failures: Sequence[str]) -> str:
+    return f"the first: {failures[0]}" if failures else "so no category of an image could be asked for"

@@ -1,0 +1,270 @@
+"""Folders of relative depth maps: one PNG for each input, whatever the depth comes from.
+
+`depth_estimation.py` and `depth_import.py` make the depth; here is what both share: the scale of a map, which file
+becomes which, what is done already, and what went wrong. A folder holds
+
+    depth_maps.json     what its maps were made with; a run that goes on has to be made with the same
+    failures.jsonl      one line for each input without a map: {"file", "error"}; absent if there is none
+    a/b/name.png        the map of a/b/name.*: relative depth, higher = closer, 0 = unknown
+"""
+
+import json
+import os
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from datetime import timedelta
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from PIL import Image
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from llava_aurora.errors import AuroraError
+from llava_aurora.files import atomic_file, read_json, write_json, write_text
+
+Values = Literal["metric", "relative"]
+Closer = Literal["higher", "lower"]
+Bits = Literal[8, 16]
+SETTINGS_FILE = "depth_maps.json"
+FAILURES_FILE = "failures.jsonl"
+_FORMAT = "llava_aurora depth maps"
+_WAIT = timedelta(days=7)  # for the slowest process of a run
+
+
+@dataclass(frozen=True, kw_only=True)
+class DepthScale:
+    """How numbers become relative depth.
+
+    Args:
+        values: "metric" are distances from the camera in any unit; what is not positive is unknown. "relative" are
+            linear in inverse depth, as are disparities and what relative estimators write.
+        closer: whether "higher" or "lower" values are closer. A distance is lower where it is closer.
+        zero_unknown: 0 stands for unknown among relative values too.
+        clip: percent of the known pixels at each end of inverse depth that share the farthest and the closest value, so
+            that single wrong pixels do not squeeze all others together; 0 takes minimum and maximum.
+        bits: 8 or 16 a pixel.
+
+    Raises:
+        AuroraError: if these contradict each other.
+    """
+
+    values: Values
+    closer: Closer
+    zero_unknown: bool = False
+    clip: float = 0.0
+    bits: Bits = 8
+
+    def __post_init__(self) -> None:
+        if self.values not in ("metric", "relative") or self.closer not in ("higher", "lower"):
+            raise AuroraError(
+                f"values are metric or relative and closer is higher or lower, not {self.values} and {self.closer}"
+            )
+        if self.values == "metric" and self.closer == "higher":
+            raise AuroraError(
+                "metric values are distances, which are lower where it is closer; call disparities relative"
+            )
+        if not 0 <= self.clip < 50:
+            raise AuroraError(f"clip is a percentage from 0 to under 50, not {self.clip}")
+        if self.bits not in (8, 16):
+            raise AuroraError(f"a map has 8 or 16 bits a pixel, not {self.bits}")
+
+    def relative(self, depth: np.ndarray) -> np.ndarray:
+        """Relative depth: per image, linear in inverse depth, the farthest known pixel 1 and the closest 255.
+
+        round(1 + 254 * (v - far) / (near - far)) with v inverse distance, or the value itself, or its negative where
+        lower is closer. 16 bits hold 257 times as much, so that reading them as 8 bits gives the 8-bit map.
+
+        Args:
+            depth: (H, W), any real dtype; what is not finite is unknown.
+
+        Returns:
+            uint8 or uint16 (H, W), 0 = unknown.
+
+        Raises:
+            ValueError: if it is no such array, no depth is known or all of it is the same.
+        """
+        if depth.ndim != 2 or depth.dtype.kind not in "uif":
+            raise ValueError(f"expected numbers, height x width, found {depth.dtype} {depth.shape}")
+        depth = depth.astype(np.float64)
+        known = np.isfinite(depth)
+        if self.values == "metric":
+            known &= depth > 0
+        elif self.zero_unknown:
+            known &= depth != 0
+        if not known.any():
+            raise ValueError("no depth is known in it")
+        if self.values == "metric":
+            nearness = 1.0 / depth[known]
+        else:
+            nearness = depth[known] if self.closer == "higher" else -depth[known]
+        far, near = np.percentile(nearness, [self.clip, 100 - self.clip])
+        if not near > far:
+            raise ValueError("its depth is the same everywhere")
+        share = np.clip((nearness - far) / (near - far), 0, 1)
+        step = 1 if self.bits == 8 else 257
+        relative = np.zeros(depth.shape, np.uint8 if self.bits == 8 else np.uint16)
+        relative[known] = np.rint(step * (1 + 254 * share))
+        return relative
+
+
+@dataclass
+class DepthReport:
+    """What became of a folder: maps written now, there before, seconds spent, and inputs without a map with the reason.
+
+    `main` is true in the one process of a run that is to speak of it.
+    """
+
+    written: int = 0
+    kept: int = 0
+    seconds: float = 0.0
+    failures: dict[str, str] = field(default_factory=dict)
+    main: bool = True
+
+    @property
+    def lines(self) -> list[str]:
+        """A line for each failure."""
+        return [f"{file}: {reason}" for file, reason in self.failures.items()]
+
+
+@dataclass(frozen=True)
+class Share:
+    """The part of a run that this process does: every `count`-th input from `index` on."""
+
+    index: int = 0
+    count: int = 1
+
+
+Produce = Callable[[list[Path]], Iterable[tuple[Path, "np.ndarray | AuroraError"]]]
+
+
+def find_inputs(folder: str | Path, *, suffixes: Iterable[str]) -> list[Path]:
+    """All files of these suffixes under a folder, sorted; hidden ones, which may be half written, are left out.
+
+    Raises:
+        AuroraError: if it is no folder or holds none.
+    """
+    folder, suffixes = Path(folder), tuple(suffixes)
+    if not folder.is_dir():
+        raise AuroraError(f"{folder}: no such folder")
+    found = (path for path in folder.rglob("*") if path.suffix.lower() in suffixes and not path.name.startswith("."))
+    paths = sorted(path for path in found if path.is_file())
+    if not paths:
+        raise AuroraError(f"{folder}: holds none of {', '.join(suffixes)}")
+    return paths
+
+
+def refuse_inside(out: str | Path, folder: str | Path) -> None:
+    """Raises AuroraError if `out` is in `folder`, where its maps would be the inputs of the next run."""
+    out, folder = Path(out).resolve(), Path(folder).resolve()
+    if out == folder or folder in out.parents:
+        raise AuroraError(f"{out}: is inside {folder}, where its maps would be taken for inputs; choose another folder")
+
+
+def write_maps(
+    *, folder: Path, paths: list[Path], out: str | Path, settings: Mapping[str, Any], produce: Produce, share: Share
+) -> DepthReport:
+    """Writes the map of each input that has none yet, each whole or not at all; failures are listed and not fatal.
+
+    Args:
+        folder: holds the inputs.
+        paths: the inputs, in the same order in every process.
+        out: folder of the maps.
+        settings: what the maps are made with.
+        produce: makes maps, uint8 or uint16 (H, W), of some inputs, each with its input; an error in place of a map.
+        share: which of the inputs are this process's.
+
+    Returns:
+        The report of the whole run, the same in every process.
+
+    Raises:
+        AuroraError: if `out` holds maps made otherwise, or the file system refuses.
+    """
+    out, report, started = Path(out), DepthReport(main=share.index == 0), time.monotonic()
+    _claim(out, settings)
+    targets: dict[Path, Path] = {}
+    for path in paths:
+        name = path.relative_to(folder).with_suffix(".png")
+        if (first := targets.setdefault(name, path)) != path and report.main:
+            report.failures[str(path)] = f"has the same name but for its ending as {first.name}, which has the map"
+    mine = {path: out / name for name, path in list(targets.items())[share.index :: share.count]}
+    todo = [path for path, target in mine.items() if not target.exists()]
+    report.kept = len(mine) - len(todo)
+    for path, relative in _shown(produce(todo), total=len(todo), share=share):
+        if isinstance(relative, AuroraError):
+            report.failures[str(path)] = str(relative).removeprefix(f"{path}: ")
+            continue
+        with atomic_file(mine[path]) as temporary:
+            Image.fromarray(relative).save(temporary, format="PNG", compress_level=3)
+        report.written += 1
+    report = _gathered(report, share)
+    report.seconds = time.monotonic() - started
+    if report.main:
+        _list_failures(out, report)
+    return report
+
+
+def process_share(*, cpu: bool) -> Share:
+    """This process's share under `accelerate launch` or torchrun; all of it where there is one process only.
+
+    Args:
+        cpu: True lets processes talk over the CPU also where there are GPUs.
+    """
+    if int(os.environ.get("WORLD_SIZE", "1")) < 2:
+        return Share()
+    from accelerate import PartialState
+
+    # Processes meet once, at the end; one that had less left to do then waits for the others.
+    state = PartialState(cpu=cpu, timeout=_WAIT)
+    return Share(index=state.process_index, count=state.num_processes)
+
+
+def _gathered(report: DepthReport, share: Share) -> DepthReport:
+    if share.count == 1:
+        return report
+    from accelerate.utils import gather_object
+
+    whole = DepthReport(main=report.main)
+    for each in gather_object([report]):
+        whole.written, whole.kept = whole.written + each.written, whole.kept + each.kept
+        whole.failures |= each.failures
+    whole.failures = dict(sorted(whole.failures.items()))
+    return whole
+
+
+def _claim(out: Path, settings: Mapping[str, Any]) -> None:
+    """Writes depth_maps.json, or checks that the one there says the same."""
+    header = {"format": _FORMAT, **settings}
+    path = out / SETTINGS_FILE
+    if not path.exists():
+        write_json(path, header)
+        return
+    found = read_json(path, what="settings of the depth maps")
+    found = found if isinstance(found, dict) else {}
+    for name in {**found, **header}:
+        if found.get(name) != header.get(name):
+            raise AuroraError(
+                f"{out}: holds maps made with {name} {found.get(name)}, not {header.get(name)}; choose another folder"
+            )
+
+
+def _list_failures(out: Path, report: DepthReport) -> None:
+    lines = [json.dumps({"file": file, "error": reason}) + "\n" for file, reason in report.failures.items()]
+    if lines:
+        write_text(out / FAILURES_FILE, "".join(lines))
+    else:
+        (out / FAILURES_FILE).unlink(missing_ok=True)
+
+
+def _shown(
+    results: Iterable[tuple[Path, np.ndarray | AuroraError]], *, total: int, share: Share
+) -> Iterator[tuple[Path, np.ndarray | AuroraError]]:
+    """The same, with a progress bar in the first process."""
+    title = "depth maps" if share.count == 1 else f"depth maps of process 1 of {share.count}"
+    columns = (TextColumn(title), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, disable=share.index > 0) as progress:
+        task = progress.add_task("maps", total=total)
+        for result in results:
+            yield result
+            progress.advance(task)

@@ -1,0 +1,243 @@
+"""Scenes on disk: many rendered through several processes, and read back as records.
+
+A folder holds
+
+    scenes.json         seed and configuration of all its scenes
+    scenes.jsonl        one line a scene, written last: what it lists is there and whole
+    images/NNNNNN.png   8-bit colour
+    depth/NNNNNN.png    8-bit relative depth, higher = closer (`scenes.relative_depth`)
+    metric/NNNNNN.png   16-bit z-depth in millimetres, if asked for
+"""
+
+import json
+import multiprocessing
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from llava_aurora.data.sources.scenes.scene import SceneConfig, SceneObject, relative_depth, render_scene, scene_seed
+from llava_aurora.errors import AuroraError
+from llava_aurora.files import atomic_file, read_json, write_json, write_text
+
+# Raised whenever the same seed would no longer give the same pixels, so that a folder never mixes two renderers.
+RENDERER = 1
+
+_BATCH = 16  # scenes a worker makes between two reports
+_LISTED_AT_LEAST_EVERY = 512
+
+
+@dataclass(frozen=True, kw_only=True)
+class SceneRecord:
+    """One line of scenes.jsonl.
+
+    Attributes:
+        id: six digits, the scene's index in the collection.
+        image, depth: paths relative to the folder.
+        metric_depth: the same for the 16-bit depth in millimetres; None if it was not asked for.
+        size: (width, height) in pixels.
+        objects: from left to right, see `SceneObject`.
+    """
+
+    id: str
+    image: str
+    depth: str
+    metric_depth: str | None
+    size: tuple[int, int]
+    objects: tuple[SceneObject, ...]
+
+
+def write_scenes(
+    *, out: str | Path, count: int, seed: int, config: SceneConfig, workers: int = 1, metric_depth: bool = False
+) -> list[SceneRecord]:
+    """Renders the first `count` scenes of a seed into a folder, with a progress bar.
+
+    A scene depends on seed, index and configuration alone, never on `count` or `workers`. Scenes that the folder lists
+    already are kept as they are, so a run that was stopped goes on where it was.
+
+    Args:
+        workers: processes; 1 renders in this one.
+        metric_depth: also write 16-bit depth in millimetres.
+
+    Returns:
+        The records of the folder, `count` of them.
+
+    Raises:
+        AuroraError: if the folder holds scenes of another seed or configuration, or anything else; if it cannot be
+            written; if `count` or `workers` is not positive; if a scene cannot be made (see `render_scene`).
+    """
+    out = Path(out)
+    if count < 1 or workers < 1:
+        raise AuroraError(f"{out}: count ({count}) and workers ({workers}) must be at least 1")
+    _claim(out, seed=seed, config=config, metric_depth=metric_depth)
+    done = {int(record.id): record for record in _whole_records(out) if int(record.id) < count}
+    missing = [index for index in range(count) if index not in done]
+    batches = [missing[start : start + _BATCH] for start in range(0, len(missing), _BATCH)]
+    arguments = (out, seed, config, metric_depth)
+    listed = len(done)
+    try:
+        with _progress(total=count, done=len(done)) as advance:
+            for records in _in_processes(batches, arguments, workers=workers):
+                done.update((int(record.id), record) for record in records)
+                advance(len(records))
+                if len(done) - listed >= max(_LISTED_AT_LEAST_EVERY, listed // 4):
+                    _list(out, done)
+                    listed = len(done)
+    except BrokenProcessPool as error:
+        raise AuroraError(
+            f"{out}: a worker process died after {len(done)} of {count} scenes; run again with fewer workers to go on"
+        ) from error
+    finally:
+        _list(out, done)
+    return [done[index] for index in range(count)]
+
+
+def read_scenes(folder: str | Path) -> list[SceneRecord]:
+    """Records of a folder that `write_scenes` made, in order.
+
+    Raises:
+        AuroraError: if scenes.jsonl is missing, or a line is not a scene: names file and line.
+    """
+    path = Path(folder) / "scenes.jsonl"
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise AuroraError(
+            f"{path}: cannot read the scenes: {error}; make them with `llava-aurora data scenes`"
+        ) from error
+    return [_parse(line, f"{path}, line {number}") for number, line in enumerate(lines, start=1) if line.strip()]
+
+
+def _claim(out: Path, *, seed: int, config: SceneConfig, metric_depth: bool) -> None:
+    """Writes scenes.json, or checks that the one there says the same."""
+    header = {"renderer": RENDERER, "seed": seed, "metric_depth": metric_depth, "config": asdict(config)}
+    path = out / "scenes.json"
+    if not path.exists():
+        if out.exists() and (not out.is_dir() or any(out.iterdir())):
+            raise AuroraError(
+                f"{out}: not empty and no folder of scenes (it has no scenes.json); choose another folder"
+            )
+        write_json(path, header)
+        return
+    found = read_json(path, what="configuration of the scenes")
+    before, now = _flat(found), _flat(header)
+    different = [name for name in now if name not in before or before[name] != now[name]]
+    if different:
+        name = different[0]
+        raise AuroraError(
+            f"{out}: holds scenes with another {name} ({before.get(name)}, now {now[name]}); "
+            "choose another folder or delete this one"
+        )
+
+
+def _flat(header: Any) -> dict[str, Any]:
+    if not isinstance(header, dict) or not isinstance(header.get("config"), dict):
+        return {}
+    return {name: value for name, value in header.items() if name != "config"} | header["config"]
+
+
+def _whole_records(out: Path) -> Iterable[SceneRecord]:
+    """Records listed in the folder whose files are all there."""
+    if not (out / "scenes.jsonl").exists():
+        return []
+    return [record for record in read_scenes(out) if all((out / name).exists() for name in _files(record))]
+
+
+def _files(record: SceneRecord) -> list[str]:
+    return [name for name in (record.image, record.depth, record.metric_depth) if name is not None]
+
+
+def _in_processes(
+    batches: list[list[int]], arguments: tuple[Path, int, SceneConfig, bool], *, workers: int
+) -> Iterator[list[SceneRecord]]:
+    """Results of `_render_batch`, as they come."""
+    if min(workers, len(batches)) < 2:
+        for batch in batches:
+            yield _render_batch(batch, *arguments)
+        return
+    # Fresh processes: a fork of one that has run torch can hang in its threads.
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(min(workers, len(batches)), mp_context=context) as pool:
+        try:
+            for future in as_completed([pool.submit(_render_batch, batch, *arguments) for batch in batches]):
+                yield future.result()
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+
+def _render_batch(indices: list[int], out: Path, seed: int, config: SceneConfig, metric: bool) -> list[SceneRecord]:
+    return [_write_scene(index, out, seed, config, metric) for index in indices]
+
+
+def _write_scene(index: int, out: Path, seed: int, config: SceneConfig, metric: bool) -> SceneRecord:
+    scene = render_scene(seed=scene_seed(seed, index), config=config)
+    name = f"{index:06d}"
+    record = SceneRecord(
+        id=name,
+        image=f"images/{name}.png",
+        depth=f"depth/{name}.png",
+        metric_depth=f"metric/{name}.png" if metric else None,
+        size=(config.frame, config.frame),
+        objects=scene.objects,
+    )
+    _save_png(out / record.image, scene.image)
+    _save_png(out / record.depth, relative_depth(scene.depth))
+    if record.metric_depth is not None:
+        _save_png(out / record.metric_depth, np.rint(scene.depth * 1000).astype(np.uint16))
+    return record
+
+
+def _save_png(path: Path, array: np.ndarray) -> None:
+    with atomic_file(path) as temporary:
+        Image.fromarray(array).save(temporary, format="PNG", compress_level=3)
+
+
+def _list(out: Path, records: Mapping[int, SceneRecord]) -> None:
+    write_text(out / "scenes.jsonl", "".join(_line(records[index]) for index in sorted(records)))
+
+
+def _line(record: SceneRecord) -> str:
+    objects = [{"name": item.name, **asdict(item)} for item in record.objects]
+    return json.dumps({**asdict(record), "objects": objects}) + "\n"
+
+
+def _parse(line: str, where: str) -> SceneRecord:
+    try:
+        value = json.loads(line)
+        objects = []
+        for item in value["objects"]:
+            x1, y1, x2, y2 = (int(edge) for edge in item["box"])
+            numbers = {"near": float(item["near"]), "far": float(item["far"])}
+            seen = int(item["visible_pixels"])
+            color, shape = str(item["color"]), str(item["shape"])
+            objects.append(SceneObject(color=color, shape=shape, box=(x1, y1, x2, y2), visible_pixels=seen, **numbers))
+        width, height = (int(side) for side in value["size"])
+        int(value["id"])
+        metric_depth = value.get("metric_depth")
+        return SceneRecord(
+            id=value["id"],
+            image=str(value["image"]),
+            depth=str(value["depth"]),
+            metric_depth=None if metric_depth is None else str(metric_depth),
+            size=(width, height),
+            objects=tuple(objects),
+        )
+    except KeyError as error:
+        raise AuroraError(f"{where}: the scene has no {error}; make the folder again") from error
+    except (TypeError, ValueError) as error:
+        raise AuroraError(f"{where}: this is not a scene ({error}); make the folder again") from error
+
+
+@contextmanager
+def _progress(*, total: int, done: int) -> Iterator[Callable[[int], None]]:
+    columns = (TextColumn("rendering scenes"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns) as progress:
+        task = progress.add_task("scenes", total=total, completed=done)
+        yield lambda steps: progress.advance(task, steps)

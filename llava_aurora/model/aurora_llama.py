@@ -1,0 +1,318 @@
+"""LLaVA's own Llama model, which can be given perception tokens.
+
+Without them it is upstream's model: the same weights, the same names, the same numbers.
+"""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from llava.constants import IMAGE_TOKEN_INDEX
+from llava.model.language_model.llava_llama import LlavaConfig, LlavaLlamaForCausalLM
+from torch import Tensor
+from transformers import DynamicCache, LogitsProcessorList
+from transformers.modeling_outputs import CausalLMOutputWithPast
+
+from llava_aurora.errors import AuroraError
+from llava_aurora.generation.constraint import PerceptionLogitsProcessor
+from llava_aurora.model.attention_supervision import AttentionSupervision
+from llava_aurora.model.cached_mask import cached_mask
+from llava_aurora.model.context_mask import text_and_image
+from llava_aurora.model.embeddings import (
+    RowStart,
+    grow_embeddings,
+    initial_rows_of,
+    present_rows_of,
+    write_rows,
+)
+from llava_aurora.model.labelled_tokens import pack_ids_into_labels, unpack_ids_from_labels
+from llava_aurora.model.perception_head import ROWS, split_rows
+from llava_aurora.model.span_masking import SpanMasking
+from llava_aurora.model.stated_points import StatedPoints
+from llava_aurora.model.training_loss import TrainingLoss
+from llava_aurora.tokens import build_kinds
+from llava_aurora.tokens.perception import PerceptionTokens
+
+VISION_TOWER_FOLDER = "vision_tower"
+
+
+class AuroraLlamaForCausalLM(LlavaLlamaForCausalLM):
+    """`perception` is None until tokens are given (`initialize_vision_tokenizer`) or found in a folder (checkpoint.py).
+
+    A vision tower that was trained (`config.mm_vision_tower_trained`) lies in the checkpoint's own folder; it is found
+    there wherever the folder was moved to.
+    """
+
+    # The tower is loaded from its own folder, as upstream does; the state dict only repeats it.
+    _keys_to_ignore_on_load_unexpected = [r"vision_tower\."]  # noqa: RUF012 - as transformers declares it
+
+    def __init__(self, config: LlavaConfig) -> None:
+        own_tower = Path(config.name_or_path or ".") / VISION_TOWER_FOLDER
+        if getattr(config, "mm_vision_tower_trained", False) and own_tower.is_dir():
+            config.mm_vision_tower = str(own_tower.absolute())
+        super().__init__(config)
+        self.perception: PerceptionTokens | None = None
+        self.objective: TrainingLoss | None = None
+
+    @classmethod
+    def from_pretrained(cls, *args: Any, **kwargs: Any) -> Any:
+        """As upstream's; with 4 or 8 bits the output head stays whole, since new rows are joined to it.
+
+        LLaVA says twice that it wants fewer bits; transformers 4.57 refuses to hear it beside the config.
+        """
+        quantization = kwargs.get("quantization_config")
+        if quantization is not None:
+            kwargs = {name: value for name, value in kwargs.items() if name not in ("load_in_4bit", "load_in_8bit")}
+            whole = {"mm_projector", "lm_head", *(quantization.llm_int8_skip_modules or ())}
+            quantization.llm_int8_skip_modules = sorted(whole)
+            placed = kwargs.get("device_map")
+            if isinstance(placed, dict) and str(placed.get("")).startswith("cpu:"):  # a rank's, no device to load onto
+                kwargs["device_map"] = {"": "cpu"}
+        return super().from_pretrained(*args, **kwargs)
+
+    def attach_perception(self, perception: PerceptionTokens) -> None:
+        """Makes the model aware of its tokens, and its config describe them."""
+        self.perception = perception
+        self.objective = TrainingLoss(perception)
+        self.config.aurora = perception.config()
+
+    def mask_spans(self, probability: float, *, noise: float = 0.0) -> None:
+        """Trains maps to be written in one pass with this probability (span_masking.py); the config tells it."""
+        assert self.perception is not None
+        assert self.objective is not None
+        if probability:
+            self.objective.span_masking = SpanMasking(self.perception, probability=probability, noise=noise)
+            self.config.aurora_spans_in_one_pass = True
+
+    def state_values(self, source: str) -> None:
+        """Has the checkpoint describe where the values come from that chains are taught to state (--value_step)."""
+        assert self.perception is not None
+        if source:
+            self.attach_perception(replace(self.perception, values=source))
+
+    def guide(
+        self, tokenizer: Any, *, copy: float = 0.0, lookup: float = 0.0, choice: float = 0.0, answer: float = 0.0
+    ) -> None:
+        """Tells heads where to look (attention_supervision.py), and counts chains' answers once more (answer_loss.py).
+
+        Args:
+            tokenizer: the model's.
+            copy, lookup, choice, answer: weights of these losses; 0 leaves one out.
+
+        Raises:
+            AuroraError: if the model lacks depth or box tokens.
+        """
+        assert self.perception is not None
+        assert self.objective is not None
+        if not (copy or lookup or choice or answer):
+            return
+        self.objective.stated_points = StatedPoints(tokenizer, self.perception)
+        self.objective.guided = [
+            AttentionSupervision(name, layers=self.model.layers, weight=weight)
+            for name, weight in (("copy", copy), ("lookup", lookup), ("choice", choice))
+            if weight
+        ]
+        self.objective.answer_weight = answer
+
+    @property
+    def writes_spans_in_one_pass(self) -> bool:
+        return getattr(self.config, "aurora_spans_in_one_pass", False)
+
+    # --- given its tokens ---------------------------------------------------------------------------------------------
+
+    def initialize_vision_tokenizer(self, model_args: Any, tokenizer: Any) -> None:
+        """LLaVA's train() calls this when model and tokenizer stand, before the trainer is built.
+
+        Adds the tokens of `model_args.perception_modalities` and sets what is trained: in a full fine-tuning both
+        whole vocabulary matrices, otherwise the new rows alone (`train_base_vocabulary` trains the whole matrices there
+        too). A base model that has tokens already goes on with them.
+
+        Raises:
+            AuroraError: if a kind cannot be built, or the base model has tokens of other settings.
+        """
+        super().initialize_vision_tokenizer(model_args, tokenizer)
+        if model_args.unfreeze_mm_vision_tower:
+            tower = self.get_vision_tower()
+            tower.to(dtype=self.dtype)  # train() has made it half precision, which is too coarse to be trained in
+            tower.vision_tower.requires_grad_(True)
+            self.config.mm_vision_tower_trained = True
+        settings = model_args.kind_settings()
+        described: dict[str, Any] = getattr(self.config, "aurora", {})
+        if not settings and not described:
+            return
+        base = Path(model_args.model_name_or_path)
+        words = len(tokenizer)
+        if settings:
+            perception = PerceptionTokens.teach(tokenizer, build_kinds(settings, Path()))
+        else:
+            perception = PerceptionTokens.from_config(described, folder=base, tokenizer=tokenizer)
+        perception = replace(perception, values=described.get("values", ""))
+        if described and described != perception.config():
+            raise AuroraError(
+                f"{base}: the base model has perception tokens of other settings ({described['kinds']}) than those"
+                f" asked for ({perception.config()['kinds']}); leave out --perception_modalities to go on with its"
+                " own"
+            )
+        self._add_rows(perception, tokenizer, new=len(tokenizer) > words, model_args=model_args)
+        self.attach_perception(perception)
+        tokenizer.perception = perception  # the dataset is built from the tokenizer alone
+
+    def _add_rows(self, perception: PerceptionTokens, tokenizer: Any, *, new: bool, model_args: Any) -> None:
+        """Rows for the tokens, whole or of their own; `new`: the model has none for them yet."""
+        ids = perception.token_ids()
+        start = RowStart(
+            method=model_args.perception_init,
+            features=perception.code_features(),
+            descriptions=perception.descriptions(tokenizer),
+        )
+        first_stage = _rows_beside_projector(model_args.pretrain_mm_mlp_adapter, count=len(ids))
+        language_model_trained = all(parameter.requires_grad for parameter in self.model.layers.parameters())
+        if language_model_trained or model_args.train_base_vocabulary:
+            if new:
+                most = max(len(tokenizer), self.get_input_embeddings().num_embeddings)
+                grow_embeddings(self, rows=most, ids=ids, start=start)
+            write_rows(self, ids=ids, rows=first_stage)
+            for embeddings in (self.get_input_embeddings(), self.get_output_embeddings()):
+                embeddings.requires_grad_(True)
+            return
+        rows = initial_rows_of(self, ids=ids, start=start) if new else present_rows_of(self, ids=ids)
+        for matrix, row in first_stage.items():
+            rows[matrix] = row.to(rows[matrix])
+        split_rows(self, ids=ids, rows=rows)
+
+    # --- forward ------------------------------------------------------------------------------------------------------
+
+    def encode_images(self, images: torch.Tensor) -> torch.Tensor:
+        """Image features for the language model; with gradients for the vision tower where it is trained.
+
+        Upstream's tower runs without gradients always, so a trained tower is called past that.
+        """
+        tower = self.get_vision_tower()
+        if not getattr(self.config, "mm_vision_tower_trained", False):
+            return super().encode_images(images)
+        outputs = tower.vision_tower(images.to(tower.device, tower.dtype), output_hidden_states=True)
+        features = tower.feature_select(outputs).to(images.dtype)
+        return self.get_model().mm_projector(features)
+
+    def forward(
+        self,
+        input_ids: Any = None,
+        attention_mask: torch.Tensor | None = None,
+        position_ids: torch.LongTensor | None = None,
+        past_key_values: Any = None,
+        inputs_embeds: torch.FloatTensor | None = None,
+        labels: Any = None,
+        use_cache: bool | None = None,
+        output_attentions: bool | None = None,
+        output_hidden_states: bool | None = None,
+        images: torch.FloatTensor | None = None,
+        image_sizes: list[list[int]] | None = None,
+        return_dict: bool | None = None,
+        cache_position: torch.LongTensor | None = None,
+        logits_to_keep: int | torch.Tensor = 0,
+    ) -> tuple | CausalLMOutputWithPast:
+        """As upstream's; but in training and its evaluations, a model with perception tokens computes logits only where
+        there is a label, and returns the loss alone (objective.py).
+        """
+        if self.objective is None or labels is None or not (self.training or self.objective.metrics):
+            if self.perception is not None and images is None and isinstance(past_key_values, DynamicCache):
+                attention_mask = self._mask_of_step(attention_mask, input_ids, inputs_embeds)
+            return super().forward(
+                input_ids=input_ids,
+                attention_mask=attention_mask,
+                position_ids=position_ids,
+                past_key_values=past_key_values,
+                inputs_embeds=inputs_embeds,
+                labels=labels,
+                use_cache=use_cache,
+                output_attentions=output_attentions,
+                output_hidden_states=output_hidden_states,
+                images=images,
+                image_sizes=image_sizes,
+                return_dict=return_dict,
+                cache_position=cache_position,
+                logits_to_keep=logits_to_keep,
+            )
+        images_of_rows: list[tuple[int, int]] = []
+        ids = None
+        needs_mask = True
+        if inputs_embeds is None:
+            if self.training and self.objective.span_masking is not None:
+                input_ids, labels = self.objective.span_masking(input_ids, labels)
+            if self.objective.bottleneck is not None:
+                images_of_rows = text_and_image(input_ids, attention_mask, IMAGE_TOKEN_INDEX)
+            borne = pack_ids_into_labels(labels, input_ids)
+            _, position_ids, attention_mask, _, inputs_embeds, borne = self.prepare_inputs_labels_for_multimodal(
+                input_ids, position_ids, attention_mask, None, borne, images, image_sizes
+            )
+            labels, ids = unpack_ids_from_labels(borne)
+            needs_mask = self._padding_needs_mask()
+        # Not None: transformers would look for several sequences in a row then, and make a mask that keeps them apart.
+        padding = attention_mask if needs_mask else torch.ones_like(labels, dtype=torch.bool)
+        mask = self.objective.mask(padding, labels, images=images_of_rows, dtype=inputs_embeds.dtype)
+        hidden = self.model(
+            attention_mask=mask, position_ids=position_ids, inputs_embeds=inputs_embeds, use_cache=False
+        ).last_hidden_state
+        loss: Any = self.objective.loss(hidden, labels, head=self.lm_head, attention_mask=attention_mask, ids=ids)
+        return CausalLMOutputWithPast(loss=loss)
+
+    def _padding_needs_mask(self) -> bool:
+        """Whether the attention of a training batch has to be told what is padding.
+
+        Behind all tokens padding is seen by none of them, since they look back alone, and torch's attention may take
+        its causal kernels, which take no mask; on a GPU one is FlashAttention's. (The package flash-attn leaves out
+        what a mask says is padding.) A bottleneck's mask has to know what is valid.
+        """
+        assert self.objective is not None
+        behind = getattr(self.config, "tokenizer_padding_side", "right") == "right"
+        return not behind or self.objective.bottleneck is not None or self.config._attn_implementation != "sdpa"
+
+    def _mask_of_step(self, mask: Tensor | None, ids: Any, embeddings: Tensor | None) -> Tensor | None:
+        """The mask of one pass with a key/value cache, without images."""
+        if mask is None or mask.dim() != 2:
+            return mask
+        queries = ids.shape[1] if embeddings is None else embeddings.shape[1]
+        return cached_mask(mask, queries=queries, implementation=self.config._attn_implementation)
+
+    # --- generate -----------------------------------------------------------------------------------------------------
+
+    def generate(self, *args: Any, constrained: bool = True, **kwargs: Any) -> Any:
+        """As upstream's; a model with perception tokens keeps their spans well-formed, whichever tool calls it.
+
+        Args:
+            args, kwargs: upstream's.
+            constrained: False leaves all to the model, and to the `logits_processor` given.
+        """
+        given = kwargs.get("logits_processor") or []
+        if (
+            constrained
+            and self.perception is not None
+            and not any(isinstance(processor, PerceptionLogitsProcessor) for processor in given)
+        ):
+            kwargs["logits_processor"] = LogitsProcessorList([*given, PerceptionLogitsProcessor(self.perception)])
+        return super().generate(*args, **kwargs)
+
+
+def _rows_beside_projector(path: str | None, *, count: int) -> dict[str, Tensor]:
+    """The rows of perception tokens that a first stage (projector only) left in its mm_projector.bin, if any.
+
+    Raises:
+        AuroraError: if there are others than `count`.
+    """
+    if path is None:
+        return {}
+    weights = torch.load(path, map_location="cpu", weights_only=True)
+    rows = {
+        matrix: weight
+        for name, weight in weights.items()
+        for place, matrix in (("embed_tokens", "input"), ("lm_head", "output"))
+        if name.endswith(f"{place}.{ROWS}")
+    }
+    for row in rows.values():
+        if len(row) != count:
+            raise AuroraError(
+                f"{path}: holds {len(row)} rows of perception tokens, but {count} are asked for; give the modalities"
+                " and settings of the run that wrote it"
+            )
+    return rows

@@ -1,0 +1,122 @@
+"""The information bottleneck: what follows a map sees the map, and not what was said before it.
+
+Without it an answer may be taken from anywhere, and the map written and never read. The mask hides the earlier steps of
+the chain, and if asked for the image too, from every token behind the map, END included, since the first word after the
+map is predicted there. The map's own tokens see everything. AURORA describes this and never released it.
+
+Whoever asks the model, and upstream's tools among them, hides nothing. A model that has never seen image or chain from
+behind a map is lost when it does: so only some of the answers are learned under the mask, and the others without.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from llava_aurora.errors import AuroraError
+
+HIDEABLE = ("chain", "image")
+
+
+@dataclass(frozen=True)
+class ContextMask:
+    """What is hidden behind a map, and how often.
+
+    Args:
+        hidden: "chain" (the answer's steps before it), "image", or both.
+        probability: of a row to be learned so, in (0, 1].
+    """
+
+    hidden: frozenset[str]
+    probability: float = 1.0
+
+    @classmethod
+    def parse(cls, text: str, *, probability: float = 1.0) -> "ContextMask | None":
+        """From "chain", "image" or "chain,image"; None for an empty text. Raises AuroraError for anything else."""
+        if not 0 < probability <= 1:
+            raise AuroraError(f"--information_bottleneck_probability {probability}: a probability is in (0, 1]")
+        names = {name.strip() for name in text.split(",") if name.strip()}
+        if unknown := names - set(HIDEABLE):
+            raise AuroraError(f"--information_bottleneck {sorted(unknown)[0]}: there are: {', '.join(HIDEABLE)}")
+        return cls(frozenset(names), probability) if names else None
+
+    def mask(
+        self,
+        *,
+        labels: Tensor,
+        valid: Tensor,
+        images: Sequence[range],
+        start_ids: Sequence[int],
+        end_ids: Sequence[int],
+        dtype: torch.dtype,
+    ) -> Tensor:
+        """The attention mask of a batch, some of its rows under the bottleneck.
+
+        Args:
+            labels: int64 (B, T), -100 where nothing is to be learned; an answer is a run of labelled tokens.
+            valid: bool (B, T), False at padding.
+            images: where the image's features stand in each row; an empty range for a row without.
+            start_ids, end_ids: of each family whose spans are maps.
+            dtype: of the model's activations.
+
+        Returns:
+            (B, 1, T, T), added to the attention scores: 0 where query t may see key s, the lowest number elsewhere.
+        """
+        length = labels.shape[1]
+        causal = torch.ones(length, length, dtype=torch.bool, device=labels.device).tril()
+        allowed = causal & (valid[:, None, :] | torch.eye(length, dtype=torch.bool, device=labels.device))
+        drawn = torch.rand(len(labels)).tolist()  # on the CPU, whose random state a checkpoint keeps
+        for row, (row_labels, image, chance) in enumerate(zip(labels.tolist(), images, drawn, strict=True)):
+            for answer in _runs(row_labels) if chance < self.probability else ():
+                spoken: list[int] = []  # positions of this answer that belong to no map
+                opened = None
+                for place in answer:
+                    if row_labels[place] in start_ids:
+                        opened = place
+                    elif opened is not None and row_labels[place] in end_ids:
+                        if "chain" in self.hidden:
+                            allowed[row, place : answer.stop, spoken] = False
+                        if "image" in self.hidden:
+                            allowed[row, place : answer.stop, image.start : image.stop] = False
+                        opened = None
+                    elif opened is None:
+                        spoken.append(place)
+        return torch.zeros(allowed.shape, dtype=dtype, device=labels.device).masked_fill_(
+            ~allowed, torch.finfo(dtype).min
+        )[:, None]
+
+
+def _runs(labels: Sequence[int], ignore_index: int = -100) -> list[range]:
+    """The stretches of labelled positions."""
+    runs, start = [], None
+    for place, label in enumerate([*labels, ignore_index]):
+        if label != ignore_index and start is None:
+            start = place
+        elif label == ignore_index and start is not None:
+            runs.append(range(start, place))
+            start = None
+    return runs
+
+
+def text_and_image(input_ids: Tensor, attention_mask: Tensor | None, image_id: int) -> list[tuple[int, int]]:
+    """For each row before the image's features are put in: where the image goes (-1: nowhere), and the tokens of text.
+
+    A record holds at most one image, as `read_records` sees to.
+    """
+    valid = torch.ones_like(input_ids, dtype=torch.bool) if attention_mask is None else attention_mask.bool()
+    rows = [ids[kept].tolist() for ids, kept in zip(input_ids, valid, strict=True)]
+    return [(row.index(image_id), len(row) - 1) if image_id in row else (-1, len(row)) for row in rows]
+
+
+def image_features(places: Sequence[tuple[int, int]], lengths: Sequence[int]) -> list[range]:
+    """Where the image's features stand in each row.
+
+    Args:
+        places: from `text_and_image`.
+        lengths: of each row with its features, without padding.
+    """
+    return [
+        range(place, place + length - text) if place >= 0 else range(0)
+        for (place, text), length in zip(places, lengths, strict=True)
+    ]

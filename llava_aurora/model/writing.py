@@ -1,0 +1,110 @@
+"""How a trained model is put into a folder: whole, LoRA, or projector only.
+
+Every folder appears file by file under its final name only when all of it is written. It is what upstream writes, and
+beside that what makes it describe itself: the block `aurora` in config.json, the tokenizer, the files of the kinds
+and the vision tower, if that was trained.
+"""
+
+import copy
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from llava_aurora.files import STAGING_PREFIX, read_json, staged_into, write_json
+from llava_aurora.model.aurora_llama import VISION_TOWER_FOLDER, AuroraLlamaForCausalLM
+from llava_aurora.model.perception_head import ROWS, join_rows
+
+NON_LORA_WEIGHTS = "non_lora_trainables.bin"
+PROJECTOR_WEIGHTS = "mm_projector.bin"
+TOWER_PREFIX = "vision_tower.vision_tower."
+
+
+def write_whole_folder(
+    folder: Path,
+    *,
+    model: AuroraLlamaForCausalLM,
+    weights: Mapping[str, Tensor],
+    write: Callable[[str, dict[str, Tensor]], None],
+) -> None:
+    """Writes a whole model, its matrices joined under upstream's names.
+
+    Args:
+        folder: the final folder, or the same inside a staging folder.
+        model: the trained model, unwrapped.
+        weights: whole tensors by name.
+        write: writes folder and weights as transformers does.
+    """
+    joined = dict(weights) if model.perception is None else join_rows(weights, ids=model.perception.token_ids())
+    with staged_into(folder) as staging:
+        write(str(staging), joined)
+        write_perception_files(staging, model=model, weights=joined, final_folder=folder)
+
+
+def write_lora_folder(
+    folder: Path, *, model: Any, tokenizer: Any, adapter: Mapping[str, Tensor], others: Mapping[str, Tensor]
+) -> None:
+    """Writes LoRA's matrices and, beside them, all else that was trained: projector, rows of new tokens, tower.
+
+    Args:
+        folder: the final folder.
+        model: the PEFT model.
+        tokenizer: with the perception tokens.
+        adapter: LoRA's tensors, whole, by name.
+        others: the other trained tensors, whole, by name.
+    """
+    base = model.get_base_model()
+    with staged_into(folder) as staging:
+        _write_config(staging, base)
+        model.save_pretrained(staging, state_dict=adapter, save_embedding_layers=False)
+        torch.save(dict(others), staging / NON_LORA_WEIGHTS)
+        tokenizer.save_pretrained(staging)
+        write_perception_files(staging, model=base, weights=others, final_folder=folder)
+
+
+def write_projector_folder(
+    folder: Path, *, model: AuroraLlamaForCausalLM, tokenizer: Any, weights: Mapping[str, Tensor]
+) -> None:
+    """Writes the projector, and beside it in the same file the rows of new tokens, which upstream overlooks.
+
+    Args:
+        folder: the final folder.
+        model: the trained model.
+        tokenizer: with the perception tokens.
+        weights: the trained tensors, whole, by name.
+    """
+    with staged_into(folder) as staging:
+        _write_config(staging, model)
+        kept = {name: value for name, value in weights.items() if "mm_projector" in name or name.endswith(ROWS)}
+        torch.save(kept, staging / PROJECTOR_WEIGHTS)
+        if model.perception is not None:
+            tokenizer.save_pretrained(staging)
+        write_perception_files(staging, model=model, weights=weights, final_folder=folder)
+
+
+def _write_config(folder: Path, model: AuroraLlamaForCausalLM) -> None:
+    config = copy.deepcopy(model.config)
+    config.use_cache = True  # off in training alone
+    for quantization in ("quantization_config", "_pre_quantization_dtype"):  # a new choice each time the base is loaded
+        vars(config).pop(quantization, None)
+    config.save_pretrained(folder)
+
+
+def write_perception_files(
+    folder: Path, *, model: AuroraLlamaForCausalLM, weights: Mapping[str, Tensor], final_folder: Path
+) -> None:
+    """Writes the kinds' files and a trained tower into `folder`, which will stand at `final_folder`."""
+    if model.perception is not None:
+        model.perception.save_files(folder)
+    if not getattr(model.config, "mm_vision_tower_trained", False):
+        return
+    tower = model.get_vision_tower()
+    own = {name.split(TOWER_PREFIX)[1]: tensor.clone() for name, tensor in weights.items() if TOWER_PREFIX in name}
+    final = Path(*(part for part in final_folder.absolute().parts if not part.startswith(STAGING_PREFIX)))
+    tower.vision_tower.save_pretrained(folder / VISION_TOWER_FOLDER, state_dict=own)
+    tower.image_processor.save_pretrained(folder / VISION_TOWER_FOLDER)
+    config_file = folder / "config.json"
+    own_path = {"mm_vision_tower": str(final / VISION_TOWER_FOLDER)}  # for upstream's loader; ours finds it by itself
+    write_json(config_file, read_json(config_file, what="model configuration") | own_path)

@@ -1,0 +1,163 @@
+"""Depth maps as codes of a VQ-VAE: START, one code per cell of a square grid row by row, END.
+
+A depth map is 8-bit relative depth, uint8 (H, W), higher = closer, 0 = nothing known. Source: AURORA, sec. 3; AiT.
+"""
+
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import numpy as np
+from PIL import Image
+
+from llava_aurora.errors import AuroraError
+from llava_aurora.tokens.kind import TokenKind, register_kind
+from llava_aurora.tokens.vocabulary import depth_family
+
+if TYPE_CHECKING:
+    import torch
+
+    from llava_aurora.vqvae.autoencoder import DepthVQVAE
+
+VQVAE_FOLDER = "depth_vqvae"
+
+
+@register_kind
+class DepthKind(TokenKind):
+    """Args: vqvae: a trained depth VQ-VAE; it is only read from, never trained here."""
+
+    name: ClassVar[str] = "depth"
+    order: ClassVar[int] = 10
+    has_picture: ClassVar[bool] = True
+
+    def __init__(self, *, vqvae: "DepthVQVAE") -> None:
+        self.vqvae = vqvae.eval().requires_grad_(False)
+        config = vqvae.config
+        self.grid = config.grid
+        self.family = depth_family(codebook_size=config.codebook_size, codes_per_map=self.grid**2)
+
+    def encode(self, annotation: np.ndarray) -> list[int]:
+        """(H, W) of any size to grid × grid codes; uint8, uint16, or float in [0, 1].
+
+        Raises:
+            AuroraError: if it has another shape or type, holds NaN, or is zero everywhere.
+        """
+        from llava_aurora.vqvae.maps import check_depth_map
+
+        try:
+            return self.vqvae.encode_array(check_depth_map(np.asarray(annotation)))
+        except ValueError as error:
+            raise AuroraError(f"not a usable depth map: {error}") from error
+
+    def decode(self, codes: Sequence[int]) -> np.ndarray:
+        """Codes to uint8 (image_size, image_size), the frame of the VQ-VAE."""
+        return self.vqvae.decode_codes(codes)
+
+    @cached_property
+    def code_depths(self) -> np.ndarray:
+        """How close each code says that its cell is: the mean of a map of that code alone, uint8 (codebook_size,)."""
+        maps = [self.decode([code] * self.grid**2) for code in range(self.family.size)]
+        return np.rint([depth.mean() for depth in maps]).astype(np.uint8)
+
+    def depth_of_cell(self, codes: Sequence[int], point: tuple[int, int], *, frame: int) -> int:
+        """How close the cell is in which a point lies, 0 to 255, by its code alone.
+
+        Args:
+            codes: of a map, row by row.
+            point: x, y in pixels of a square frame.
+            frame: its side.
+        """
+        return int(self.code_depths[codes[self.cell_of(point, frame=frame)]])
+
+    def cell_of(self, point: tuple[int, int], *, frame: int) -> int:
+        """The number of the cell in which a point lies, row by row; arguments as for `depth_of_cell`."""
+        column, row = (min(place * self.grid // frame, self.grid - 1) for place in point)
+        return row * self.grid + column
+
+    def depth_between_cells(self, codes: Sequence[int], point: tuple[int, int], *, frame: int) -> int:
+        """How close a point is, 0 to 255: of the cells around it, each by its code alone, more the nearer it is.
+
+        Arguments as for `depth_of_cell`, which is the same for all points of a cell.
+        """
+        around = self.cells_around(point, frame=frame)
+        return round(sum(weight * float(self.code_depths[codes[cell]]) for cell, weight in around.items()))
+
+    def cells_around(self, point: tuple[int, int], *, frame: int) -> dict[int, float]:
+        """The up to four cells between whose centres a point lies, and their weights: bilinear interpolation.
+
+        Returns:
+            positive weights, 1 in all, by the numbers of the cells, row by row; arguments as for `depth_of_cell`.
+        """
+        across, down = (self._neighbours(place, frame) for place in point)
+        return {
+            row * self.grid + column: weight * share for row, weight in down.items() for column, share in across.items()
+        }
+
+    def _neighbours(self, place: int, frame: int) -> dict[int, float]:
+        """The columns (or rows) between whose centres the middle of a pixel lies, and their weights."""
+        between = min(max((place + 0.5) * self.grid / frame - 0.5, 0.0), self.grid - 1.0)
+        first = int(between)
+        weights = {first: first + 1 - between, first + 1: between - first}
+        return {number: weight for number, weight in weights.items() if weight > 0}
+
+    def draw(self, annotations: Sequence[np.ndarray], image: Image.Image) -> Image.Image:
+        """The last map as a colour picture (bright = close), of the size of `image`; black if there is none."""
+        if not annotations:
+            return Image.new("RGB", image.size)
+        return color_map(annotations[-1]).resize(image.size, Image.Resampling.NEAREST)
+
+    def reconstruct(self, probabilities: "torch.Tensor") -> "torch.Tensor":
+        return self.vqvae.to(probabilities.device).decode_soft(probabilities)
+
+    def code_features(self) -> "torch.Tensor":
+        """The vectors of the codebook."""
+        return self.vqvae.quantizer.codebook
+
+    def settings(self) -> dict[str, Any]:
+        from llava_aurora.vqvae.checkpoint import fingerprint
+
+        return {
+            "vqvae": VQVAE_FOLDER,
+            "fingerprint": fingerprint(self.vqvae),
+            "grid": self.grid,
+            "codebook_size": self.family.size,
+        }
+
+    @classmethod
+    def from_settings(cls, settings: Mapping[str, Any], folder: Path) -> "DepthKind":
+        """`settings["vqvae"]` is a folder of ours or a published weight file, relative to `folder`.
+
+        Raises:
+            AuroraError: if there is none, or if its weights are not those the settings were written with.
+        """
+        from llava_aurora.vqvae.checkpoint import fingerprint, load_depth_vqvae
+
+        if not settings.get("vqvae"):
+            raise AuroraError("the depth kind needs a VQ-VAE: give --depth_vqvae FOLDER (`llava-aurora vqvae train`)")
+        path = Path(folder) / settings["vqvae"]
+        if not path.exists():
+            raise AuroraError(
+                f"{folder}: the depth VQ-VAE {settings['vqvae']!r} is missing; copy it from the run that wrote this"
+                " folder, without it depth tokens mean nothing"
+            )
+        kind = cls(vqvae=load_depth_vqvae(path))
+        expected, found = settings.get("fingerprint"), fingerprint(kind.vqvae)
+        if expected and expected != found:
+            raise AuroraError(
+                f"{path}: this is another VQ-VAE (fingerprint {found[:12]}) than the one the model was trained with"
+                f" ({expected[:12]}); its codes would mean something else"
+            )
+        return kind
+
+    def save_files(self, folder: Path) -> None:
+        from llava_aurora.vqvae.checkpoint import save_depth_vqvae
+
+        save_depth_vqvae(self.vqvae, folder / VQVAE_FOLDER)
+
+
+def color_map(depth: np.ndarray) -> Image.Image:
+    """uint8 (H, W) to a colour picture in matplotlib's "inferno": bright = close."""
+    from matplotlib import colormaps
+
+    return Image.fromarray((colormaps["inferno"](depth)[..., :3] * 255).astype(np.uint8))

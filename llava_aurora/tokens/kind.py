@@ -1,0 +1,148 @@
+"""The contract of a token kind, and the registry of all there are.
+
+A kind turns an annotation of an image (a depth map, a box) into codes and back. The codes become tokens of its
+family (vocabulary.py), tokens become words of the language model, and everything around (records, decoding,
+checkpoints, evaluation) knows only this contract. A new kind is one new file in this folder.
+"""
+
+import importlib
+import pkgutil
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from PIL import Image
+
+from llava_aurora.errors import AuroraError
+from llava_aurora.tokens.vocabulary import PerceptionVocabulary, TokenFamily
+
+if TYPE_CHECKING:
+    import torch
+
+
+class TokenKind(ABC):
+    """One kind of intermediate picture that a model can write down.
+
+    `order` places its tokens among those of other kinds: lower comes first, ties go by name. `has_picture` says
+    that spans can be compared as pictures (`reconstruct`); `measure` names what `compare` gives.
+    """
+
+    name: ClassVar[str]
+    order: ClassVar[int] = 100
+    has_picture: ClassVar[bool] = False
+    measure: ClassVar[str | None] = None
+    family: TokenFamily
+
+    # annotation -> codes -> text ----------------------------------------------------------------------------------
+
+    @abstractmethod
+    def encode(self, annotation: Any) -> list[int]:
+        """Annotation to codes. Raises AuroraError if the annotation is not a valid one."""
+
+    def text(self, annotation: Any) -> str:
+        """Annotation to the span of tokens that a record holds."""
+        return self.family.text(self.encode(annotation))
+
+    # ids or text -> codes -> annotation -> picture ----------------------------------------------------------------
+
+    @abstractmethod
+    def decode(self, codes: Sequence[int]) -> Any:
+        """Codes of one span back to an annotation."""
+
+    def read(self, text: str) -> list[Any]:
+        """Every annotation written in a text, in order. Raises MalformedSpan."""
+        return [self.decode(span.codes) for span in self.family.parse(text)]
+
+    @abstractmethod
+    def draw(self, annotations: Sequence[Any], image: Image.Image) -> Image.Image:
+        """A picture of what the model wrote, of the size of `image`."""
+
+    # what the decoder allows next ---------------------------------------------------------------------------------
+
+    def allowed_codes(self, prefix: Sequence[int]) -> range:
+        """Which codes may follow the codes of an unfinished span. An empty range forbids to go on."""
+        return range(self.family.size)
+
+    # what the reconstruction loss compares ------------------------------------------------------------------------
+
+    def reconstruct(self, probabilities: "torch.Tensor") -> "torch.Tensor":
+        """Differentiable picture of each span, from the model's probabilities over its codes.
+
+        Args:
+            probabilities: (B, codes in a span, family.size), rows sum to 1; one-hot rows give the true picture.
+
+        Returns:
+            (B, C, H, W).
+
+        Raises:
+            NotImplementedError: unless `has_picture`.
+        """
+        raise NotImplementedError(f"{self.name} spans have no picture to compare")
+
+    # how far off a span is ----------------------------------------------------------------------------------------
+
+    def compare(self, written: Sequence[int], true: Sequence[int]) -> float | None:
+        """How alike two spans of codes are, in [0, 1], 1 = the same; None where that is not measured."""
+        return None
+
+    # what its tokens start from ---------------------------------------------------------------------------------------
+
+    def code_features(self) -> "torch.Tensor | None":
+        """What each code stands for, (family.size, F): codes alike in it start alike. None: by chance."""
+        return None
+
+    # what a checkpoint keeps --------------------------------------------------------------------------------------
+
+    @abstractmethod
+    def settings(self) -> dict[str, Any]:
+        """What config.json keeps; `from_settings` builds the same kind from it."""
+
+    @classmethod
+    @abstractmethod
+    def from_settings(cls, settings: Mapping[str, Any], folder: Path) -> "TokenKind":
+        """Builds it; paths in `settings` are relative to `folder`. Raises AuroraError naming what is missing."""
+
+    def save_files(self, folder: Path) -> None:  # noqa: B027 - most kinds have no files
+        """Writes what does not fit into config.json (weights) into the checkpoint's folder."""
+
+
+_registry: dict[str, type[TokenKind]] = {}
+
+
+def register_kind(cls: type[TokenKind]) -> type[TokenKind]:
+    """Class decorator. Raises ValueError if the name is taken."""
+    if cls.name in _registry:
+        raise ValueError(f"modality {cls.name!r} is registered already, by {_registry[cls.name].__module__}")
+    _registry[cls.name] = cls
+    return cls
+
+
+def unregister_kind(name: str) -> None:
+    """Takes a kind out again. Raises KeyError if there is none of that name."""
+    del _registry[name]
+
+
+def kind_class(name: str) -> type[TokenKind]:
+    """Raises AuroraError for an unknown name, listing those there are."""
+    _import_all()
+    if name not in _registry:
+        raise AuroraError(f"unknown token kind {name!r}; there are: {', '.join(sorted(_registry))}")
+    return _registry[name]
+
+
+def build_kinds(settings: Mapping[str, Mapping[str, Any]], folder: Path) -> dict[str, TokenKind]:
+    """Builds kinds from their settings, in the order of their tokens."""
+    names = sorted(settings, key=lambda name: (kind_class(name).order, name))
+    return {name: kind_class(name).from_settings(settings[name], folder) for name in names}
+
+
+def vocabulary_of(kinds: Iterable[TokenKind]) -> PerceptionVocabulary:
+    """The tokens of these kinds together."""
+    return PerceptionVocabulary(tuple(kind.family for kind in kinds))
+
+
+def _import_all() -> None:
+    package = importlib.import_module("llava_aurora.tokens")
+    for module in pkgutil.iter_modules(package.__path__):
+        importlib.import_module(f"{package.__name__}.{module.name}")

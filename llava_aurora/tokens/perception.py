@@ -1,0 +1,151 @@
+"""What one model knows of perception tokens: its kinds, and the ids of their tokens on its tokenizer.
+
+Built once, when a model is given its tokens or loaded from a folder; every later stage (loss, decoding, evaluation)
+asks this object and nothing else.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+from llava_aurora.errors import AuroraError
+from llava_aurora.tokens import TokenKind, build_kinds, vocabulary_of
+from llava_aurora.tokens.vocabulary import PerceptionIds, PerceptionVocabulary
+
+if TYPE_CHECKING:
+    import torch
+
+    from llava_aurora.tokens.box import BoxKind
+    from llava_aurora.tokens.depth import DepthKind
+
+FORMAT = 1
+
+
+@dataclass(frozen=True)
+class PerceptionTokens:
+    """What one model knows.
+
+    Args:
+        kinds: by name, in the order of their tokens.
+        ids: their vocabulary on the model's tokenizer.
+        values: where the values come from that the model was taught to state of points (--value_step); "" if none.
+    """
+
+    kinds: Mapping[str, TokenKind]
+    ids: PerceptionIds
+    values: str = ""
+
+    @classmethod
+    def teach(cls, tokenizer: Any, kinds: Mapping[str, TokenKind]) -> "PerceptionTokens":
+        """Adds the kinds' tokens to a tokenizer that has none of them, or finds them where they all are."""
+        vocabulary = vocabulary_of(kinds.values())
+        vocabulary.add_to(tokenizer)
+        return cls(kinds=kinds, ids=vocabulary.bind(tokenizer))
+
+    @classmethod
+    def from_config(cls, block: Mapping[str, Any], *, folder: Path, tokenizer: Any) -> "PerceptionTokens":
+        """Reads the `aurora` block of a config.json.
+
+        Args:
+            block: what `config` wrote.
+            folder: the checkpoint's folder, to which its paths are relative.
+            tokenizer: the tokenizer found in that folder.
+
+        Raises:
+            AuroraError: for a block of another format, a missing VQ-VAE, or a tokenizer with other tokens or ids
+                (the message names both sides).
+        """
+        if block.get("format") != FORMAT:
+            raise AuroraError(
+                f"{folder}/config.json: the aurora block has format {block.get('format')!r}, this version reads"
+                f" {FORMAT}; use the llava_aurora that wrote it"
+            )
+        kinds = build_kinds(block["modalities"], folder)
+        vocabulary = vocabulary_of(kinds.values())
+        known = tokenizer.get_vocab()
+        for family in vocabulary.families:
+            written = block["tokens"].get(family.name, {})
+            first = family.tokens[0]
+            found = {
+                "first_token": first,
+                "first_id": known.get(first),
+                "count": sum(t in known for t in family.tokens),
+            }
+            if written != found:
+                raise AuroraError(
+                    f"{folder}: the model was trained with {written.get('count')} {family.name} tokens from"
+                    f" {written.get('first_token')} = {written.get('first_id')}, but the tokenizer has"
+                    f" {found['count']} from {found['first_token']} = {found['first_id']}; use that run's tokenizer"
+                )
+        return cls(kinds=kinds, ids=vocabulary.bind(tokenizer), values=block.get("values", ""))
+
+    @property
+    def vocabulary(self) -> PerceptionVocabulary:
+        return self.ids.vocabulary
+
+    @property
+    def token_count(self) -> int:
+        return len(self.vocabulary.tokens)
+
+    def config(self) -> dict[str, Any]:
+        """The `aurora` block that config.json keeps."""
+        tokens = {
+            family.name: {
+                "first_token": family.tokens[0],
+                "first_id": self.ids.first_ids[family.name],
+                "count": len(family.tokens),
+            }
+            for family in self.vocabulary.families
+        }
+        settings = {name: kind.settings() for name, kind in self.kinds.items()}
+        values = {"values": self.values} if self.values else {}
+        return {"format": FORMAT, "modalities": settings, "tokens": tokens, **values}
+
+    def id_ranges(self) -> dict[str, range]:
+        """For each kind, by name, the ids of all its tokens."""
+        return {
+            name: range(first, first + len(kind.family.tokens))
+            for name, kind in self.kinds.items()
+            for first in [self.ids.first_ids[kind.family.name]]
+        }
+
+    def code_features(self) -> "dict[range, torch.Tensor]":
+        """For the code ids of each kind that has some, what they stand for: codes alike in it start alike."""
+        features = {}
+        for kind in self.kinds.values():
+            values = kind.code_features()
+            if values is not None:
+                first = self.ids.first_code_id(kind.family)
+                features[range(first, first + kind.family.size)] = values
+        return features
+
+    def descriptions(self, tokenizer: Any) -> list[list[int]]:
+        """For each perception token, in the order of their ids, the ids of the words that describe it."""
+        texts = [text for family in self.vocabulary.families for text in family.descriptions]
+        return tokenizer(texts, add_special_tokens=False).input_ids
+
+    def token_ids(self) -> range:
+        """The ids of all perception tokens; the families follow one another. Raises AuroraError if they do not."""
+        firsts = [self.ids.first_ids[family.name] for family in self.vocabulary.families]
+        lengths = [len(family.tokens) for family in self.vocabulary.families]
+        if any(first + length != after for first, length, after in zip(firsts, lengths, firsts[1:], strict=False)):
+            raise AuroraError(f"the ids of the perception tokens do not follow one another: families start at {firsts}")
+        return range(firsts[0], firsts[-1] + lengths[-1])
+
+    def save_files(self, folder: Path) -> None:
+        """Writes what the kinds keep beside config.json (the depth VQ-VAE)."""
+        for kind in self.kinds.values():
+            kind.save_files(folder)
+
+
+def depth_and_box(perception: PerceptionTokens | None, flags: str) -> "tuple[DepthKind, BoxKind]":
+    """The kinds that are needed where points are looked up in depth maps.
+
+    Raises:
+        AuroraError: naming the flags that need them, if a model lacks one.
+    """
+    kinds = perception.kinds if perception is not None else {}
+    if not {"depth", "box"} <= set(kinds):
+        raise AuroraError(f"{flags} needs depth and box tokens: --perception_modalities depth,box")
+    return cast("DepthKind", kinds["depth"]), cast("BoxKind", kinds["box"])

@@ -1,0 +1,188 @@
+"""What a chain's labels state, and what each of its tokens is read from."""
+
+from dataclasses import replace
+
+import pytest
+from stated_chain import CELLS, CODES, PLACES, chain, end_of_chain, labels_of, marked_chain, span
+
+from llava_aurora import load_pretrained_model
+from llava_aurora.configuration import ModelArguments
+from llava_aurora.model.stated_points import StatedPoints
+
+MAP = span()
+BOXES = "1. (<PIXEL_1>,<PIXEL_2>,<PIXEL_3>,<PIXEL_4>)\n2. (<PIXEL_5>,<PIXEL_6>,<PIXEL_7>,<PIXEL_8>)"
+TWO = "A (<PIXEL_1>,<PIXEL_2>) 07, B (<PIXEL_3>,<PIXEL_4>) 55."
+
+
+@pytest.fixture(scope="module")
+def stated(workshop):
+    """Tokenizer, and reader of its labels."""
+    tokenizer, model, _, _ = load_pretrained_model(str(workshop.base))
+    flags = {**workshop.perception_flags(), "mm_use_im_patch_token": False, "model_name_or_path": str(workshop.base)}
+    model.initialize_vision_tokenizer(ModelArguments(**{**flags, "depth_vqvae": str(flags["depth_vqvae"])}), tokenizer)
+    return tokenizer, StatedPoints(tokenizer, model.perception)
+
+
+def said(tokenizer, labels, positions):
+    return [tokenizer.decode([int(labels[row, position])]).strip() for row, position in positions]
+
+
+def test_coordinates_of_a_point_are_copied_from_where_it_was_named_in_the_question(stated):
+    tokenizer, points = stated
+    ids = labels_of(tokenizer, f"Which of C (<PIXEL_30>,<PIXEL_55>), A (<PIXEL_0>,<PIXEL_0>)? {chain()}", "No points.")
+    labels = ids.clone()
+    labels[0, : ids[0].tolist().index(tokenizer.convert_tokens_to_ids("<DEPTH_START>"))] = -100
+    assert not points.read(labels).looks["copy"]
+    looks = points.read(labels, ids).looks["copy"]
+    assert [look.row for look in looks] == [0] * 4  # B was not asked about
+    coordinates = [f"<PIXEL_{value}>" for letter in "AC" for value in PLACES[letter]]
+    assert said(tokenizer, ids, [(0, look.query + 1) for look in looks]) == coordinates
+    assert said(tokenizer, ids, [(0, key) for look in looks for key in look.keys]) == coordinates
+    sources = [next(iter(look.keys)) for look in looks]
+    assert min(sources[:2]) > max(sources[2:])  # A is asked about behind C
+
+
+def test_of_points_named_more_than_once_the_first_is_copied(stated):
+    tokenizer, points = stated
+    labels = labels_of(tokenizer, f"{marked_chain({'A': (1, 2)})} Again A (<PIXEL_1>,<PIXEL_2>).")
+    looks = points.read(labels).looks["copy"]
+    assert len(looks) == 4
+    assert len({key for look in looks for key in look.keys}) == 2
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "A (<PIXEL_1>,<PIXEL_2>), B (<PIXEL_1>,<PIXEL_2>).",
+        "A (<PIXEL_1>,<PIXEL_2>), A (<PIXEL_1>,<PIXEL_3>).",
+        BOXES + BOXES,
+    ],
+    ids=["another letter", "another place", "boxes"],
+)
+def test_other_coordinates_are_copied_from_nowhere(stated, text):
+    tokenizer, points = stated
+    assert not points.read(labels_of(tokenizer, text)).looks["copy"]
+
+
+def test_each_digit_of_a_value_is_read_from_the_code_of_its_points_cell(stated):
+    tokenizer, points = stated
+    labels = labels_of(tokenizer, "Some words.", chain())
+    looks = points.read(labels).looks["lookup"]
+    assert [look.row for look in looks] == [1] * 6  # two digits a value
+    assert "".join(said(tokenizer, labels, [(1, look.query + 1) for look in looks])) == "071727"
+    codes = [f"<DEPTH_{CODES[cell]}>" for cell in CELLS.values() for _ in range(2)]
+    assert said(tokenizer, labels, [(1, key) for look in looks for key in look.keys]) == codes
+    assert all(list(look.keys.values()) == [1.0] for look in looks)
+    first = labels[1].tolist().index(tokenizer.convert_tokens_to_ids("<DEPTH_START>")) + 1
+    assert [key - first for look in looks for key in look.keys] == [cell for cell in CELLS.values() for _ in range(2)]
+
+
+def test_an_interpolated_value_is_read_from_the_codes_around_its_point(stated):
+    tokenizer, points = stated
+    between = StatedPoints(tokenizer, replace(points.perception, values="interpolated"))
+    labels = labels_of(tokenizer, chain())
+    first = labels[0].tolist().index(tokenizer.convert_tokens_to_ids("<DEPTH_START>")) + 1
+    looks = between.read(labels).looks["lookup"]
+    assert [look.query for look in looks] == [look.query for look in points.read(labels).looks["lookup"]]
+    for look, place in zip(looks, [place for place in PLACES.values() for _ in range(2)], strict=True):
+        assert {key - first: share for key, share in look.keys.items()} == points.depth.cells_around(place, frame=56)
+    assert {len(look.keys) for look in looks} == {1, 2}  # a corner; two at edges
+
+
+def test_of_two_maps_the_last_is_read(stated):
+    tokenizer, points = stated
+    labels = labels_of(tokenizer, f"The depth map is {MAP}. {chain({'A': (0, 0)}, codes=CODES[::-1])}")
+    looks = points.read(labels).looks["lookup"]
+    assert set(said(tokenizer, labels, [(0, key) for look in looks for key in look.keys])) == {"<DEPTH_5>"}
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "A (<PIXEL_1>,<PIXEL_2>) 07.",
+        f"{MAP} {BOXES}",
+        f"{MAP} A (<PIXEL_1>,<PIXEL_2>). There are 7.",
+        f"{MAP} So 07.",
+        f"A (<PIXEL_1>,<PIXEL_2>) 07. {MAP}",
+    ],
+    ids=["no map", "boxes", "another sentence", "no point", "before the map"],
+)
+def test_other_digits_are_read_from_no_map(stated, text):
+    tokenizer, points = stated
+    assert not points.read(labels_of(tokenizer, text)).looks["lookup"]
+
+
+def test_a_map_that_is_not_learned_is_not_looked_at(stated):
+    tokenizer, points = stated
+    labels = labels_of(tokenizer, chain())
+    start = labels[0].tolist().index(tokenizer.convert_tokens_to_ids("<DEPTH_START>"))
+    labels[0, start + 4] = -100
+    assert not points.read(labels).looks["lookup"]
+    assert points.read(labels).looks["choice"]  # what is chosen from are the values
+
+
+@pytest.mark.parametrize("chosen", ["A", "B", "C"])
+def test_each_time_the_chosen_point_is_named_it_is_read_from_its_value(stated, chosen):
+    tokenizer, points = stated
+    labels = labels_of(tokenizer, end_of_chain(chosen=chosen))
+    looks = points.read(labels).looks["choice"]
+    assert said(tokenizer, labels, [(0, look.query + 1) for look in looks]) == [chosen, chosen]
+    assert looks[1].query > looks[0].query + 3
+    for look in looks:
+        (value,) = look.keys
+        before = tokenizer.decode(labels[0, : value + 1])
+        assert before.endswith(f"{'ABC'.index(chosen)}7")
+        assert before.count("(") == "ABC".index(chosen) + 1
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("A (<PIXEL_1>,<PIXEL_2>) 07, B (<PIXEL_3>,<PIXEL_4>). The answer is (A).", []),
+        ("A (<PIXEL_1>,<PIXEL_2>), B (<PIXEL_3>,<PIXEL_4>). The answer is (A).", []),
+        (f"{TWO} The answer is (C).", []),
+        (TWO, []),
+        (f"A or B: {TWO} (B)", ["B"]),
+        (f"{TWO} A is lower than B. (B)", ["B", "B"]),
+    ],
+    ids=["one value", "no values", "another point", "no answer", "named before", "a point not chosen"],
+)
+def test_of_the_letters_only_the_chosen_one_behind_values_is_read_from_one(stated, text, expected):
+    tokenizer, points = stated
+    labels = labels_of(tokenizer, text)
+    assert said(tokenizer, labels, [(0, look.query + 1) for look in points.read(labels).looks["choice"]]) == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        (chain(), ["C", "C"]),
+        (f"The marked points are A (<PIXEL_1>,<PIXEL_2>). The depth map is {MAP}. The answer is (A).", ["A"]),
+        (f"The depth map is {MAP}. So the answer is (A).", []),
+        (f"The chairs are at\n{BOXES}\nSo there are 12. The answer is 12.", ["1", "2", "1", "2"]),
+        ("There are no chairs. The answer is 0.", []),
+        ("(C)", []),
+        (f"The depth map is {MAP}. The points are {TWO}", []),
+        (f"The depth map is {MAP}.", []),
+        (BOXES, []),
+        ("A man rides a horse in 1 of 2 pictures.", []),
+    ],
+    ids=[
+        "values",
+        "no values",
+        "a letter of no point",
+        "counting",
+        "nothing to count",
+        "direct",
+        "reading",
+        "map",
+        "boxes",
+        "another conversation",
+    ],
+)
+def test_the_answer_is_what_is_said_behind_the_last_perception_token(stated, text, expected):
+    tokenizer, points = stated
+    labels = labels_of(tokenizer, "(A)", text)
+    answers = points.read(labels).answers
+    assert {row for row, _ in answers} <= {1}
+    assert said(tokenizer, labels, answers) == expected

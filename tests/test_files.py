@@ -1,0 +1,93 @@
+"""Files and folders appear whole or not at all; a full disk leaves the old ones as they were."""
+
+import resource
+import signal
+from contextlib import contextmanager
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from llava_aurora.errors import AuroraError
+from llava_aurora.files import atomic_file, atomic_folder, read_json, staged_into, write_json, write_text
+
+
+@contextmanager
+def full_disk():
+    """The file system refuses to let a file grow beyond 4 kB, as a full disk would; pytest's own log among them."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4096, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        signal.signal(signal.SIGXFSZ, handler)
+
+
+def leftovers(folder):
+    return sorted(path.name for path in folder.iterdir())
+
+
+def test_a_file_is_replaced_only_when_the_new_one_is_whole(tmp_path):
+    path = tmp_path / "a.txt"
+    write_text(path, "old")
+    with pytest.raises(KeyError), atomic_file(path) as temporary:
+        temporary.write_text("half")
+        raise KeyError
+    assert path.read_text() == "old"
+    write_text(path, "new")
+    assert path.read_text() == "new"
+    assert leftovers(tmp_path) == ["a.txt"]
+
+
+def test_a_folder_is_replaced_only_when_the_new_one_is_whole(tmp_path):
+    path = tmp_path / "model"
+    with atomic_folder(path) as folder:
+        (folder / "weights").write_text("old")
+    with pytest.raises(KeyError), atomic_folder(path) as folder:
+        (folder / "weights").write_text("half")
+        raise KeyError
+    assert (path / "weights").read_text() == "old"
+    with atomic_folder(path) as folder:
+        (folder / "other").write_text("new")
+    assert leftovers(path) == ["other"]
+    assert leftovers(tmp_path) == ["model"]
+
+
+def test_staging_keeps_what_else_is_in_a_folder(tmp_path):
+    (tmp_path / "log").write_text("kept")
+    (tmp_path / "vqvae").mkdir()
+    (tmp_path / "vqvae" / "old").write_text("old")
+    with staged_into(tmp_path) as staging:
+        (staging / "weights").write_text("new")
+        (staging / "vqvae").mkdir()
+        (staging / "vqvae" / "new").write_text("new")
+    assert leftovers(tmp_path) == ["log", "vqvae", "weights"]
+    assert leftovers(tmp_path / "vqvae") == ["new"]
+
+
+def test_a_full_disk_is_one_clear_error_and_the_old_file_stays(tmp_path):
+    path = tmp_path / "records.json"
+    write_json(path, [1])
+    message = r"records.json: not written \(File too large\); what was there before"
+    with full_disk(), pytest.raises(AuroraError, match=message):
+        write_json(path, list(range(10_000)))
+    assert read_json(path, what="records") == [1]
+    assert leftovers(tmp_path) == ["records.json"]
+
+
+def test_weights_that_do_not_fit_leave_the_old_checkpoint(tmp_path):
+    (tmp_path / "model.safetensors").write_text("old")
+    with full_disk(), pytest.raises(AuroraError, match="not written"), staged_into(tmp_path) as staging:
+        save_file({"weight": torch.zeros(10_000)}, staging / "model.safetensors")
+    assert (tmp_path / "model.safetensors").read_text() == "old"
+    assert leftovers(tmp_path) == ["model.safetensors"]
+
+
+def test_json_that_cannot_be_read_says_which_and_where(tmp_path):
+    with pytest.raises(AuroraError, match=r"none.json: cannot read the settings"):
+        read_json(tmp_path / "none.json", what="settings")
+    (tmp_path / "broken.json").write_text('{"a": ')
+    with pytest.raises(AuroraError, match=r"broken.json: the settings are not valid JSON: .* line 1 column"):
+        read_json(tmp_path / "broken.json", what="settings")
