@@ -68,7 +68,7 @@ def build(workshop: Workshop, way: str, options: argparse.Namespace) -> tuple[St
     make = workshop.ours if way.startswith("ours") else workshop.upstream
     model, tokenizer = make(tokens=tokens, lora=tokens, **placed)
     if way == "ours, rows, reconstruction":
-        model.get_base_model().objective.reconstruction_weight = 1.0
+        model.get_base_model().training_loss.reconstruction_weight = 1.0
     arguments, path = workshop.data_arguments(model), str(workshop.records)
     if way.startswith("ours"):
         families = model.get_base_model().perception.vocabulary.families if tokens else ()

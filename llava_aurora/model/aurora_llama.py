@@ -53,7 +53,7 @@ class AuroraLlamaForCausalLM(LlavaLlamaForCausalLM):
             config.mm_vision_tower = str(own_tower.absolute())
         super().__init__(config)
         self.perception: PerceptionTokens | None = None
-        self.objective: TrainingLoss | None = None
+        self.training_loss: TrainingLoss | None = None
 
     @classmethod
     def from_pretrained(cls, *args: Any, **kwargs: Any) -> Any:
@@ -74,15 +74,15 @@ class AuroraLlamaForCausalLM(LlavaLlamaForCausalLM):
     def attach_perception(self, perception: PerceptionTokens) -> None:
         """Makes the model aware of its tokens, and its config describe them."""
         self.perception = perception
-        self.objective = TrainingLoss(perception)
+        self.training_loss = TrainingLoss(perception)
         self.config.aurora = perception.config()
 
     def mask_spans(self, probability: float, *, noise: float = 0.0) -> None:
         """Trains maps to be written in one pass with this probability (span_masking.py); the config tells it."""
         assert self.perception is not None
-        assert self.objective is not None
+        assert self.training_loss is not None
         if probability:
-            self.objective.span_masking = SpanMasking(self.perception, probability=probability, noise=noise)
+            self.training_loss.span_masking = SpanMasking(self.perception, probability=probability, noise=noise)
             self.config.aurora_spans_in_one_pass = True
 
     def state_values(self, source: str) -> None:
@@ -104,16 +104,16 @@ class AuroraLlamaForCausalLM(LlavaLlamaForCausalLM):
             AuroraError: if the model lacks depth or box tokens.
         """
         assert self.perception is not None
-        assert self.objective is not None
+        assert self.training_loss is not None
         if not (copy or lookup or choice or answer):
             return
-        self.objective.stated_points = StatedPoints(tokenizer, self.perception)
-        self.objective.guided = [
+        self.training_loss.stated_points = StatedPoints(tokenizer, self.perception)
+        self.training_loss.guided = [
             AttentionSupervision(name, layers=self.model.layers, weight=weight)
             for name, weight in (("copy", copy), ("lookup", lookup), ("choice", choice))
             if weight
         ]
-        self.objective.answer_weight = answer
+        self.training_loss.answer_weight = answer
 
     @property
     def writes_spans_in_one_pass(self) -> bool:
@@ -213,9 +213,9 @@ class AuroraLlamaForCausalLM(LlavaLlamaForCausalLM):
         logits_to_keep: int | torch.Tensor = 0,
     ) -> tuple | CausalLMOutputWithPast:
         """As upstream's; but in training and its evaluations, a model with perception tokens computes logits only where
-        there is a label, and returns the loss alone (objective.py).
+        there is a label, and returns the loss alone (training_loss.py).
         """
-        if self.objective is None or labels is None or not (self.training or self.objective.metrics):
+        if self.training_loss is None or labels is None or not (self.training or self.training_loss.metrics):
             if self.perception is not None and images is None and isinstance(past_key_values, DynamicCache):
                 attention_mask = self._mask_of_step(attention_mask, input_ids, inputs_embeds)
             return super().forward(
@@ -238,9 +238,9 @@ class AuroraLlamaForCausalLM(LlavaLlamaForCausalLM):
         ids = None
         needs_mask = True
         if inputs_embeds is None:
-            if self.training and self.objective.span_masking is not None:
-                input_ids, labels = self.objective.span_masking(input_ids, labels)
-            if self.objective.bottleneck is not None:
+            if self.training and self.training_loss.span_masking is not None:
+                input_ids, labels = self.training_loss.span_masking(input_ids, labels)
+            if self.training_loss.bottleneck is not None:
                 images_of_rows = text_and_image(input_ids, attention_mask, IMAGE_TOKEN_INDEX)
             borne = pack_ids_into_labels(labels, input_ids)
             _, position_ids, attention_mask, _, inputs_embeds, borne = self.prepare_inputs_labels_for_multimodal(
@@ -250,11 +250,11 @@ class AuroraLlamaForCausalLM(LlavaLlamaForCausalLM):
             needs_mask = self._padding_needs_mask()
         # Not None: transformers would look for several sequences in a row then, and make a mask that keeps them apart.
         padding = attention_mask if needs_mask else torch.ones_like(labels, dtype=torch.bool)
-        mask = self.objective.mask(padding, labels, images=images_of_rows, dtype=inputs_embeds.dtype)
+        mask = self.training_loss.mask(padding, labels, images=images_of_rows, dtype=inputs_embeds.dtype)
         hidden = self.model(
             attention_mask=mask, position_ids=position_ids, inputs_embeds=inputs_embeds, use_cache=False
         ).last_hidden_state
-        loss: Any = self.objective.loss(hidden, labels, head=self.lm_head, attention_mask=attention_mask, ids=ids)
+        loss: Any = self.training_loss.loss(hidden, labels, head=self.lm_head, attention_mask=attention_mask, ids=ids)
         return CausalLMOutputWithPast(loss=loss)
 
     def _padding_needs_mask(self) -> bool:
@@ -264,9 +264,9 @@ class AuroraLlamaForCausalLM(LlavaLlamaForCausalLM):
         its causal kernels, which take no mask; on a GPU one is FlashAttention's. (The package flash-attn leaves out
         what a mask says is padding.) A bottleneck's mask has to know what is valid.
         """
-        assert self.objective is not None
+        assert self.training_loss is not None
         behind = getattr(self.config, "tokenizer_padding_side", "right") == "right"
-        return not behind or self.objective.bottleneck is not None or self.config._attn_implementation != "sdpa"
+        return not behind or self.training_loss.bottleneck is not None or self.config._attn_implementation != "sdpa"
 
     def _mask_of_step(self, mask: Tensor | None, ids: Any, embeddings: Tensor | None) -> Tensor | None:
         """The mask of one pass with a key/value cache, without images."""

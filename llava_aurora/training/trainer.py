@@ -102,23 +102,23 @@ class AuroraTrainer(ResumableTrainer):
 
     def log(self, logs: dict[str, float], *args: Any, **kwargs: Any) -> None:
         """Adds `loss_text`, `loss_depth`, … to each line of training log. Called on every rank."""
-        objective = self.aurora_model.training_loss
-        if objective is not None and "loss" in logs:
-            logs |= {f"loss_{name}": _short(value) for name, value in objective.parts.read().items()}
+        training_loss = self.aurora_model.training_loss
+        if training_loss is not None and "loss" in logs:
+            logs |= {f"loss_{name}": _short(value) for name, value in training_loss.parts.read().items()}
         super().log(logs, *args, **kwargs)
 
     # --- what an evaluation measures ----------------------------------------------------------------------------------
 
     def evaluation_loop(self, *args: Any, metric_key_prefix: str = "eval", **kwargs: Any) -> EvalLoopOutput:
         """As upstream's, with each part of the loss, the accuracy of codes, and pictures of maps for TensorBoard."""
-        objective = self.aurora_model.training_loss
-        if objective is None:
+        training_loss = self.aurora_model.training_loss
+        if training_loss is None:
             return super().evaluation_loop(*args, metric_key_prefix=metric_key_prefix, **kwargs)
-        objective.metrics = metrics = CodeMetrics(objective.perception, pictures=self.args.eval_pictures)
+        training_loss.metrics = metrics = CodeMetrics(training_loss.perception, pictures=self.args.eval_pictures)
         try:
             output = super().evaluation_loop(*args, metric_key_prefix=metric_key_prefix, **kwargs)
         finally:
-            objective.metrics = None
+            training_loss.metrics = None
         figures = {f"{metric_key_prefix}_{name}": _short(value) for name, value in metrics.read().items()}
         output.metrics.update(figures)
         for callback in self.callback_handler.callbacks:

@@ -19,7 +19,7 @@ VERBS = [
 
 @pytest.mark.parametrize("verb", VERBS, ids=" ".join)
 def test_help_answers_without_torch(start, verb):
-    code = "import sys; sys.argv[1:] = {!r}\ntry:\n    import llava_aurora.cli as c; c.main()\nfinally:\n"
+    code = "import sys; sys.argv[1:] = {!r}\ntry:\n    import llava_aurora.cli.__main__ as c; c.main()\nfinally:\n"
     run = start(sys.executable, "-c", code.format(verb) + "    print('torch' in sys.modules)")
     assert run.code == 0
     assert "Usage:" in run.output

@@ -25,7 +25,7 @@ def test_records_are_written_and_counted(workshop, tmp_path, suffix):
 
 
 def test_help_has_examples_and_loads_no_torch(start):
-    code = "import sys; sys.argv[1:] = ['data', 'convert', '--help']\nimport llava_aurora.cli as c\n"
+    code = "import sys; sys.argv[1:] = ['data', 'convert', '--help']\nimport llava_aurora.cli.__main__ as c\n"
     run = start(sys.executable, "-c", code + "try:\n    c.main()\nfinally:\n    print('torch' in sys.modules)")
     assert run.output.strip().endswith("False")
     assert "train.json train.parquet" in " ".join(run.output.split())

@@ -20,7 +20,7 @@ QUESTION = "Write down the depth map of this image."
 
 
 def test_help_has_examples_and_loads_neither_torch_nor_gradio(start):
-    code = "import sys; sys.argv[1:] = ['serve', '--help']\nimport llava_aurora.cli as c\ntry:\n    c.main()\n"
+    code = "import sys; sys.argv[1:] = ['serve', '--help']\nimport llava_aurora.cli.__main__ as c\ntry:\n    c.main()\n"
     run = start(sys.executable, "-c", code + "finally:\n    print({'torch', 'gradio'} & set(sys.modules))")
     assert run.output.strip().endswith("set()")
     assert "serve --model demo_output/work/model" in " ".join(run.output.split())

@@ -70,7 +70,7 @@ def test_the_bottleneck_hides_the_image_and_the_chain_where_they_really_stand(wo
         chain = range(next(i for i, label in enumerate(labels) if label != -100) + shift, ids.index(start) + shift)
         assert not allowed[row, ids.index(end) + shift, [*image, *chain]].any()
         assert allowed[row, ids.index(end) + shift - 1, : ids.index(end) + shift].all()
-    model.eval().objective.metrics = CodeMetrics(model.perception, pictures=0)
+    model.eval().training_loss.metrics = CodeMetrics(model.perception, pictures=0)
     model(**batch)
     assert seen["attention_mask"].dim() == 2  # padding alone: an evaluation hides nothing
 

@@ -52,30 +52,30 @@ def head(perception) -> torch.nn.Linear:
 
 @pytest.mark.parametrize("guide", ["copy", "lookup"])
 def test_what_is_asked_is_read_only_where_something_is_copied_from_it(perception, hidden, labels, head, guide):
-    objective, read = TrainingLoss(perception), []
+    training_loss, read = TrainingLoss(perception), []
     nothing = SimpleNamespace(looks={guide: []}, answers=[])
-    objective.stated_points = SimpleNamespace(read=lambda labels, ids: read.append(ids) or nothing)
+    training_loss.stated_points = SimpleNamespace(read=lambda labels, ids: read.append(ids) or nothing)
 
     class Head(SimpleNamespace):
         def __call__(self, looks, attention_mask):
             return None
 
-    objective.guided = [Head(guide=guide, weight=1.0)]
+    training_loss.guided = [Head(guide=guide, weight=1.0)]
     ids = labels.masked_fill(labels == -100, 3)
-    objective.loss(hidden, labels, head=head, ids=ids)
+    training_loss.loss(hidden, labels, head=head, ids=ids)
     assert read[0] is (ids if guide == "copy" else None)
 
 
 def test_the_loss_is_the_usual_one_over_all_positions(perception, hidden, labels, head):
-    objective = TrainingLoss(perception)
-    loss = objective.loss(hidden, labels, head=head)
+    training_loss = TrainingLoss(perception)
+    loss = training_loss.loss(hidden, labels, head=head)
     logits = head(hidden)[:, :-1].flatten(0, 1)
     expected = functional.cross_entropy(logits, labels[:, 1:].flatten())
     assert torch.allclose(loss, expected)
     (found,) = torch.autograd.grad(loss, hidden)
     (wanted,) = torch.autograd.grad(expected, hidden)
     assert torch.allclose(found, wanted, atol=1e-7)
-    parts = objective.parts.read()
+    parts = training_loss.parts.read()
     depth = (labels[:, 1:] >= WORDS).flatten()
     each = functional.cross_entropy(logits, labels[:, 1:].flatten(), reduction="none")
     assert parts["depth"] == pytest.approx(each[depth].mean().item(), rel=1e-5)
@@ -83,9 +83,9 @@ def test_the_loss_is_the_usual_one_over_all_positions(perception, hidden, labels
 
 
 def test_a_batch_without_a_label_has_a_loss_of_zero_and_finite_gradients(perception, hidden, head):
-    objective = TrainingLoss(perception)
-    objective.reconstruction_weight = 1.0
-    loss = objective.loss(hidden, torch.full((3, 17), -100), head=head)
+    training_loss = TrainingLoss(perception)
+    training_loss.reconstruction_weight = 1.0
+    loss = training_loss.loss(hidden, torch.full((3, 17), -100), head=head)
     loss.backward()
     assert loss == 0
     assert not hidden.grad.any()
@@ -134,12 +134,12 @@ def test_sure_and_right_has_no_reconstruction_loss_and_the_weight_counts(percept
     tokens = LabelledTokens.of(labels)
     sure = functional.one_hot(tokens.targets, WORDS + perception.token_count).float() * 1e4
     assert reconstruction_loss(sure, tokens, perception) < 1e-9
-    objective = TrainingLoss(perception)
+    training_loss = TrainingLoss(perception)
     losses, flat = {}, torch.zeros(3, 17, WORDS + perception.token_count)
     for weight in (0.0, 1.0, 3.0):
-        objective.reconstruction_weight = weight
-        losses[weight] = objective.loss(flat, labels, head=lambda hidden: hidden)
-        assert ("reconstruction" in objective.parts.read()) is bool(weight)
+        training_loss.reconstruction_weight = weight
+        losses[weight] = training_loss.loss(flat, labels, head=lambda hidden: hidden)
+        assert ("reconstruction" in training_loss.parts.read()) is bool(weight)
     assert losses[3.0] - losses[0.0] == pytest.approx(3 * (losses[1.0] - losses[0.0]).item(), rel=1e-4)
 
 
@@ -154,6 +154,6 @@ def test_bf16_logits_are_compared_in_float32(perception, labels):
 
 
 def test_the_decoder_is_no_part_of_the_model(perception):
-    model = SimpleNamespace(objective=TrainingLoss(perception))
+    model = SimpleNamespace(training_loss=TrainingLoss(perception))
     assert not isinstance(model.training_loss, torch.nn.Module)
     assert not any(parameter.requires_grad for parameter in perception.kinds["depth"].vqvae.parameters())

@@ -226,7 +226,7 @@ def test_activations_are_those_that_autograd_keeps(mode, element, checkpointing)
 def test_the_command_shows_what_fits_without_torch(start):
     code = (
         "import sys; sys.argv[1:] = 'plan --model 13b --gpus 8 --memory 48'.split()\n"
-        "try:\n    import llava_aurora.cli as c; c.main()\nfinally:\n    print('torch' in sys.modules)"
+        "try:\n    import llava_aurora.cli.__main__ as c; c.main()\nfinally:\n    print('torch' in sys.modules)"
     )
     run = start(sys.executable, "-c", code)
     assert run.code == 0, run.output
