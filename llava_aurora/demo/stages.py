@@ -1,4 +1,4 @@
-"""What the demo and the study are made of: stages that are done once, and the parts of a training from nothing."""
+"""Stages that are done once, and the steps of training a small model from nothing: VQ-VAE, base model, flags."""
 
 import json
 import time
