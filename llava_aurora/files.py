@@ -1,15 +1,20 @@
 """Files and folders that appear under their final name only when they are whole.
 
-Everything is written beside its destination under a temporary name and renamed at the end, so that a killed run,
-a full disk or an exception leaves what was there before untouched.
+Everything is written beside its destination under a hidden temporary name and renamed at the end, so that a killed run,
+a full disk or an exception leaves what was there before untouched. Temporary names carry the id of their process:
+what a process that no longer lives has left behind is removed by the next one that writes into the same folder.
 """
 
+import errno
+import hashlib
 import json
 import os
+import re
+import secrets
 import shutil
-import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +23,8 @@ from safetensors import SafetensorError
 from llava_aurora.errors import AuroraError
 
 STAGING_PREFIX = ".saving-"
+# .NAME-MACHINE.PROCESS.RANDOM, with the suffix of a file or .old for the folder that is being replaced
+_TEMPORARY = re.compile(r"\.(?P<name>.+)-(?P<machine>[\da-f]{8})\.(?P<process>\d+)\.[\da-f]{8}(?P<old>\.old)?(\.\w+)?")
 
 
 @contextmanager
@@ -30,12 +37,13 @@ def atomic_file(path: str | Path) -> Iterator[Path]:
     path = Path(path)
     with _writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(prefix=f".{path.stem}-", suffix=path.suffix, dir=path.parent)
-        os.close(handle)
-        temporary = Path(name)
+        remove_leftovers(path.parent)
+        temporary = path.with_name(f".writing-{_tag()}{path.suffix}")
         try:
+            temporary.touch(exist_ok=False)
+            mode = temporary.stat().st_mode
             yield temporary
-            temporary.chmod(0o666 & ~_umask())
+            temporary.chmod(mode)  # the block may have put a file of another mode there
             os.replace(temporary, path)
         finally:
             temporary.unlink(missing_ok=True)
@@ -45,7 +53,7 @@ def atomic_file(path: str | Path) -> Iterator[Path]:
 def atomic_folder(path: str | Path) -> Iterator[Path]:
     """Yields a temporary folder; puts it in the place of `path` if the block succeeds.
 
-    An older folder of that name is moved aside first and removed only once the new one stands.
+    An older folder of that name is moved aside first and removed only once the new one is in place.
 
     Raises:
         AuroraError: if the file system refuses; the old folder is still there.
@@ -53,11 +61,13 @@ def atomic_folder(path: str | Path) -> Iterator[Path]:
     path = Path(path)
     with _writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = Path(tempfile.mkdtemp(prefix=f".{path.name}-", dir=path.parent))
+        remove_leftovers(path.parent)
+        temporary = path.with_name(f".{path.name}-{_tag()}")
         older = temporary.with_name(temporary.name + ".old")
         try:
+            temporary.mkdir()
             yield temporary
-            temporary.chmod(0o777 & ~_umask())
+            set_usual_modes(temporary)
             if path.exists():
                 os.replace(path, older)
             try:
@@ -83,9 +93,12 @@ def staged_into(folder: str | Path) -> Iterator[Path]:
     folder = Path(folder)
     with _writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
-        staging = Path(tempfile.mkdtemp(prefix=STAGING_PREFIX, dir=folder))
+        remove_leftovers(folder)
+        staging = folder / f"{STAGING_PREFIX}{_tag()}"
         try:
+            staging.mkdir()
             yield staging
+            set_usual_modes(staging)
             for entry in sorted(staging.iterdir()):
                 destination = folder / entry.name
                 if entry.is_dir():
@@ -93,6 +106,60 @@ def staged_into(folder: str | Path) -> Iterator[Path]:
                 os.replace(entry, destination)
         finally:
             shutil.rmtree(staging, ignore_errors=True)
+
+
+def set_usual_modes(folder: Path) -> None:
+    """Lets every file below `folder` be read and written by those who may read and write `folder`.
+
+    safetensors makes its files readable by their owner alone.
+    """
+    shared = folder.stat().st_mode & 0o666
+    for path in folder.rglob("*"):
+        if not path.is_symlink():
+            path.chmod(path.stat().st_mode | shared)
+
+
+@cache
+def remove_leftovers(folder: Path) -> None:
+    """Removes temporary files and folders in `folder` whose process no longer lives; once in a process.
+
+    Where that process was about to replace a folder and had moved the older one aside already, the new one, which was
+    whole by then, takes its place.
+    """
+    if not folder.is_dir():
+        return
+    found = [(entry, match) for entry in folder.iterdir() if (match := _TEMPORARY.fullmatch(entry.name))]
+    dead = [(entry, match) for entry, match in found if match["machine"] == _machine() and not _lives(match["process"])]
+    for entry, match in sorted(dead, key=lambda pair: pair[1]["old"] is None):  # the older folders first
+        newer, final = entry.with_name(entry.name.removesuffix(".old")), folder / match["name"]
+        with suppress(OSError):  # another process does the same
+            if match["old"] and not final.exists():
+                os.replace(newer, final)
+            if entry.is_dir():
+                shutil.rmtree(entry)
+            else:
+                entry.unlink()
+
+
+def _tag() -> str:
+    return f"{_machine()}.{os.getpid()}.{secrets.token_hex(4)}"
+
+
+@cache
+def _machine() -> str:
+    """Where process ids are unique: a machine, and in it a container. Several may write into one folder."""
+    container = os.readlink("/proc/self/ns/pid") if os.path.exists("/proc/self/ns/pid") else ""
+    return hashlib.sha256(f"{os.uname().nodename} {container}".encode()).hexdigest()[:8]
+
+
+def _lives(process: str) -> bool:
+    try:
+        os.kill(int(process), 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        pass  # it is another user's
+    return True
 
 
 def write_text(path: str | Path, text: str) -> None:
@@ -126,11 +193,10 @@ def _writing(path: Path) -> Iterator[None]:
     try:
         yield
     except (OSError, SafetensorError) as error:
-        reason = getattr(error, "strerror", None) or str(error)
+        full = getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT) or "os error 28" in str(error)
+        reason = "disk full" if full else getattr(error, "strerror", None) or str(error)
         raise AuroraError(f"{path}: not written ({reason}); what was there before is unchanged") from error
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
+    except RuntimeError as error:
+        if "inline_container" not in str(error):  # raised by torch.save where a file cannot grow
+            raise
+        raise AuroraError(f"{path}: not written (disk full?); what was there before is unchanged") from error

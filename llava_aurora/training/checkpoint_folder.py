@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from llava_aurora.errors import AuroraError
-from llava_aurora.files import STAGING_PREFIX, read_json, write_json
+from llava_aurora.files import STAGING_PREFIX, read_json, set_usual_modes, write_json
 
 RECORD = "aurora_run.json"
 STATE = "trainer_state.json"
@@ -179,6 +179,7 @@ def put_in_place(staging: Path, final: Path) -> None:
         FileNotFoundError: if another rank has done so already.
     """
     staged = staging / final.name
+    set_usual_modes(staged)
     try:
         os.rename(staged, final)
     except OSError as error:

@@ -21,7 +21,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from torch import Tensor
 
 from llava_aurora.errors import AuroraError
-from llava_aurora.files import atomic_folder
+from llava_aurora.files import atomic_folder, remove_leftovers
 from llava_aurora.vqvae.autoencoder import DepthVQVAE, DepthVQVAEConfig, build_depth_vqvae
 from llava_aurora.vqvae.checkpoint import CONFIG_FILE, WEIGHTS_FILE, refuse_foreign_files, write_checkpoint_files
 from llava_aurora.vqvae.maps import DepthMapFolder, check_depth_map, resize_nearest, to_model_range
@@ -108,6 +108,7 @@ def train_depth_vqvae(
     )
     out = Path(out)
     refuse_foreign_files(out, expected={CONFIG_FILE, WEIGHTS_FILE, STATE_FILE, LOG_FILE})
+    remove_leftovers(out.parent)
     if not resume and (out / WEIGHTS_FILE).exists():
         raise AuroraError(f"{out}: holds a VQ-VAE already; resume its training or choose another folder")
     maps = DepthMapFolder(depth_maps) if isinstance(depth_maps, str | Path) else depth_maps
