@@ -1,4 +1,4 @@
-"""`llava-aurora doctor`: what is installed, whether it fits together, and what a training run would use, and why."""
+"""`llava-aurora doctor`: a table of installed versions, patches, attention kernel, device and DeepSpeed backend."""
 
 import os
 import platform
@@ -14,13 +14,13 @@ from llava_aurora.version import __version__
 
 
 def examine() -> bool:
-    """Prints the state of the installation. Returns whether a training run can start."""
-    table = Table("", "found", "needed or why", title=f"llava_aurora {__version__}", title_justify="left")
+    """Prints the table. Returns whether a training run can start."""
+    table = Table("", "found", "required, or reason", title=f"llava_aurora {__version__}", title_justify="left")
     sound = True
     table.add_row("Python", platform.python_version(), ">=3.10")
     for version in integration.versions():
         sound &= version.fits
-        state = version.found or "none"
+        state = version.found or "not installed"
         table.add_row(version.package, state if version.fits else f"[red]{state}[/red]", version.required)
     for name, check in (
         ("patches", _patches),
@@ -36,11 +36,11 @@ def examine() -> bool:
 
 
 def _guarded(check: Callable[[], tuple[bool, str, str]]) -> tuple[bool, str, str]:
-    """A check that cannot be made is a finding, too."""
+    """Runs a check; its error, if it has one, is shown in the table."""
     try:
         return check()
     except (AuroraError, ImportError) as error:
-        return False, "unknown", str(error)
+        return False, "check failed", str(error)
 
 
 def _patches() -> tuple[bool, str, str]:
@@ -48,7 +48,7 @@ def _patches() -> tuple[bool, str, str]:
     states = patch_queue.status(source)
     missing = [patch.name for patch, state in states.items() if state is not patch_queue.State.APPLIED]
     found = f"{len(states) - len(missing)} of {len(states)} applied"
-    return not missing, found, f"missing: {', '.join(missing)}" if missing else str(source)
+    return not missing, found, f"not applied: {', '.join(missing)}" if missing else str(source)
 
 
 def _attention() -> tuple[bool, str, str]:
@@ -61,15 +61,19 @@ def _device() -> tuple[bool, str, str]:
     if torch.cuda.is_available():
         names = {torch.cuda.get_device_name(number) for number in range(torch.cuda.device_count())}
         return True, f"{torch.cuda.device_count()} × {', '.join(sorted(names))}", f"CUDA {torch.version.cuda}"
-    return True, f"CPU, {os.cpu_count()} cores", "no CUDA device; small models only"
+    return True, f"CPU, {os.cpu_count()} cores", "no CUDA device; enough for small models only"
 
 
 def _deepspeed() -> tuple[bool, str, str]:
     import torch
 
     if torch.cuda.is_available():
-        return True, "nccl", "CUDA devices talk through NCCL"
+        return True, "nccl", "for CUDA devices"
     compiler = shutil.which("c++") or shutil.which("g++")
     if compiler is None:
-        return True, "gloo", "CPU ranks (DS_ACCELERATOR=cpu); an optimizer offloaded to the CPU would need g++"
-    return True, "gloo", f"CPU ranks (DS_ACCELERATOR=cpu); offloaded optimizers are compiled by {compiler}"
+        return (
+            True,
+            "gloo",
+            "for CPU ranks (DS_ACCELERATOR=cpu); no g++, which offloading the optimizer needs",
+        )
+    return True, "gloo", f"for CPU ranks (DS_ACCELERATOR=cpu); DeepSpeed's CPU optimizer is compiled with {compiler}"

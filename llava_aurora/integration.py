@@ -1,8 +1,8 @@
-"""Where the plugin takes hold of LLaVA: the only file that assigns to `llava.*`.
+"""Attaches the plugin to LLaVA: checks versions and patches, and replaces names in `llava.train.train`.
 
-`train()` in `llava/train/train.py` looks a few names up in its module when it is called. `register()` puts our
-subclasses under these names, `unregister()` the originals back. What is missing or of another version is refused here,
-with what was expected, what was found, and the command that mends it.
+No other file assigns to `llava.*`. `train()` in `llava/train/train.py` looks a few names up in its module when it is
+called: `register()` sets them to our subclasses, `unregister()` back to the originals. What is missing or of another
+version raises an error with what was expected, what was found, and the command that repairs it.
 """
 
 import importlib.metadata
@@ -16,7 +16,7 @@ from packaging.specifiers import SpecifierSet
 from llava_aurora import patch_queue
 from llava_aurora.errors import AuroraError
 
-# What the plugin was measured with. Outside these ranges something is known to break; see patches/README.md.
+# The versions that the plugin was tested with. Outside these ranges something is known to break; see setup.cfg.
 REQUIRED = {
     "llava-torch": "==1.2.2.post1",
     "transformers": ">=4.57.6,<5",
@@ -32,7 +32,7 @@ _originals: dict[str, Any] = {}
 
 @dataclass(frozen=True)
 class Version:
-    """One line of the version guard: what is needed, what is there (None: not installed), and whether it fits."""
+    """The version of a package that is required, and the one that is installed (None if there is none)."""
 
     package: str
     required: str
@@ -44,7 +44,7 @@ class Version:
 
 
 def versions() -> list[Version]:
-    """What is needed and what is there, without importing any of it."""
+    """Required and installed versions of every package, found without importing any of them."""
     return [Version(package, required, _installed(package)) for package, required in REQUIRED.items()]
 
 
@@ -58,10 +58,10 @@ def check_versions() -> None:
 
 
 def register() -> None:
-    """Makes LLaVA's train() build our model, trainer and dataset. Doing it twice changes nothing.
+    """Makes LLaVA's train() build our model, trainer and dataset. A second call does nothing.
 
     Raises:
-        AuroraError: if a version does not fit, LLaVA is not patched, or a name that is to be replaced is not there.
+        AuroraError: if a version does not fit, a patch is not applied, or a name that is to be replaced is missing.
     """
     if _originals:
         return
@@ -92,7 +92,7 @@ def register() -> None:
 
 
 def unregister() -> None:
-    """Puts LLaVA's own names back. Without a `register()` before it does nothing."""
+    """Undoes `register()`; does nothing without it."""
     if not _originals:
         return
     from llava.train import train as upstream
@@ -107,15 +107,18 @@ def is_registered() -> bool:
 
 
 def attention_kernel() -> tuple[str, str]:
-    """The attention implementation to train with, and why: FlashAttention 2 where it can run, else torch's own."""
+    """The attention implementation to train with, and why: FlashAttention 2 where it can run, else PyTorch's."""
     import torch
     from transformers.utils import is_flash_attn_2_available
 
     if not torch.cuda.is_available():
-        return "sdpa", "no CUDA device; torch's scaled_dot_product_attention runs everywhere"
+        return "sdpa", "no CUDA device; PyTorch's scaled_dot_product_attention runs on every device"
     if is_flash_attn_2_available():
-        return "flash_attention_2", "a CUDA device and flash-attn are there"
-    return "sdpa", "flash-attn is not installed (pip install 'llava-aurora[flash]'); torch picks its own flash kernel"
+        return "flash_attention_2", "flash-attn is installed and there is a CUDA device"
+    return (
+        "sdpa",
+        "no flash-attn (pip install 'llava-aurora[flash]'); PyTorch has a flash kernel of its own",
+    )
 
 
 def _installed(package: str) -> str | None:
@@ -137,4 +140,4 @@ def _check_patched() -> None:
     source = installed_source()
     for patch, state in patch_queue.status(source).items():
         if state is not patch_queue.State.APPLIED:
-            raise AuroraError(f"{source}/llava: {patch.name} is {state.value} instead of applied; {REMEDY}")
+            raise AuroraError(f"{source}/llava: patch {patch.name} is {state.value}, not applied; {REMEDY}")

@@ -32,9 +32,9 @@ app = typer.Typer(
 def patch(
     source: Annotated[Path, typer.Option(help="The folder that contains llava/: a checkout or site-packages.")],
     check: Annotated[bool, typer.Option("--check", help="Change nothing; exit code 1 unless all are applied.")] = False,
-    reverse: Annotated[bool, typer.Option("--reverse", help="Take the patches out again.")] = False,
+    reverse: Annotated[bool, typer.Option("--reverse", help="Take the patches out.")] = False,
 ) -> None:
-    """Put into LLaVA's source what it needs for current libraries. Twice is the same as once."""
+    """Apply to LLaVA's source what it needs for current libraries. Applying twice is the same as once."""
     from llava_aurora import patch_queue
 
     if check and reverse:
@@ -46,9 +46,11 @@ def patch(
     states = patch_queue.status(source)
     for each, state in states.items():
         print(f"{state.value:10}{each.name:32}{each.description}")
-    missing = sum(state is not patch_queue.State.APPLIED for state in states.values())
-    if check and missing:
-        raise AuroraError(f"{source}: {missing} of {len(states)} patches are not applied")
+    if check:
+        patch_queue.check(source)  # raises where a patch conflicts, with the reason
+        pending = list(states.values()).count(patch_queue.State.PENDING)
+        if pending:
+            raise AuroraError(f"{source}: {pending} of {len(states)} patches are pending")
 
 
 @app.command(epilog="Example: llava-aurora doctor")
