@@ -24,6 +24,9 @@ def scenes(
     shadows: Annotated[bool, typer.Option("--shadows/--no-shadows", help="Objects cast shadows.")] = True,
     antialias: Annotated[bool, typer.Option("--antialias/--no-antialias", help="Smooth edges.")] = True,
     textures: Annotated[bool, typer.Option("--textures/--no-textures", help="Surfaces have patterns.")] = True,
+    variety: Annotated[
+        float, typer.Option(min=0, max=1, help="How much rooms and cameras differ; 0: not at all.")
+    ] = 1.0,
     metric_depth: Annotated[bool, typer.Option("--metric-depth", help="Also write 16-bit depth in mm.")] = False,
     workers: Annotated[int, typer.Option(help="Processes; 0 = one for each core.")] = 0,
 ) -> None:
@@ -40,6 +43,7 @@ def scenes(
         shadows=shadows,
         antialias=antialias,
         textures=textures,
+        variety=variety,
     )
     workers = workers or os.cpu_count() or 1
     records = write_scenes(out=out, count=count, seed=seed, config=config, workers=workers, metric_depth=metric_depth)
