@@ -5,7 +5,7 @@ Importing this module imports LLaVA's training code; nothing is changed there (i
 
 import json
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 from llava.train import train as upstream
 
@@ -96,6 +96,10 @@ class DataArguments(upstream.DataArguments):
     )
     plain_coordinates: bool = field(
         default=False, metadata={"help": "Write coordinates as plain numbers instead of tokens."}
+    )
+    image_orientation: Literal["stored", "upright"] = field(
+        default="stored",
+        metadata={"help": "upright: turn images as their EXIF orientation says. stored: as LLaVA reads them."},
     )
     image_cache: str = field(
         default="", metadata={"help": "Folder for decoded and resized images, shared by ranks and runs. Empty: none."}

@@ -116,6 +116,7 @@ def make_datasets(folder: Path, arguments: argparse.Namespace) -> dict[str, Any]
         mm_use_im_start_end=False,
         image_cache="",
         image_cache_gb=50.0,
+        image_orientation="stored",
     )
     cached = SimpleNamespace(**{**vars(flags), "image_cache": str(folder / "image_cache")})
     return {

@@ -121,6 +121,7 @@ class Workshop:
             mm_use_im_start_end=False,
             image_cache=str(self.folder / "image_cache") if cached else "",
             image_cache_gb=5.0,
+            image_orientation="stored",
         )
 
     # --- models -------------------------------------------------------------------------------------------------------

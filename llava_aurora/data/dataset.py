@@ -5,7 +5,6 @@ from the store, changed by the ablations that the run asks for, and turned into 
 own functions, images by images/image_reader.py.
 """
 
-import struct
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -29,8 +28,6 @@ from llava_aurora.tokens.perception import depth_and_box
 from llava_aurora.tokens.vocabulary import TokenFamily
 
 RECORDS_TRIED = 50
-# EOFError and struct.error come from some of Pillow's readers of broken files.
-IMAGE_FAULTS = (AuroraError, OSError, ValueError, EOFError, struct.error)
 __all__ = ["AuroraCollator", "AuroraDataset", "RecordView", "make_supervised_data_module", "read_records"]
 
 
@@ -94,6 +91,7 @@ class AuroraDataset(upstream.LazySupervisedDataset):
             folder=self.image_folder,
             processor=self.data_args.image_processor,
             aspect_ratio=self.data_args.image_aspect_ratio,
+            upright=self.data_args.image_orientation == "upright",
             cache=self.data_args.image_cache,
             cache_gb=self.data_args.image_cache_gb,
         )
@@ -107,7 +105,7 @@ class AuroraDataset(upstream.LazySupervisedDataset):
             sources = upstream.preprocess_multimodal(sources, self.data_args)
         tokens = upstream.preprocess(sources, self.tokenizer, has_image=has_image)
         item = {"input_ids": tokens["input_ids"][0], "labels": tokens["labels"][0]}
-        if learned := record.get("aurora", {}).get(LEARNED_CODES):
+        if learned := (record.get("aurora") or {}).get(LEARNED_CODES):
             _learn_codes(item["labels"], learned, self.tokenizer)
         if image is not None:
             item["image"] = image
@@ -128,7 +126,7 @@ class AuroraDataset(upstream.LazySupervisedDataset):
         change = self.image_change(record) if self.image_change else None
         try:
             return self.images.pixel_values(record["image"], change=change)
-        except IMAGE_FAULTS as error:
+        except Exception as error:  # whatever a processor makes of an odd picture, the record is named
             raise AuroraError(
                 f"{self.data_path}: record {self.store.row(index)} (id {record.get('id')}): cannot read its image"
                 f" {record['image']}: {error}"

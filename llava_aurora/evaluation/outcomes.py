@@ -9,6 +9,7 @@ import numpy as np
 from PIL import Image
 from rich.progress import Progress
 
+from llava_aurora.data.images.image_reader import open_image
 from llava_aurora.data.records import Record
 from llava_aurora.errors import AuroraError
 from llava_aurora.evaluation.continuation import continue_answers
@@ -166,9 +167,6 @@ def true_depth(record: Record, *, images: Path, size: int) -> np.ndarray:
 
 def _open(images: Path, record: Record) -> Image.Image:
     try:
-        with Image.open(images / record["image"]) as picture:
-            return picture.convert("RGB")
-    except OSError as error:
-        raise AuroraError(
-            f"{images / record['image']}: cannot read the image of record {record['id']}: {error}"
-        ) from error
+        return open_image(images / record["image"])
+    except AuroraError as error:
+        raise AuroraError(f"record {record['id']}: {error}") from error

@@ -135,7 +135,7 @@ class Aurora:
         results: list[Result] = []
         for batch in batches(zip(images, questions, strict=True), batch_size):
             results += self._ask(
-                [_opened(each) for each, _ in batch],
+                [open_image(each) for each, _ in batch],
                 [each for _, each in batch],
                 reasoning=reasoning,
                 max_new_tokens=max_new_tokens,
@@ -162,7 +162,7 @@ class Aurora:
         Arguments and errors as for `ask`; errors about the arguments come at the first piece. The pieces together
         are the result's text. Writing stops when the iterator is closed.
         """
-        picture = _opened(image)
+        picture = open_image(image)
 
         def write(**streaming: Any) -> Result:
             (result,) = self._ask(
@@ -227,17 +227,3 @@ def _pairs(image: Any, question: Any) -> tuple[list[ImageLike], list[str]]:
         else:
             raise AuroraError(f"{len(questions)} questions for {len(images)} images; give one each, or one for all")
     return cast(list[ImageLike], images), questions
-
-
-def _opened(image: ImageLike) -> Image.Image:
-    """RGB. A picture that was opened, but not read yet, may still turn out to be broken or too large."""
-    if not isinstance(image, Image.Image):
-        return open_image(Path(image))
-    name = getattr(image, "filename", "") or "the image"
-    most = Image.MAX_IMAGE_PIXELS
-    if most and image.width * image.height > most:
-        raise AuroraError(f"{name}: {image.width} × {image.height} pixels are too many; at most {most} are read")
-    try:
-        return image.convert("RGB")
-    except (OSError, SyntaxError, ValueError) as error:
-        raise AuroraError(f"{name}: cannot read the image: {error}") from error

@@ -12,9 +12,9 @@ from pathlib import Path
 from string import ascii_uppercase
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image
 
-from llava_aurora.data.images.image_files import opened_image
+from llava_aurora.data.images.image_files import open_image
 from llava_aurora.data.prompts import TEMPLATES
 from llava_aurora.data.sources.points import Point, draw_points
 from llava_aurora.errors import AuroraError
@@ -103,8 +103,7 @@ class Marker:
 def read_upright(path: str) -> Image.Image:
     """An image file as RGB, turned as its camera says. Raises AuroraError, naming the file without its folder."""
     try:
-        with opened_image(Path(path)) as image:
-            return ImageOps.exif_transpose(image).convert("RGB")
+        return open_image(path)
     except AuroraError as error:
         raise AuroraError(str(error).replace(path, Path(path).name)) from error
 

@@ -1,17 +1,13 @@
-"""From an image file to what the vision tower reads: the values that LLaVA computes, in fewer steps.
+"""Image files as the tensors that the vision tower reads, equal to those of LLaVA's own dataset.
 
-LLaVA's processor scales and normalizes each value of the resized 8-bit image by itself, in double precision. There are
-256 of them in each channel: it is asked once, and they are looked up after that. What comes before (decoding, padding,
-resizing, cropping) is LLaVA's and Pillow's own, and may come from a cache.
-
-An image that is to look different each time is changed right after it is decoded, and bypasses the cache; see
-`pixel_values`.
+LLaVA's processor scales and normalizes each value of the resized 8-bit image in double precision. As a channel has only
+256 different values, the processor is asked for these once, and images are looked up in the table. Decoding, padding,
+resizing and cropping are LLaVA's and Pillow's own, and may come from a cache.
 """
 
 import json
 import os
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -21,12 +17,35 @@ from llava.mm_utils import expand2square
 from PIL import Image
 
 from llava_aurora.data.images.image_cache import ImageCache
-from llava_aurora.data.images.image_files import opened_image, path_inside
+from llava_aurora.data.images.image_files import open_image, path_inside
 from llava_aurora.errors import AuroraError
 
-# Takes an image as it was decoded, RGB in its own size, and returns what is to be shown in its place.
+# Takes a decoded image, RGB in its own size, and returns the image to show instead.
 ImageChange = Callable[[Image.Image], Image.Image]
 BYTES_PER_GB = 10**9
+__all__ = ["ChannelsLast", "ImageChange", "ImageReader", "open_image"]
+
+
+class ChannelsLast:
+    """An image processor that takes images as height × width × channels; by itself it guesses, wrongly for 1 or 3 rows.
+
+    Args:
+        processor: of the vision tower. All else that is asked of it, it answers itself.
+    """
+
+    def __init__(self, processor: Any) -> None:
+        self._processor = processor
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__"):  # copy and pickle ask before there is a processor
+            raise AttributeError(name)
+        return getattr(self._processor, name)
+
+    def __call__(self, images: Any, **options: Any) -> Any:
+        return self.preprocess(images, **options)
+
+    def preprocess(self, images: Any, **options: Any) -> Any:
+        return self._processor.preprocess(images, input_data_format="channels_last", **options)
 
 
 class ImageReader:
@@ -36,6 +55,7 @@ class ImageReader:
         folder: the image folder.
         processor: the vision tower's image processor.
         aspect_ratio: "pad" makes an image square first; anything else leaves it to the processor.
+        upright: turn images as their EXIF orientation says, which LLaVA does not do.
         cache: folder for decoded and resized images; empty for none.
         cache_gb: what this folder may hold at most.
 
@@ -44,21 +64,30 @@ class ImageReader:
     """
 
     def __init__(
-        self, *, folder: str | None, processor: Any, aspect_ratio: str, cache: str = "", cache_gb: float = 50.0
+        self,
+        *,
+        folder: str | None,
+        processor: Any,
+        aspect_ratio: str,
+        upright: bool = False,
+        cache: str = "",
+        cache_gb: float = 50.0,
     ) -> None:
         if folder is None:
             raise AuroraError("--image_folder is missing, and there are records with images")
         self.folder = os.path.abspath(folder)
-        self.processor, self.pads = processor, aspect_ratio == "pad"
-        self.table = _value_table(processor)
+        self.processor, self.pads, self.upright = ChannelsLast(processor), aspect_ratio == "pad", upright
+        self.table = _value_table(self.processor)
         self.cache: ImageCache | None = None
         if cache:
             if self.table is None:
                 raise AuroraError(
                     f"--image_cache: not for {type(processor).__name__}, which does more than scale values"
                 )
-            done = [processor.to_dict(), self.pads, PIL.__version__]  # another Pillow may decode to other values
-            settings = json.dumps(done, sort_keys=True, default=str)
+            # Another version of Pillow may decode to other values.
+            settings = json.dumps(
+                [processor.to_dict(), self.pads, upright, PIL.__version__], sort_keys=True, default=str
+            )
             self.cache = ImageCache(cache, limit=int(cache_gb * BYTES_PER_GB), settings=settings)
 
     def pixel_values(self, name: str, *, change: ImageChange | None = None) -> torch.Tensor:
@@ -66,11 +95,11 @@ class ImageReader:
 
         Args:
             name: its path in the folder.
-            change: what is drawn on it, in its own size; such an image is decoded each time and never cached. To draw
-                in the vision tower's frame instead, which costs less, draw on a copy of what `frame` returns.
+            change: draws on it, in its own size; such an image is decoded each time and never cached. To draw in the
+                vision tower's frame instead, which costs less, draw on a copy of what `frame` returns.
 
         Raises:
-            AuroraError: if the path leads out of the folder, or the image is broken or a decompression bomb.
+            AuroraError: see `path_inside` and `open_image`.
             OSError, ValueError: if there is no such file, or no file can have this name.
         """
         if self.table is None:
@@ -98,25 +127,19 @@ class ImageReader:
         return _resized(self.processor, self._opened(name, change))
 
     def _opened(self, name: str, change: ImageChange | None) -> Image.Image:
-        image = open_image(path_inside(self.folder, name))
+        image = open_image(path_inside(self.folder, name), upright=self.upright, on_white=False)
         if change is not None:
             image = change(image)
         return expand2square(image, tuple(int(x * 255) for x in self.processor.image_mean)) if self.pads else image
 
 
-def open_image(path: Path) -> Image.Image:
-    """Decodes an image to RGB. Errors as `opened_image`, which refuses what Pillow would only warn of."""
-    with opened_image(path) as image:
-        return image.convert("RGB")
-
-
-def _resized(processor: Any, image: Image.Image | np.ndarray) -> np.ndarray:
+def _resized(processor: ChannelsLast, image: Image.Image | np.ndarray) -> np.ndarray:
     """What the processor does to an image before it scales its values, uint8 (3, H, W)."""
     done = processor.preprocess(image, do_rescale=False, do_normalize=False, return_tensors="np")
     return np.ascontiguousarray(done["pixel_values"][0])
 
 
-def _value_table(processor: Any) -> np.ndarray | None:
+def _value_table(processor: ChannelsLast) -> np.ndarray | None:
     """What the processor makes of each value in each channel, float32 (3, 256).
 
     None for a processor whose result is anything else than its resized image with values looked up in this table.
@@ -124,7 +147,7 @@ def _value_table(processor: Any) -> np.ndarray | None:
     ramp = np.repeat(np.arange(256, dtype=np.uint8)[:, None, None], 3, axis=2)
     as_it_is = {name: False for name in ("do_resize", "do_center_crop") if hasattr(processor, name)}
     try:
-        done = processor.preprocess(ramp, **as_it_is, input_data_format="channels_last")
+        done = processor.preprocess(ramp, **as_it_is)
         table = np.stack(done["pixel_values"])[0, :, :, 0].copy()
         probe = Image.fromarray(np.random.default_rng(0).integers(0, 256, (48, 64, 3), dtype=np.uint8))
         resized, expected = _resized(processor, probe), processor.preprocess(probe)["pixel_values"][0]

@@ -1,11 +1,9 @@
-"""Images before a run: whether they open, and which of them are the same picture under two names.
+"""Checks of images before a run: whether they can be read, what is unusual about them, and which show the same picture.
 
-Two pictures are compared by a difference hash: 128 bits that say, on a grid of 9 × 9, where brightness rises to the
-right and downwards. Another size or compression changes few of them; other pictures differ in about half. It is ten
-lines here, against a package that would bring SciPy and PyWavelets.
+Pictures are compared by a difference hash: 128 bits that say, on a grid of 9 × 9, where brightness rises to the right
+and downwards. Another size or compression changes few of them; other pictures differ in about half.
 """
 
-import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -13,22 +11,26 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image
 
+from llava_aurora.data.images.image_files import is_deep, opened_image, orientation, to_rgb
 from llava_aurora.data.validation.report import Findings
+from llava_aurora.errors import AuroraError
 
 WORDS, BITS = 8, 16
 GRID = 9
 DECODED_SIDE = 64
+ONLY_IN_TRAINING = ("orientation", "transparent")  # when a model is asked, images are turned and shown on white
+SMALLEST = 4  # a side of fewer pixels is that of a tracking pixel or a ruled line
 CANDIDATES_AT_ONCE = 1 << 19
 _ONES = np.array([bin(value).count("1") for value in range(1 << BITS)], dtype=np.uint8)
 
 
 class Examined(NamedTuple):
     """Args:
-    problem: (kind, message), None for a sound image.
+    problems: (kind, message) of each.
     hash: difference hash, uint16 (8,); None where the image was not decoded, or has one colour.
     """
 
-    problem: tuple[str, str] | None
+    problems: list[tuple[str, str]]
     hash: np.ndarray | None = None
 
 
@@ -39,25 +41,37 @@ def examine(path: Path, *, quick: bool = False) -> Examined:
         path: of the image.
         quick: read its header alone.
     """
-    if not path.is_file():
-        return Examined(("image", "no such file"))
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
-            with Image.open(path) as image:
-                if quick:
-                    return Examined(None)
-                # A JPEG is read whole, but only as many of its frequencies are turned into pixels as the hash needs.
-                image.draft("L", (DECODED_SIDE, DECODED_SIDE))
-                gray = image.convert("L")
-    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-        return Examined(("bomb", str(error)))
-    except Exception as error:  # decoders raise whatever they stumble over in a broken file
-        return Examined(("image", str(error).replace(f"{str(path)!r}", "it") or type(error).__name__))
+        with opened_image(path, name="image") as image:
+            found = list(_header_problems(image))
+            if quick:
+                return Examined(found)
+            # A JPEG is read whole, but only as many of its frequencies are turned into pixels as the hash needs.
+            image.draft("L", (DECODED_SIDE, DECODED_SIDE))
+            image.load()
+            found += _pixel_problems(image)
+            gray = to_rgb(image, upright=False, on_white=False).convert("L")
+    except AuroraError as error:
+        kind = "bomb" if isinstance(error.__cause__, Image.DecompressionBombError) else "image"
+        return Examined([(kind, str(error).removeprefix("image: "))])
     low, high = gray.getextrema()
     if low == high:
-        return Examined(("blank", f"every pixel has brightness {low}"))
-    return Examined(None, difference_hash(gray))
+        return Examined([*found, ("blank", f"every pixel has brightness {low}")])
+    return Examined(found, difference_hash(gray))
+
+
+def _header_problems(image: Image.Image) -> Iterator[tuple[str, str]]:
+    if image.height in (1, 3) or min(image.size) < SMALLEST:
+        yield "tiny", f"{image.width} × {image.height} pixels"
+    if is_deep(image):
+        yield "deep", f"mode {image.mode}"
+
+
+def _pixel_problems(image: Image.Image) -> Iterator[tuple[str, str]]:
+    if (turned := orientation(image)) != 1:
+        yield "orientation", f"EXIF orientation {turned}"
+    if image.has_transparency_data and image.convert("RGBA").getchannel("A").getextrema()[0] < 255:
+        yield "transparent", f"mode {image.mode}"
 
 
 class Listed(NamedTuple):
@@ -94,9 +108,10 @@ class ImageList:
     def take(self, portion: Sequence[Listed], findings: Findings, examined: Sequence[Examined]) -> None:
         """Keeps what `examine` found of images from `new`, in their order."""
         findings.images += len(portion)
-        for image, (problem, found) in zip(portion, examined, strict=True):
-            if problem is not None:
-                findings.add(problem[0], image.where, f"{image.name}: {problem[1]}")
+        for image, (problems, found) in zip(portion, examined, strict=True):
+            for kind, message in problems:
+                if not (image.evaluation and kind in ONLY_IN_TRAINING):
+                    findings.add(kind, image.where, f"{image.name}: {message}")
             if found is not None:
                 self._hashes[image.path] = found
 

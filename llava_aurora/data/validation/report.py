@@ -47,6 +47,12 @@ KINDS: Mapping[str, Kind] = {
     "leak": Kind("error", "training image is an evaluation image"),
     "duplicate": Kind("warning", "training image is there twice, under two names"),
     "blank": Kind("warning", "image is of one colour"),
+    "orientation": Kind(
+        "warning", "training image is stored turned or mirrored (--image_orientation upright turns it)"
+    ),
+    "deep": Kind("warning", "image has more than 8 bits a channel, and is scaled to 8"),
+    "transparent": Kind("warning", "training image has transparent parts, whose hidden colours are trained on"),
+    "tiny": Kind("warning", "image is only a few pixels high or wide"),
     "foreign": Kind("warning", "perception tokens that the model does not have"),
 }
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from llava_aurora.data.images.image_files import opened_image
+from llava_aurora.data.images.image_files import open_image
 from llava_aurora.data.sources.points import draw_points
 from llava_aurora.errors import AuroraError
 from llava_aurora.evaluation.benchmarks.rows import EmbeddedImage
@@ -64,8 +64,7 @@ class Question:
             if isinstance(self.image, EmbeddedImage):
                 picture = self.image.open()
             else:
-                with opened_image(self.image) as opened:
-                    picture = opened.convert("RGB")
+                picture = open_image(self.image)
         except AuroraError as error:
             raise AuroraError(f"question {self.id}: {error}") from error
         if not self.unmarked:

@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from PIL import Image
 
-from llava_aurora.data.images.image_files import path_inside
+from llava_aurora.data.images.image_files import opened_image, path_inside, to_rgb
 from llava_aurora.errors import AuroraError
 from llava_aurora.files import read_json
 
@@ -39,13 +39,8 @@ class EmbeddedImage:
         content = value.get("bytes") if isinstance(value, dict) else None
         if not isinstance(content, bytes):
             raise AuroraError(f"{where}: there are no bytes of an image in column {self.column}")
-        try:
-            with Image.open(io.BytesIO(content)) as image:
-                if Image.MAX_IMAGE_PIXELS and image.width * image.height > Image.MAX_IMAGE_PIXELS:
-                    raise Image.DecompressionBombError(f"{image.width} × {image.height} pixels are too many")
-                return image.convert("RGB")
-        except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:  # SyntaxError: a broken PNG
-            raise AuroraError(f"{where}: cannot read the image: {error}") from error
+        with opened_image(io.BytesIO(content), name=where) as image:
+            return to_rgb(image, upright=True, on_white=True)
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ from typing import Any
 import yaml
 from PIL import Image
 
+from llava_aurora.data.images.image_reader import open_image
 from llava_aurora.errors import AuroraError
 from llava_aurora.evaluation.benchmarks.published import read_hardblink_questions
 from llava_aurora.evaluation.benchmarks.question import Question
@@ -52,8 +53,7 @@ def write_hardblink_tasks(data: Path, out: Path) -> list[str]:
 
 def image(doc: Mapping[str, Any]) -> list[Image.Image]:
     """The marked image of a row."""
-    with Image.open(doc["image"]) as opened:
-        return [opened.convert("RGB")]
+    return [open_image(doc["image"])]
 
 
 def text(doc: Mapping[str, Any], specific: Mapping[str, Any] | None = None) -> str:

@@ -34,9 +34,7 @@ SIZES = [
     (30, 200),
     (7, 9),
     (56, 56),
-    (3, 3),
-    (9, 3),
-]  # the last ones LLaVA takes for channels
+]
 
 
 def words(image, answer="So."):
@@ -59,8 +57,7 @@ def pictures(tmp_path_factory):
                 (colours.convert("RGB").convert(mode) if mode in ("CMYK", "P", "1") else colours.convert(mode)).save(
                     folder / names[-1]
                 )
-    Image.fromarray(rng.integers(0, 65536, (40, 30), dtype=np.uint16)).save(folder / "deep.png")
-    records = [words(name) for name in (*names, "deep.png")]
+    records = [words(name) for name in names]
     records.append(
         {**words("none"), "conversations": [{"from": "human", "value": "How?"}, {"from": "gpt", "value": "So."}]}
     )
@@ -133,7 +130,7 @@ def test_text_is_upstreams_in_every_template(arguments, tokenizer, monkeypatch, 
 def opened(monkeypatch):
     """The names of the images that are decoded from now on."""
     names, decode = [], image_reader.open_image
-    monkeypatch.setattr(image_reader, "open_image", lambda path: names.append(path.name) or decode(path))
+    monkeypatch.setattr(image_reader, "open_image", lambda path, **how: names.append(path.name) or decode(path, **how))
     return names
 
 
@@ -211,6 +208,41 @@ def test_a_processor_that_does_more_is_used_as_it_is_and_has_no_cache(pictures, 
         ImageReader(folder="", processor=processor, aspect_ratio="pad", cache=str(tmp_path))
     with pytest.raises(AuroraError, match="--image_folder is missing"):
         ImageReader(folder=None, processor=processor, aspect_ratio="pad")
+
+
+@pytest.mark.parametrize(("width", "height"), [(1, 1), (200, 1), (200, 3), (3, 3), (1, 200), (3, 90)])
+def test_images_of_few_rows_are_read_as_height_by_width(tmp_path, width, height):
+    """LLaVA takes heights of 1 and 3 for channels. Where all rows are alike their number makes no difference."""
+    row = np.random.default_rng(0).integers(0, 256, (1, width, 3), dtype=np.uint8)
+    for name, rows in {"small.png": height, "large.png": 64}.items():
+        Image.fromarray(np.repeat(row, rows, axis=0)).save(tmp_path / name)
+    for table in (True, False):
+        reader = ImageReader(folder=str(tmp_path), processor=PROCESSORS["resized"], aspect_ratio="square")
+        reader.table = reader.table if table else None
+        small, large = reader.pixel_values("small.png"), reader.pixel_values("large.png")
+        assert small.shape == (3, 56, 56)
+        assert torch.equal(small, large)
+    assert ImageReader(folder=str(tmp_path), processor=PROCESSORS["clip"], aspect_ratio="pad").frame("small.png").any()
+
+
+@pytest.mark.parametrize("cache", ["", "images"])
+def test_training_turns_images_only_if_asked_to(arguments, tokenizer, tmp_path, cache):
+    wide = Image.fromarray(np.random.default_rng(0).integers(0, 256, (40, 80, 3), dtype=np.uint8))
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    wide.save(tmp_path / "phone.png", exif=exif)
+    wide.save(tmp_path / "stored.png")
+    wide.rotate(-90, expand=True).save(tmp_path / "upright.png")
+    names = ["phone.png", "stored.png", "upright.png"]
+    (tmp_path / "train.json").write_text(json.dumps([words(name) for name in names]))
+    cached = str(tmp_path / cache) if cache else ""
+    shown = {}
+    for how in ("stored", "upright"):
+        flags = arguments(image_cache=cached, image_folder=str(tmp_path), image_orientation=how)
+        dataset = AuroraDataset(str(tmp_path / "train.json"), tokenizer, flags)
+        shown[how], stored, upright = (dataset[index]["image"] for index in range(3))
+    assert torch.equal(shown["stored"], stored)
+    assert torch.equal(shown["upright"], upright)
 
 
 def test_workers_share_a_cache(arguments, tokenizer, tmp_path):

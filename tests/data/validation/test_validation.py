@@ -344,10 +344,10 @@ def about(*names):
 @pytest.mark.parametrize(
     ("kind", "content", "message"),
     [
-        ("image", None, "bad.png: no such file"),
+        ("image", None, "bad.png: there is no such image"),
         ("image", b"no picture", "cannot identify image file"),
         ("image", "cut", "truncated"),
-        ("bomb", "large", "could be decompression bomb"),
+        ("bomb", "large", "97 × 97 pixels are too many"),
         ("blank", "white", "every pixel has brightness 255"),
     ],
 )
@@ -367,6 +367,29 @@ def test_a_bad_image_is_found_once(check, images, monkeypatch, kind, content, me
     assert findings.examples[kind][0][0] == "record 1 (id plain)"
     assert message in findings.examples[kind][0][1]
     assert findings.images == 2
+
+
+def test_unusual_images_are_named(check, images):
+    """Each is trained on, as the documentation says, and each is a warning."""
+    picture = Image.fromarray(blocks(np.random.default_rng(7)))
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    picture.save(images / "turned.jpg", exif=exif)
+    picture.resize((90, 3)).save(images / "line.png")
+    Image.fromarray(np.asarray(picture.convert("L")).astype(np.uint16) * 257).save(images / "deep.png")
+    for name, alpha in {"cut.png": 0, "opaque.png": 255}.items():
+        shown = picture.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+        shown.putalpha(Image.new("L", picture.size, 255))
+        shown.putpixel((0, 0), (0, 0, 0, alpha))
+        shown.rotate(90 * (alpha > 0)).save(images / name)
+    names = ("turned.jpg", "line.png", "deep.png", "cut.png", "opaque.png")
+    found = check(about(*names), image_folder=images)
+    kinds = {"turned.jpg": "orientation", "line.png": "tiny", "deep.png": "deep", "cut.png": "transparent"}
+    del found.numbers["duplicate"]
+    assert found.numbers == dict.fromkeys(kinds.values(), 1)
+    for name, kind in kinds.items():
+        assert name in found.examples[kind][0][1]
+        assert KINDS[kind].severity == "warning"
 
 
 def test_a_cut_jpeg_is_found_although_it_is_decoded_small(check, images):
