@@ -70,7 +70,7 @@ def _header_problems(image: Image.Image) -> Iterator[tuple[str, str]]:
 def _pixel_problems(image: Image.Image) -> Iterator[tuple[str, str]]:
     if (turned := orientation(image)) != 1:
         yield "orientation", f"EXIF orientation {turned}"
-    if image.has_transparency_data and image.convert("RGBA").getchannel("A").getextrema()[0] < 255:
+    if image.has_transparency_data and np.asarray(image.convert("RGBA").getchannel("A")).min() < 255:
         yield "transparent", f"mode {image.mode}"
 
 
