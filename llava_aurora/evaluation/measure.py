@@ -19,6 +19,8 @@ from llava_aurora.evaluation.statistics import Interval, bootstrap_mean
 from llava_aurora.evaluation.written import Written, closest_by, read_written, values_of_map
 from llava_aurora.tokens.perception import PerceptionTokens
 
+_SAMPLES, _SAMPLE_LENGTH = 5, 300  # of texts that state no answer
+
 
 @dataclass(frozen=True)
 class Judged:
@@ -39,6 +41,7 @@ class Judged:
         highest_of_map: letters of the stated points whose value is the highest as the model was taught to read it in
             its map; none if it was not taught to, or wrote no map.
         values_are_maps: whether all values are stated so; None if it was not taught to, or states none.
+        unparsable: the end of a text that states no answer.
     """
 
     id: str
@@ -58,6 +61,7 @@ class Judged:
     highest: list[str] = field(default_factory=list)
     highest_of_map: list[str] = field(default_factory=list)
     values_are_maps: bool | None = None
+    unparsable: str | None = None
 
     @property
     def correct(self) -> bool:
@@ -96,13 +100,14 @@ def judge(question: Question, line: Line, perception: PerceptionTokens | None) -
     quality = asdict(map_quality(depth, true)) if depth is not None and true is not None else None
     matched = match_boxes(written.boxes, question.boxes) if question.boxes is not None else None
     by_map = replace(written, values=values_of_map(written, perception))
+    answer = stated(line.text, kind=question.kind, choices=question.choices)
     return Judged(
         id=question.id,
         category=question.category,
         kind=question.kind,
         chance=question.chance,
         truth=question.answer,
-        stated=stated(line.text, kind=question.kind, choices=question.choices),
+        stated=answer,
         finished=line.finished,
         has_map=depth is not None,
         read_out=closest_by(depth, question.points, frame=question.frame)
@@ -116,6 +121,7 @@ def judge(question: Question, line: Line, perception: PerceptionTokens | None) -
         highest=list(written.highest),
         highest_of_map=list(by_map.highest),
         values_are_maps=written.values == by_map.values if written.values and by_map.values else None,
+        unparsable=line.text[-_SAMPLE_LENGTH:] if answer is None else None,
     )
 
 
@@ -142,8 +148,10 @@ def summarize(judged: Sequence[Judged]) -> dict[str, Any]:
     summary: dict[str, Any] = {
         "questions": len(judged),
         "accuracy": accuracy(judged).to_json(),
+        "accuracy_parsed": accuracy(each for each in judged if each.stated is not None).to_json(),
         "unparsable": _share(judged, lambda each: each.stated is None),
         "unfinished": _share(judged, lambda each: not each.finished),
+        "unparsable_samples": [each.unparsable for each in judged if each.unparsable is not None][:_SAMPLES],
         "guessing": guessing(judged),
         "has_map": _share(judged, lambda each: each.has_map),
     }

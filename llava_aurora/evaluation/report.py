@@ -27,7 +27,8 @@ from llava_aurora.files import write_text
 
 MARKDOWN, HTML = "report.md", "report.html"
 HOW = (
-    "Right is an answer that states exactly the truth; one that states none is unparsable and wrong. Options of"
+    "Right is an answer that states exactly the truth; one that states none is unparsable and wrong, and left out of"
+    " the accuracy of the parsed. Options of"
     " multiple-choice questions are left out. Intervals are 95 % percentile bootstrap over questions; a mean over"
     " several numbers of points counts each alike. Guessing takes any point, or always the most frequent number."
     " An interval without width says no more than that all answers came out alike."
@@ -110,6 +111,10 @@ _MEASURES = [
 
 def _about(entry: Mapping[str, Any]) -> list[str]:
     lines = [f"{entry['title']}: {number} left out: {reason}." for reason, number in entry["left_out"].items()]
+    for reasoning, asked in entry["reasonings"].items():
+        if samples := asked["summary"].get("unparsable_samples"):
+            shown = "; ".join(f"`{text!r}`" for text in samples)
+            lines.append(f"{entry['title']}, {reasoning}, unparsable answers end with: {shown}.")
     if paired := entry.get("chain_less_direct"):
         lines.append(
             f"{entry['title']}, chain less direct: {interval(paired['difference'])} points; only the chain is right in"

@@ -1,19 +1,15 @@
-"""What a text answers: one strict parser, and no judge model.
+"""The answer that a text states, found by tables of the forms of a final statement; no judge model.
 
-Of what a text says, the first of these that is there counts, and of several of one kind the last:
-
-    said to be the answer       "The answer is (B).", "Answer: seven", "answer is B"
-    a conclusion                "so B is closest", "there are seven cups", "there are no cups"
-    in brackets                 "(B)", letters alone
-    alone, or in its last line  "B.", "7", "seven cups"; a number in digits may stand anywhere
-
-Coordinates, perception tokens, the numbers of a list and questions say nothing, so that neither boxes nor an echo of
-the question are taken for an answer. What says nothing is None: unparsable, and counted as such.
+The tables are LETTER_STATEMENTS, CHOICE_STATEMENTS (names), TOTAL_STATEMENTS and COUNT_STATEMENTS (numbers). First, all
+that states no answer is removed: perception tokens, coordinates, list numbers, questions (an echo of the prompt), lists
+of alternatives, negations. A text without a final statement, or with contradicting ones, is unparsable: None.
 """
 
 import re
-from collections.abc import Iterator, Sequence
-from typing import Literal, get_args
+from collections.abc import Callable, Sequence
+from functools import lru_cache
+from itertools import groupby
+from typing import Literal, NamedTuple, get_args
 
 AnswerKind = Literal["letter", "number", "choice"]
 ANSWER_KINDS: tuple[AnswerKind, ...] = get_args(AnswerKind)
@@ -21,52 +17,119 @@ NUMBER_WORDS = (
     *("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten"),
     *("eleven", "twelve", "thirteen", "fourteen", "fifteen", "sixteen", "seventeen", "eighteen", "nineteen", "twenty"),
 )
+_ANY_WORD = "|".join(sorted(NUMBER_WORDS, key=len, reverse=True))
 
-_TOKEN = re.compile(r"<[^<>\s]*>")
-_COORDINATES = re.compile(r"[(\[][\s\d.,]*,[\s\d.,]*[)\]]")
-_ENUMERATION = re.compile(r"(?m)^\s*\d+[.)](?=\s+\S)")
-_QUESTION = re.compile(r"[^.!?\n]*\?")
-_ANSWER_IS = re.compile(r"\banswer\b(?:\s+(?:is|would\s+be|must\s+be)\b)?\s*(?P<colon>[:=])?", re.IGNORECASE)
-# What may stand between "the answer is" and the answer.
-_FILLER = re.compile(r"(?:[\s:*\"'`]|(?:the|point|option|letter|number|therefore|thus|so|that|there|are|is)\b)*", re.I)
+# What the names in braces stand for in a pattern; a blank is any white space. Case is ignored but in {L}, a letter,
+# which is treated alike whichever it is: no pattern may hold a word of one letter.
+_MACROS = {
+    "{ANSWER}": r"(?:\b(?:answer|correct (?:option|choice|letter|point|number|count))\b|\\boxed)"
+    r"(?:[\s:={(]|{FILLER}\b)*",
+    "{FILLER}": r"\b(?:is|would|must|should|be|the|therefore|thus|so|that|there|are)",
+    "{IS}": r"(?: (?:that|which))? (?:is|are|appears|seems|looks|would be|must be)(?: {ADVERB})* ",
+    "{ADVERB}": r"(?:to be|the|one|marked|point|that|which|is|by far|much|clearly|therefore|thus|probably|likely"
+    r"|definitely|indeed|also|actually|slightly|located|positioned)",
+    "{ONE_IS}": r"(?: (?:marked|points?|one|marker|option|object|of|the|these|two|to|camera|viewer|observer|us))*"
+    r"(?: (?:is|must be|would be)|:)(?: (?:therefore|clearly|the))*\s*",
+    "{END}": r"(?=\s*(?:[.,;:!?()}\n]|$|(?:because|since|as|for|which|that is|and|but|not|due|given|based|being|in|on"
+    r"|at|with|than|here)\b))",
+    "{POINT}": r"(?:\b(?:marked )?(?:point|option|choice|letter|marker) )?(?:\(\s*)?{L}(?:\s*\))?",
+    "{L}": r"(?<![\w'’\-])(?-i:[A-Z])(?![\w'’]|-\w)",
+    "{COUNT}": r"(?:{DIGITS}|(?<![\w\-])(?:{WORDS})\b)(?!-| (?:{WORDS}|hundred|thousand|dozen|more|other|can|could)\b)",
+    "{DIGITS}": r"(?<![\w.\-–/])(?<!\d,)\d+(?![\w\-–%/]|[.,]\d)",
+    "{WORDS}": _ANY_WORD,
+    "{NO}": r"\b(?:none|no(?= \w)(?! (?:other|more|additional|further|doubt|idea|answer|way|longer|one|need)))\b",
+    "{ABOUT}": r"(?:(?:exactly|only|just|about|around|approximately|roughly|clearly|in total,?|(?:a )?total of) )*",
+    "{OTHER}": r"(?: (?!(?:{WORDS}|and|plus)\b)[a-z]+)",
+}
 
-_LETTER = re.compile(r"\(\s*([A-Z])\s*\)|([A-Z])(?![\w'’])(?!\s+[a-z])|([B-HJ-Z])(?![\w'’])")
-_LETTER_IN_BRACKETS = re.compile(r"(?<!not )\(\s*([A-Z])\s*\)")
-_CLOSEST = r"\s+is\s+(?:clearly\s+|therefore\s+)?(?:the\s+)?(?:one\s+)?(?:closest|nearest|closer|nearer)\b"
-_START_OF_CLAUSE = r"(?:^|[.;:!\n]|\b(?:so|that|therefore|thus|hence),?\s)\s*(?:the\s+)?(?:marked\s+)?(?:point|option)?"
-_LETTER_CONCLUSION = re.compile(rf"{_START_OF_CLAUSE}\s*\(?([A-Z])\)?{_CLOSEST}", re.IGNORECASE)
 
-_WORDS = "|".join(sorted(NUMBER_WORDS, key=len, reverse=True))
-_DIGITS = r"(?<![\w.\-–])(?<!\d,)\d+(?![\w\-–]|[.,]\d)"
-_NUMBER = re.compile(rf"\(\s*(\d+)\s*\)|({_DIGITS})|\b({_WORDS}|none)\b(?!-)", re.IGNORECASE)
-_ANY_DIGITS = re.compile(_DIGITS)
-_NUMBER_CONCLUSION = re.compile(
-    rf"\b(?:there\s+(?:are|is|were|was)|i\s+(?:count|counted|see)|(?:total|count|number)\s+(?:of|is|:))"
-    rf"(?:\s+(?:exactly|only|a\s+total\s+of|in\s+total))?\s+({_DIGITS}|(?:{_WORDS}|no)\b(?!-))",
-    re.IGNORECASE,
+class Statement(NamedTuple):
+    """A form of a final statement.
+
+    Args:
+        precedence: in a text, the statements of the lowest precedence decide.
+        pattern: in the words of `_MACROS`; {V} is the value.
+        pick: of several of the same precedence the "last" counts; or none, unless they "agree".
+        means: the value of a pattern without {V}.
+    """
+
+    precedence: int
+    pattern: str
+    pick: Literal["last", "agree"] = "last"
+    means: str | None = None
+
+
+LETTER_STATEMENTS = (
+    Statement(1, r"{ANSWER}{V}{END}"),  # the answer is B; Answer: B; \boxed{B}
+    Statement(2, r"{V}{IS}(?:closest|nearest)\b"),  # B is the point closest to the camera
+    Statement(2, r"\b(?:closest|nearest){ONE_IS}{V}{END}"),  # the closest point is B
+    Statement(3, r"{V}{IS}(?:closer|nearer)\b(?! to (?:the )?{POINT})"),  # B is closer; not: B is closer to A
+    Statement(3, r"\b(?:closer|nearer){ONE_IS}{V}{END}"),  # the closer one is B
+    Statement(3, r"\b(?:choose|pick|select|go with|say|it is|it['’]s|must be) (?:the )?{V}{END}"),  # I choose B
+    Statement(4, r"^\s*{V}[\s.:,)!]*$", "agree"),  # a line of its own
+    Statement(5, r"\(\s*(?P<value>{L})\s*\)", "agree"),  # (B)
+    # B: it is lower; not: A: far, B: near
+    Statement(6, r"\A\s*{V}(?:\s*[).:,]| (?:because|since|as)\b)(?!(?s:.*)\b(?-i:[A-Z])\s*[:)])"),
 )
+CHOICE_STATEMENTS = (
+    *(each for each in LETTER_STATEMENTS if each.precedence <= 3),
+    Statement(4, "{V}", "agree"),  # the only name of the text
+)
+TOTAL_STATEMENTS = (
+    Statement(1, r"{ANSWER}{V}"),  # the answer is 3
+    Statement(2, r"\btotal(?: (?:number|count))?(?: of{OTHER}{1,8}?)?(?: (?:is|are|of)|\s*[:=])\s*{V}"),  # a total of 3
+    Statement(2, r"{V}{OTHER}{0,4}?,? (?:in total|altogether|in all|overall)\b"),  # 3 cups in total
+    Statement(2, r"\b(?:number|count)(?: of{OTHER}{1,8}?)?(?: is|\s*[:=])\s*{V}"),  # the number of cups is 3
+    Statement(2, r"\b(?:so|therefore|thus|hence),? (?:(?:there (?:is|are)|i count|we have) )?{V}"),  # so there are 3
+    Statement(2, r"=\s*{V}"),  # 2 + 1 = 3
+)
+# Only of sentences that do not count in parts.
+COUNT_STATEMENTS = (
+    Statement(3, r"\bthere(?: (?:is|are|was|were)|['’](?:s|re)) {V}", "agree"),
+    Statement(3, r"\b(?:see|count(?:ed)?|find|found|spot|identify|detect|contains|shows|has|have) {V}", "agree"),
+    Statement(3, r"\bthere (?:is|are|was|were)(?: not|n['’]t) (?:any|an?)\b(?! (?:other|more))", "agree", "0"),
+    Statement(3, r"\b(?:do|can|could)\s?(?:not|n?['’]t) (?:see|find|spot) any\b(?! (?:other|more))", "agree", "0"),
+    Statement(3, r"{NO}{OTHER}{1,4}? (?:visible|seen|present|shown|found|in (?:the|this))\b", "agree", "0"),
+    Statement(4, r"^\s*{V}(?! of\b)(?: [a-z]+){0,3}[\s.!]*$", "agree"),  # a line of its own: 3; three red cups
+    Statement(5, r"\A\s*{V}(?! of\b)", "agree"),  # three cups stand on the table
+    Statement(6, r"(?<!\bthan\s)(?<!\bat\sleast\s)(?<!\bat\smost\s)(?P<value>(?!one\b){COUNT})", "agree"),  # no other
+)
+_LETTER = r"(?:\b(?:marked )?(?:point|option|choice|letter|marker) )?(?:\(\s*)?(?P<value>{L})(?:\s*\))?"
+_NUMBER = r"{ABOUT}(?:\(\s*)?(?P<value>{COUNT}|\ba single\b|{NO})(?:\s*\))?"
+
+# What is taken out of every text, and what states no letter and no name.
+_NO_STATEMENTS = (
+    r"^\s*\d+[.)](?=[^\S\n]+\S)",  # the number of a list's item
+    r"<[^<>\s]*>",  # tokens
+    r"[(\[][\s\d.,]*,[\s\d.,]*[)\]]",  # coordinates
+    r"[*`\"“”$]|__|(?<!\w)['‘’]|['‘’](?!\w)",  # emphasis and quotation marks
+    r"(?:^|(?<=[.!?\n]))[^.!?\n]*\?",  # questions
+    r"\b(?:which (?:of|point|marked)|how many)\b(?:[^.!?:;,\n]|,(?=\s*{POINT}))*",  # indirect ones
+)
+_NO_CHOICES = (
+    r"{POINT}(?:\s*,\s*{POINT}){0,25}\s*,?\s*\b(?:(?:or|nor) {POINT}|and {POINT}(?! is\b))",  # A, B or C
+    r"{POINT}(?:\s*,\s*{POINT}){2,25}|{POINT}\s*,\s*{POINT}(?=\s*(?:[.;\n]|$))",  # A, B
+    r"\bnot (?:the )?{POINT}",
+    r"{POINT}{IS}(?:farther|further|farthest|furthest|behind)\b",
+)
+_CLAUSE = re.compile(r"[.;:!,\n]|\b(?:but|so|therefore|thus|hence|then)\b", re.IGNORECASE)
+_NEGATION = re.compile(r"\b(?:not|never|neither|nor|if|whether|unless|cannot)\b|n['’]t\b", re.IGNORECASE)
+_SEQUENCE = r"\b(?:\d+|{WORDS})(?:,\s*(?:and )?(?:\d+|{WORDS})\b)+"
+# A sentence, and in it a count with further ones: "one cup on the left and two on the right".
+_SENTENCE = r"(?:[^.!?:(\n]|\.(?=\d))+"
+_FURTHER = r"(?:,|\band\b|\bplus\b|\+)[^,]*?(?!(?:zero|0)\b){COUNT}"
 
 
 def stated_letter(text: str) -> str | None:
-    """The letter that a text answers, upper case; None if it answers none."""
-    text = _prose(text)
-    said = [match[1] or match[2] or match[3] for match in _after_answer_is(text, _LETTER)]
-    concluded = [letter for letter in _LETTER_CONCLUSION.findall(text) if letter.isupper()]
-    alone = [line.strip(" .*\"'") for line in text.strip().splitlines()[-1:]]
-    single = [re.sub(r"^(?:point|option)\s+", "", line, flags=re.IGNORECASE) for line in alone]
-    found = said or concluded or _LETTER_IN_BRACKETS.findall(text) or [s for s in single if re.fullmatch("[A-Z]", s)]
-    return found[-1] if found else None
+    """The letter that a text states, upper case; None if it states none."""
+    return _final(LETTER_STATEMENTS, _without(_NO_CHOICES, _without(_NO_STATEMENTS, text)), value=_LETTER)
 
 
 def stated_number(text: str) -> str | None:
-    """The whole number that a text answers, in digits without leading zeros; None if it answers none."""
-    text = _prose(_ENUMERATION.sub(" ", text))
-    said = [match[1] or match[2] or match[3] for match in _after_answer_is(text, _NUMBER)]
-    found = said or _NUMBER_CONCLUSION.findall(text) or _ANY_DIGITS.findall(re.sub(r"\([^()]*\)", " ", text))
-    if not found:
-        alone = re.match(rf"(?:{_WORDS})\b(?!-)|none$", text.strip(" \n.*\"'"), re.IGNORECASE)
-        found = [alone[0]] if alone else []
-    return _digits(found[-1]) if found else None
+    """The whole number that a text states, in digits without leading zeros; None if it states none."""
+    text = _compiled(_SEQUENCE).sub(_last_of_sequence, _without(_NO_STATEMENTS, text))
+    total = _final(TOTAL_STATEMENTS, text, value=_NUMBER, read=_digits)
+    return total or _final(COUNT_STATEMENTS, _without_parts(text), value=_NUMBER, read=_digits)
 
 
 def named_number(text: str) -> str | None:
@@ -77,15 +140,18 @@ def named_number(text: str) -> str | None:
 
 
 def stated_choice(text: str, choices: Sequence[str]) -> str | None:
-    """Which of some names a text answers, as it stands in `choices`; None if none, or several without a conclusion."""
-    text = _prose(text)
-    names = "|".join(re.escape(choice) for choice in sorted(choices, key=len, reverse=True))
-    name = re.compile(rf"\b({names})\b", re.IGNORECASE)
-    said = [match[1] for match in _after_answer_is(text, name)]
-    concluded = re.findall(rf"\b({names})\b(?:\s*\([^()]*\))?{_CLOSEST}", text, re.IGNORECASE)
-    mentioned = {each.lower() for each in name.findall(text)}
-    found = said or concluded or (list(mentioned) if len(mentioned) == 1 else [])
-    return next((choice for choice in choices if found and choice.lower() == found[-1].lower()), None)
+    """Which of some names a text states, as it stands in `choices`; None if it states none."""
+    names = "|".join(re.escape(choice).replace(r"\ ", " ") for choice in sorted(choices, key=len, reverse=True))
+    point = rf"(?:\bthe )?\b(?:{names})\b(?: \([^()]*\))?"
+    text = _without(_NO_CHOICES, _without(_NO_STATEMENTS, text), point=point)
+    by_name = {" ".join(choice.lower().split()): choice for choice in choices}
+    return _final(
+        CHOICE_STATEMENTS,
+        text,
+        value=point.replace("(?:" + names, "(?P<value>" + names),
+        point=point,
+        read=lambda name: by_name[" ".join(name.lower().split())],
+    )
 
 
 def stated(text: str, *, kind: AnswerKind, choices: Sequence[str] = ()) -> str | None:
@@ -105,23 +171,74 @@ def stated_answer(text: str, *, task: str) -> str | None:
     return stated(text, kind="number" if task.startswith("counting") else "letter")
 
 
-def _prose(text: str) -> str:
-    """The text without tokens, coordinates and questions."""
-    return _QUESTION.sub(" ", _COORDINATES.sub(" ", _TOKEN.sub(" ", text)))
+def _final(
+    statements: Sequence[Statement],
+    text: str,
+    *,
+    value: str,
+    point: str = _MACROS["{POINT}"],
+    read: Callable[[str], str] = str,
+) -> str | None:
+    """The value of the final statement of a text.
 
-
-def _after_answer_is(text: str, value: re.Pattern[str]) -> Iterator[re.Match[str]]:
-    """What follows each "answer is" or "answer:", with nothing but filler words between."""
-    for phrase in _ANSWER_IS.finditer(text):
-        filler = _FILLER.match(text, phrase.end())
-        ends = {filler.end() if filler else phrase.end(), phrase.end()}
-        found = next((match for end in sorted(ends, reverse=True) if (match := value.match(text, end))), None)
+    Args:
+        statements: in the order of their precedence.
+        text: without what states nothing.
+        value: pattern of {V}, with a group `value`.
+        point: pattern of {POINT}, without groups.
+        read: makes values comparable.
+    """
+    for _, group in groupby(statements, key=lambda statement: statement.precedence):
+        found = []
+        for statement in group:
+            for match in _compiled(statement.pattern, value, point).finditer(text):
+                if not _NEGATION.search(_CLAUSE.split(text[: match.start()])[-1]):
+                    found.append((match.start(), statement.pick, read(statement.means or match["value"])))
         if found:
-            yield found
+            differ = any(pick == "agree" for _, pick, _ in found) and len({value for _, _, value in found}) > 1
+            return None if differ else max(found)[2]
+    return None
+
+
+@lru_cache(maxsize=1000)
+def _compiled(pattern: str, value: str = "", point: str = _MACROS["{POINT}"]) -> re.Pattern[str]:
+    """A pattern with its macros and blanks replaced."""
+    macros = {**_MACROS, "{V}": value, "{POINT}": point}
+    while (expanded := re.sub(r"\{[A-Z_]+\}", lambda name: macros[name[0]], pattern)) != pattern:
+        pattern = expanded
+    return re.compile(pattern.replace(" ", r"\s+"), re.IGNORECASE | re.MULTILINE)
+
+
+def _without(patterns: Sequence[str], text: str, *, point: str = _MACROS["{POINT}"]) -> str:
+    for pattern in patterns:
+        text = _compiled(pattern, "", point).sub(" ", text)
+    return text
+
+
+def _without_parts(text: str) -> str:
+    """The text without sentences that count in parts; of "three cups, one red and two blue" the total stays."""
+
+    def whole(sentence: re.Match[str]) -> str:
+        first, counts = _compiled("{COUNT}").search(sentence[0]), _compiled("{COUNT}").findall(sentence[0])
+        if first is None or _compiled(_FURTHER).search(sentence[0], first.end()) is None:
+            return sentence[0]
+        total, *parts = (int(_digits(count)) for count in counts)
+        return sentence[0][: first.end()] if len(parts) > 1 and total == sum(parts) else " "
+
+    return _compiled(_SENTENCE).sub(whole, text)
+
+
+def _last_of_sequence(match: re.Match[str]) -> str:
+    """The last of "1, 2, 3"; other numbers stay as they are."""
+    counted = re.findall(r"\b(?!and\b)\w+", match[0].lower())
+    consecutive = [int(_digits(each)) for each in counted] == list(range(1, len(counted) + 1))
+    return counted[-1] if consecutive else match[0]
 
 
 def _digits(number: str) -> str:
     number = number.lower()
     if number in ("no", "none"):
         return "0"
-    return str(NUMBER_WORDS.index(number) if number in NUMBER_WORDS else int(number))
+    if number in NUMBER_WORDS:
+        return str(NUMBER_WORDS.index(number))
+    return str(int(number)) if number.isdigit() else "1"  # "a single"

@@ -49,7 +49,7 @@ def paper_tables(results: Mapping[str, Any]) -> list[Table]:
 
 
 def answer_table(entry: Mapping[str, Any]) -> Table:
-    """Of one benchmark: accuracy with its interval, guessing, and how many answers say nothing, by category."""
+    """Of one benchmark, by category: accuracy over all and over parsed answers, guessing, shares of unparsable ones."""
     rows = []
     for reasoning, asked in entry["reasonings"].items():
         groups = asked["categories"] if len(asked["categories"]) > 1 else {}
@@ -60,12 +60,14 @@ def answer_table(entry: Mapping[str, Any]) -> Table:
                     name,
                     str(summary["questions"]),
                     interval(summary["accuracy"]),
+                    interval(summary.get("accuracy_parsed")),
                     percent(summary["guessing"]),
                     percent(summary["unparsable"]),
                     percent(summary["unfinished"]),
                 )
             )
-    header = ("reasoning", "", "questions", "right, % [95 %]", "guessing", "unparsable", "cut off")
+    columns = ("questions", "right, % [95 %]", "right of the parsed, % [95 %]", "guessing", "unparsable", "cut off")
+    header = ("reasoning", "", *columns)
     return Table(entry["title"], header, rows)
 
 

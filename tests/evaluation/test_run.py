@@ -154,6 +154,9 @@ def test_unparsable_answers_are_counted_and_wrong(stub, scenes, tmp_path):
     evaluate(stub(lambda prompt, start: prompt), plan(scenes, reasonings=["direct"]), out=tmp_path)
     summary = read_results(tmp_path)["benchmarks"]["scenes_coordinates"]["reasonings"]["direct"]["summary"]
     assert (summary["unparsable"], summary["accuracy"]["value"]) == (1, 0)
+    assert summary["accuracy_parsed"]["value"] is None
+    assert all("closest" in text for text in summary["unparsable_samples"])
+    assert len(summary["unparsable_samples"]) == 5
 
 
 def test_what_was_answered_is_not_asked_again(seeing, scenes, tmp_path):
