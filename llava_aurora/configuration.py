@@ -5,11 +5,22 @@ Importing this module imports LLaVA's training code; nothing is changed there (i
 
 import json
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Literal
 
 from llava.train import train as upstream
 
 from llava_aurora.errors import AuroraError
+
+
+class BaseModelName(str):
+    """The name of a model in which "mpt" is never found.
+
+    LLaVA's train() takes every name with these letters ("prompt", "attempt") for an MPT model, and runs its code.
+    """
+
+    def __contains__(self, part: str) -> bool:
+        return part != "mpt" and super().__contains__(part)
 
 
 @dataclass
@@ -39,6 +50,14 @@ class ModelArguments(upstream.ModelArguments):
         metadata={"help": "Where the language model is not fully trained: train the original rows too, as AURORA did."},
     )
     unfreeze_mm_vision_tower: bool = field(default=False, metadata={"help": "Train the vision tower too."})
+
+    def __post_init__(self) -> None:
+        # Paths end up in config.json and adapter_config.json, which are read from other working directories.
+        for name in ("model_name_or_path", "vision_tower"):
+            value = getattr(self, name)
+            if value and Path(value).is_dir():
+                setattr(self, name, str(Path(value).absolute()))
+        self.model_name_or_path = BaseModelName(self.model_name_or_path)
 
     def kind_settings(self) -> dict[str, dict[str, Any]]:
         """Settings of each kind asked for, by name.

@@ -16,14 +16,12 @@ from llava.mm_utils import process_images
 from PIL import Image
 from torch import Tensor
 from transformers import (
-    AutoConfig,
     CLIPVisionModel,
     GenerationConfig,
     LlamaConfig,
     LlavaConfig,
     LlavaForConditionalGeneration,
     LlavaProcessor,
-    PreTrainedModel,
 )
 from transformers.models.llava.image_processing_llava import LlavaImageProcessor
 
@@ -33,6 +31,7 @@ from llava_aurora.export.fast_tokenizer import after_bos, check_same_ids, fast_t
 from llava_aurora.files import atomic_folder
 from llava_aurora.model.aurora_llama import AuroraLlamaForCausalLM
 from llava_aurora.model.checkpoint import load_pretrained_model
+from llava_aurora.model.folders import llava_config
 from llava_aurora.tokens.perception import PerceptionTokens
 
 MAX_NEW_TOKENS = 512
@@ -66,10 +65,8 @@ def export_hugging_face(
     source, out = Path(model), Path(out)
     if out.exists():
         raise AuroraError(f"{out}: is there already; name another folder, or remove this one")
-    if not (source / "config.json").is_file():
-        raise AuroraError(f"{source}: no checkpoint here (config.json is missing)")
     chat_template(conversation)  # refuses what it cannot say before anything is loaded
-    dtype = dtype or getattr(AutoConfig.from_pretrained(source), "dtype", None) or torch.float32
+    dtype = dtype or getattr(llava_config(source), "dtype", None) or torch.float32
     tokenizer, trained, image_processor, _ = load_pretrained_model(str(source), base, device="cpu", torch_dtype=dtype)
     trained = _expressible(trained, source)
     fast = fast_tokenizer(tokenizer)
@@ -93,10 +90,8 @@ def export_hugging_face(
     return out
 
 
-def _expressible(model: PreTrainedModel, source: Path) -> AuroraLlamaForCausalLM:
+def _expressible(model: AuroraLlamaForCausalLM, source: Path) -> AuroraLlamaForCausalLM:
     """The model. Raises AuroraError, naming the setting of config.json, if transformers' LLaVA has no place for it."""
-    if not isinstance(model, AuroraLlamaForCausalLM):
-        raise AuroraError(f"{source}: a {model.config.model_type} model; only those of LLaVA-Llama are exported")
     config = model.config
     possible: dict[str, tuple[Any, ...]] = {
         "mm_projector_type": ("mlp2x_gelu",),

@@ -74,15 +74,14 @@ def grammar_of_model(
     Raises:
         AuroraError: as `grammar` does, or if the folder holds no model with perception tokens.
     """
-    from transformers import AutoTokenizer
-
     from llava_aurora.files import read_json
+    from llava_aurora.model.folders import load_tokenizer
 
     folder = Path(folder)
     block = read_json(folder / "config.json", what="configuration of the model").get("aurora")
     if block is None:
         raise AuroraError(f"{folder}: a model without perception tokens; there is nothing to constrain")
-    tokenizer = AutoTokenizer.from_pretrained(folder, use_fast=False)
+    tokenizer = load_tokenizer(folder)
     perception = PerceptionTokens.from_config(block, folder=folder, tokenizer=tokenizer)
     blank = blank_of(tokenizer, perception.vocabulary)
     return grammar(

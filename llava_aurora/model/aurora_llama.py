@@ -71,6 +71,10 @@ class AuroraLlamaForCausalLM(LlavaLlamaForCausalLM):
                 kwargs["device_map"] = {"": "cpu"}
         return super().from_pretrained(*args, **kwargs)
 
+    def load_custom_generate(self, *args: Any, **kwargs: Any) -> Any:
+        """Never runs custom_generate/generate.py of a model folder, as transformers would without asking."""
+        raise OSError("code from a model folder is never run")
+
     def attach_perception(self, perception: PerceptionTokens) -> None:
         """Makes the model aware of its tokens, and its config describe them."""
         self.perception = perception

@@ -1,26 +1,35 @@
-"""Folders that describe themselves, read: what a training run left (writing.py) is found again without a flag.
+"""Loads a LLaVA folder: whole, LoRA or projector only, with or without perception tokens.
 
-A folder is an ordinary LLaVA checkpoint. Beside it stand the weights of what gives the tokens their meaning (the depth
-VQ-VAE), the vision tower if that was trained, and in config.json a block `aurora` that names tokens, ids and settings.
-Upstream LLaVA overlooks all three and loads the rest.
+A folder with perception tokens is an ordinary LLaVA checkpoint with three additions, which upstream LLaVA ignores: the
+block `aurora` in config.json (names, ids and settings of the tokens), the weights of the depth VQ-VAE, and the vision
+tower if that was trained. writing.py writes all of it.
 """
 
 from pathlib import Path
 from typing import Any
 
 import torch
-from llava.model.builder import load_pretrained_model as upstream_load_pretrained_model
-from llava.model.language_model.llava_llama import LlavaConfig
-from transformers import AutoConfig, AutoTokenizer, BitsAndBytesConfig, PretrainedConfig, PreTrainedModel
+from transformers import BitsAndBytesConfig, CLIPVisionConfig, PretrainedConfig
 
 from llava_aurora.errors import AuroraError
-from llava_aurora.files import read_json
-from llava_aurora.model.aurora_llama import AuroraLlamaForCausalLM
+from llava_aurora.model.aurora_llama import VISION_TOWER_FOLDER, AuroraLlamaForCausalLM
+from llava_aurora.model.folders import (
+    BASE_MODEL_TYPES,
+    LORA_CONFIG,
+    NON_LORA_WEIGHTS,
+    PROJECTOR_WEIGHTS,
+    check_model_type,
+    find_base,
+    has_whole_weights,
+    is_path,
+    llava_config,
+    load_tokenizer,
+    model_settings,
+    reading,
+)
 from llava_aurora.model.perception_head import ROWS
-from llava_aurora.model.writing import NON_LORA_WEIGHTS, PROJECTOR_WEIGHTS, TOWER_PREFIX
+from llava_aurora.model.writing import TOWER_PREFIX
 from llava_aurora.tokens.perception import PerceptionTokens
-
-LORA_CONFIG = "adapter_config.json"
 
 
 def load_pretrained_model(
@@ -34,16 +43,15 @@ def load_pretrained_model(
     use_flash_attn: bool = False,
     *,
     torch_dtype: torch.dtype | None = None,
-) -> tuple[Any, PreTrainedModel, Any, int]:
-    """Loads a LLaVA folder, with or without perception tokens: whole, LoRA, or projector only.
+) -> tuple[Any, AuroraLlamaForCausalLM, Any, int]:
+    """Loads a LLaVA folder: whole, LoRA, or projector only. No code from the folder is run.
 
-    The arguments are upstream's, in its order; none but the first is needed. A LoRA folder names its base itself; of a
-    folder with the projector alone, `model_base` has to say it.
+    The arguments are upstream's, in its order; none but the first is needed.
 
     Args:
         model_path: the folder.
-        model_base: the base of a projector; overrides the base that a LoRA folder names.
-        model_name: only for models that are no Llama (MPT, Mistral), which upstream loads.
+        model_base: the model that LoRA or projector weights were trained on, if it is no longer where the folder says.
+        model_name: not used, since config.json says what the model is; upstream needs it.
         load_8bit, load_4bit: quantize by bitsandbytes.
         device_map: for transformers; without it the whole model goes to `device`.
         device: "cuda" where there is one, else "cpu".
@@ -54,20 +62,13 @@ def load_pretrained_model(
         tokenizer, model, image processor, context length. `model.perception` holds the tokens, or None.
 
     Raises:
-        AuroraError: if the folder is none, or if tokens, ids or VQ-VAE are not those it describes.
+        AuroraError: if a file is missing or damaged, if the model is not built on Llama, if the base is another model,
+            or if tokens, ids or VQ-VAE are not those that config.json describes.
     """
     folder = Path(model_path)
-    if not (folder / "config.json").is_file():
-        raise AuroraError(
-            f"{folder}: no checkpoint here (config.json is missing); give the folder a training run wrote"
-        )
-    config = AutoConfig.from_pretrained(folder)
-    if config.model_type != LlavaConfig.model_type:
-        name = model_name or f"llava-{config.model_type}"
-        return upstream_load_pretrained_model(
-            model_path, model_base, name, load_8bit, load_4bit, device_map or "auto", device or _device()
-        )
-    device = device or _device()
+    config = llava_config(folder)
+    check_tower(folder, config)
+    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     dtype = torch_dtype or (torch.float16 if device.startswith("cuda") else torch.float32)
     options: dict[str, Any] = {"torch_dtype": dtype, "device_map": device_map or {"": device}}
     if load_8bit or load_4bit:
@@ -77,87 +78,131 @@ def load_pretrained_model(
     if use_flash_attn:
         options["attn_implementation"] = "flash_attention_2"
 
-    lora, projector = (folder / LORA_CONFIG).is_file(), (folder / PROJECTOR_WEIGHTS).is_file()
-    if projector and model_base is None and not _has_weights(folder):
-        raise AuroraError(f"{folder}: holds a projector alone; say with model_base (--base) what it was trained on")
-    tokenizer = _load_tokenizer(folder, model_base)
-    if lora or model_base is not None:
-        model = _load_base(model_base or _lora_base(folder), config, options)
+    lora = (folder / LORA_CONFIG).is_file()
+    projector = (folder / PROJECTOR_WEIGHTS).is_file() and not has_whole_weights(folder)
+    if lora or projector:
+        base = find_base(folder, model_base)
+        tokenizer = load_tokenizer(folder if (folder / "tokenizer_config.json").is_file() else base)
+        model = load_base(base, config, options)
+        add_image_tokens(model, tokenizer)
+        load_trained(model, folder / (NON_LORA_WEIGHTS if lora else PROJECTOR_WEIGHTS), base=base)
+        if lora:  # before the tower is loaded, as in training: LoRA would also take its layers
+            model = merge_lora(model, folder)
     else:
-        model = AuroraLlamaForCausalLM.from_pretrained(folder, **options)
-    _add_image_tokens(model, tokenizer)
-    if lora:  # before the tower is there, as in training: LoRA would take its layers for the language model's
-        _load_trained(model, folder / NON_LORA_WEIGHTS)
-        model = _merge_lora(model, folder)
-    elif model_base is not None:
-        _load_trained(model, folder / PROJECTOR_WEIGHTS)
+        if model_base is not None:
+            raise AuroraError(f"{folder}: a whole model, which has no base; leave out --base (model_base)")
+        tokenizer = load_tokenizer(folder)
+        model = _load_weights(folder, config, options)
+        add_image_tokens(model, tokenizer)
+    image_processor = load_tower(model, dtype=dtype)
+    block = getattr(config, "aurora", None)
+    if block is not None:
+        with reading(folder / "config.json", "the description of perception tokens (aurora)"):
+            model.attach_perception(PerceptionTokens.from_config(block, folder=folder, tokenizer=tokenizer))
+    return tokenizer, model.eval(), image_processor, getattr(config, "max_sequence_length", 2048)
+
+
+def check_tower(folder: Path, config: PretrainedConfig) -> None:
+    """Raises AuroraError if the vision tower that a configuration names is not there or cannot be read."""
+    name = getattr(config, "mm_vision_tower", None)
+    if getattr(config, "mm_vision_tower_trained", False) and (folder / VISION_TOWER_FOLDER).is_dir():
+        name = str(folder / VISION_TOWER_FOLDER)
+    if not isinstance(name, str) or (is_path(name) and not Path(name).is_dir()):
+        raise AuroraError(
+            f"{folder}/config.json: the vision tower {name} (mm_vision_tower) is not there; put it there, or write the"
+            " right path into config.json"
+        )
+    with reading(name, "the configuration of the vision tower"):
+        CLIPVisionConfig.from_pretrained(name)
+
+
+def load_tower(model: AuroraLlamaForCausalLM, *, dtype: torch.dtype) -> Any:
+    """Loads the vision tower that the model's configuration names, if it is not loaded yet.
+
+    Returns:
+        its image processor.
+    """
     tower = model.get_vision_tower()
     if not tower.is_loaded:
-        tower.load_model()
+        with reading(tower.vision_tower_name, "the vision tower"):
+            tower.load_model()
         tower.to(device=model.device, dtype=dtype)
-    if getattr(config, "aurora", None) is not None:
-        model.attach_perception(PerceptionTokens.from_config(config.aurora, folder=folder, tokenizer=tokenizer))
-    context_length = getattr(config, "max_sequence_length", 2048)
-    return tokenizer, model.eval(), tower.image_processor, context_length
+    return tower.image_processor
 
 
-def _device() -> str:
-    return "cuda" if torch.cuda.is_available() else "cpu"
+def load_base(base: str, config: PretrainedConfig, options: dict[str, Any]) -> AuroraLlamaForCausalLM:
+    """The model that a folder was trained on, with as many rows as the folder's tokens need.
 
-
-def _load_tokenizer(folder: Path, model_base: str | None) -> Any:
-    """The tokenizer of the folder; a LoRA folder written by upstream has none and takes its base's."""
-    source = folder if (folder / "tokenizer_config.json").is_file() else Path(model_base or _lora_base(folder))
-    return AutoTokenizer.from_pretrained(source, use_fast=False)
-
-
-def _lora_base(folder: Path) -> str:
-    if not (folder / LORA_CONFIG).is_file():
-        raise AuroraError(f"{folder}: the tokenizer is missing (tokenizer_config.json); copy it from the training run")
-    return read_json(folder / LORA_CONFIG, what="LoRA settings")["base_model_name_or_path"]
-
-
-def _has_weights(folder: Path) -> bool:
-    return any(folder.glob("*.safetensors")) or any(folder.glob("pytorch_model*.bin"))
-
-
-def _load_base(base: str, config: PretrainedConfig, options: dict[str, Any]) -> AuroraLlamaForCausalLM:
-    """The model that a folder was trained on, with as many rows as the folder's tokens need."""
-    rows = config.vocab_size
-    config.vocab_size = AutoConfig.from_pretrained(base).vocab_size
-    model = AuroraLlamaForCausalLM.from_pretrained(base, config=config, **options)
+    Args:
+        base: a Llama or LLaVA model; a projector that it lacks has to be loaded afterwards.
+        config: of the folder.
+        options: for `from_pretrained`.
+    """
+    settings = model_settings(base)
+    check_model_type(base, settings, BASE_MODEL_TYPES)
+    rows, config.vocab_size = config.vocab_size, settings.get("vocab_size", config.vocab_size)
+    model = _load_weights(base, config, options, without_projector=settings["model_type"] == "llama")
     if rows != config.vocab_size:
         model.resize_token_embeddings(rows, mean_resizing=False)
     return model
 
 
-def _load_trained(model: AuroraLlamaForCausalLM, path: Path) -> None:
-    """Loads what was trained beside LoRA, or alone: projector, rows of new tokens, whole matrices."""
+def _load_weights(
+    source: str | Path, config: PretrainedConfig, options: dict[str, Any], *, without_projector: bool = False
+) -> AuroraLlamaForCausalLM:
+    """Loads whole weights. Raises AuroraError for missing ones, which transformers would replace by random numbers."""
+    with reading(source, "the weights"):
+        model, found = AuroraLlamaForCausalLM.from_pretrained(
+            source, config=config, output_loading_info=True, trust_remote_code=False, **options
+        )
+    missing = sorted(name for name in found["missing_keys"] if not (without_projector and "mm_projector" in name))
+    if missing:
+        raise AuroraError(
+            f"{source}: its weights lack {missing[0]}{f' and {len(missing) - 1} more' if missing[1:] else ''}; copy the"
+            " folder again from the run that wrote it"
+        )
+    return model
+
+
+def load_trained(model: AuroraLlamaForCausalLM, path: Path, *, base: str) -> None:
+    """Loads what was trained beside LoRA, or alone: projector, rows of new tokens, whole matrices.
+
+    Args:
+        model: from `load_base`.
+        path: of a file written by torch.save, tensors by name.
+        base: the model's base. If that is no LLaVA, the projector has to be in the file.
+    """
     if not path.is_file():
         raise AuroraError(f"{path}: missing; without it the folder lacks its projector and token rows")
-    weights = {
-        name.removeprefix("base_model.model."): value
-        for name, value in torch.load(path, map_location="cpu", weights_only=True).items()
-        if TOWER_PREFIX not in name  # a trained tower has a folder of its own
-    }
-    for name in [name for name in weights if name.endswith(f".{ROWS}")]:
-        first = min(block["first_id"] for block in model.config.aurora["tokens"].values())
-        rows = weights.pop(name)
-        matrix = model.get_parameter(name.removesuffix(ROWS) + "weight")
-        with torch.no_grad():
-            matrix[first : first + len(rows)] = rows
-    result = model.load_state_dict(weights, strict=False)
+    with reading(path, "the tensors"):
+        weights = {
+            name.removeprefix("base_model.model."): value
+            for name, value in torch.load(path, map_location="cpu", weights_only=True).items()
+            if TOWER_PREFIX not in name  # a trained tower has a folder of its own
+        }
+        for name in [name for name in weights if name.endswith(f".{ROWS}")]:
+            first = min(block["first_id"] for block in model.config.aurora["tokens"].values())
+            rows = weights.pop(name)
+            matrix = model.get_parameter(name.removesuffix(ROWS) + "weight")
+            with torch.no_grad():
+                matrix[first : first + len(rows)] = rows
+        result = model.load_state_dict(weights, strict=False)
+    projector = [name for name in result.missing_keys if "mm_projector" in name]
+    if projector and model_settings(base)["model_type"] == "llama":
+        raise AuroraError(f"{path}: lacks {projector[0]}, and so does its base {base}; is that the right base?")
     if result.unexpected_keys:
         raise AuroraError(f"{path}: holds {result.unexpected_keys[0]}, which the model lacks; is the base another one?")
 
 
-def _merge_lora(model: AuroraLlamaForCausalLM, folder: Path) -> AuroraLlamaForCausalLM:
+def merge_lora(model: AuroraLlamaForCausalLM, folder: Path) -> AuroraLlamaForCausalLM:
+    """Adds the LoRA weights of `folder` to the weights of the model."""
     from peft import PeftModel
 
-    return PeftModel.from_pretrained(model, folder).merge_and_unload()
+    with reading(folder, "the LoRA weights"):
+        return PeftModel.from_pretrained(model, folder).merge_and_unload()
 
 
-def _add_image_tokens(model: AuroraLlamaForCausalLM, tokenizer: Any) -> None:
+def add_image_tokens(model: AuroraLlamaForCausalLM, tokenizer: Any) -> None:
     """Upstream's image tokens, as its loader adds them; the rows grow only if a token is new."""
     from llava import constants
 

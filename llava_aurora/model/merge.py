@@ -6,12 +6,11 @@ The folder is an ordinary whole LLaVA checkpoint, which unpatched upstream LLaVA
 from pathlib import Path
 
 import torch
-from transformers import AutoConfig
 
 from llava_aurora.errors import AuroraError
 from llava_aurora.files import atomic_folder
-from llava_aurora.model.aurora_llama import AuroraLlamaForCausalLM
 from llava_aurora.model.checkpoint import load_pretrained_model
+from llava_aurora.model.folders import llava_config
 from llava_aurora.model.writing import write_perception_files
 
 
@@ -33,12 +32,8 @@ def merge(model: str | Path, out: str | Path, *, base: str | None = None, dtype:
     source, out = Path(model), Path(out)
     if out.exists():
         raise AuroraError(f"{out}: is there already; name another folder, or remove this one")
-    if not (source / "config.json").is_file():
-        raise AuroraError(f"{source}: no checkpoint here (config.json is missing)")
-    dtype = dtype or getattr(AutoConfig.from_pretrained(source), "dtype", None) or torch.float32
+    dtype = dtype or getattr(llava_config(source), "dtype", None) or torch.float32
     tokenizer, merged, _, _ = load_pretrained_model(str(source), base, device="cpu", torch_dtype=dtype)
-    if not isinstance(merged, AuroraLlamaForCausalLM):
-        raise AuroraError(f"{source}: a {merged.config.model_type} model; only those of LLaVA-Llama are merged")
     with atomic_folder(out) as folder:
         merged.config.use_cache = True
         merged.save_pretrained(folder)

@@ -15,10 +15,9 @@ from torch import Tensor
 
 from llava_aurora.files import STAGING_PREFIX, read_json, staged_into, write_json
 from llava_aurora.model.aurora_llama import VISION_TOWER_FOLDER, AuroraLlamaForCausalLM
+from llava_aurora.model.folders import NON_LORA_WEIGHTS, PROJECTOR_WEIGHTS, write_base_record
 from llava_aurora.model.perception_head import ROWS, join_rows
 
-NON_LORA_WEIGHTS = "non_lora_trainables.bin"
-PROJECTOR_WEIGHTS = "mm_projector.bin"
 TOWER_PREFIX = "vision_tower.vision_tower."
 
 
@@ -60,6 +59,7 @@ def write_lora_folder(
         _write_config(staging, base)
         model.save_pretrained(staging, state_dict=adapter, save_embedding_layers=False)
         torch.save(dict(others), staging / NON_LORA_WEIGHTS)
+        write_base_record(staging, base.name_or_path)
         tokenizer.save_pretrained(staging)
         write_perception_files(staging, model=base, weights=others, final_folder=folder)
 
@@ -79,6 +79,7 @@ def write_projector_folder(
         _write_config(staging, model)
         kept = {name: value for name, value in weights.items() if "mm_projector" in name or name.endswith(ROWS)}
         torch.save(kept, staging / PROJECTOR_WEIGHTS)
+        write_base_record(staging, model.name_or_path)
         if model.perception is not None:
             tokenizer.save_pretrained(staging)
         write_perception_files(staging, model=model, weights=weights, final_folder=folder)

@@ -18,6 +18,7 @@ def check_flags(flags: argparse.Namespace) -> None:
     from llava_aurora.data.curriculum.schedule_file import read_schedule
     from llava_aurora.model.attention_supervision import GUIDES
     from llava_aurora.model.context_mask import ContextMask
+    from llava_aurora.model.folders import check_trainable, is_path
 
     for flag, remedy in {
         "data_path": "the JSON file of training records; `llava-aurora data records --help` shows how to make one",
@@ -28,8 +29,10 @@ def check_flags(flags: argparse.Namespace) -> None:
     }.items():
         _check_exists(flag, getattr(flags, flag), remedy)
     for flag in ("model_name_or_path", "vision_tower"):
-        if _is_path(getattr(flags, flag)):
+        if is_path(getattr(flags, flag)):
             _check_exists(flag, getattr(flags, flag), "a folder, or a name on the Hugging Face hub")
+    if not flags.vision_tower:
+        raise AuroraError("--vision_tower is missing: the folder or hub name of a CLIP vision tower")
     if flags.deepspeed and not flags.deepspeed.lstrip().startswith("{"):
         _check_exists("deepspeed", flags.deepspeed, "one of the files in deepspeed_configs/, or your own")
     if flags.fresh_points and flags.dataloader_persistent_workers:
@@ -68,17 +71,13 @@ def check_flags(flags: argparse.Namespace) -> None:
     if flags.span_noise_probability and not flags.span_mask_probability:
         raise AuroraError("--span_noise_probability is a share of the maps of --span_mask_probability, which is 0")
     _check_quantization(flags)
+    check_trainable(flags.model_name_or_path)
     _check_depth_tokens(flags)
 
 
 def _check_exists(flag: str, path: str | None, remedy: str) -> None:
     if path and not Path(path).exists():
         raise AuroraError(f"--{flag} {path}: no such file or folder (from {Path.cwd()}); it is {remedy}")
-
-
-def _is_path(name: str | None) -> bool:
-    """A name on the hub is `owner/name` or `name`."""
-    return name is not None and (name.startswith(("/", "./", "../", "~")) or name.count("/") > 1)
 
 
 def _check_quantization(flags: argparse.Namespace) -> None:

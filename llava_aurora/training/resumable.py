@@ -19,8 +19,8 @@ from transformers.trainer_utils import TrainOutput
 
 from llava_aurora.errors import AuroraError
 from llava_aurora.files import read_json
+from llava_aurora.model.folders import NON_LORA_WEIGHTS, PROJECTOR_WEIGHTS
 from llava_aurora.model.perception_head import ROWS
-from llava_aurora.model.writing import NON_LORA_WEIGHTS, PROJECTOR_WEIGHTS
 from llava_aurora.training import checkpoint_folder, world_size
 from llava_aurora.training.checkpoint_folder import STATE, RunRecord
 from llava_aurora.training.epoch_order import EpochOrder

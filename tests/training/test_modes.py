@@ -2,6 +2,7 @@
 
 import json
 import math
+import shutil
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,7 @@ import torch
 
 from llava_aurora import load_pretrained_model
 from llava_aurora.errors import AuroraError
+from llava_aurora.model.folders import fingerprint_of_base
 from llava_aurora.model.merge import merge
 
 pytestmark = pytest.mark.deepspeed
@@ -50,6 +52,25 @@ def test_a_checkpoint_on_the_way_is_a_whole_folder(finetuned_lora, lora):
     assert model.perception.config() == lora[1].perception.config()
     assert all(parameter.isfinite().all() for parameter in model.parameters())
     assert not list(finetuned_lora[0].rglob(".saving-*"))
+
+
+def test_lora_remembers_its_base(finetuned_lora, workshop):
+    for folder in (finetuned_lora[0], finetuned_lora[0] / "checkpoint-2"):
+        assert json.loads((folder / "aurora_base.json").read_text()) == {
+            "base": str(workshop.base),
+            "fingerprint": fingerprint_of_base(str(workshop.base)),
+        }
+
+
+def test_a_base_with_mpt_in_its_path_trains_and_runs_no_code(workshop, forked, tmp_path):
+    base, marker = tmp_path / "attempt", tmp_path / "marker"
+    shutil.copytree(workshop.base, base)
+    (base / "custom_generate").mkdir()
+    (base / "custom_generate" / "generate.py").write_text(f"open({str(marker)!r}, 'w')\n\ndef generate(): ...\n")
+    flags = workshop.flags(tmp_path / "out", model_name_or_path=base, max_steps=1, use_cpu=True)
+    run = forked(SCRIPT, *flags)
+    assert run.code == 0, run.output[-3000:]
+    assert not marker.exists()
 
 
 def test_the_reconstruction_loss_counts_from_its_first_step_on(finetuned_lora):
@@ -111,9 +132,7 @@ def test_rows_trained_with_the_projector_alone_are_where_the_next_stage_starts(w
     rows = {name: value for name, value in saved.items() if "perception_rows" in name}
     assert sorted(rows) == ["lm_head.perception_rows", "model.embed_tokens.perception_rows"]
 
-    with pytest.raises(AuroraError, match="holds a projector alone; say with model_base"):
-        load_pretrained_model(str(first))
-    model = load_pretrained_model(str(first), str(workshop.base))[1]
+    model = load_pretrained_model(str(first))[1]
     assert torch.equal(model.lm_head.weight[-74:], rows["lm_head.perception_rows"])
 
     flags = workshop.flags(

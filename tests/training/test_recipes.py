@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from llava_aurora import integration
+from llava_aurora.configuration import ModelArguments
 from llava_aurora.errors import AuroraError
 from llava_aurora.training import train
 from llava_aurora.training.command_line import UsageError, flag_parser
@@ -115,8 +116,40 @@ def check(parser, workshop, tmp_path):
 
 def test_a_sound_command_line_passes(check, workshop):
     check(deepspeed=ROOT / "deepspeed_configs" / "zero3.json", **workshop.perception_flags())
-    check(model_name_or_path="liuhaotian/llava-v1.5-13b", vision_tower="openai/clip-vit-large-patch14-336")
     check(deepspeed='{"zero_optimization": {"stage": 2}}', image_folder=None)
+
+
+def test_names_on_the_hub_are_not_taken_for_paths(check):
+    with pytest.raises(
+        AuroraError, match=r"owner/nowhere: config.json cannot be read .*on the hub"
+    ):  # tests are offline
+        check(model_name_or_path="owner/nowhere", vision_tower="openai/clip-vit-large-patch14-336")
+
+
+@pytest.mark.parametrize(
+    ("files", "problem"),
+    [
+        ({"config.json": '{"model_type": "llava_llama"}', "adapter_config.json": "{}"}, "llava-aurora merge"),
+        ({"config.json": '{"model_type": "llava_llama"}', "mm_projector.bin": ""}, "--pretrain_mm_mlp_adapter"),
+        ({"config.json": '{"model_type": "gpt2"}'}, "model_type 'gpt2'"),
+        ({}, "model_type None"),
+    ],
+)
+def test_a_base_that_cannot_be_trained_is_refused_before_loading(check, tmp_path, files, problem):
+    for name, content in files.items():
+        (tmp_path / name).write_text(content)
+    with pytest.raises(AuroraError, match=f"{tmp_path}: .*{problem}"):
+        check(model_name_or_path=tmp_path)
+
+
+def test_a_base_is_kept_as_an_absolute_path_and_never_taken_for_mpt(workshop, monkeypatch, tmp_path):
+    (tmp_path / "prompts").symlink_to(workshop.base)
+    monkeypatch.chdir(tmp_path)
+    arguments = ModelArguments(model_name_or_path="prompts", vision_tower="prompts/vision_tower")
+    assert arguments.model_name_or_path == str(tmp_path / "prompts")
+    assert arguments.vision_tower == str(tmp_path / "prompts" / "vision_tower")
+    assert "mpt" not in arguments.model_name_or_path
+    assert "prompts" in arguments.model_name_or_path
 
 
 @pytest.mark.parametrize(

@@ -177,7 +177,7 @@ class SpanTokenizer:
 def load_tokenizer(folder: Path) -> Any:
     """As training and `load_pretrained_model` load it. Raises AuroraError if there is none."""
     try:
-        return AutoTokenizer.from_pretrained(folder, use_fast=False)
+        return AutoTokenizer.from_pretrained(folder, use_fast=False, trust_remote_code=False)
     except (OSError, ValueError) as error:
         reason = str(error).splitlines()[0]
         raise AuroraError(f"{folder}: no tokenizer there ({reason}); give the folder of a base or trained model") from (

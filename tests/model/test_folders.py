@@ -1,0 +1,220 @@
+"""Folders that are damaged, moved, made for another base, or bring code of their own."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from peft import LoraConfig, get_peft_model
+from safetensors.torch import load_file, save_file
+from typer.testing import CliRunner
+
+from llava_aurora import load_pretrained_model
+from llava_aurora.cli.__main__ import app
+from llava_aurora.errors import AuroraError
+from llava_aurora.model.folders import BASE_RECORD, load_tokenizer
+from llava_aurora.model.merge import merge
+from llava_aurora.model.writing import write_lora_folder
+
+
+@pytest.fixture
+def base(workshop, tmp_path):
+    return shutil.copytree(workshop.base, tmp_path / "base")
+
+
+@pytest.fixture
+def lora_folder(taught, base, tmp_path):
+    """A folder as LoRA training leaves it, on a base of its own."""
+    tokenizer, model, _ = taught(language_model=False, model_name_or_path=str(base))
+    model.name_or_path = str(base)
+    peft = get_peft_model(model, LoraConfig(r=4, target_modules=["q_proj"], task_type="CAUSAL_LM"))
+    trained = {name: value.detach() for name, value in peft.named_parameters()}
+    adapter = {name: value + 0.1 for name, value in trained.items() if "lora_" in name}
+    others = {name: value for name, value in trained.items() if "mm_projector" in name or "perception_rows" in name}
+    folder = tmp_path / "lora"
+    write_lora_folder(folder, model=peft, tokenizer=tokenizer, adapter=adapter, others=others)
+    return folder
+
+
+def change(file: Path, **changes: object) -> None:
+    """Sets values of a JSON file; None removes one."""
+    content = json.loads(file.read_text()) | changes
+    file.write_text(json.dumps({name: value for name, value in content.items() if value is not None}))
+
+
+# --- the base of LoRA weights -----------------------------------------------------------------------------------------
+
+
+def test_a_lora_folder_finds_its_base_from_anywhere(lora_folder, monkeypatch):
+    monkeypatch.chdir("/")
+    assert load_pretrained_model(str(lora_folder))[1].perception is not None
+
+
+def test_a_base_that_was_moved_is_named_and_can_be_given(lora_folder, base, tmp_path):
+    moved = base.rename(tmp_path / "elsewhere")
+    with pytest.raises(AuroraError, match=f"{lora_folder}: its base model {base} is not there .*--base"):
+        load_pretrained_model(str(lora_folder))
+    with pytest.raises(AuroraError, match=f"{lora_folder}: its base model {tmp_path} is not there .*--base"):
+        load_pretrained_model(str(lora_folder), str(tmp_path))
+    assert load_pretrained_model(str(lora_folder), str(moved))[1].perception is not None
+
+
+@pytest.mark.parametrize("recorded", [True, False], ids=["ours", "LLaVA's"])
+def test_weights_are_not_merged_into_another_base(lora_folder, base, tmp_path, recorded):
+    other = shutil.copytree(base, tmp_path / "other")
+    weights = load_file(other / "model.safetensors")
+    save_file({name: value + 1 for name, value in weights.items()}, other / "model.safetensors", {"format": "pt"})
+    if not recorded:
+        (lora_folder / BASE_RECORD).unlink()
+    with pytest.raises(AuroraError, match=f"was trained on {base}, and {other} has other weight files"):
+        merge(lora_folder, tmp_path / "merged", base=str(other))
+    assert not (tmp_path / "merged").exists()
+
+
+def test_a_whole_model_has_no_base(workshop):
+    with pytest.raises(AuroraError, match="leave out --base"):
+        load_pretrained_model(str(workshop.base), str(workshop.base))
+
+
+# --- damaged folders --------------------------------------------------------------------------------------------------
+
+
+def halve(file: Path) -> None:
+    file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
+
+
+def drop_a_layer(folder: Path) -> None:
+    weights = load_file(folder / "model.safetensors")
+    del weights["model.layers.1.mlp.up_proj.weight"]
+    save_file(weights, folder / "model.safetensors", {"format": "pt"})
+
+
+@pytest.mark.parametrize(
+    ("damage", "named"),
+    [
+        (lambda folder: halve(folder / "model.safetensors"), "weights"),
+        (lambda folder: (folder / "model.safetensors").unlink(), "weights"),
+        (drop_a_layer, "lack model.layers.1.mlp.up_proj.weight"),
+        (lambda folder: halve(folder / "config.json"), "config.json"),
+        (lambda folder: (folder / "config.json").write_text("[]"), "config.json"),
+        (lambda folder: change(folder / "config.json", hidden_size=7), "weights"),
+        (lambda folder: change(folder / "config.json", hidden_size="wide"), "weights"),
+        (lambda folder: change(folder / "config.json", model_type="llava_mpt"), "model_type 'llava_mpt'"),
+        (lambda folder: change(folder / "config.json", mm_vision_tower=None), "mm_vision_tower"),
+        (lambda folder: change(folder / "config.json", mm_vision_tower="/gone"), "vision tower /gone"),
+        (lambda folder: halve(folder / "tokenizer.model"), "tokenizer"),
+        (lambda folder: halve(folder / "tokenizer_config.json"), "tokenizer"),
+        (lambda folder: halve(folder / "vision_tower" / "model.safetensors"), "vision tower"),
+        (lambda folder: halve(folder / "vision_tower" / "config.json"), "vision tower"),
+        (lambda folder: (folder / "vision_tower" / "preprocessor_config.json").unlink(), "vision tower"),
+    ],
+)
+def test_a_damaged_folder_is_one_clear_line(base, damage, named):
+    change(base / "config.json", mm_vision_tower=str(base / "vision_tower"))
+    damage(base)
+    with pytest.raises(AuroraError, match=f"^{base}.*{named}") as error:
+        load_pretrained_model(str(base))
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("file", "damage"),
+    [
+        ("adapter_model.safetensors", halve),
+        ("adapter_model.safetensors", Path.unlink),
+        ("adapter_config.json", halve),
+        ("non_lora_trainables.bin", halve),
+        ("non_lora_trainables.bin", Path.unlink),
+        (BASE_RECORD, halve),
+        ("tokenizer_config.json", Path.unlink),
+        ("config.json", lambda file: change(file, aurora=[])),
+        ("config.json", lambda file: change(file, aurora={"format": 1})),
+        ("config.json", lambda file: change(file, aurora={"format": 1, "modalities": {"depth": 3}, "tokens": {}})),
+        ("config.json", lambda file: file.write_text(json.dumps(json.loads(file.read_text()) | {"aurora": None}))),
+    ],
+)
+def test_a_damaged_lora_folder_is_one_clear_line(lora_folder, file, damage):
+    damage(lora_folder / file)
+    with pytest.raises(AuroraError, match=f"^{lora_folder}") as error:
+        load_pretrained_model(str(lora_folder))
+    assert "\n" not in str(error.value)
+
+
+# --- code in a folder is never run ------------------------------------------------------------------------------------
+
+PAYLOAD = "import pathlib\npathlib.Path({marker!r}).touch()\nclass Config: pass\ndef generate(model, **kwargs): pass\n"
+CODE = {"AutoConfig": "payload.Config", "AutoTokenizer": ["payload.Config", None]}
+
+
+def own_type(folder: Path) -> None:
+    change(folder / "config.json", model_type="own", auto_map=CODE)
+
+
+def mpt(folder: Path) -> None:
+    change(folder / "config.json", model_type="mpt", auto_map=CODE)
+
+
+def own_tokenizer(folder: Path) -> None:
+    change(folder / "tokenizer_config.json", tokenizer_class="Own", auto_map=CODE)
+
+
+def own_generation(folder: Path) -> None:
+    (folder / "custom_generate").mkdir()
+    shutil.copy(folder / "payload.py", folder / "custom_generate" / "generate.py")
+
+
+@pytest.fixture
+def trap(base, tmp_path):
+    """Puts code into the base model's folder; the file that it makes when it is run."""
+
+    def spring(place) -> Path:
+        marker = tmp_path / "marker"
+        (base / "payload.py").write_text(PAYLOAD.format(marker=str(marker)))
+        place(base)
+        return marker
+
+    return spring
+
+
+ENTRANCES = {
+    "ask": ("ask", "Where?", "--image", "{image}", "--model", "{model}"),
+    "eval": ("eval", "scenes_depth", "--model", "{model}", "--limit", "1", "--out", "{out}"),
+    "replace-test": ("replace-test", "scenes_depth", "--model", "{model}", "--limit", "1", "--out", "{out}"),
+    "serve": ("serve", "--model", "{model}"),
+    "merge": ("merge", "{model}", "--out", "{out}"),
+    "export": ("export", "--model", "{model}", "--out", "{out}"),
+    "grammar": ("grammar", "--model", "{model}"),
+}
+
+
+@pytest.mark.parametrize("place", [own_type, mpt, own_tokenizer])
+@pytest.mark.parametrize("entrance", ENTRANCES)
+@pytest.mark.parametrize("as_base", [False, True], ids=["whole", "projector"])
+def test_code_in_a_folder_is_not_run(trap, base, workshop, tmp_path, entrance, place, as_base):
+    marker, model = trap(place), base
+    options: tuple[str, ...] = ()
+    if as_base and entrance != "grammar":
+        model, options = tmp_path / "projector", ("--base", str(base))
+        model.mkdir()
+        shutil.copy(workshop.base / "config.json", model)
+        torch.save({}, model / "mm_projector.bin")
+    places = {"model": model, "out": tmp_path / "out", "image": workshop.images / "0.png"}
+    arguments = [part.format(**places) for part in ENTRANCES[entrance]]
+    result = CliRunner().invoke(app, [*arguments, *options], input="y\n" * 9)
+    assert isinstance(result.exception, AuroraError), result.output
+    assert "run the custom code" not in result.output
+    assert not marker.exists()
+
+
+def test_generation_code_in_a_folder_is_not_run(trap, base):
+    marker = trap(own_generation)
+    _, model, _, _ = load_pretrained_model(str(base))
+    assert "generate" not in vars(model)
+    assert not marker.exists()
+
+
+def test_a_tokenizer_known_to_transformers_is_read_without_the_code_beside_it(trap, base):
+    marker = trap(lambda folder: change(folder / "tokenizer_config.json", auto_map=CODE))
+    assert type(load_tokenizer(base)).__name__ == "LlamaTokenizer"
+    assert not marker.exists()
