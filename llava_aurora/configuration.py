@@ -19,8 +19,8 @@ class BaseModelName(str):
     LLaVA's train() takes every name with these letters ("prompt", "attempt") for an MPT model, and runs its code.
     """
 
-    def __contains__(self, part: str) -> bool:
-        return part != "mpt" and super().__contains__(part)
+    def __contains__(self, part: object, /) -> bool:
+        return part != "mpt" and super().__contains__(str(part))
 
 
 @dataclass
@@ -53,11 +53,10 @@ class ModelArguments(upstream.ModelArguments):
 
     def __post_init__(self) -> None:
         # Paths end up in config.json and adapter_config.json, which are read from other working directories.
-        for name in ("model_name_or_path", "vision_tower"):
+        for name, kind in (("model_name_or_path", BaseModelName), ("vision_tower", str)):
             value = getattr(self, name)
-            if value and Path(value).is_dir():
-                setattr(self, name, str(Path(value).absolute()))
-        self.model_name_or_path = BaseModelName(self.model_name_or_path)
+            if value:
+                setattr(self, name, kind(Path(value).absolute() if Path(value).is_dir() else value))
 
     def kind_settings(self) -> dict[str, dict[str, Any]]:
         """Settings of each kind asked for, by name.
