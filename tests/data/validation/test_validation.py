@@ -155,7 +155,7 @@ def test_a_problem_of_text_is_found(check, kind, record, message):
         ("counts", "counting_chain", {"boxes": [[1, 2, 3, 4]]}, "1 boxes in the truth, but answer: 2, boxes listed: 2"),
         ("counts", "counting_direct", {"answer": lambda text: "5"}, "2 boxes in the truth, but count in the text: 5"),
         ("counts", "box_generation", {"answer": lambda text: text.split("\n")[0]}, "boxes listed: 1"),
-        ("counts", "counting_chain_of_none", {"answer": lambda text: "None here."}, "count in the text: none"),
+        ("counts", "counting_chain_of_none", {"answer": lambda text: "No idea."}, "count in the text: none"),
         (
             "coordinates",
             "box_generation",
