@@ -186,6 +186,8 @@ def read_json(path: str | Path, *, what: str) -> Any:
         raise AuroraError(f"{path}: cannot read the {what}: {error.strerror}") from error
     except ValueError as error:
         raise AuroraError(f"{path}: the {what} are not valid JSON: {error}") from error
+    except RecursionError as error:
+        raise AuroraError(f"{path}: the {what} are JSON that is nested too deeply") from error
 
 
 @contextmanager

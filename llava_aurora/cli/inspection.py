@@ -47,7 +47,7 @@ def check(
         raise AuroraError("--eval-data is compared by its images; give --image-folder as well")
     depth = codebook_family(depth_vqvae) if depth_vqvae is not None else None
     limits = None
-    families: tuple[TokenFamily, ...] = (depth or codebook_family(None), pixel_family(frame=frame))
+    families: tuple[TokenFamily, ...] = (depth, pixel_family(frame=frame)) if depth is not None else ()
     if model is not None:
         from llava_aurora.data.validation.labels import model_limits
 

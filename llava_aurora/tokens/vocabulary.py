@@ -1,6 +1,6 @@
 """Perception tokens: how they are spelled, which ids they get, and how spans of them are read back.
 
-The only file that spells a token. It knows nothing of torch, pictures or models: a *family* is a set of numbered
+No other file spells a token. A *family* is a set of numbered
 tokens (`<DEPTH_0>` … `<DEPTH_127>`), a *span* is one group of codes in a text or in a sequence of ids, and a
 *vocabulary* is the ordered list of families that a model was given.
 """
@@ -13,6 +13,8 @@ from functools import cached_property
 from typing import Any, NamedTuple
 
 from llava_aurora.errors import AuroraError
+
+_NUMBER = "(?:0|[1-9][0-9]*)"  # as Python writes an integer; the tokenizer knows no other form
 
 
 class MalformedSpan(AuroraError):
@@ -87,6 +89,8 @@ class TokenFamily:
     def parse(self, text: str) -> list[Span]:
         """Finds every span in `text`, by character offsets; blanks between the tokens do not matter.
 
+        Only canonical names are tokens: `<DEPTH_003>` and `<depth_3>` are text, as they are for the tokenizer.
+
         Raises:
             MalformedSpan: for a span of a wrong length, an unknown code, a missing delimiter or a stray token.
         """
@@ -101,6 +105,21 @@ class TokenFamily:
         self._refuse_strays(text, position, len(text))
         return spans
 
+    def check(self, text: str) -> None:
+        """Raises MalformedSpan as `parse` does, and for a name that only looks like one of the family's tokens."""
+        if found := self._look_alike.search(text):
+            raise MalformedSpan(
+                f"{found.group()} at character {found.start()} is an unknown token; {self.name} tokens are written"
+                f" {self.token(0)}, {self.token(1)} and so on"
+            )
+        self.parse(text)
+
+    def compact(self, text: str) -> str:
+        """The text with spans as `text` writes them: without the blanks and line feeds between their tokens."""
+        if f"<{self.name}_" not in text:
+            return text
+        return self._span_pattern.sub(lambda span: "".join(span.group().split()), text)
+
     def count(self, text: str) -> int:
         """How many tokens of this family a text holds, delimiters included."""
         return text.count(f"<{self.name}_")
@@ -111,17 +130,22 @@ class TokenFamily:
 
     @cached_property
     def _code_pattern(self) -> re.Pattern[str]:
-        return re.compile(rf"<{self.name}_(\d+)>")
+        return re.compile(rf"<{self.name}_({_NUMBER})>")
+
+    @cached_property
+    def _look_alike(self) -> re.Pattern[str]:
+        canonical = rf"{self.name}_(?:{_NUMBER}|START|END)>"
+        return re.compile(rf"<(?!{canonical})(?i:{self.name}_(?:\d+|START|END)>)")
 
     @cached_property
     def _span_pattern(self) -> re.Pattern[str]:
-        code = rf"<{self.name}_\d+>"
+        code = rf"<{self.name}_{_NUMBER}>"
         if self.delimited:
             return re.compile(rf"{self.start}\s*(?:{code}\s*)*{self.end}")
         return re.compile(rf"\(\s*{code}(?:\s*,\s*{code})*\s*\)")
 
     def _refuse_strays(self, text: str, start: int, end: int) -> None:
-        stray = re.compile(rf"<{self.name}_(?:\d+|START|END)>").search(text, start, end)
+        stray = re.compile(rf"<{self.name}_(?:{_NUMBER}|START|END)>").search(text, start, end)
         if stray:
             raise MalformedSpan(f"{stray.group()} at character {stray.start()} belongs to no complete {self.name} span")
 

@@ -8,6 +8,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from llava import conversation
 from llava.train import train as upstream
 from transformers import AutoTokenizer, CLIPImageProcessor
 
@@ -24,6 +25,10 @@ def record(answer="fine", question="<image>\nHow?", **more):
     return {"id": "x1", "image": "0.png", "conversations": turns, **more}
 
 
+def turns(*speakers):
+    return [{"from": speaker, "value": f"{number}?"} for number, speaker in enumerate(speakers)]
+
+
 def spelled(codes):
     return DEPTH.start + "".join(f"<DEPTH_{code}>" for code in codes) + DEPTH.end
 
@@ -35,13 +40,13 @@ def spelled(codes):
         ([], "with at least one"),
         ([record(), {"id": "x2", "text": "?"}], r"record 1 \(id x2\): not LLaVA's format"),
         ([record(conversations=[])], r"record 0 \(id x1\): a conversation has at least a question and an answer"),
-        (
-            [record(conversations=[{"from": "gpt", "value": "a"}, {"from": "human", "value": "b"}])],
-            "turn 0 is from 'gpt'",
-        ),
+        ([record(conversations=turns("gpt", "human"))], "a conversation has at least a question and an answer"),
+        ([record(conversations=turns("gpt", "human", "human"))], "turn 2 is from 'human'"),
+        ([record(conversations=turns("system", "human", "gpt"))], "turn 0 is from 'system'"),
         ([record(conversations=[{"from": "human"}, {"from": "gpt", "value": "b"}])], "turn 0 has no text"),
         ([record(question="no place")], "has an image and 0 places"),
-        ([{k: v for k, v in record().items() if k != "image"}], "has <image> in its text but no image"),
+        ([record(answer="<image>")], "<image> stands in an answer"),
+        ([record(answer="<DEPTH_START><DEPTH_003><DEPTH_END>")], "turn 1: <DEPTH_003> at .* is an unknown token"),
         ([record(answer=spelled([1] * 8))], r"record 0 \(id x1\): turn 1: the DEPTH span at character 0 has 8 codes"),
         ([record(answer=spelled([1] * 8 + [16]))], "turn 1: code 16, number 8 of the DEPTH span"),
     ],
@@ -100,8 +105,6 @@ def test_a_map_counts_with_all_its_tokens_when_batches_are_grouped_by_length(dat
 @pytest.mark.parametrize("legacy", [True, False])
 def test_the_label_mask_covers_exactly_the_answer(dataset, workshop, monkeypatch, legacy):
     """LLaVA's mask arithmetic holds when an answer begins or ends with a perception token."""
-    from llava import conversation
-
     monkeypatch.setattr(conversation, "default_conversation", conversation.conv_templates["v1"])
     tokenizer = AutoTokenizer.from_pretrained(workshop.base, use_fast=False, legacy=legacy)
     tokenizer.pad_token = tokenizer.unk_token
@@ -134,6 +137,34 @@ def test_items_and_batches_are_upstreams_and_know_their_records(dataset, worksho
     other = upstream.DataCollatorForSupervisedDataset(tokenizer=tokenizer)(expected)
     assert list(batch) == list(other)
     assert all(torch.equal(batch[key], other[key]) for key in other)
+
+
+def test_what_llava_trains_on_is_trained_on_alike(dataset, tokenizer, data_args, tmp_path, monkeypatch):
+    """A first turn from gpt is skipped, and <image> in a record without an image is text."""
+    monkeypatch.setattr(conversation, "default_conversation", conversation.conv_templates["v1"])
+    text = {"id": "t", "conversations": record()["conversations"]}
+    first = {"id": "f", "conversations": turns("gpt", "human", "gpt")}
+    with_image = record(conversations=[{"from": "gpt", "value": "Hello"}, *record()["conversations"]])
+    path = tmp_path / "train.json"
+    path.write_text(json.dumps([text, first, with_image]))
+    theirs = upstream.LazySupervisedDataset(str(path), tokenizer, data_args)
+    ours = dataset(path, families=[DEPTH])
+    assert ours.modality_lengths == theirs.modality_lengths
+    for index in range(3):
+        for key in ("input_ids", "labels"):
+            assert torch.equal(ours[index][key], theirs[index][key])
+        assert (ours[index]["labels"] != -100).sum() > 2
+    path.write_text(json.dumps([{**text, "image": None, "aurora": None}]))
+    assert torch.equal(dataset(path)[0]["input_ids"], theirs[0]["input_ids"])
+
+
+def test_blanks_inside_spans_are_removed_when_a_record_is_read_for_training(dataset, tmp_path):
+    written = f"map {spelled([1] * 9)} and so on"
+    path = tmp_path / "train.json"
+    path.write_text(json.dumps([record(answer=text) for text in (written, written.replace("><", ">\n <"))]))
+    read = dataset(path, families=[DEPTH])
+    assert read[0]["input_ids"].tolist() == read[1]["input_ids"].tolist()
+    assert read.modality_lengths[0] == read.modality_lengths[1]
 
 
 def test_without_a_flag_there_is_no_curriculum_and_no_evaluation(tokenizer, data_args):

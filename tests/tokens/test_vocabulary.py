@@ -1,5 +1,7 @@
 """Perception tokens: names, order, ids; codes and boxes to text and ids and back; malformed spans say where."""
 
+import re
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -68,6 +70,24 @@ def test_malformed_text_says_where(text, message):
 def test_malformed_coordinates_are_refused(text):
     with pytest.raises(MalformedSpan):
         AURORA_PIXELS.parse(text)
+
+
+@pytest.mark.parametrize("name", ["<DEPTH_003>", "<depth_3>", "<Depth_START>", "<DEPTH_\u0663>"])
+def test_only_canonical_names_are_tokens(name):
+    assert AURORA_DEPTH.parse(f"as {name}") == []
+    with pytest.raises(MalformedSpan, match=name):
+        AURORA_DEPTH.check(f"as {name}")
+    with pytest.raises(MalformedSpan):
+        AURORA_DEPTH.parse(AURORA_DEPTH.text([3] * 100).replace("<DEPTH_3>", name, 1))
+    AURORA_DEPTH.check(f"<DEPTH> <DEPTH_x> <DEPTH_START_3> {AURORA_DEPTH.text([3] * 100)}")
+
+
+@given(maps(AURORA_DEPTH), boxes(AURORA_PIXELS), st.text(alphabet=" \n\t\u00a0", max_size=3))
+def test_blanks_inside_spans_are_removed_and_others_stay(codes, coordinates, blanks):
+    text = f" a map {AURORA_DEPTH.text(codes)} , ( b ) and {AURORA_PIXELS.text(coordinates)}\n"
+    spaced = re.sub(r"(?<=>)(?=<)|(?<=,)(?=<)|(?<=>)(?=,)", blanks, text)
+    assert AURORA_PIXELS.compact(AURORA_DEPTH.compact(spaced)) == text
+    assert [span.codes for span in AURORA_DEPTH.parse(spaced)] == [tuple(codes)]
 
 
 @pytest.mark.parametrize("codes", [[0] * 99, [0] * 101, [0] * 99 + [128], [-1] + [0] * 99])

@@ -59,6 +59,8 @@ def _read_yaml(path: Path) -> dict[str, Any]:
         ) from error
     except (UnicodeDecodeError, yaml.YAMLError) as error:
         raise AuroraError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from error
+    except RecursionError as error:
+        raise AuroraError(f"{path}: YAML that is nested too deeply") from error
     if not isinstance(content, dict):
         raise AuroraError(f"{path}: a YAML mapping with 'schedule:' or 'epochs:' is expected; see docs/curriculum.md")
     return content

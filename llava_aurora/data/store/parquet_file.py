@@ -8,13 +8,12 @@
   hold (an id that is a number, a turn with fields of its own). Empty for most records. It overrules the columns.
 - any other column of text, numbers, lists or structs becomes a field of its name.
 
-Read and written with pyarrow alone. The library `datasets` reads these files too, but would bring pandas, aiohttp,
-multiprocess and dill, which pickles, for what is here a loop over batches: records are mapped from the Arrow file of
-record_store.py in any case, which holds what `datasets` does not check.
+Read and written with pyarrow alone: docs/data_store.md says what the library `datasets` would bring.
 """
 
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -40,6 +39,13 @@ SCHEMA = pa.schema(
 )
 
 
+@dataclass(frozen=True)
+class Unreadable:
+    """A record that cannot be read, in the place of its value. Args: problem: why, in words."""
+
+    problem: str
+
+
 class ParquetWriter:
     """Writes records to a Parquet file, a row group at each `write`. A context manager: whole at its end."""
 
@@ -58,12 +64,12 @@ class ParquetWriter:
         self._writer.close()
 
 
-def read_parquet(path: Path, *, progress: Callable[[int], None]) -> Iterator[dict[str, Any]]:
+def read_parquet(path: Path, *, progress: Callable[[int], None]) -> Iterator[dict[str, Any] | Unreadable]:
     """The records of a Parquet file, one by one; whether they are in LLaVA's format is not looked at.
 
     Args:
         path: the file.
-        progress: told how many bytes of it have been read.
+        progress: called with the number of its bytes that have been read.
 
     Raises:
         AuroraError: if it is no Parquet file, or a column is of a type that no record can hold.
@@ -77,12 +83,19 @@ def read_parquet(path: Path, *, progress: Callable[[int], None]) -> Iterator[dic
                 columns = [column.to_pylist() for column in batch.columns]
                 for values in zip(*columns, strict=True):
                     row += 1
-                    yield _record(dict(zip(batch.schema.names, values, strict=True)))
+                    yield _read_row(dict(zip(batch.schema.names, values, strict=True)))
                 progress(size * (row + 1) // rows)
     except (OSError, pa.ArrowException) as error:
         raise AuroraError(f"{path}: cannot read the training records: {error}") from error
+
+
+def _read_row(row: dict[str, Any]) -> dict[str, Any] | Unreadable:
+    try:
+        return _record(row)
     except ValueError as error:
-        raise AuroraError(f"{path}: record {row}: {error}") from error
+        return Unreadable(str(error))
+    except RecursionError:
+        return Unreadable("it holds JSON that is nested too deeply")
 
 
 def _row(record: Mapping[str, Any]) -> dict[str, Any]:

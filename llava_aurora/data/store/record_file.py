@@ -1,8 +1,6 @@
-"""Training records from files, one by one and checked on the way: a JSON list as LLaVA has it, JSONL, or Parquet.
+"""Reads and checks training records one by one from a JSON list, JSONL, Parquet, or a folder of parts.
 
-What is wrong is said in one line that names file and record, before any time on a GPU is spent. Files are streamed: one
-record (of Parquet one batch) is in memory at a time, however long the list is. Nothing here can run code that a file
-brings along: JSON and Parquet hold data alone, and no pickle is read.
+Files are streamed: one record (of Parquet one batch) is in memory at a time. Errors name file and record.
 """
 
 import json
@@ -13,7 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, TextIO, TypeVar
 
-from llava_aurora.data.store.parquet_file import read_parquet
+from llava_aurora.data.store.parquet_file import Unreadable, read_parquet
 from llava_aurora.errors import AuroraError
 from llava_aurora.files import read_json
 from llava_aurora.tokens.vocabulary import TokenFamily
@@ -21,14 +19,15 @@ from llava_aurora.tokens.vocabulary import TokenFamily
 SPEAKERS = ("human", "gpt")
 CHARACTERS_PER_READ = 1 << 20
 FOLDER_SUFFIXES = (".parquet", ".jsonl")
-# Told how many bytes of a file have been read.
+# Called with the number of bytes of a file that have been read.
 Progress = Callable[[int], None]
 Item = TypeVar("Item")
 
 
 def read_records(path: str | Path, *, families: Iterable[TokenFamily] = ()) -> list[dict[str, Any]]:
-    """Reads all records into memory, and checks them. Arguments and errors as for `check_records`."""
-    return list(check_records(path, families=families))
+    """All records, checked, and as `as_trained` makes them. Arguments and errors as for `check_records`."""
+    families = tuple(families)
+    return [as_trained(record, families) for record in check_records(path, families=families)]
 
 
 def check_records(
@@ -51,12 +50,14 @@ def check_records(
 
 
 def unchecked_records(path: str | Path, *, progress: Progress = lambda read: None) -> Iterator[tuple[Path, int, Any]]:
-    """Reads what should be records one by one: the file each is in, its number there from 0, and what it is.
+    """Reads what should be records one by one: the file each is in, its number there from 0, and its value.
+
+    A line of JSONL or a row of Parquet that cannot be read is an `Unreadable`; the ones behind it follow.
 
     Args:
         path: .parquet, .jsonl, or a JSON list under any other suffix; or a folder of .parquet or .jsonl files, which
             are read by name.
-        progress: told how many bytes have been read, of the bytes that the files have.
+        progress: called with the number of bytes that have been read, of the bytes that the files have.
 
     Raises:
         AuroraError: naming the file, if it cannot be read, is of another format, or there is nothing in it.
@@ -97,35 +98,60 @@ def climbs_out(name: str) -> bool:
 
 
 def record_problem(record: Any, families: tuple[TokenFamily, ...]) -> str | None:
-    """What is wrong with one record, in words; None if nothing is. Spans of the families are checked too."""
+    """What keeps a record from being trained on; None if nothing does. Spans of the families are checked too."""
     # LLaVA is needed for converting alone: a process that opens a stored file loads neither it nor torch.
     from llava.constants import DEFAULT_IMAGE_TOKEN
 
+    if isinstance(record, Unreadable):
+        return record.problem
     if not isinstance(record, dict) or not isinstance(record.get("conversations"), list):
         return 'not LLaVA\'s format: {"conversations": [{"from": "human", "value": …}, {"from": "gpt", …}]} is expected'
     turns = record["conversations"]
-    if len(turns) < 2:
-        return "a conversation has at least a question and an answer"
     for number, turn in enumerate(turns):
         if not isinstance(turn, dict) or not isinstance(turn.get("value"), str):
             return f"turn {number} has no text under 'value'"
-        if turn.get("from") != SPEAKERS[number % 2]:
+    learned = turns_learned(turns)
+    if len(learned) < 2:
+        return "a conversation has at least a question and an answer"
+    for place, turn in enumerate(learned):
+        number = place + len(turns) - len(learned)
+        if turn.get("from") != SPEAKERS[place % 2]:
             return f"turn {number} is from {turn.get('from')!r}; 'human' and 'gpt' take turns, 'human' first"
         for family in families:
             try:
-                family.parse(turn["value"])
+                family.check(turn["value"])
             except AuroraError as error:
                 return f"turn {number}: {error}"
-    places = sum(turn["value"].count(DEFAULT_IMAGE_TOKEN) for turn in turns)
-    if "image" not in record:
-        return f"has {DEFAULT_IMAGE_TOKEN} in its text but no image" if places else None
+    if record.get("image") is None:
+        return None
     if not isinstance(record["image"], str) or not record["image"]:
         return f"its image is {record['image']!r}, not a path"
     if climbs_out(record["image"]):
         return f"its image {record['image']} leads out of the image folder"
-    if places != 1:
-        return f"has an image and {places} places for it; exactly one {DEFAULT_IMAGE_TOKEN} is expected"
+    places = [turn["value"].count(DEFAULT_IMAGE_TOKEN) for turn in learned]
+    if any(places[1::2]):
+        return f"{DEFAULT_IMAGE_TOKEN} stands in an answer; it belongs into the question"
+    if sum(places) != 1:
+        return f"has an image and {sum(places)} places for it; exactly one {DEFAULT_IMAGE_TOKEN} is expected"
     return None
+
+
+def turns_learned(turns: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The turns that LLaVA trains on: it skips a first one that is not a question (`preprocess` in its train.py)."""
+    return turns[1:] if turns and turns[0].get("from") == "gpt" else turns
+
+
+def as_trained(record: dict[str, Any], families: Iterable[TokenFamily]) -> dict[str, Any]:
+    """A checked record as training reads it: no blanks inside spans, which AURORA's files have, and no null image."""
+
+    def compact(text: str) -> str:
+        for family in families:
+            text = family.compact(text)
+        return text
+
+    turns = [{**turn, "value": compact(turn["value"])} for turn in record["conversations"]]
+    kept = {name: value for name, value in record.items() if name != "image" or value is not None}
+    return {**kept, "conversations": turns}
 
 
 # --- one file -----------------------------------------------------------------------------------------------------
@@ -145,12 +171,19 @@ def _lines(path: Path, progress: Progress) -> Iterator[Any]:
             for line in file:
                 number, read = number + 1, read + len(line)
                 if line.strip():
-                    yield json.loads(line.decode())
+                    yield _parsed(line, number)
                 progress(read)
     except OSError as error:
         raise AuroraError(f"{path}: cannot read the training records: {error.strerror}") from error
+
+
+def _parsed(line: bytes, number: int) -> Any:
+    try:
+        return json.loads(line.decode())
     except ValueError as error:
-        raise AuroraError(f"{path}: line {number} is not valid JSON: {error}") from error
+        return Unreadable(f"line {number} is not valid JSON: {error}")
+    except RecursionError:
+        return Unreadable(f"line {number} is JSON that is nested too deeply")
 
 
 def _stream(path: Path, progress: Progress = lambda read: None) -> Iterator[Any]:
@@ -167,7 +200,7 @@ def _stream(path: Path, progress: Progress = lambda read: None) -> Iterator[Any]
                     yield text.value()
             if text.next_character():
                 raise ValueError("extra data")
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         # Reading it as a whole says what is wrong, and in which line and column.
         if isinstance(read_json(path, what="training records"), list):
             raise AuroraError(f"{path}: the training records changed while they were read; start again") from error

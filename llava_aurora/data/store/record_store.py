@@ -21,14 +21,14 @@ import pyarrow as pa
 from filelock import FileLock
 
 from llava_aurora.batches import batches
-from llava_aurora.data.store.record_file import check_records, part_files
+from llava_aurora.data.store.record_file import as_trained, check_records, part_files
 from llava_aurora.data.store.record_progress import follow
 from llava_aurora.data.tasks import TASK_NAMES, task_name
 from llava_aurora.errors import AuroraError
 from llava_aurora.files import atomic_file
 from llava_aurora.tokens.vocabulary import TokenFamily
 
-FORMAT = 2
+FORMAT = 3
 RECORDS_PER_BATCH = 8192
 SCHEMA = pa.schema(
     [
@@ -169,7 +169,8 @@ def _convert(source: Path, file: Path, families: tuple[TokenFamily, ...]) -> Non
     positions = {name: position for position, name in enumerate(TASK_NAMES)}
     checked = follow(source, partial(check_records, families=families), title=f"{source.name}: reading it once")
     with atomic_file(file) as temporary, pa.ipc.new_file(str(temporary), SCHEMA) as writer:
-        for records in batches(checked, RECORDS_PER_BATCH):
+        for checked_records in batches(checked, RECORDS_PER_BATCH):
+            records = [as_trained(record, families) for record in checked_records]
             tasks = pa.array([positions[task_name(record)] for record in records], pa.int8())
             columns = [
                 pa.array([json.dumps(record) for record in records], pa.large_string()),

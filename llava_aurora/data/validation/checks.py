@@ -1,27 +1,29 @@
-"""The pre-flight of `data check`: every record and every image of a training file, before any time on a GPU.
+"""The pre-flight check of `data check`: every record and every image of a training file.
 
-The file is streamed; portions of records and of images go to worker processes, and what they found is put together in
-the order of the file. Only names and hashes of images are kept.
+The file is streamed. Worker processes check portions of records and images; their findings are merged in the order of
+the file. Only names and hashes of images are kept.
 """
 
+import itertools
 import multiprocessing
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from llava_aurora.batches import batches
 from llava_aurora.data.images.image_files import path_inside
-from llava_aurora.data.store.record_file import part_files, unchecked_records
+from llava_aurora.data.store.parquet_file import Unreadable
+from llava_aurora.data.store.record_file import as_trained, part_files, unchecked_records
 from llava_aurora.data.store.record_progress import follow
 from llava_aurora.data.store.record_store import record_length
 from llava_aurora.data.tasks import task_name
 from llava_aurora.data.validation.images import Examined, ImageList, Listed, examine
-from llava_aurora.data.validation.records import TextChecks, record_name
+from llava_aurora.data.validation.records import Report, TextChecks, record_name
 from llava_aurora.data.validation.report import Findings, ValidationReport
 from llava_aurora.errors import AuroraError
 from llava_aurora.tokens.vocabulary import TokenFamily, depth_family, pixel_family
@@ -33,6 +35,8 @@ RECORDS_AT_ONCE = 256
 IMAGES_AT_ONCE = 32
 PORTIONS_WAITING = 4  # for each worker
 BYTES_WORTH_A_PROCESS = 2_000_000  # it takes seconds to start
+RECORDS_WITHOUT_MAPS = 10_000  # after so many, a file is taken to hold no maps
+ANY_CODE = 10**6
 
 Named = tuple[str, Any]  # how a record is named in the report, and what it is
 
@@ -42,7 +46,8 @@ class CheckSettings:
     """What is checked.
 
     Args:
-        families: token families of the model.
+        families: token families of the model; if left out, coordinates of the frame, and depth maps of any codebook,
+            all with as many codes as the first one in the file.
         frame: side of the frame that coordinates refer to.
         model: its ModelLimits; None leaves out what needs a tokenizer.
         image_folder: None leaves images out.
@@ -53,7 +58,7 @@ class CheckSettings:
         workers: most processes; a small file is checked in this one.
     """
 
-    families: tuple[TokenFamily, ...] = field(default_factory=lambda: (depth_family(), pixel_family()))
+    families: tuple[TokenFamily, ...] = ()
     frame: int = 336
     model: "ModelLimits | None" = None
     image_folder: Path | None = None
@@ -76,6 +81,14 @@ def check_file(path: str | Path, settings: CheckSettings) -> ValidationReport:
             report.
     """
     path, findings, images = Path(path), Findings(), ImageList()
+    unchecked = tuple(_unchecked(settings))
+    if not settings.families:
+        families = (_family_of(path), pixel_family(frame=settings.frame))
+        settings = replace(settings, families=families)
+        unchecked += (
+            f"codes against a codebook (--model or --depth-vqvae); {families[0].lengths[0]} codes a map are expected,"
+            f" as in the first, and coordinates in a frame of {settings.frame} (--frame)",
+        )
 
     def examine_all(named: Iterable[Listed]) -> None:
         for portion in batches(images.new(named), IMAGES_AT_ONCE):
@@ -92,21 +105,35 @@ def check_file(path: str | Path, settings: CheckSettings) -> ValidationReport:
             folder = settings.eval_image_folder or settings.image_folder
             for records in batches(named_records(settings.eval_data, title=f"{settings.eval_data}"), RECORDS_AT_ONCE):
                 held_out = [(f"{settings.eval_data.name}: {where}", record) for where, record in records]
+                for where, record in held_out:
+                    if isinstance(record, Unreadable):
+                        findings.add("format", where, record.problem)
                 examine_all(_images(held_out, folder, evaluation=True))
     images.compare(findings, distance=settings.distance)
     return ValidationReport(
         source=path,
         findings=findings,
-        unchecked=tuple(_unchecked(settings)),
+        unchecked=unchecked,
         in_tokens=settings.model is not None,
         max_length=settings.model.max_length if settings.model else None,
     )
 
 
-def codebook_family(vqvae: Path | None) -> TokenFamily:
-    """The depth tokens of a VQ-VAE; AURORA's 128 codes and 100 cells without one."""
-    if vqvae is None:
-        return depth_family()
+def _family_of(path: Path) -> TokenFamily:
+    """Depth tokens of any code, in maps as long as the first one among the file's first records; else AURORA's 100."""
+    family = depth_family(codebook_size=ANY_CODE)
+    for _, _, record in itertools.islice(unchecked_records(path), RECORDS_WITHOUT_MAPS):
+        turns = record.get("conversations") if isinstance(record, dict) else None
+        for turn in turns if isinstance(turns, list) else []:
+            text = turn.get("value") if isinstance(turn, dict) else None
+            if isinstance(text, str) and family.start in text:
+                first_map = text.partition(family.start)[2].partition(family.end)[0]
+                return replace(family, lengths=(max(1, family.count(first_map)),))
+    return family
+
+
+def codebook_family(vqvae: Path) -> TokenFamily:
+    """The depth tokens of a VQ-VAE."""
     from llava_aurora.vqvae.checkpoint import load_depth_vqvae
 
     model = load_depth_vqvae(vqvae)
@@ -160,16 +187,21 @@ class _RecordChecks:
         found = Findings(records=len(records))
         for where, record in records:
             report = partial(self._report, found, where)
-            if not self.text.run(record, report):
-                continue
-            found.tasks[task_name(record)] += 1
-            length = (
-                abs(record_length(record, self.families)) if self.labels is None else self.labels.run(record, report)
-            )
-            found.lengths[length] += 1
-            if (boxes := self.text.true_boxes(record)) is not None:
-                found.boxes[boxes] += 1
+            try:
+                self._check(record, found, report)
+            except Exception as error:  # the report names the record, and the other records are checked
+                report("format", f"checking it fails: {type(error).__name__}: {error}")
         return found
+
+    def _check(self, record: Any, found: Findings, report: Report) -> None:
+        if not self.text.run(record, report):
+            return
+        record = as_trained(record, self.families)
+        found.tasks[task_name(record)] += 1
+        length = abs(record_length(record, self.families)) if self.labels is None else self.labels.run(record, report)
+        found.lengths[length] += 1
+        if (boxes := self.text.true_boxes(record)) is not None:
+            found.boxes[boxes] += 1
 
     @staticmethod
     def _report(found: Findings, where: str, kind: str, message: str) -> None:

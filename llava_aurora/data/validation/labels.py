@@ -1,7 +1,7 @@
-"""What a model would be trained on: labels, tokenization mismatches and lengths, by upstream's own preprocessing.
+"""Checks what a model would be trained on, by LLaVA's own preprocessing: labels, tokens of spans, and lengths.
 
-LLaVA finds its label mask by counting tokens. Where the count does not come out it ignores the whole record, prints a
-line and trains on; here that is an error. What is left of the labels is turned back into text and compared.
+LLaVA finds its label mask by counting tokens. Where the count is wrong it ignores the whole record, prints a line and
+trains on; here that is an error. Labels are decoded and compared with the answers.
 """
 
 import copy
@@ -21,6 +21,7 @@ from llava.constants import IGNORE_INDEX
 from llava.train import train as upstream
 from transformers import AutoTokenizer
 
+from llava_aurora.data.store.record_file import turns_learned
 from llava_aurora.errors import AuroraError
 from llava_aurora.files import read_json
 from llava_aurora.tokens.perception import PerceptionTokens
@@ -76,16 +77,33 @@ class LabelChecks:
         with redirect_stdout(printed):
             item = upstream.preprocess(sources, self.tokenizer, has_image=has_image)
         ids, labels = item["input_ids"][0].tolist(), item["labels"][0].tolist()
+        turns = [turn["value"] for turn in turns_learned(record["conversations"])]
+        self._compare_spans(ids, turns, report)
         length = len(ids) + (self.limits.image_tokens - 1 if has_image else 0)
         if length > self.limits.max_length:
             report("truncated", f"{length} tokens; what follows token {self.limits.max_length} is cut off")
         if warning := printed.getvalue().strip():
             report("mismatch", warning)
         else:
-            self._compare(labels, [turn["value"] for turn in record["conversations"][1::2]], report)
+            self._compare_labels(labels, turns[1::2], report)
         return length
 
-    def _compare(self, labels: list[int], answers: list[str], report: Report) -> None:
+    def _compare_spans(self, ids: list[int], turns: list[str], report: Report) -> None:
+        """The spans of each family that the tokenizer makes have to be those that the text is read to have."""
+        for family in self.limits.families:
+            try:
+                written = [span.codes for turn in turns for span in family.parse(turn)]
+            except MalformedSpan:
+                continue  # TextChecks reports it
+            try:
+                read = [span.codes for span in self.tokenizer.perception_ids.spans(family, ids)]
+            except MalformedSpan as error:
+                report("spans", f"after tokenizing: {error}")
+                continue
+            if read != written:
+                report("spans", f"{len(written)} {family.name} spans in the text, but {len(read)} others in its tokens")
+
+    def _compare_labels(self, labels: list[int], answers: list[str], report: Report) -> None:
         """Each run of labels has to be one answer and the token that ends it."""
         runs = [list(run) for learned, run in itertools.groupby(labels, lambda label: label != IGNORE_INDEX) if learned]
         if len(runs) != len(answers):
@@ -107,18 +125,18 @@ class LabelChecks:
 
 
 class SpanTokenizer:
-    """A tokenizer that gives the same ids in a fraction of the time where a text holds whole maps.
+    """A tokenizer that gives the same ids, but faster where a text holds whole maps.
 
-    A map is a hundred words that were added to the tokenizer, each of which it looks for letter by letter. Added words
-    do not change how the text around them is read: so START alone stands for the map, and is exchanged for its ids, and
-    the end token is taken off. Texts are never cut off. What else is asked of it, the tokenizer answers.
+    A map is a hundred added tokens, each of which the tokenizer searches letter by letter. Added tokens do not change
+    how the text around them is tokenized, so START alone is left in the place of a map and replaced by the map's ids;
+    the end token is taken off and put back. Texts are never truncated. All else is delegated to the tokenizer.
     """
 
     def __init__(self, tokenizer: Any, vocabulary: PerceptionVocabulary) -> None:
         vocabulary.add_to(tokenizer)
-        self._tokenizer, self._ids = tokenizer, vocabulary.bind(tokenizer)
+        self._tokenizer, self.perception_ids = tokenizer, vocabulary.bind(tokenizer)
         self._delimited = [family for family in vocabulary.families if family.delimited]
-        self._start_ids = {self._ids.start_id(family) for family in self._delimited}
+        self._start_ids = {self.perception_ids.start_id(family) for family in self._delimited}
         maps = "|".join(f"{family.start}.*?{family.end}" for family in self._delimited)
         self._map = re.compile(maps, re.DOTALL) if maps else None
         self._map_ids = lru_cache(MAPS_REMEMBERED)(self._read_map)
@@ -166,7 +184,7 @@ class SpanTokenizer:
             except MalformedSpan:
                 return None
             if len(spans) == 1 and text == family.text(spans[0].codes):
-                return tuple(self._ids.ids(family, spans[0].codes))
+                return tuple(self.perception_ids.ids(family, spans[0].codes))
         return None
 
     @staticmethod

@@ -85,7 +85,7 @@ class TextChecks:
         """Whether all spans of a turn are as their family prescribes."""
         for family in self.families:
             try:
-                family.parse(text)
+                family.check(text)
             except MalformedSpan as error:
                 report(self._fault(family, text), f"turn {number}: {error}")
                 return False

@@ -32,7 +32,7 @@ class Kind:
 
 KINDS: Mapping[str, Kind] = {
     "format": Kind("error", "not a record in LLaVA's format"),
-    "path": Kind("error", "image path leads out of the image folder"),
+    "path": Kind("error", "image path is an address, has a backslash or leads out of the folder"),
     "image": Kind("error", "image cannot be read"),
     "bomb": Kind("error", "image has too many pixels (decompression bomb)"),
     "spans": Kind("error", "span of perception tokens is malformed, or missing"),

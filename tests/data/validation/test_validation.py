@@ -15,7 +15,7 @@ from llava_aurora.data.images.image_files import path_inside
 from llava_aurora.data.records import letter_points
 from llava_aurora.data.validation import checks as validation
 from llava_aurora.data.validation.checks import CheckSettings, check_file
-from llava_aurora.data.validation.labels import SpanTokenizer, load_tokenizer, model_limits
+from llava_aurora.data.validation.labels import LabelChecks, SpanTokenizer, load_tokenizer, model_limits
 from llava_aurora.data.validation.report import KINDS, Findings
 from llava_aurora.errors import AuroraError
 from llava_aurora.tokens.vocabulary import PerceptionVocabulary, depth_family, pixel_family
@@ -136,6 +136,10 @@ MAP = DEPTH.text(range(CELLS))
         ("spans", plain(answer=DEPTH.start + "<DEPTH_1>" * 8 + DEPTH.end), "has 8 codes instead of 9"),
         ("spans", plain(answer=MAP.removesuffix(DEPTH.end)), "belongs to no complete DEPTH span"),
         ("spans", plain(answer="(<PIXEL_1>,<PIXEL_2>,<PIXEL_3>)"), "has 3 codes instead of 2 or 4"),
+        ("spans", plain(answer=MAP.replace("_3>", "_03>")), "<DEPTH_03> at character 40 is an unknown token"),
+        ("format", plain(answer="An <image>."), "<image> stands in an answer"),
+        ("path", plain(image="sub\\a.png"), "backslash"),
+        ("path", plain(image="http://example.org/a.png"), "is an address"),
         ("codes", plain(answer=MAP.replace("<DEPTH_8>", "<DEPTH_16>")), "code 16, number 8 of the DEPTH span"),
         ("codes", plain(answer="(<PIXEL_1>,<PIXEL_56>)"), "code 56, number 1 of the PIXEL span"),
     ],
@@ -464,6 +468,43 @@ def test_a_folder_of_parts_is_read_and_its_parts_are_named(tmp_path):
     findings = check_file(folder, CheckSettings(families=(DEPTH, PIXELS), frame=FRAME)).findings
     assert findings.records == 3
     assert [where for where, _ in findings.examples["spans"]] == ["1.jsonl: record 1 (id plain)"]
+
+
+def test_a_record_that_cannot_be_read_or_checked_is_named_and_the_others_are_checked(tmp_path, limits, monkeypatch):
+    path = tmp_path / "train.jsonl"
+    lines = [json.dumps(plain(id=name)) for name in ("a", "crash", "b\u2028c")]
+    path.write_text("\n".join([*lines, "{", "[" * 100_000, json.dumps(plain(answer=MAP[:-3]))]))
+    run = LabelChecks.run
+
+    def crash(self, record, report):
+        return 1 / 0 if record["id"] == "crash" else run(self, record, report)
+
+    monkeypatch.setattr(LabelChecks, "run", crash)
+    findings = check_file(path, CheckSettings(families=(DEPTH, PIXELS), frame=FRAME, model=limits)).findings
+    assert (findings.records, findings.numbers) == (6, {"format": 3, "spans": 1})
+    named = dict(findings.examples["format"])
+    assert list(named) == ["record 1 (id crash)", "record 3", "record 4"]
+    assert "line 4" in named["record 3"]
+
+
+def test_spans_are_those_that_the_tokenizer_makes(check, limits, monkeypatch):
+    spaced = plain(answer=MAP.replace("><", ">\n <"))
+    assert found(check([spaced, plain(answer=MAP)], model=limits)) == {}
+    monkeypatch.setattr(validation, "as_trained", lambda record, families: record)
+    assert list(found(check([plain(answer=MAP), spaced], model=limits))) == ["spans"]
+
+
+def test_without_a_model_maps_are_as_long_as_the_first(tmp_path):
+    path = tmp_path / "train.json"
+    maps = [
+        plain(answer=depth_family(codebook_size=512, codes_per_map=4).text(codes)) for codes in ([400] * 4, [1] * 4)
+    ]
+    path.write_text(json.dumps([plain(), *maps]))
+    report = check_file(path, CheckSettings())
+    assert report.findings.numbers == {}
+    assert any("4 codes a map" in each and "--depth-vqvae" in each for each in report.unchecked)
+    path.write_text(json.dumps([*maps, plain(answer=MAP)]))
+    assert check_file(path, CheckSettings()).findings.numbers == {"spans": 1}
 
 
 def test_examples_are_bounded_and_numbers_are_not():
