@@ -3,6 +3,7 @@
 import argparse
 import importlib.util
 import json
+import tempfile
 from pathlib import Path
 
 from llava_aurora.errors import AuroraError
@@ -73,11 +74,21 @@ def check_flags(flags: argparse.Namespace) -> None:
     _check_quantization(flags)
     check_trainable(flags.model_name_or_path)
     _check_depth_tokens(flags)
+    _check_output_folder(flags.output_dir)
 
 
 def _check_exists(flag: str, path: str | None, remedy: str) -> None:
     if path and not Path(path).exists():
         raise AuroraError(f"--{flag} {path}: no such file or folder (from {Path.cwd()}); it is {remedy}")
+
+
+def _check_output_folder(folder: str) -> None:
+    try:
+        Path(folder).mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise AuroraError(f"--output_dir {folder}: cannot be written ({error.strerror})") from error
 
 
 def _check_quantization(flags: argparse.Namespace) -> None:

@@ -126,6 +126,13 @@ def test_names_on_the_hub_are_not_taken_for_paths(check):
         check(model_name_or_path="owner/nowhere", vision_tower="openai/clip-vit-large-patch14-336")
 
 
+def test_an_output_folder_that_cannot_be_written_is_named(check, tmp_path):
+    (tmp_path / "out").touch()
+    for folder in (tmp_path / "out", tmp_path / "out" / "run", "/proc/run"):
+        with pytest.raises(AuroraError, match=f"--output_dir {folder}: cannot be written"):
+            check(output_dir=folder)
+
+
 @pytest.mark.parametrize(
     ("files", "problem"),
     [
