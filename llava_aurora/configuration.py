@@ -4,10 +4,15 @@ Importing this module imports LLaVA's training code; nothing is changed there (i
 """
 
 import json
+import os
 from dataclasses import dataclass, field
+from datetime import timedelta
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
+import torch
+from accelerate.state import AcceleratorState, PartialState
 from llava.train import train as upstream
 
 from llava_aurora.errors import AuroraError
@@ -195,3 +200,17 @@ class TrainingArguments(upstream.TrainingArguments):
     logging_nan_inf_filter: bool = field(
         default=False, metadata={"help": "Show a NaN loss as 0. Off here, unlike in transformers: NaN is shown as NaN."}
     )
+
+    @cached_property
+    def _setup_devices(self) -> torch.device:
+        """Connects DeepSpeed's ranks on CPUs by gloo, for which accelerate 1.13 and later would need `--use_cpu`.
+
+        transformers leaves DeepSpeed out under `--use_cpu`. So the ranks are connected before it looks for them.
+        """
+        if self.deepspeed and "LOCAL_RANK" in os.environ and not torch.cuda.is_available():
+            AcceleratorState._reset_state(reset_partial_state=True)
+            os.environ["ACCELERATE_USE_DEEPSPEED"] = "true"  # until transformers itself sets it
+            PartialState(backend="gloo", timeout=timedelta(seconds=self.ddp_timeout))
+            del os.environ["ACCELERATE_USE_DEEPSPEED"]
+            self.accelerator_config.use_configured_state = True
+        return super()._setup_devices

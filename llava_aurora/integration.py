@@ -22,7 +22,7 @@ REQUIRED = {
     "transformers": ">=4.57.6,<5",
     "torch": ">=2.6",
     "deepspeed": ">=0.19.8",
-    "accelerate": ">=1.12,<1.13",
+    "accelerate": ">=1.12,<1.16",
     "peft": ">=0.17",
 }
 REMEDY = "run `bash scripts/setup.sh`"

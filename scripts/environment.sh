@@ -1,7 +1,10 @@
-# What setup.sh and setup_upstream.sh have in common: a virtual environment with its log, its lock and its stamp.
-# Sourced by them, with these set: name (starts every line that is printed), venv (the folder), constraints (a file of
-# versions for pip).
+# What setup.sh and setup_upstream.sh have in common: a virtual environment with its log, its lock and its stamp, and
+# LLaVA's source distribution. Sourced by them, with these set: name (starts every line that is printed), root (of the
+# repository), venv (the folder), constraints (a file of versions for pip).
 # shellcheck shell=bash disable=SC2154
+llava_version=1.2.2.post1
+llava_sha256=fe41fe4fb5eec2fd549c6ff32628ecd3cc84abddc06f53a0d425750738da7157
+llava_sdist=$root/.venv/src/llava-torch-$llava_version.tar.gz
 python=$venv/bin/python
 log=$venv/setup.log
 stamp=$venv/setup.stamp
@@ -19,9 +22,43 @@ logged() {
 was the reason, run this again: what is done already is kept."; }
 }
 
-# Conflicts are not worth a warning: LLaVA's own pins contradict all that is installed here, and are meant to.
-pip_install() { "$python" -m pip install --no-warn-conflicts --constraint "$constraints" "$@"; }
+# By uv where it is installed, several times as quick as pip. LLaVA's own pins contradict what is installed here, so
+# conflicts get no warning.
+pip_install() {
+    if command -v uv >/dev/null; then
+        (pip_settings_for_uv && exec uv pip install --python "$python" --constraint "$constraints" "$@")
+    else
+        "$python" -m pip install --no-warn-conflicts --constraint "$constraints" "$@"
+    fi
+}
 install() { local what=$1; shift; logged "$what" pip_install "$@"; }
+
+# uv does not read pip's configuration: indexes, folders of wheels and the certificate are handed over.
+pip_settings_for_uv() {
+    export UV_INDEX_STRATEGY=unsafe-best-match # as pip does: the best version that any of the indexes has
+    local settings
+    settings=$("$python" -m pip config list | "$python" -c '
+import ast, shlex, sys
+
+names = {"index-url": "UV_DEFAULT_INDEX", "extra-index-url": "UV_INDEX", "find-links": "UV_FIND_LINKS", "cert": "SSL_CERT_FILE"}
+for key, _, value in (line.partition("=") for line in sys.stdin):
+    name = names.pop(key.rpartition(".")[2], None)  # the first one counts: environment variables come before files
+    if name:
+        separator = "," if name == "UV_FIND_LINKS" else " "
+        print(f"export {name}=${{{name}:-{shlex.quote(separator.join(ast.literal_eval(value).split()))}}}")')
+    eval "$settings"
+}
+
+# LLaVA's source distribution, checked against its hash before anything in it runs; kept for the next time.
+fetch_llava() {
+    sha256sum --check --status <<<"$llava_sha256  $llava_sdist" 2>/dev/null && return
+    local folder=${llava_sdist%/*}
+    mkdir -p "$folder"
+    rm -f "$llava_sdist"
+    echo "llava-torch==$llava_version --hash=sha256:$llava_sha256" >"$folder/llava.txt"
+    logged "downloading LLaVA" "$python" -m pip download --require-hashes --no-deps --no-build-isolation \
+        --no-binary llava-torch --dest "$folder" --requirement "$folder/llava.txt"
+}
 
 # The version pip knows: PyPI's CUDA build is 2.13.0 there and calls itself 2.13.0+cu130 when it is imported.
 torch_version() {

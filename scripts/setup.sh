@@ -3,14 +3,15 @@
 #
 #   bash scripts/setup.sh
 #
-# Needs Python 3.10, 3.11 or 3.12 with its venv module, and git; on Debian and Ubuntu: apt-get install git python3-venv
+# Needs Python 3.10 to 3.14 with its venv module; on Debian and Ubuntu: apt-get install python3-venv
+# Uses uv where it is installed (pip install uv), which is several times as quick as pip.
 # DeepSpeed compiles an optimizer where it is offloaded to the CPU; that also needs: apt-get install g++ python3-dev
 #
 # Environment:
-#   PYTHON=python3.12            the Python to build on; otherwise the first of 3.11, 3.12, 3.10 that is found
+#   PYTHON=python3.12            the Python to build on; otherwise the first of 3.11, 3.12, 3.13, 3.14, 3.10 that is found
 #   TORCH_VERSION=2.13.0         another torch; one that is in .venv already is kept unless this names another
-#   LLAVA_SOURCE=/path/to/LLaVA  a checkout of LLaVA 1.2.2.post1 instead of its source distribution; it is copied, not
-#                                changed
+#   LLAVA_SOURCE=/path/to/LLaVA  a checkout of LLaVA's main branch or of 1.2.2.post1 instead of its source distribution;
+#                                it is copied, not changed
 # pip's own settings (PIP_INDEX_URL, PIP_FIND_LINKS, proxies, ...) hold as always. Without a GPU, the much smaller CPU
 # build of torch is taken where pip finds one: PIP_EXTRA_INDEX_URL=https://download.pytorch.org/whl/cpu
 set -euo pipefail
@@ -22,29 +23,42 @@ cd "$root"
 name=setup
 venv=$root/.venv
 constraints=$venv/constraints.txt
-llava_version=1.2.2.post1
-llava_sdist=$venv/src/llava-torch-$llava_version.tar.gz
 source scripts/environment.sh
 
 lock_torch() { sed "s/^torch==.*/torch==$1/" constraints.txt >"$constraints"; }
 
 suits() { # is this command a Python that the dependencies support?
-    "$1" -c 'import sys; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 12))' 2>/dev/null
+    "$1" -c 'import sys; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 14))' 2>/dev/null
 }
 
 find_python() {
     if [[ -n ${PYTHON:-} ]]; then
-        suits "$PYTHON" || fail "PYTHON=$PYTHON is no Python 3.10, 3.11 or 3.12"
+        suits "$PYTHON" || fail "PYTHON=$PYTHON is no Python 3.10 to 3.14"
         echo "$PYTHON"
         return
     fi
-    for candidate in python3.11 python3.12 python3.10 python3 python; do
+    for candidate in python3.11 python3.12 python3.13 python3.14 python3.10 python3 python; do
         if suits "$candidate"; then
             echo "$candidate"
             return
         fi
     done
-    fail "no Python 3.10, 3.11 or 3.12 found; install one (apt-get install python3 python3-venv) or name it: PYTHON=/path/to/python3.11"
+    fail "no Python 3.10 to 3.14 found; install one (apt-get install python3 python3-venv) or name it: PYTHON=/path/to/python3.11"
+}
+
+check_patches() { # whether they fit LLAVA_SOURCE, before anything is downloaded
+    local base
+    base=$(find_python)
+    "$base" - "$LLAVA_SOURCE" <<'END' || fail "LLAVA_SOURCE=$LLAVA_SOURCE cannot be patched"
+import sys
+
+from llava_aurora import AuroraError, patch_queue
+
+try:
+    patch_queue.check(sys.argv[1])
+except AuroraError as error:
+    sys.exit(str(error))
+END
 }
 
 make_venv() {
@@ -55,7 +69,7 @@ make_venv() {
         say "Python environment from $base"
         logged "making $venv" "$base" -m venv "$venv"
     fi
-    suits "$python" || fail "$venv was made with another Python than 3.10, 3.11 or 3.12; remove the folder and run this again"
+    suits "$python" || fail "$venv was made with another Python than 3.10 to 3.14; remove the folder and run this again"
     [[ -z ${PYTHON:-} || $("$PYTHON" -c 'import sys; print(sys.version_info[:2])') == \
         $("$python" -c 'import sys; print(sys.version_info[:2])') ]] ||
         fail "$venv was made with another Python than PYTHON=$PYTHON; remove the folder and run this again"
@@ -68,9 +82,10 @@ install_torch() {
         want=${want:-$(sed -n 's/^torch==//p' constraints.txt)}
         say "torch $want (the largest download)"
         lock_torch "$want"
-        # PyPI's build brings gigabytes of CUDA libraries.
         if [[ $want == *+* ]] || command -v nvidia-smi >/dev/null ||
             ! pip_install "torch==$want+cpu" >>"$log" 2>&1; then
+            command -v nvidia-smi >/dev/null || say "no CPU build found; PyPI's brings CUDA libraries (2.5 GB). For a \
+small one: PIP_EXTRA_INDEX_URL=https://download.pytorch.org/whl/cpu, or TORCH_VERSION for another release"
             install "installing torch $want" "torch==$want"
         fi
         have=$(torch_version)
@@ -96,10 +111,8 @@ install_llava() {
         cp -R "$LLAVA_SOURCE"/{llava,pyproject.toml,README.md,LICENSE} "$source"
     else
         say "LLaVA $llava_version, patched"
-        [[ -f $llava_sdist ]] || logged "downloading LLaVA" "$python" -m pip download --no-deps --no-build-isolation \
-            --no-binary llava-torch --dest "$venv/src" "llava-torch==$llava_version"
-        tar -xzf "$llava_sdist" -C "$source" --strip-components=1 ||
-            fail "$llava_sdist is damaged; remove it and run this again"
+        fetch_llava
+        tar -xzf "$llava_sdist" -C "$source" --strip-components=1
     fi
     "$python" -m llava_aurora.cli patch --source "$source" >>"$log" || fail "LLaVA could not be patched"
     install "installing LLaVA" --no-deps --no-build-isolation --force-reinstall "$source"
@@ -121,10 +134,10 @@ fingerprint() {
     } | sha256sum
 }
 
-command -v git >/dev/null || fail "git was not found; apt-get install git"
 if [[ -n ${LLAVA_SOURCE:-} ]]; then
     LLAVA_SOURCE=$(cd -P -- "$OLDPWD" && cd -P -- "$LLAVA_SOURCE" 2>/dev/null && pwd) || fail "LLAVA_SOURCE: no such folder"
     [[ -f $LLAVA_SOURCE/llava/train/train.py && -f $LLAVA_SOURCE/pyproject.toml ]] || fail "LLAVA_SOURCE=$LLAVA_SOURCE is no checkout of LLaVA"
+    check_patches
 fi
 
 mkdir -p "$venv/src"

@@ -40,7 +40,8 @@ install_torch() {
 install_llava() {
     say "LLaVA, unpatched, and its transformers"
     install "installing the build tools" setuptools wheel
-    install "installing LLaVA" --no-deps --no-build-isolation --no-binary llava-torch --requirement "$constraints"
+    fetch_llava
+    install "installing LLaVA" --no-deps --no-build-isolation --requirement "$constraints" "$llava_sdist"
 }
 
 verify() {

@@ -154,8 +154,8 @@ class AuroraLlamaForCausalLM(LlavaLlamaForCausalLM):
         perception = replace(perception, values=described.get("values", ""))
         if described and described != perception.config():
             raise AuroraError(
-                f"{base}: the base model has perception tokens of other settings ({described['kinds']}) than those"
-                f" asked for ({perception.config()['kinds']}); leave out --perception_modalities to go on with its"
+                f"{base}: the base model has perception tokens of other settings ({described['modalities']}) than those"
+                f" asked for ({perception.config()['modalities']}); leave out --perception_modalities to go on with its"
                 " own"
             )
         self._add_rows(perception, tokenizer, new=len(tokenizer) > words, model_args=model_args)
