@@ -14,13 +14,13 @@ app = typer.Typer()
 @app.command(
     epilog="Examples: llava-aurora plan --model 13b --gpus 8 --memory 48  |  "
     "llava-aurora plan --model checkpoints/mine --mode lora --lora-r 64 --gpus 2 --memory 24 --length 1024  |  "
-    "llava-aurora plan --model 7b,13b,34b --gpus 8,16,32,64,128,256,512 --memory 80 --mode full --bandwidth 25"
+    "llava-aurora plan --model 7b,13b,34b --gpus 8,64,512 --memory 80 --mode full"
 )
 def plan(
     model: Annotated[
         str, typer.Option(help="7b, 13b, 34b, or the folder of a checkpoint (its config.json); several with commas.")
     ] = "13b",
-    gpus: Annotated[str, typer.Option(help="How many, in all; several with commas, for a row each.")] = "8",
+    gpus: Annotated[str, typer.Option(help="Number of GPUs in all; several with commas, for a row each.")] = "8",
     memory: Annotated[float, typer.Option(min=1, help="GB of one GPU.")] = 48,
     mode: Annotated[
         str | None, typer.Option(help="full, lora, qlora or projector; the first three if left out.")
@@ -33,13 +33,11 @@ def plan(
     train_base_vocabulary: Annotated[bool, typer.Option(help="Train the words' rows too, as the paper did.")] = False,
     gradient_checkpointing: Annotated[bool, typer.Option(help="Recompute activations.")] = True,
     dtype: Annotated[str, typer.Option(help="bf16 or fp32.")] = "bf16",
-    bandwidth: Annotated[
-        float | None, typer.Option(min=0.001, help="GB that a GPU sends in a second; shows how long a step's take.")
-    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="One line of JSON, in bytes, instead of tables.")] = False,
 ) -> None:
-    """Show how much memory a training run needs on each GPU, what it sends, what fits, and with which flags."""
-    from llava_aurora.training.model_sizes import Run, find_sizes
+    """Estimate the memory of a training run on each GPU, what it sends, what fits, and with which flags."""
+    from llava_aurora.training.model_sizes import find_sizes
+    from llava_aurora.training.plan import Run
     from llava_aurora.training.plan_report import as_records, print_plan
 
     if dtype not in ("bf16", "fp32"):
@@ -74,7 +72,7 @@ def plan(
         print(json.dumps(records))
         return
     for runs in plans:
-        print_plan(runs, memory=memory, numbers=numbers, bandwidth=bandwidth)
+        print_plan(runs, memory=memory, numbers=numbers)
 
 
 @app.command(

@@ -1,233 +1,90 @@
-"""Shapes of every weight of a LLaVA, from the numbers in its config.json, and which of them a run trains.
+"""Sizes of a LLaVA, from its name or its config.json, without loading it."""
 
-Nothing is loaded, and torch is not needed. plan.py needs shapes, not sums: ZeRO-3 rounds each weight up to the number
-of ranks, and keeps small ones whole.
-"""
-
-import json
-import math
 import re
-from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 from llava_aurora.errors import AuroraError
-
-
-@dataclass(frozen=True)
-class Weight:
-    """Weights of one shape.
-
-    Args:
-        part: embedding, head, linear (of a language model's layer), norm, projector, tower, rows or lora.
-        shape: as in the checkpoint.
-        copies: how many there are.
-    """
-
-    part: str
-    shape: tuple[int, ...]
-    copies: int = 1
-
-    @property
-    def numel(self) -> int:
-        """Elements of one copy."""
-        return math.prod(self.shape)
-
-
-def count(weights: Iterable[Weight]) -> int:
-    """Elements of all."""
-    return sum(weight.numel * weight.copies for weight in weights)
+from llava_aurora.files import read_json
 
 
 @dataclass(frozen=True, kw_only=True)
-class LanguageSizes:
-    """A Llama: width, width between gate and down projection, layers, heads, rows of the vocabulary matrices."""
+class VisionSizes:
+    """A CLIP vision tower; `image` and `patch` are sides in pixels. Defaults: ViT-L/14 at 336 pixels."""
 
+    hidden: int = 1024
+    intermediate: int = 4096
+    layers: int = 24
+    image: int = 336
+    patch: int = 14
+
+    @property
+    def patches(self) -> int:
+        """Image tokens that the language model gets for one image."""
+        return (self.image // self.patch) ** 2
+
+    @property
+    def weights(self) -> int:
+        """Elements of class, patch and position embeddings and norms; of four maps, MLP, norms and biases a layer."""
+        hidden, inner = self.hidden, self.intermediate
+        outside = hidden * (1 + 3 * self.patch**2 + self.patches + 1 + 4)
+        return outside + self.layers * (4 * hidden**2 + 2 * hidden * inner + 9 * hidden + inner)
+
+
+@dataclass(frozen=True, kw_only=True)
+class LlavaSizes:
+    """A Llama with a vision tower. `projector_layers` is 1 for the projector `linear`, 2 for `mlp2x_gelu`."""
+
+    name: str
     hidden: int
     intermediate: int
     layers: int
     heads: int
     kv_heads: int
-    vocabulary: int
+    vocabulary: int = 32000
     tied: bool = False
-
-    @property
-    def kv_width(self) -> int:
-        """Of keys, and of values."""
-        return self.hidden // self.heads * self.kv_heads
-
-    def layer_linears(self) -> list[Weight]:
-        """The seven linear maps of all layers, (out, in); the ones LoRA stands beside."""
-        hidden, intermediate, layers = self.hidden, self.intermediate, self.layers
-        return [
-            Weight("linear", (hidden, hidden), 2 * layers),  # queries, output
-            Weight("linear", (self.kv_width, hidden), 2 * layers),  # keys, values
-            Weight("linear", (intermediate, hidden), 2 * layers),  # gate, up
-            Weight("linear", (hidden, intermediate), layers),  # down
-        ]
-
-    def weights(self) -> list[Weight]:
-        matrix = self.vocabulary, self.hidden
-        return [
-            Weight("embedding", matrix),
-            *([] if self.tied else [Weight("head", matrix)]),
-            *self.layer_linears(),
-            Weight("norm", (self.hidden,), 2 * self.layers + 1),
-        ]
-
-
-@dataclass(frozen=True, kw_only=True)
-class VisionSizes:
-    """A CLIP vision tower."""
-
-    hidden: int
-    intermediate: int
-    layers: int
-    image: int
-    patch: int
-
-    @property
-    def patches(self) -> int:
-        """Image tokens that the language model sees of one image."""
-        return (self.image // self.patch) ** 2
-
-    def weights(self) -> list[Weight]:
-        hidden, intermediate, layers = self.hidden, self.intermediate, self.layers
-        return [
-            Weight("tower", (hidden,)),  # the class embedding
-            Weight("tower", (hidden, 3, self.patch, self.patch)),
-            Weight("tower", (self.patches + 1, hidden)),
-            Weight("tower", (hidden,), 4),  # the norms around the layers
-            Weight("tower", (hidden, hidden), 4 * layers),
-            Weight("tower", (hidden,), (4 + 4 + 1) * layers),  # biases, norms, the second bias of the MLP
-            Weight("tower", (intermediate, hidden), layers),
-            Weight("tower", (hidden, intermediate), layers),
-            Weight("tower", (intermediate,), layers),
-        ]
-
-
-@dataclass(frozen=True, kw_only=True)
-class LlavaSizes:
-    """A LLaVA; `projector_layers` is 1 for `linear`, 2 for `mlp2x_gelu`."""
-
-    name: str
-    language: LanguageSizes
-    vision: VisionSizes
     projector_layers: int = 2
-
-    def projector(self) -> list[Weight]:
-        hidden, more = self.language.hidden, self.projector_layers - 1
-        return [
-            Weight("projector", (hidden, self.vision.hidden)),
-            Weight("projector", (hidden,), 1 + more),
-            *([Weight("projector", (hidden, hidden), more)] if more else []),
-        ]
-
-    def weights(self) -> list[Weight]:
-        return [*self.language.weights(), *self.projector(), *self.vision.weights()]
-
-
-MODES = ("full", "lora", "qlora", "projector")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Run:
-    """What is trained, on what.
-
-    Args:
-        model: shapes.
-        mode: full (language model and projector), lora, qlora (LoRA on 4-bit weights), or projector (alone).
-        lora_r: rank of LoRA.
-        new_tokens: perception tokens added to the vocabulary.
-        whole_vocabulary: outside `full`, train the words' rows too (--train_base_vocabulary).
-        batch: records on one GPU.
-        length: tokens of a record, image tokens included.
-        answer: those of them with a label; with perception tokens, logits are computed only there.
-        checkpointing: recompute activations instead of keeping them (--gradient_checkpointing).
-        element: bytes of a weight: 2 for bfloat16, 4 for float32.
-        gpus: ranks.
-    """
-
-    model: LlavaSizes
-    mode: str
-    lora_r: int = 128
-    new_tokens: int = 466
-    whole_vocabulary: bool = False
-    batch: int = 16
-    length: int = 2048
-    answer: int = 512
-    checkpointing: bool = True
-    element: int = 2
-    gpus: int = 8
-
-    def __post_init__(self) -> None:
-        if self.mode not in MODES:
-            raise AuroraError(f"--mode {self.mode}: there are {', '.join(MODES)}")
+    vision: VisionSizes = VisionSizes()
 
     @property
-    def vocabulary(self) -> int:
-        return self.model.language.vocabulary + self.new_tokens
-
-    @cached_property
-    def trained(self) -> list[Weight]:
-        """Weights with a gradient. The vision tower has none."""
-        language, projector = self.model.language, self.model.projector()
-        matrices = 1 if language.tied else 2
-        matrix = Weight("embedding", (self.vocabulary, language.hidden), matrices)
-        if self.mode == "full":
-            return [matrix, *(w for w in language.weights() if w.part in ("linear", "norm")), *projector]
-        rows = Weight("rows", (self.new_tokens, language.hidden), matrices)
-        new = [matrix] if self.whole_vocabulary else [rows] if self.new_tokens else []
-        adapters = [
-            Weight("lora", shape, linear.copies)
-            for linear in (language.layer_linears() if "lora" in self.mode else [])
-            for shape in ((self.lora_r, linear.shape[1]), (linear.shape[0], self.lora_r))
-        ]
-        return [*new, *adapters, *projector]
-
-    @cached_property
-    def frozen(self) -> list[Weight]:
-        """Weights without a gradient, in `element` bytes each; not those that are quantized."""
-        if self.mode == "full":
-            return self.model.vision.weights()
-        left_out = {"linear"} if self.mode == "qlora" else set()
-        left_out |= {"embedding", "head"} if self.whole_vocabulary else set()
-        return [w for w in self.model.language.weights() if w.part not in left_out] + self.model.vision.weights()
+    def maps(self) -> list[tuple[int, int]]:
+        """(inputs, outputs) of the seven linear maps of a layer, which are those that LoRA adapts."""
+        hidden, inner, kv_width = self.hidden, self.intermediate, self.hidden // self.heads * self.kv_heads
+        return [(hidden, hidden)] * 2 + [(hidden, kv_width)] * 2 + [(hidden, inner)] * 2 + [(inner, hidden)]
 
     @property
-    def quantized(self) -> int:
-        """Elements in 4 bits."""
-        return count(self.model.language.layer_linears()) if self.mode == "qlora" else 0
+    def linear(self) -> int:
+        """Elements of the linear maps of all layers."""
+        return self.layers * sum(into * out for into, out in self.maps)
 
+    @property
+    def norms(self) -> int:
+        return (2 * self.layers + 1) * self.hidden
 
-CLIP_LARGE_336 = VisionSizes(hidden=1024, intermediate=4096, layers=24, image=336, patch=14)
-TOWERS = {
-    "openai/clip-vit-large-patch14-336": CLIP_LARGE_336,
-    "openai/clip-vit-large-patch14": VisionSizes(hidden=1024, intermediate=4096, layers=24, image=224, patch=14),
-}
+    @property
+    def projector(self) -> int:
+        hidden, more = self.hidden, self.projector_layers - 1
+        return hidden * (self.vision.hidden + 1) + more * hidden * (hidden + 1)
+
+    def matrices(self, rows: int) -> int:
+        """Elements of embedding and head with so many rows."""
+        return rows * self.hidden * (1 if self.tied else 2)
+
+    @property
+    def weights(self) -> int:
+        """Elements of all."""
+        return self.matrices(self.vocabulary) + self.linear + self.norms + self.projector + self.vision.weights
+
 
 # Vicuna-7B and -13B in LLaVA-1.5, Yi-34B in LLaVA-1.6.
 SIZES = {
-    sizes.name: sizes
-    for sizes in (
-        LlavaSizes(
-            name="7b",
-            language=LanguageSizes(hidden=4096, intermediate=11008, layers=32, heads=32, kv_heads=32, vocabulary=32000),
-            vision=CLIP_LARGE_336,
-        ),
-        LlavaSizes(
-            name="13b",
-            language=LanguageSizes(hidden=5120, intermediate=13824, layers=40, heads=40, kv_heads=40, vocabulary=32000),
-            vision=CLIP_LARGE_336,
-        ),
-        LlavaSizes(
-            name="34b",
-            language=LanguageSizes(hidden=7168, intermediate=20480, layers=60, heads=56, kv_heads=8, vocabulary=64000),
-            vision=CLIP_LARGE_336,
-        ),
-    )
+    "7b": LlavaSizes(name="7b", hidden=4096, intermediate=11008, layers=32, heads=32, kv_heads=32),
+    "13b": LlavaSizes(name="13b", hidden=5120, intermediate=13824, layers=40, heads=40, kv_heads=40),
+    "34b": LlavaSizes(name="34b", hidden=7168, intermediate=20480, layers=60, heads=56, kv_heads=8, vocabulary=64000),
+}
+TOWERS = {
+    "openai/clip-vit-large-patch14-336": VisionSizes(),
+    "openai/clip-vit-large-patch14": VisionSizes(image=224),
 }
 
 
@@ -242,32 +99,17 @@ def find_sizes(model: str) -> LlavaSizes:
     """
     if model in SIZES:
         return SIZES[model]
-    if not (Path(model) / "config.json").is_file():
+    path = Path(model) / "config.json"
+    if not path.is_file():
         raise AuroraError(f"--model {model}: neither {', '.join(SIZES)} nor a folder with a config.json")
-    config = _read(Path(model) / "config.json")
-    tower = config.get("mm_vision_tower") or next(iter(TOWERS))
-    kind = config.get("mm_projector_type") or "linear"
-    layers = 1 if kind == "linear" else int(found[1]) if (found := re.fullmatch(r"mlp(\d+)x_gelu", kind)) else None
+    config = read_json(path, what="model's settings")
+    projector = config.get("mm_projector_type") or "linear"
+    layers = re.fullmatch(r"linear|mlp(\d+)x_gelu", projector)
     if layers is None:
-        raise AuroraError(f"{model}/config.json: mm_projector_type {kind!r} is neither linear nor mlp2x_gelu")
-    return LlavaSizes(
-        name=Path(model).name,
-        language=_language(config, Path(model) / "config.json"),
-        vision=_vision(tower, Path(model)),
-        projector_layers=layers,
-    )
-
-
-def _read(path: Path) -> dict[str, Any]:
+        raise AuroraError(f"{path}: mm_projector_type {projector!r} is neither linear nor mlp2x_gelu")
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise AuroraError(f"{path}: no valid JSON: {error}") from error
-
-
-def _language(config: Mapping[str, Any], path: Path) -> LanguageSizes:
-    try:
-        return LanguageSizes(
+        return LlavaSizes(
+            name=Path(model).name,
             hidden=config["hidden_size"],
             intermediate=config["intermediate_size"],
             layers=config["num_hidden_layers"],
@@ -275,20 +117,22 @@ def _language(config: Mapping[str, Any], path: Path) -> LanguageSizes:
             kv_heads=config.get("num_key_value_heads") or config["num_attention_heads"],
             vocabulary=config["vocab_size"],
             tied=config.get("tie_word_embeddings", False),
+            projector_layers=int(layers[1] or 1),
+            vision=_vision(config.get("mm_vision_tower") or next(iter(TOWERS)), Path(model)),
         )
     except KeyError as error:
         raise AuroraError(f"{path}: has no {error.args[0]}, which the configuration of a Llama has") from error
 
 
 def _vision(tower: str, model: Path) -> VisionSizes:
-    """Of a known name, of a folder, or of the folder vision_tower inside the model's."""
+    """Of a known name, of a folder, or of the folder vision_tower in the model's."""
     if tower in TOWERS:
         return TOWERS[tower]
     for path in (Path(tower) / "config.json", model / "vision_tower" / "config.json"):
         if path.is_file():
-            config = _read(path)
+            config = read_json(path, what="model's settings")
             config = config.get("vision_config", config)
-            # What CLIPVisionConfig leaves out of the file has these values.
+            # CLIPVisionConfig leaves out of the file what has these values.
             return VisionSizes(
                 hidden=config.get("hidden_size", 768),
                 intermediate=config.get("intermediate_size", 3072),
