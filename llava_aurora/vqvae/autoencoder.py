@@ -221,7 +221,7 @@ def build_depth_vqvae(config: DepthVQVAEConfig, *, seed: int = 0) -> DepthVQVAE:
     """A depth VQ-VAE with fresh weights: the same for the same seed; the state of torch's generator stays as it was.
 
     Its convolutions keep their channels last and its ReLUs work in place: the same numbers in less time and memory
-    (scripts/benchmark_vqvae.py).
+    (benchmarks/vqvae.py).
     """
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)  # torch.manual_seed would reach the CUDA generators too
