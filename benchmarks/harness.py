@@ -40,7 +40,6 @@ class Parser(argparse.ArgumentParser):
         self.add_argument("--device", default="cpu")
 
     def number(self, flag: str, default: int | None, help: str) -> None:
-        """Adds a flag for a number of at least 1."""
         self.add_argument(flag, type=_positive, default=default, help=f"{help} (default: {default})")
 
     def options(self) -> argparse.Namespace:

@@ -130,12 +130,7 @@ class TrainingSetup:
         )
 
     def upstream(self, *, tokens: bool, lora: bool) -> tuple[Any, Any]:
-        """LLaVA's own model, and its tokenizer.
-
-        Args:
-            tokens: add the tokens the usual way, both whole matrices trained; their rows start as ours do.
-            lora: train the language model's layers by LoRA instead of whole.
-        """
+        """LLaVA's own model, and its tokenizer; with tokens added the usual way, or the layers trained by LoRA."""
         tokenizer = self._tokenizer()
         model = self._loaded(LlavaLlamaForCausalLM)
         if tokens:
@@ -161,9 +156,8 @@ class TrainingSetup:
     def _tokenizer(self) -> Any:
         """As LLaVA's train() loads it."""
         conversation.default_conversation = conversation.conv_templates["v1"]
-        tokenizer = AutoTokenizer.from_pretrained(
-            self.base, use_fast=False, padding_side="right", model_max_length=2048
-        )
+        settings = {"use_fast": False, "padding_side": "right", "model_max_length": 2048}
+        tokenizer = AutoTokenizer.from_pretrained(self.base, **settings)
         tokenizer.pad_token = tokenizer.unk_token
         return tokenizer
 

@@ -24,9 +24,8 @@ def rows(forked):
 
 @pytest.mark.slow
 def test_training_step(rows):
-    found, _ = rows("training_step", *SMALL_MODEL)
-    off, llava, new_rows, whole, reconstruction, _ = found
-    assert off["losses"] == pytest.approx(llava["losses"], abs=1e-4)
+    found, _ = rows("training_step", *SMALL_MODEL, "--only", "tokens", "reconstruction")
+    new_rows, whole, reconstruction, _ = found
     assert new_rows["first_loss"] == pytest.approx(whole["first_loss"], abs=1e-4)
     assert whole["trained"] - new_rows["trained"] == 2 * 600 * 64  # the words' rows of both matrices
     assert whole["optimizer_bytes"] - new_rows["optimizer_bytes"] == 2 * 4 * 2 * 600 * 64
