@@ -4,13 +4,14 @@ docs/plan.md derives them and says which are estimates; a test compares them wit
 bytes on one GPU unless said otherwise.
 """
 
-import json
 import math
+from bisect import bisect_right
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from llava_aurora.errors import AuroraError
+from llava_aurora.files import read_json
 from llava_aurora.training.model_sizes import LlavaSizes
 
 CONFIGS = Path(__file__).resolve().parents[2] / "deepspeed_configs"
@@ -131,10 +132,7 @@ def shipped(hidden: int) -> list[Zero]:
     """ZeRO 0, 1, 2, 3 and 3 with offload, with the settings of deepspeed_configs/ for a model of this width."""
 
     def read(file: str, name: str) -> Zero:
-        try:
-            settings = json.loads((CONFIGS / file).read_text(encoding="utf-8"))
-        except OSError as error:
-            raise AuroraError(f"{CONFIGS / file}: missing; run this from a checkout (pip install -e .)") from error
+        settings = read_json(CONFIGS / file, what="DeepSpeed settings (of a checkout: pip install -e .)")
         return Zero.read(settings, name=name, hidden=hidden, config=f"deepspeed_configs/{file}")
 
     two = read("zero2.json", "ZeRO-2")
@@ -253,14 +251,8 @@ def largest_batch(run: Run, zero: Zero, *, memory: float) -> int:
     """The most records on one GPU of so many GB; 0 if not one fits. Quantized weights cannot be partitioned."""
     if run.mode == "qlora" and zero.stage == 3:
         return 0
-    low, high = 0, LARGEST_BATCH + 1  # `low` fits, `high` does not
-    while high - low > 1:
-        middle = (low + high) // 2
-        if estimate(replace(run, batch=middle), zero).peak <= usable(memory):
-            low = middle
-        else:
-            high = middle
-    return low
+    batches = range(1, LARGEST_BATCH + 1)
+    return bisect_right(batches, usable(memory), key=lambda batch: estimate(replace(run, batch=batch), zero).peak)
 
 
 def choose(run: Run, *, memory: float) -> tuple[Run, Zero, int] | None:

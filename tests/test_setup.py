@@ -1,0 +1,65 @@
+"""What set-up checks before it installs anything, and what it hands over to uv."""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture
+def checkout(tmp_path: Path) -> Path:
+    """What set-up reads of this repository, without an environment."""
+    for folder in ("scripts", "llava_aurora", "patches"):
+        shutil.copytree(ROOT / folder, tmp_path / "checkout" / folder, symlinks=True)
+    for file in ("constraints.txt", "setup.cfg", "pyproject.toml"):
+        shutil.copy(ROOT / file, tmp_path / "checkout")
+    return tmp_path / "checkout"
+
+
+def environment(checkout: Path, code: str, **variables: str) -> subprocess.CompletedProcess[str]:
+    """Runs code after what set-up's scripts share, with the Python of the tests."""
+    begin = f"set -euo pipefail; name=setup root={checkout} venv={sys.prefix} constraints=/dev/null; "
+    begin += f"source {checkout}/scripts/environment.sh; log={checkout}/log; "
+    return subprocess.run(
+        ["bash", "-c", begin + code], env={**os.environ, **variables}, capture_output=True, text=True, check=False
+    )
+
+
+def test_a_llava_that_cannot_be_patched_is_refused_before_anything_is_made(checkout, tmp_path):
+    source = tmp_path / "LLaVA"
+    (source / "llava" / "train").mkdir(parents=True)
+    (source / "pyproject.toml").touch()
+    (source / "llava" / "train" / "train.py").write_bytes(b"import os\r\n")
+    run = subprocess.run(
+        ["bash", checkout / "scripts" / "setup.sh"],
+        env={**os.environ, "LLAVA_SOURCE": str(source)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert run.returncode == 1
+    assert f"LLAVA_SOURCE={source} cannot be patched" in run.stderr
+    assert not (checkout / ".venv").exists()
+
+
+def test_a_source_distribution_of_another_hash_is_not_used(checkout):
+    sdist = checkout / ".venv" / "src" / "llava-torch-1.2.2.post1.tar.gz"
+    sdist.parent.mkdir(parents=True)
+    sdist.write_bytes(b"something else")
+    run = environment(checkout, "fetch_llava", PIP_NO_INDEX="1", PIP_CONFIG_FILE=os.devnull, PIP_FIND_LINKS="")
+    assert run.returncode == 1
+    assert "downloading LLaVA failed" in run.stderr
+    assert not sdist.exists()
+
+
+def test_pips_indexes_are_uvs_too(checkout):
+    settings = {"PIP_INDEX_URL": "https://one/simple", "PIP_EXTRA_INDEX_URL": "https://two https://three"}
+    shown = environment(checkout, "pip_settings_for_uv; env", UV_FIND_LINKS="kept", **settings).stdout.splitlines()
+    assert {"UV_DEFAULT_INDEX=https://one/simple", "UV_INDEX=https://two https://three", "UV_FIND_LINKS=kept"} <= set(
+        shown
+    )
