@@ -150,33 +150,13 @@ class TrainingArguments(upstream.TrainingArguments):
             "help": "With a curriculum and batches of like length: how many lengths a step has, so that it mixes tasks."
         },
     )
-    reconstruction_loss_weight: float = field(
-        default=0.0, metadata={"help": "Weight of the loss between written and true depth map, decoded. 0: none."}
-    )
-    reconstruction_loss_start: int = field(
-        default=0, metadata={"help": "The step from which on the reconstruction loss counts."}
-    )
-    copy_loss_weight: float = field(
-        default=0.0,
+    aux_losses: str = field(
+        default="",
         metadata={
-            "help": "Weight of the loss that has a head look at what a point's coordinate is copied from. 0: none."
+            "help": "Losses beside the next-token loss, as NAME=WEIGHT or NAME=WEIGHT@FIRST_STEP with commas:"
+            " reconstruction (decoded maps), attention (where heads look for coordinates, values and answers), answer"
+            " (a chain's answer tokens once more). Example: reconstruction=1@200,attention=0.2,answer=0.3"
         },
-    )
-    lookup_loss_weight: float = field(
-        default=0.0,
-        metadata={
-            "help": "Weight of the loss that has a head look at the map's code as a point's value is read. 0: none."
-        },
-    )
-    choice_loss_weight: float = field(
-        default=0.0,
-        metadata={
-            "help": "Weight of the loss that has a head look at a point's value as the point is chosen. 0: none."
-        },
-    )
-    answer_loss_weight: float = field(
-        default=0.0,
-        metadata={"help": "Weight of the loss of chains' answers alone, few tokens behind many codes. 0: none."},
     )
     information_bottleneck: str = field(
         default="",

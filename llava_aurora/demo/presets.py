@@ -10,17 +10,10 @@ from llava_aurora.data.sources.scenes.scene import SceneConfig
 from llava_aurora.demo.tiny_llava import TinyLlavaConfig
 from llava_aurora.vqvae.autoencoder import DepthVQVAEConfig
 
-# Heads are told where to look. Weights from 0.3 on are most of a gradient that is clipped, and codes are learned late.
-GUIDES: Mapping[str, object] = {
-    "copy_loss_weight": 0.03,
-    "lookup_loss_weight": 0.2,
-    "choice_loss_weight": 0.03,
-    "answer_loss_weight": 0.3,
-}
 # Chains say how close each point is, and maps are learned to be written in one pass.
 TAUGHT: Mapping[str, object] = {
     "value_step": "interpolated",
-    **GUIDES,
+    "aux_losses": "attention=0.2,answer=0.3",
     "span_mask_probability": 0.25,
     "span_noise_probability": 0.5,
 }

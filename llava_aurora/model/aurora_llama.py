@@ -16,7 +16,6 @@ from transformers.modeling_outputs import CausalLMOutputWithPast
 
 from llava_aurora.errors import AuroraError
 from llava_aurora.generation.constraint import PerceptionLogitsProcessor
-from llava_aurora.model.attention_supervision import AttentionSupervision
 from llava_aurora.model.cached_mask import cached_mask
 from llava_aurora.model.context_mask import text_and_image
 from llava_aurora.model.embeddings import (
@@ -28,9 +27,7 @@ from llava_aurora.model.embeddings import (
 )
 from llava_aurora.model.labelled_tokens import pack_ids_into_labels, unpack_ids_from_labels
 from llava_aurora.model.perception_head import ROWS, split_rows
-from llava_aurora.model.span_masking import SpanMasking
-from llava_aurora.model.stated_points import StatedPoints
-from llava_aurora.model.training_loss import TrainingLoss
+from llava_aurora.model.training_loss import TrainingLoss, TrainingSettings
 from llava_aurora.tokens import build_kinds
 from llava_aurora.tokens.perception import PerceptionTokens
 
@@ -76,48 +73,25 @@ class AuroraLlamaForCausalLM(LlavaLlamaForCausalLM):
         raise OSError("code from a model folder is never run")
 
     def attach_perception(self, perception: PerceptionTokens) -> None:
-        """Makes the model aware of its tokens, and its config describe them."""
+        """Gives the model its tokens; its config then describes them."""
         self.perception = perception
-        self.training_loss = TrainingLoss(perception)
         self.config.aurora = perception.config()
 
-    def mask_spans(self, probability: float, *, noise: float = 0.0) -> None:
-        """Trains maps to be written in one pass with this probability (span_masking.py); the config tells it."""
-        assert self.perception is not None
-        assert self.training_loss is not None
-        if probability:
-            self.training_loss.span_masking = SpanMasking(self.perception, probability=probability, noise=noise)
-            self.config.aurora_spans_in_one_pass = True
+    def start_training(self, settings: TrainingSettings, *, tokenizer: Any) -> None:
+        """Sets up the training loss of a model that has its tokens. To be called once, after LoRA was added.
 
-    def state_values(self, source: str) -> None:
-        """Has the checkpoint describe where the values come from that chains are taught to state (--value_step)."""
-        assert self.perception is not None
-        if source:
-            self.attach_perception(replace(self.perception, values=source))
-
-    def guide(
-        self, tokenizer: Any, *, copy: float = 0.0, lookup: float = 0.0, choice: float = 0.0, answer: float = 0.0
-    ) -> None:
-        """Tells heads where to look (attention_supervision.py), and counts chains' answers once more (answer_loss.py).
-
-        Args:
-            tokenizer: the model's.
-            copy, lookup, choice, answer: weights of these losses; 0 leaves one out.
+        config.json keeps what those who ask the model have to know: whether it writes maps in one pass, and where the
+        values come from that it states.
 
         Raises:
-            AuroraError: if the model lacks depth or box tokens.
+            AuroraError: if the model lacks what an auxiliary loss needs.
         """
         assert self.perception is not None
-        assert self.training_loss is not None
-        if not (copy or lookup or choice or answer):
-            return
-        self.training_loss.stated_points = StatedPoints(tokenizer, self.perception)
-        self.training_loss.guided = [
-            AttentionSupervision(name, layers=self.model.layers, weight=weight)
-            for name, weight in (("copy", copy), ("lookup", lookup), ("choice", choice))
-            if weight
-        ]
-        self.training_loss.answer_weight = answer
+        if settings.values:
+            self.attach_perception(replace(self.perception, values=settings.values))
+        if settings.span_mask_probability:
+            self.config.aurora_spans_in_one_pass = True
+        self.training_loss = TrainingLoss(settings, model=self, tokenizer=tokenizer)
 
     @property
     def writes_spans_in_one_pass(self) -> bool:
@@ -244,13 +218,16 @@ class AuroraLlamaForCausalLM(LlavaLlamaForCausalLM):
         if inputs_embeds is None:
             if self.training and self.training_loss.span_masking is not None:
                 input_ids, labels = self.training_loss.span_masking(input_ids, labels)
-            if self.training_loss.bottleneck is not None:
+            if self.training_loss.context_mask is not None:
                 images_of_rows = text_and_image(input_ids, attention_mask, IMAGE_TOKEN_INDEX)
-            borne = pack_ids_into_labels(labels, input_ids)
-            _, position_ids, attention_mask, _, inputs_embeds, borne = self.prepare_inputs_labels_for_multimodal(
-                input_ids, position_ids, attention_mask, None, borne, images, image_sizes
+            needs_ids = self.training_loss.needs_ids
+            if needs_ids:
+                labels = pack_ids_into_labels(labels, input_ids)
+            _, position_ids, attention_mask, _, inputs_embeds, labels = self.prepare_inputs_labels_for_multimodal(
+                input_ids, position_ids, attention_mask, None, labels, images, image_sizes
             )
-            labels, ids = unpack_ids_from_labels(borne)
+            if needs_ids:
+                labels, ids = unpack_ids_from_labels(labels)
             needs_mask = self._padding_needs_mask()
         # Not None: transformers would look for several sequences in a row then, and make a mask that keeps them apart.
         padding = attention_mask if needs_mask else torch.ones_like(labels, dtype=torch.bool)
@@ -262,15 +239,15 @@ class AuroraLlamaForCausalLM(LlavaLlamaForCausalLM):
         return CausalLMOutputWithPast(loss=loss)
 
     def _padding_needs_mask(self) -> bool:
-        """Whether the attention of a training batch has to be told what is padding.
+        """Whether the attention of a training batch needs a mask for its padding.
 
-        Behind all tokens padding is seen by none of them, since they look back alone, and torch's attention may take
-        its causal kernels, which take no mask; on a GPU one is FlashAttention's. (The package flash-attn leaves out
-        what a mask says is padding.) A bottleneck's mask has to know what is valid.
+        No token sees padding behind it, since attention is causal; without a mask torch may take its causal kernels,
+        of which one is FlashAttention's. (The package flash-attn leaves out the padding of a mask.) A context mask
+        needs to know what is valid.
         """
         assert self.training_loss is not None
         behind = getattr(self.config, "tokenizer_padding_side", "right") == "right"
-        return not behind or self.training_loss.bottleneck is not None or self.config._attn_implementation != "sdpa"
+        return not behind or self.training_loss.context_mask is not None or self.config._attn_implementation != "sdpa"
 
     def _mask_of_step(self, mask: Tensor | None, ids: Any, embeddings: Tensor | None) -> Tensor | None:
         """The mask of one pass with a key/value cache, without images."""

@@ -1,11 +1,11 @@
-"""The tokens of a batch that are to be learned: only for them are logits ever needed in training."""
+"""The tokens of a batch that have a label; training computes logits for these only."""
 
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-_UNLEARNED = -1000  # ids of tokens that are not learned lie below, where no label is
+_UNLEARNED = -1000  # packed ids are at or below this value, where no label is
 
 
 @dataclass(frozen=True)
@@ -13,12 +13,12 @@ class LabelledTokens:
     """The tokens of a batch that are to be learned, and where they stand.
 
     Args:
-        told: bool (B, T - 1); told[b, t] says that the token at t + 1 is to be learned from what stands up to t.
+        loss_mask: bool (B, T - 1); loss_mask[b, t] says that the token at t + 1 is to be predicted at t.
         targets: int64 (N,), the ids of these tokens, row by row.
-        rows: int64 (N,), in which row of the batch each stands.
+        rows: int64 (N,), the row of the batch that each is in.
     """
 
-    told: Tensor
+    loss_mask: Tensor
     targets: Tensor
     rows: Tensor
 
@@ -26,11 +26,11 @@ class LabelledTokens:
     def of(cls, labels: Tensor, *, ignore_index: int = -100) -> "LabelledTokens":
         """From labels (B, T), ignore_index where nothing is to be learned."""
         shifted = labels[:, 1:]
-        told = shifted != ignore_index
-        return cls(told, shifted[told], told.nonzero()[:, 0])
+        loss_mask = shifted != ignore_index
+        return cls(loss_mask, shifted[loss_mask], loss_mask.nonzero()[:, 0])
 
     def spans(self, *, start_id: int, first_code: int, codes: int, length: int) -> tuple[Tensor, Tensor]:
-        """Every whole span of a delimited family: `start_id`, then `length` codes.
+        """Every whole span of this length of a delimited family: `start_id`, then `length` codes and no further one.
 
         Args:
             start_id: the id that opens a span.
@@ -39,20 +39,25 @@ class LabelledTokens:
             length: codes in a span.
 
         Returns:
-            numbers int64 (M, length), which of the N tokens the codes of each span are; and the codes, (M, length).
+            places int64 (M, length), where the codes of each span are among the N tokens; and the codes, (M, length).
         """
         starts = (self.targets == start_id).nonzero()[:, 0]
-        numbers = starts[:, None] + torch.arange(1, length + 1, device=starts.device)
-        numbers = numbers[numbers[:, -1] < len(self.targets)]
-        found = self.targets[numbers] - first_code
-        whole = ((found >= 0) & (found < codes)).all(dim=1) & (self.rows[numbers[:, 0]] == self.rows[numbers[:, -1]])
-        return numbers[whole], found[whole]
+        places = starts[:, None] + torch.arange(1, length + 1, device=starts.device)
+        places = places[places[:, -1] < len(self.targets)]
+        found = self.targets[places] - first_code
+        whole = ((found >= 0) & (found < codes)).all(dim=1) & (self.rows[places[:, 0]] == self.rows[places[:, -1]])
+        places, found = places[whole], found[whole]
+        after = (places[:, -1] + 1).clamp(max=len(self.targets) - 1)
+        longer = (self.targets[after] >= first_code) & (self.targets[after] < first_code + codes)
+        ends = ~longer | (after == places[:, -1]) | (self.rows[after] != self.rows[places[:, -1]])
+        return places[ends], found[ends]
 
 
 def pack_ids_into_labels(labels: Tensor, input_ids: Tensor, *, ignore_index: int = -100) -> Tensor:
-    """Labels that also bear the ids of the tokens that are not learned, for their way through LLaVA's splice.
+    """Labels that also hold the ids of the tokens without a label.
 
-    Image features and padding get `ignore_index` there, wherever they are put.
+    LLaVA puts image features between the tokens and moves labels along, but not ids. It gives image features and
+    padding `ignore_index`.
 
     Args:
         labels: int64 (B, T), ignore_index where nothing is to be learned.
@@ -62,6 +67,6 @@ def pack_ids_into_labels(labels: Tensor, input_ids: Tensor, *, ignore_index: int
 
 
 def unpack_ids_from_labels(labels: Tensor, *, ignore_index: int = -100) -> tuple[Tensor, Tensor]:
-    """Labels as they were, and all ids, ignore_index where there is no token; from what `pack_ids_into_labels` gave."""
+    """The inverse of `pack_ids_into_labels`: labels, and all ids, ignore_index where there is no token; both (B, T)."""
     unlearned = labels <= _UNLEARNED
     return labels.masked_fill(unlearned, ignore_index), torch.where(unlearned, _UNLEARNED - labels, labels)

@@ -75,7 +75,7 @@ class StatedPoints:
     """
 
     def __init__(self, tokenizer: Any, perception: PerceptionTokens) -> None:
-        flags = "--copy_loss_weight, --lookup_loss_weight, --choice_loss_weight or --answer_loss_weight"
+        flags = "--aux_losses attention or answer"
         self.depth, self.box = depth, box = depth_and_box(perception, flags)
         self.perception = perception
         self.interpolated = perception.values == "interpolated"

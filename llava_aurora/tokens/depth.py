@@ -30,6 +30,7 @@ class DepthKind(TokenKind):
     name: ClassVar[str] = "depth"
     order: ClassVar[int] = 10
     has_picture: ClassVar[bool] = True
+    hides_context: ClassVar[bool] = True
 
     def __init__(self, *, vqvae: "DepthVQVAE") -> None:
         self.vqvae = vqvae.eval().requires_grad_(False)

@@ -24,13 +24,19 @@ if TYPE_CHECKING:
 class TokenKind(ABC):
     """One kind of intermediate picture that a model can write down.
 
-    `order` places its tokens among those of other kinds: lower comes first, ties go by name. `has_picture` says
-    that spans can be compared as pictures (`reconstruct`); `measure` names what `compare` gives.
+    Attributes:
+        name: in --perception_modalities.
+        order: tokens of kinds with a lower one come first, ties by name; what a checkpoint has already stays first.
+        has_picture: spans can be compared as pictures (`reconstruct`).
+        hides_context: under --information_bottleneck, what stands before a span is hidden from what follows it.
+        measure: the name of what `compare` returns.
+        family: its tokens.
     """
 
     name: ClassVar[str]
     order: ClassVar[int] = 100
     has_picture: ClassVar[bool] = False
+    hides_context: ClassVar[bool] = False
     measure: ClassVar[str | None] = None
     family: TokenFamily
 

@@ -17,9 +17,9 @@ def check_flags(flags: argparse.Namespace) -> None:
     """
     from llava_aurora.data.ablations import VALUE_SOURCES
     from llava_aurora.data.curriculum.schedule_file import read_schedule
-    from llava_aurora.model.attention_supervision import GUIDES
     from llava_aurora.model.context_mask import ContextMask
     from llava_aurora.model.folders import check_trainable, is_path
+    from llava_aurora.model.losses import parse_aux_losses
 
     for flag, remedy in {
         "data_path": "the JSON file of training records; `llava-aurora data records --help` shows how to make one",
@@ -48,14 +48,8 @@ def check_flags(flags: argparse.Namespace) -> None:
         raise AuroraError(
             "--swapped_map_probability needs --fresh_points True --value_step map or interpolated, which follow the map"
         )
-    for name in (*GUIDES, "answer"):
-        weight = getattr(flags, f"{name}_loss_weight")
-        if weight < 0:
-            raise AuroraError(f"--{name}_loss_weight {weight}: a weight is 0 or more")
-        if weight and name in GUIDES and flags.plain_coordinates:
-            raise AuroraError(f"--{name}_loss_weight is about coordinate tokens: leave out --plain_coordinates True")
-        if weight and name in ("lookup", "choice") and not flags.value_step:
-            raise AuroraError(f"--{name}_loss_weight is about values behind coordinates: it needs --value_step")
+    if "attention" in parse_aux_losses(flags.aux_losses) and flags.plain_coordinates:
+        raise AuroraError("--aux_losses attention is about coordinate tokens: leave out --plain_coordinates True")
     if flags.curriculum:
         read_schedule(flags.curriculum)
     if flags.lengths_per_step < 1:

@@ -1,13 +1,24 @@
-"""Old spellings of LLaVA's training flags, translated to what the installed transformers understands.
+"""Old spellings of training flags, translated to the present ones before parsing; one line says so for each change.
 
-LLaVA's own scripts were written for transformers 4.31. So that they run as they are, each flag that would be refused is
-replaced before parsing, and one line says so.
+LLaVA's own scripts were written for transformers 4.31 and run as they are. Flags that this package has replaced are
+read for one release.
 """
 
 import importlib.util
 from collections.abc import Sequence
 
+from llava_aurora.errors import AuroraError
+
 RENAMED = {"--evaluation_strategy": "--eval_strategy"}
+# What is now a part of --aux_losses; copy, lookup and choice are the heads of its loss "attention".
+LOSS_FLAGS = {
+    "--reconstruction_loss_weight": "reconstruction",
+    "--reconstruction_loss_start": "first_step",
+    "--lookup_loss_weight": "lookup",
+    "--copy_loss_weight": "copy",
+    "--choice_loss_weight": "choice",
+    "--answer_loss_weight": "answer",
+}
 
 
 def translate(arguments: Sequence[str], *, cuda: bool, tf32: bool) -> tuple[list[str], list[str]]:
@@ -21,9 +32,8 @@ def translate(arguments: Sequence[str], *, cuda: bool, tf32: bool) -> tuple[list
     Returns:
         the new command line, and a note for each change.
     """
+    pairs, notes = _translate_losses(_pairs(arguments))
     translated: list[str] = []
-    notes: list[str] = []
-    pairs = _pairs(arguments)
     given = {flag for flag, _ in pairs}
     for flag, values in pairs:
         new_flag, new_values = flag, values
@@ -43,6 +53,46 @@ def translate(arguments: Sequence[str], *, cuda: bool, tf32: bool) -> tuple[list
         translated += ["--use_cpu", "True"]
         notes.append("--bf16 without a CUDA device -> --use_cpu True added")
     return translated, notes
+
+
+def _translate_losses(pairs: list[tuple[str, list[str]]]) -> tuple[list[tuple[str, list[str]]], list[str]]:
+    """The command line with --aux_losses in place of LOSS_FLAGS, and a note if there were any.
+
+    The weights of the heads are no longer free: that of the lookup decides, or of copy or choice if there is none.
+
+    Raises:
+        AuroraError: for a weight that is no number.
+    """
+    from llava_aurora.model.losses.attention import AttentionLoss
+
+    old = [(flag, values) for flag, values in pairs if flag in LOSS_FLAGS]
+    if not old:
+        return pairs, []
+    numbers = {LOSS_FLAGS[flag]: _number(flag, values) for flag, values in old}
+    factors = AttentionLoss.parts
+    of_heads = [numbers[head] / factors[head] for head in ("lookup", "copy", "choice") if numbers.get(head)]
+    attention = of_heads[0] if of_heads else 0.0
+    losses = [value for flag, values in pairs if flag == "--aux_losses" for value in values]
+    if numbers.get("reconstruction"):
+        losses.append(f"reconstruction={numbers['reconstruction']}@{int(numbers.get('first_step', 0))}")
+    if attention:
+        losses.append(f"attention={attention}")
+    if numbers.get("answer"):
+        losses.append(f"answer={numbers['answer']}")
+    before = " ".join(" ".join([flag, *values]) for flag, values in old)
+    note = f"{before} -> --aux_losses {','.join(losses) or '(none)'}"
+    if attention:
+        note += f" ({', '.join(f'{head} {attention * factor:g}' for head, factor in factors.items())})"
+    others = [(flag, values) for flag, values in pairs if flag not in (*LOSS_FLAGS, "--aux_losses")]
+    return [*others, ("--aux_losses", [",".join(losses)])], [note]
+
+
+def _number(flag: str, values: Sequence[str]) -> float:
+    try:
+        (text,) = values
+        return float(text)
+    except ValueError as error:
+        raise AuroraError(f"{' '.join([flag, *values])}: needs a number; write --aux_losses instead") from error
 
 
 def _pairs(arguments: Sequence[str]) -> list[tuple[str, list[str]]]:

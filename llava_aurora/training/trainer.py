@@ -21,6 +21,8 @@ from llava_aurora.errors import AuroraError
 from llava_aurora.model.aurora_llama import AuroraLlamaForCausalLM
 from llava_aurora.model.code_metrics import CodeMetrics
 from llava_aurora.model.context_mask import ContextMask
+from llava_aurora.model.losses import parse_aux_losses
+from llava_aurora.model.training_loss import TrainingSettings
 from llava_aurora.model.writing import write_lora_folder, write_projector_folder, write_whole_folder
 from llava_aurora.training.parameter_groups import PARTS, parameter_groups
 from llava_aurora.training.resumable import ResumableTrainer
@@ -31,19 +33,17 @@ class AuroraTrainer(ResumableTrainer):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        if self.aurora_model.training_loss is not None:
-            self.aurora_model.state_values(self.train_dataset.data_args.value_step)
-            self.aurora_model.training_loss.bottleneck = ContextMask.parse(
-                self.args.information_bottleneck, probability=self.args.information_bottleneck_probability
+        if self.aurora_model.perception is not None:
+            settings = TrainingSettings(
+                aux_losses=parse_aux_losses(self.args.aux_losses),
+                context_mask=ContextMask.parse(
+                    self.args.information_bottleneck, probability=self.args.information_bottleneck_probability
+                ),
+                span_mask_probability=self.args.span_mask_probability,
+                span_noise_probability=self.args.span_noise_probability,
+                values=self.train_dataset.data_args.value_step,
             )
-            self.aurora_model.mask_spans(self.args.span_mask_probability, noise=self.args.span_noise_probability)
-            self.aurora_model.guide(
-                self.processing_class,
-                copy=self.args.copy_loss_weight,
-                lookup=self.args.lookup_loss_weight,
-                choice=self.args.choice_loss_weight,
-                answer=self.args.answer_loss_weight,
-            )
+            self.aurora_model.start_training(settings, tokenizer=self.processing_class)
         self.projector_only = self.args.tune_mm_mlp_adapter
         # Upstream asks these two whether to write a folder by itself, file by file under its final name; without them
         # it leaves every folder to the trainer's save_model.
@@ -93,18 +93,16 @@ class AuroraTrainer(ResumableTrainer):
         return self.model.get_base_model() if hasattr(self.model, "get_base_model") else self.model
 
     def training_step(self, *args: Any, **kwargs: Any) -> Tensor:
-        """As upstream's, with the reconstruction loss from its first step on."""
+        """As upstream's, with the auxiliary losses from their first steps on."""
         if self.aurora_model.training_loss is not None:
-            started = self.state.global_step >= self.args.reconstruction_loss_start
-            weight = self.args.reconstruction_loss_weight if started else 0.0
-            self.aurora_model.training_loss.reconstruction_weight = weight
+            self.aurora_model.training_loss.step = self.state.global_step
         return super().training_step(*args, **kwargs)
 
     def log(self, logs: dict[str, float], *args: Any, **kwargs: Any) -> None:
         """Adds `loss_text`, `loss_depth`, … to each line of training log. Called on every rank."""
         training_loss = self.aurora_model.training_loss
         if training_loss is not None and "loss" in logs:
-            logs |= {f"loss_{name}": _short(value) for name, value in training_loss.parts.read().items()}
+            logs |= {f"loss_{name}": _short(value) for name, value in training_loss.meter.read().items()}
         super().log(logs, *args, **kwargs)
 
     # --- what an evaluation measures ----------------------------------------------------------------------------------

@@ -10,7 +10,9 @@ from llava_aurora.data.dataset import make_supervised_data_module
 from llava_aurora.errors import AuroraError
 from llava_aurora.model.code_metrics import CodeMetrics
 from llava_aurora.model.context_mask import ContextMask
+from llava_aurora.model.losses import AuxWeight
 from llava_aurora.model.perception_head import is_split
+from llava_aurora.model.training_loss import TrainingSettings
 from llava_aurora.tokens.perception import PerceptionTokens
 
 FEATURES = 16  # image tokens of the tiny model
@@ -41,22 +43,22 @@ def test_the_loss_is_that_of_upstreams_forward(workshop, taught, language_model)
 
 
 def test_bf16_gradient_checkpointing_and_reconstruction_go_together(workshop, taught):
-    tokenizer, model, processor = taught(language_model=False)
+    settings = TrainingSettings(aux_losses={"reconstruction": AuxWeight(1.0)})
+    tokenizer, model, processor = taught(language_model=False, settings=settings)
     model.to(torch.bfloat16)
     model.gradient_checkpointing_enable()
-    model.training_loss.reconstruction_weight = 1.0
     batch = batch_for(workshop, tokenizer, processor, 0, 1)
     batch["images"] = batch["images"].bfloat16()
     model(**batch).loss.backward()
     for matrix in (model.model.embed_tokens, model.lm_head):
         assert matrix.perception_rows.grad.isfinite().all()
         assert matrix.perception_rows.grad.any()
-    assert model.training_loss.parts.read()["reconstruction"] > 0
+    assert model.training_loss.meter.read()["reconstruction"] > 0
 
 
-def test_the_bottleneck_hides_the_image_and_the_chain_where_they_really_stand(workshop, taught, monkeypatch):
-    tokenizer, model, processor = taught(language_model=False)
-    model.training_loss.bottleneck = ContextMask.parse("chain,image")
+def test_the_context_mask_hides_the_image_and_the_chain_where_they_really_stand(workshop, taught, monkeypatch):
+    settings = TrainingSettings(context_mask=ContextMask.parse("chain,image"))
+    tokenizer, model, processor = taught(language_model=False, settings=settings)
     batch = batch_for(workshop, tokenizer, processor, 0, 1)
     seen = {}
     forward = model.model.forward
@@ -106,8 +108,10 @@ def unpadded(one):
     return {name: one[name][one["attention_mask"]][None] for name in ("input_ids", "labels")}
 
 
-def test_what_is_asked_is_known_beside_what_is_learned(workshop, taught, monkeypatch):
-    tokenizer, model, processor = taught(language_model=False)
+@pytest.mark.parametrize("name", ["attention", "answer"])
+def test_a_loss_that_needs_ids_is_given_those_of_the_question_too(workshop, taught, monkeypatch, name):
+    settings = TrainingSettings(aux_losses={name: AuxWeight(0.1)})
+    tokenizer, model, processor = taught(language_model=False, settings=settings)
     batch = batch_for(workshop, tokenizer, processor, 0, 1)
     given = {}
     loss = model.training_loss.loss
@@ -117,13 +121,14 @@ def test_what_is_asked_is_known_beside_what_is_learned(workshop, taught, monkeyp
         lambda hidden, labels, **more: given.update(labels=labels, **more) or loss(hidden, labels, **more),
     )
     model(**batch)
+    assert (given["ids"] is None) is (name == "answer")
     for row, valid in enumerate(batch["attention_mask"].bool()):
         ids, labels = batch["input_ids"][row, valid].tolist(), batch["labels"][row, valid].tolist()
         image = ids.index(-200)
-        rest = given["ids"].shape[1] - len(ids) - FEATURES + 1
+        rest = given["labels"].shape[1] - len(ids) - FEATURES + 1
         for found, expected in ((given["ids"], ids), (given["labels"], labels)):
             around = [*expected[:image], *[-100] * FEATURES, *expected[image + 1 :], *[-100] * rest]
-            assert found[row].tolist() == around
+            assert found is None or found[row].tolist() == around
 
 
 @pytest.mark.parametrize("method", ["mean", "noise", "words", "neighbours"])
@@ -172,13 +177,13 @@ def test_rows_beside_a_projector_are_where_every_mode_starts(workshop, taught, t
 def test_a_model_that_states_values_goes_on_as_such_and_may_be_taught_others(taught, workshop):
     tokenizer, model, _ = taught(language_model=True)
     assert "values" not in model.config.aurora
-    model.state_values("map")
+    model.start_training(TrainingSettings(values="map"), tokenizer=tokenizer)
     flags = {**workshop.perception_flags(), "mm_use_im_patch_token": False, "model_name_or_path": str(workshop.base)}
     again = ModelArguments(**{**flags, "depth_vqvae": str(flags["depth_vqvae"])})
     model.initialize_vision_tokenizer(again, tokenizer)
-    model.state_values("")  # a run without --value_step
+    model.start_training(TrainingSettings(), tokenizer=tokenizer)  # a run without --value_step
     assert model.perception.values == model.config.aurora["values"] == "map"
-    model.state_values("interpolated")
+    model.start_training(TrainingSettings(values="interpolated"), tokenizer=tokenizer)
     block, folder = model.config.aurora, workshop.vqvae.parent
     block["modalities"]["depth"]["vqvae"] = workshop.vqvae.name
     assert PerceptionTokens.from_config(block, folder=folder, tokenizer=tokenizer).values == "interpolated"

@@ -201,21 +201,12 @@ def test_what_follows_swapped_maps_needs_values_of_the_map_and_points_drawn_anew
         check(swapped_map_probability=1.5, fresh_points=True, value_step="map")
 
 
-@pytest.mark.parametrize("guide", ["copy", "lookup", "choice"])
-def test_heads_are_guided_at_coordinate_tokens_and_the_values_behind_them(check, guide):
-    flag = f"{guide}_loss_weight"
-    check(value_step="map", **{flag: 0.3})
-    with pytest.raises(AuroraError, match=f"--{flag} is about coordinate tokens"):
-        check(value_step="map", plain_coordinates=True, **{flag: 0.3})
-    with pytest.raises(AuroraError, match=rf"--{flag} -1\.0: a weight is 0 or more"):
-        check(value_step="map", **{flag: -1.0})
-
-
-def test_coordinates_are_copied_without_values_too(check):
-    check(copy_loss_weight=0.3)
-    for guide in ("lookup", "choice"):
-        with pytest.raises(AuroraError, match=f"--{guide}_loss_weight is about values behind coordinates"):
-            check(**{f"{guide}_loss_weight": 0.3})
+def test_auxiliary_losses_are_read_before_a_model_is_loaded(check):
+    check(aux_losses="attention=0.2,answer=0.3")
+    with pytest.raises(AuroraError, match="--aux_losses attention is about coordinate tokens"):
+        check(aux_losses="attention=0.2", plain_coordinates=True)
+    with pytest.raises(AuroraError, match="--aux_losses attention=-1"):
+        check(aux_losses="attention=-1")
 
 
 def test_random_codes_are_a_share_of_the_maps_that_are_hidden(check):
