@@ -49,7 +49,9 @@ def perception(workshop) -> PerceptionTokens:
         vqvae.decoder[-1].weight.mul_(1000)  # an untrained decoder's pictures hardly differ
     kinds = {"depth": DepthKind(vqvae=vqvae), "box": BoxKind(frame=56)}
     vocabulary = vocabulary_of(kinds.values())
-    ids = PerceptionIds(vocabulary=vocabulary, first_ids={"DEPTH": WORDS, "PIXEL": WORDS + 18}, separators={"PIXEL": (3,)})
+    ids = PerceptionIds(
+        vocabulary=vocabulary, first_ids={"DEPTH": WORDS, "PIXEL": WORDS + 18}, separators={"PIXEL": (3,)}
+    )
     return PerceptionTokens(kinds=kinds, ids=ids)
 
 
