@@ -1,7 +1,7 @@
 """A LLaVA with random weights, images and records for the benchmarks of training: LLaVA's own side and ours.
 
-The vocabulary has as many rows as a real one, although the tokenizer knows few words: what a row costs does not depend
-on its word. Records have the published sizes: maps of 100 codes, questions about four points.
+The vocabulary is as large as a real one, but most of its words are never used: what a row costs does not depend on its
+word. Records have the published sizes: maps of 100 codes, questions about four points.
 """
 
 import argparse
@@ -18,6 +18,7 @@ from llava import conversation
 from llava.model import LlavaLlamaForCausalLM
 from peft import LoraConfig, get_peft_model
 from PIL import Image
+from sentencepiece.sentencepiece_model_pb2 import ModelProto
 from transformers import AutoTokenizer
 from transformers.utils import logging
 
@@ -26,7 +27,7 @@ from llava_aurora.data.prompts import Prompts
 from llava_aurora.data.records import RecordWriter, letter_points
 from llava_aurora.demo.tiny_llava import TinyLlavaConfig, build_tiny_llava
 from llava_aurora.model.aurora_llama import AuroraLlamaForCausalLM
-from llava_aurora.model.embeddings import RowStart, initial_rows_of, write_rows
+from llava_aurora.model.training_loss import TrainingSettings
 from llava_aurora.tokens import build_kinds
 from llava_aurora.tokens.perception import PerceptionTokens
 from llava_aurora.tokens.vocabulary import PerceptionVocabulary, depth_family, pixel_family
@@ -102,6 +103,7 @@ class TrainingSetup:
             max_length=2048,
         )
         build_tiny_llava(setup.base, corpus=words_of(records), config=config, seed=0)
+        setup._fill_tokenizer(options.words)
         model = LlavaLlamaForCausalLM.from_pretrained(setup.base)
         model.resize_token_embeddings(options.words + NEW_TOKENS, mean_resizing=False)
         model.save_pretrained(setup.base)
@@ -115,6 +117,14 @@ class TrainingSetup:
     @property
     def records(self) -> Path:
         return self.folder / "train.json"
+
+    def _fill_tokenizer(self, words: int) -> None:
+        """Adds unused pieces, so that the matrices' rows are those of the tokenizer's words and of the new tokens."""
+        path = self.base / "tokenizer.model"
+        model = ModelProto.FromString(path.read_bytes())
+        for number in range(words - len(model.pieces)):
+            model.pieces.add(piece=f"<unused_{number}>", score=0.0, type=ModelProto.SentencePiece.UNUSED)
+        path.write_bytes(model.SerializeToString())
 
     def data_arguments(self, model: Any, *, cached: bool = False) -> Any:
         """What datasets ask for, LLaVA's and ours."""
@@ -130,15 +140,12 @@ class TrainingSetup:
         )
 
     def upstream(self, *, tokens: bool, lora: bool) -> tuple[Any, Any]:
-        """LLaVA's own model, and its tokenizer; with tokens added the usual way, or the layers trained by LoRA."""
+        """LLaVA's own model, and its tokenizer; with whole matrices trained for tokens, or the layers by LoRA."""
         tokenizer = self._tokenizer()
         model = self._loaded(LlavaLlamaForCausalLM)
         if tokens:
             settings = self._model_arguments(tokens=True).kind_settings()
-            perception = PerceptionTokens.teach(tokenizer, build_kinds(settings, Path()))
-            ids = perception.token_ids()
-            start = RowStart(method="neighbours", features=perception.code_features())
-            write_rows(model, ids=ids, rows=initial_rows_of(model, ids=ids, start=start))
+            PerceptionTokens.teach(tokenizer, build_kinds(settings, Path()))
         if lora:
             model = with_lora(model)
             for matrix in (model.get_input_embeddings(), model.get_output_embeddings()):
@@ -151,6 +158,8 @@ class TrainingSetup:
         model = self._loaded(AuroraLlamaForCausalLM)
         wrapped = with_lora(model) if lora else model
         model.initialize_vision_tokenizer(self._model_arguments(tokens=tokens), tokenizer)
+        if tokens:
+            model.start_training(TrainingSettings(), tokenizer=tokenizer)
         return wrapped.to(self.device).train(), tokenizer
 
     def _tokenizer(self) -> Any:

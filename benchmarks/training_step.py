@@ -25,6 +25,8 @@ from torch.utils.flop_counter import FlopCounterMode
 from training_setup import Steps, TrainingSetup, add_size_flags
 
 from llava_aurora.data.dataset import AuroraCollator, AuroraDataset
+from llava_aurora.model.losses import AuxWeight
+from llava_aurora.model.training_loss import TrainingSettings
 
 COMPARISONS = {  # ours, and what it is compared with
     "off": ("ours, flags off", "LLaVA"),
@@ -53,7 +55,8 @@ def build(setup: TrainingSetup, way: str, batch: int) -> tuple[Steps, list[dict[
     tokens = way not in COMPARISONS["off"]
     model, tokenizer = (setup.ours if way.startswith("ours") else setup.upstream)(tokens=tokens, lora=tokens)
     if way == "ours, rows, reconstruction":
-        model.get_base_model().training_loss.reconstruction_weight = 1.0
+        settings = TrainingSettings(aux_losses={"reconstruction": AuxWeight(1.0)})
+        model.get_base_model().start_training(settings, tokenizer=tokenizer)
     arguments, path = setup.data_arguments(model), str(setup.records)
     if way.startswith("ours"):
         families = model.get_base_model().perception.vocabulary.families if tokens else ()

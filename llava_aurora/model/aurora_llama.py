@@ -3,6 +3,7 @@
 Without them it is upstream's model: the same weights, the same names, the same numbers.
 """
 
+import os
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,7 @@ from llava_aurora.model.embeddings import (
     grow_embeddings,
     initial_rows_of,
     present_rows_of,
+    tokens_with_rows,
     write_rows,
 )
 from llava_aurora.model.labelled_tokens import pack_ids_into_labels, unpack_ids_from_labels
@@ -103,11 +105,13 @@ class AuroraLlamaForCausalLM(LlavaLlamaForCausalLM):
         """LLaVA's train() calls this when model and tokenizer stand, before the trainer is built.
 
         Adds the tokens of `model_args.perception_modalities` and sets what is trained: in a full fine-tuning both
-        whole vocabulary matrices, otherwise the new rows alone (`train_base_vocabulary` trains the whole matrices there
-        too). A base model that has tokens already goes on with them.
+        whole vocabulary matrices, otherwise the tokens' rows alone (`train_base_vocabulary` trains the whole matrices
+        there too). A base model that has tokens already keeps their ids and rows; tokens of further kinds come behind
+        them.
 
         Raises:
-            AuroraError: if a kind cannot be built, or the base model has tokens of other settings.
+            AuroraError: if a kind cannot be built, if the base model has tokens of other settings, or if its matrices
+                have a number of rows that its tokenizer and the new tokens do not explain.
         """
         super().initialize_vision_tokenizer(model_args, tokenizer)
         if model_args.unfreeze_mm_vision_tower:
@@ -126,38 +130,67 @@ class AuroraLlamaForCausalLM(LlavaLlamaForCausalLM):
         else:
             perception = PerceptionTokens.from_config(described, folder=base, tokenizer=tokenizer)
         perception = replace(perception, values=described.get("values", ""))
-        if described and described != perception.config():
+        if described and not perception.continues(described):
             raise AuroraError(
                 f"{base}: the base model has perception tokens of other settings ({described['modalities']}) than those"
                 f" asked for ({perception.config()['modalities']}); leave out --perception_modalities to go on with its"
-                " own"
+                " own, or name all of its kinds, with its settings, and new ones"
             )
-        self._add_rows(perception, tokenizer, new=len(tokenizer) > words, model_args=model_args)
+        self._add_rows(perception, tokenizer, words=words, model_args=model_args)
         self.attach_perception(perception)
         tokenizer.perception = perception  # the dataset is built from the tokenizer alone
 
-    def _add_rows(self, perception: PerceptionTokens, tokenizer: Any, *, new: bool, model_args: Any) -> None:
-        """Rows for the tokens, whole or of their own; `new`: the model has none for them yet."""
+    def _add_rows(self, perception: PerceptionTokens, tokenizer: Any, *, words: int, model_args: Any) -> None:
+        """Makes the tokens' rows trainable, in the whole matrices or as parameters of their own.
+
+        Rows that the matrices have for tokens stay as they are; the others are started. `words` is the length of the
+        tokenizer before tokens were added.
+        """
         ids = perception.token_ids()
+        new = self._ids_without_rows(perception, words=words, base=model_args.model_name_or_path)
+        features = {those: values for those, values in perception.code_features().items() if those.start >= new.start}
         start = RowStart(
             method=model_args.perception_init,
-            features=perception.code_features(),
-            descriptions=perception.descriptions(tokenizer),
+            features=features,
+            descriptions=perception.descriptions(tokenizer)[new.start - ids.start :],
+            words=ids.start,
         )
         first_stage = _rows_beside_projector(model_args.pretrain_mm_mlp_adapter, count=len(ids))
         language_model_trained = all(parameter.requires_grad for parameter in self.model.layers.parameters())
         if language_model_trained or model_args.train_base_vocabulary:
             if new:
                 most = max(len(tokenizer), self.get_input_embeddings().num_embeddings)
-                grow_embeddings(self, rows=most, ids=ids, start=start)
+                grow_embeddings(self, rows=most, ids=new, start=start)
             write_rows(self, ids=ids, rows=first_stage)
             for embeddings in (self.get_input_embeddings(), self.get_output_embeddings()):
                 embeddings.requires_grad_(True)
             return
-        rows = initial_rows_of(self, ids=ids, start=start) if new else present_rows_of(self, ids=ids)
+        rows = present_rows_of(self, ids=range(ids.start, new.start))
+        if new:
+            started = initial_rows_of(self, ids=new, start=start)
+            rows = {matrix: torch.cat([present, started[matrix]]) for matrix, present in rows.items()}
         for matrix, row in first_stage.items():
             rows[matrix] = row.to(rows[matrix])
         split_rows(self, ids=ids, rows=rows)
+
+    def _ids_without_rows(self, perception: PerceptionTokens, *, words: int, base: str) -> range:
+        """The last of the perception tokens' ids, for which the base's matrices have no trained rows."""
+        ids = perception.token_ids()
+        first_ids = perception.ids.first_ids
+        added = [family for family in perception.vocabulary.families if first_ids[family.name] >= words]
+        if not added:
+            return range(ids.stop, ids.stop)
+        rows = self.get_input_embeddings().num_embeddings
+        try:
+            trained = tokens_with_rows(rows=rows, words=words, new=[len(family.tokens) for family in added])
+        except ValueError as error:
+            raise AuroraError(f"{base}: {error}; give the tokenizer and the kinds that it was trained with") from error
+        if os.environ.get("RANK", "0") == "0":
+            if trained:
+                print(f"{base}: {rows:,} rows are {words:,} words and {trained} perception tokens, whose rows are kept")
+            elif rows > words:
+                print(f"{base}: the {rows - words} rows behind its {words:,} tokens are padding; tokens may take them")
+        return range(words + trained, ids.stop)
 
     # --- forward ------------------------------------------------------------------------------------------------------
 

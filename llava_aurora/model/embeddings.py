@@ -1,4 +1,4 @@
-"""What the rows of new tokens start from, in the input embedding and the output head; safe under DeepSpeed ZeRO-3."""
+"""What the rows of new tokens start from, in input embedding and output head, also when ZeRO-3 has partitioned them."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -25,6 +25,7 @@ class RowStart:
             things (neighbouring coordinates, similar codes) start alike.
         features: (len(ids), F) for ranges of the new ids; for "neighbours".
         descriptions: for each new id, in order, the ids of the words that describe it; for "words".
+        words: rows before this id are those of words; None: all rows before the new ones.
         seed: of noise and projection.
 
     Raises:
@@ -34,6 +35,7 @@ class RowStart:
     method: Method = "neighbours"
     features: Mapping[range, Tensor] = field(default_factory=dict)
     descriptions: Sequence[Sequence[int]] = ()
+    words: int | None = None
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -74,7 +76,7 @@ def initial_rows_of(model: PreTrainedModel, *, ids: range, start: RowStart) -> d
     rows = {}
     for number, (name, matrix) in enumerate(_matrices(model).items()):
         with whole([matrix]):
-            rows[name] = initial_rows(matrix[: ids.start], ids=ids, start=start, number=number)
+            rows[name] = initial_rows(matrix[: start.words or ids.start], ids=ids, start=start, number=number)
     return rows
 
 
@@ -107,7 +109,37 @@ def grow_embeddings(model: PreTrainedModel, *, rows: int, ids: range, start: Row
         del matrices["output"]
     for number, matrix in enumerate(matrices.values()):
         with whole([matrix]), torch.no_grad():
-            matrix[ids.start : ids.stop] = initial_rows(matrix[: ids.start], ids=ids, start=start, number=number)
+            words = matrix[: start.words or ids.start]
+            matrix[ids.start : ids.stop] = initial_rows(words, ids=ids, start=start, number=number)
+
+
+# To these a vocabulary is commonly rounded up, for the sake of matrix products.
+PADDING = (8, 16, 32, 64, 128)
+
+
+def tokens_with_rows(*, rows: int, words: int, new: Sequence[int]) -> int:
+    """How many tokens that a tokenizer lacks have rows in a model's matrices, because it was trained with them.
+
+    Args:
+        rows: of the matrices.
+        words: the length of the tokenizer without the new tokens.
+        new: sizes of the groups in which tokens are added, in order.
+
+    Returns:
+        0, or the size of the first groups together. Padding behind the words' rows counts as no row.
+
+    Raises:
+        ValueError: if the number of rows cannot be explained.
+    """
+    trained = [sum(new[:groups]) for groups in range(len(new) + 1)]
+    if rows - words in trained:
+        return rows - words
+    if rows in {-(-words // multiple) * multiple for multiple in PADDING}:
+        return 0
+    expected = " or ".join(f"{words + count:,}" for count in trained)
+    raise ValueError(
+        f"the matrices have {rows:,} rows; with {words:,} tokens in the tokenizer they should have {expected}"
+    )
 
 
 def write_rows(model: PreTrainedModel, *, ids: range, rows: Mapping[str, Tensor]) -> None:

@@ -1,9 +1,9 @@
-"""What one model knows of perception tokens: its kinds, and the ids of their tokens on its tokenizer.
+"""The perception tokens of one model: its kinds, and the ids of their tokens on its tokenizer.
 
-Built once, when a model is given its tokens or loaded from a folder; every later stage (loss, decoding, evaluation)
-asks this object and nothing else.
+Built once, when a model is given its tokens or loaded from a folder; loss, decoding and evaluation take them from here.
 """
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from llava_aurora.errors import AuroraError
 from llava_aurora.tokens import TokenKind, build_kinds, vocabulary_of
-from llava_aurora.tokens.vocabulary import PerceptionIds, PerceptionVocabulary
+from llava_aurora.tokens.vocabulary import PerceptionIds, PerceptionVocabulary, TokenFamily
 
 if TYPE_CHECKING:
     import torch
@@ -24,12 +24,12 @@ FORMAT = 1
 
 @dataclass(frozen=True)
 class PerceptionTokens:
-    """What one model knows.
+    """The perception tokens of one model.
 
     Args:
-        kinds: by name, in the order of their tokens.
+        kinds: by name, in the order of their token ids.
         ids: their vocabulary on the model's tokenizer.
-        values: where the values come from that the model was taught to state of points (--value_step); "" if none.
+        values: where the values come from that the model states of points (--value_step); "": it states none.
     """
 
     kinds: Mapping[str, TokenKind]
@@ -38,7 +38,13 @@ class PerceptionTokens:
 
     @classmethod
     def teach(cls, tokenizer: Any, kinds: Mapping[str, TokenKind]) -> "PerceptionTokens":
-        """Adds the kinds' tokens to a tokenizer that has none of them, or finds them where they all are."""
+        """Adds the tokens of those kinds that a tokenizer lacks, behind the tokens of those that it has.
+
+        Raises:
+            AuroraError: if the tokenizer has some tokens of a kind, but not all.
+        """
+        known = tokenizer.get_vocab()
+        kinds = _ordered(kinds, {family.name: known.get(family.tokens[0]) for family in _families(kinds)})
         vocabulary = vocabulary_of(kinds.values())
         vocabulary.add_to(tokenizer)
         return cls(kinds=kinds, ids=vocabulary.bind(tokenizer))
@@ -62,6 +68,7 @@ class PerceptionTokens:
                 f" {FORMAT}; use the llava_aurora that wrote it"
             )
         kinds = build_kinds(block["modalities"], folder)
+        kinds = _ordered(kinds, {name: written.get("first_id") for name, written in block["tokens"].items()})
         vocabulary = vocabulary_of(kinds.values())
         known = tokenizer.get_vocab()
         for family in vocabulary.families:
@@ -102,6 +109,13 @@ class PerceptionTokens:
         values = {"values": self.values} if self.values else {}
         return {"format": FORMAT, "modalities": settings, "tokens": tokens, **values}
 
+    def continues(self, block: Mapping[str, Any]) -> bool:
+        """Whether an `aurora` block describes some or all of these tokens: the same kinds, settings and ids."""
+        own = self.config()
+        same = own["format"] == block.get("format") and own.get("values") == block.get("values")
+        parts = ("modalities", "tokens")
+        return same and all(own[part].get(name) == value for part in parts for name, value in block[part].items())
+
     def id_ranges(self) -> dict[str, range]:
         """For each kind, by name, the ids of all its tokens."""
         return {
@@ -137,6 +151,20 @@ class PerceptionTokens:
         """Writes what the kinds keep beside config.json (the depth VQ-VAE)."""
         for kind in self.kinds.values():
             kind.save_files(folder)
+
+
+def _families(kinds: Mapping[str, TokenKind]) -> list[TokenFamily]:
+    return [kind.family for kind in kinds.values()]
+
+
+def _ordered(kinds: Mapping[str, TokenKind], first_ids: Mapping[str, int | None]) -> dict[str, TokenKind]:
+    """Kinds in the order of their families' first ids; those without one come last, in the order they have."""
+
+    def place(item: tuple[str, TokenKind]) -> float:
+        first = first_ids.get(item[1].family.name)
+        return math.inf if first is None else first
+
+    return dict(sorted(kinds.items(), key=place))
 
 
 def depth_and_box(perception: PerceptionTokens | None, flags: str) -> "tuple[DepthKind, BoxKind]":

@@ -196,24 +196,29 @@ class PerceptionVocabulary:
         return re.sub(rf"<(?:{names})_(?:\d+|START|END)>", "", text)
 
     def add_to(self, tokenizer: Any) -> int:
-        """Adds the tokens as ordinary ones, so that `skip_special_tokens=True` keeps them. Returns how many are new.
+        """Adds the families that the tokenizer lacks, behind all its tokens. Returns how many tokens are new.
+
+        They are added as ordinary tokens, so that `skip_special_tokens=True` keeps them.
 
         Raises:
-            AuroraError: if the tokenizer has some of them already, but not all of them in this order.
+            AuroraError: if the tokenizer has some tokens of a family, but not all of them in this order.
         """
         known = tokenizer.get_vocab()
-        present = [token for token in self.tokens if token in known]
-        if not present:
-            return tokenizer.add_tokens(list(self.tokens))
-        if len(present) < len(self.tokens):
-            missing = next(token for token in self.tokens if token not in known)
-            raise AuroraError(
-                f"{tokenizer.name_or_path}: the tokenizer has {len(present)} of the {len(self.tokens)} perception"
-                f" tokens already ({present[0]} is there, {missing} is not); start from a base model without any,"
-                " or from one made with the same kinds and settings"
-            )
+        new: list[str] = []
+        for family in self.families:
+            present = [token for token in family.tokens if token in known]
+            if not present:
+                new += family.tokens
+            elif len(present) < len(family.tokens):
+                missing = next(token for token in family.tokens if token not in known)
+                raise AuroraError(
+                    f"{tokenizer.name_or_path}: the tokenizer has {len(present)} of the {len(family.tokens)}"
+                    f" {family.name} tokens already ({present[0]} is there, {missing} is not); start from a base model"
+                    " without any, or from one made with the same settings"
+                )
+        added = tokenizer.add_tokens(new) if new else 0
         self.bind(tokenizer)
-        return 0
+        return added
 
     def bind(self, tokenizer: Any) -> "PerceptionIds":
         """Looks the ids up. Raises AuroraError if a token is missing or the ids of a family are not consecutive."""

@@ -152,7 +152,7 @@ def test_a_base_with_some_of_the_tokens_is_refused(workshop):
     tokenizer.add_tokens(["<DEPTH_START>", "<PIXEL_3>"])
     flags = {**workshop.perception_flags(), "depth_vqvae": str(workshop.vqvae)}
     arguments = ModelArguments(model_name_or_path=str(workshop.base), mm_use_im_patch_token=False, **flags)
-    with pytest.raises(AuroraError, match=r"has 2 of the 74 perception tokens already \(<DEPTH_START> is there"):
+    with pytest.raises(AuroraError, match=r"has 1 of the 18 DEPTH tokens already \(<DEPTH_START> is there"):
         model.initialize_vision_tokenizer(arguments, tokenizer)
 
 

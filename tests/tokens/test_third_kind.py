@@ -3,54 +3,18 @@
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from brightness import Brightness
 from transformers import AutoTokenizer
 
 from llava_aurora.errors import AuroraError
 from llava_aurora.generation.constraint import PerceptionLogitsProcessor
 from llava_aurora.tokens import (
-    TokenKind,
     build_kinds,
     kind_class,
     register_kind,
     unregister_kind,
 )
 from llava_aurora.tokens.perception import PerceptionTokens
-from llava_aurora.tokens.vocabulary import TokenFamily
-
-
-class Brightness(TokenKind):
-    """Mean brightness of the four quarters of a grey image, in `levels` steps."""
-
-    name = "brightness"
-    order = 30
-
-    def __init__(self, *, levels: int) -> None:
-        self.levels = levels
-        self.family = TokenFamily("LIGHT", levels, (4,), delimited=True)
-
-    def encode(self, annotation):
-        grey = np.asarray(annotation, dtype=float) / 256
-        half = grey.shape[0] // 2, grey.shape[1] // 2
-        quarters = [grey[rows, columns] for rows in _halves(half[0]) for columns in _halves(half[1])]
-        return [int(quarter.mean() * self.levels) for quarter in quarters]
-
-    def decode(self, codes):
-        return np.asarray(codes).reshape(2, 2) * 255 // (self.levels - 1)
-
-    def draw(self, annotations, image):
-        return Image.fromarray(annotations[-1].astype(np.uint8)).resize(image.size)
-
-    def settings(self):
-        return {"levels": self.levels}
-
-    @classmethod
-    def from_settings(cls, settings, folder):
-        return cls(**settings)
-
-
-def _halves(middle):
-    return slice(None, middle), slice(middle, None)
 
 
 @pytest.fixture

@@ -157,7 +157,7 @@ def test_malformed_ids_say_where(tokenizer_with_tokens):
 
 def test_a_tokenizer_with_some_of_the_tokens_is_refused(tokenizer):
     tokenizer.add_tokens(["<DEPTH_3>"])
-    with pytest.raises(AuroraError, match=r"has 1 of the 74 perception tokens already \(<DEPTH_3> is there"):
+    with pytest.raises(AuroraError, match=r"has 1 of the 18 DEPTH tokens already \(<DEPTH_3> is there"):
         PerceptionVocabulary(FAMILIES).add_to(tokenizer)
 
 
