@@ -50,7 +50,7 @@ def find_marks(image: np.ndarray, *, count: int) -> dict[str, Point]:
         visible += red[there]
         possible &= red[there] | grey[there]
     rows, columns = np.nonzero(possible & (visible >= _VISIBLE * len(ring.dy)))
-    found = []
+    found: list[tuple[int, int, int, str, _Drawn]] = []
     for letter in LETTERS[:count]:
         for drawn in _marks(letter):
             pixels = padded[rows[:, None] + drawn.dy + _PADDING, columns[:, None] + drawn.dx + _PADDING]
