@@ -153,7 +153,7 @@ def test_a_map_that_cannot_be_saved_leaves_nothing(inputs, tmp_path, monkeypatch
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(Image.Image, "save", full)
-    with pytest.raises(AuroraError, match="No space left"):
+    with pytest.raises(AuroraError, match="disk full"):
         write(inputs, tmp_path / "out")
     assert [path.name for path in (tmp_path / "out").rglob("*")] == ["depth_maps.json"]
 
