@@ -146,7 +146,7 @@ def test_failures_are_named_and_leave_a_gap(sources, tmp_path):
         r"000001.png: its depth map has no 5 points far enough apart",
         r"000002.png: the depth map is 168 × 60 pixels, its image 168 × 168",
         r"broken.png: cannot read the image",
-        r"turned.jpg: stored turned (EXIF orientation 6)",
+        "turned.jpg: stored turned or mirrored (EXIF orientation 6)",
     ):
         assert message in named
 
