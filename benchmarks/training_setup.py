@@ -23,11 +23,13 @@ from transformers import AutoTokenizer
 from transformers.utils import logging
 
 from llava_aurora.configuration import ModelArguments
-from llava_aurora.data.prompts import Prompts
-from llava_aurora.data.records import RecordWriter, letter_points
 from llava_aurora.demo.tiny_llava import TinyLlavaConfig, build_tiny_llava
 from llava_aurora.model.aurora_llama import AuroraLlamaForCausalLM
 from llava_aurora.model.training_loss import TrainingSettings
+from llava_aurora.tasks.depth import DepthFacts
+from llava_aurora.tasks.points import letter_points
+from llava_aurora.tasks.prompts import Prompts
+from llava_aurora.tasks.records import RecordWriter
 from llava_aurora.tokens import build_kinds
 from llava_aurora.tokens.perception import PerceptionTokens
 from llava_aurora.tokens.vocabulary import PerceptionVocabulary, depth_family, pixel_family
@@ -52,17 +54,17 @@ def add_size_flags(parser: Parser) -> None:
 
 def write_records(path: Path, *, generations: int, images: int) -> list[dict[str, Any]]:
     """Writes a record for each of `generations` images with a map, and a chain and a direct question about `images`."""
-    writer = RecordWriter(prompts=Prompts(), depth=FAMILIES[0], pixels=FAMILIES[1])
+    writer = RecordWriter(prompts=Prompts(), families=FAMILIES)
     rng, records = np.random.default_rng(0), []
     for number in range(generations):
         about = {"name": f"map_{number}", "image": f"map_{number}.jpg", "rng": rng}
-        records.append(writer.depth_generation(codes=rng.integers(0, 128, 100).tolist(), **about))
+        records.append(writer.write("depth_generation", DepthFacts((), rng.integers(0, 128, 100).tolist()), **about))
     for number in range(images):
         about = {"name": f"points_{number}", "image": f"points_{number}.jpg", "rng": rng}
         places = [(int(x), int(y)) for x, y in rng.integers(0, 336, (4, 2))]
         points = letter_points(places, rng.permutation(256)[:4].tolist(), rng)
-        records.append(writer.depth_chain(codes=rng.integers(0, 128, 100).tolist(), points=points, **about))
-        records.append(writer.depth_direct(points=points, **about))
+        records.append(writer.write("depth_chain", DepthFacts(points, rng.integers(0, 128, 100).tolist()), **about))
+        records.append(writer.write("depth_direct", DepthFacts(points), **about))
     path.write_text(json.dumps(records), encoding="utf-8")
     return records
 

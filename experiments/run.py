@@ -26,14 +26,14 @@ from typing import Any
 
 import yaml
 
-from llava_aurora.data.prompts import Prompts
-from llava_aurora.data.tasks import TASKS
 from llava_aurora.demo.launch import REPOSITORY, finetune_command, run_training
 from llava_aurora.demo.stages import as_arguments, build_base, small_model_flags, token_families
 from llava_aurora.demo.tiny_llava import TinyLlavaConfig
 from llava_aurora.errors import AuroraError
 from llava_aurora.evaluation.provenance import commit
 from llava_aurora.files import read_json, write_json, write_text
+from llava_aurora.tasks.prompts import Prompts
+from llava_aurora.tasks.task import tasks
 from llava_aurora.training.checkpoint_folder import checkpoints, newest_whole
 from llava_aurora.vqvae.checkpoint import load_depth_vqvae
 
@@ -240,7 +240,9 @@ class Experiment:
         found: dict[str, float] = {}
         for name, weight in mixture.items():
             shares = {
-                task: share for task, share in self.size["records"]["tasks"].items() if name in (task, TASKS[task].kind)
+                task: share
+                for task, share in self.size["records"]["tasks"].items()
+                if name in (task, tasks()[task].kind)
             }
             found |= {task: weight * share / sum(shares.values()) for task, share in shares.items()}
         return found

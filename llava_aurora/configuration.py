@@ -100,19 +100,10 @@ class DataArguments(upstream.DataArguments):
     )
     value_step: str = field(
         default="",
-        metadata={
-            "help": "Depth chains also say how close each point is: depth, in truth; map, by the code of its cell;"
-            " interpolated, by those of the cells around it. Empty: no."
-        },
+        metadata={"help": "interpolated: depth chains also state how close each point is, by the codes around it."},
     )
     fresh_points: bool = field(
         default=False, metadata={"help": "Draw the marked points of depth questions anew in each epoch."}
-    )
-    swapped_map_probability: float = field(
-        default=0.0,
-        metadata={
-            "help": "Share of the depth chains and readings with another record's map, which values and answer follow."
-        },
     )
     prompts: str | None = field(
         default=None, metadata={"help": "The wording that the records were written with, for --fresh_points."}

@@ -14,10 +14,12 @@ import pytest
 import torch
 from filelock import FileLock
 from PIL import Image
+from written import write_record
 
-from llava_aurora.data.prompts import Prompts
-from llava_aurora.data.records import RecordWriter, letter_points
 from llava_aurora.demo.tiny_llava import VISION_TOWER, TinyLlavaConfig, build_tiny_llava
+from llava_aurora.tasks.points import letter_points
+from llava_aurora.tasks.prompts import Prompts
+from llava_aurora.tasks.records import RecordWriter
 from llava_aurora.tokens.vocabulary import PerceptionVocabulary, depth_family, pixel_family
 from llava_aurora.training.ports import free_port
 from llava_aurora.vqvae.autoencoder import DepthVQVAEConfig, build_depth_vqvae
@@ -110,7 +112,7 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def writer() -> RecordWriter:
-    return RecordWriter(prompts=Prompts(), depth=DEPTH, pixels=PIXELS)
+    return RecordWriter(prompts=Prompts(), families=(DEPTH, PIXELS))
 
 
 Once = Callable[[str, Callable[[Path], None]], Path]
@@ -154,10 +156,10 @@ def fill_workshop(shop: Workshop, writer: RecordWriter) -> None:
         about = {"name": str(number), "image": name, "rng": rng}
         boxes = [(1, 2, 30, 40), (5, 6, 9, 9)][: number % 3]
         records += [
-            writer.depth_generation(codes=codes, **about),
-            writer.depth_chain(codes=codes, points=points, **about),
-            writer.depth_direct(points=points, marked=False, **about),
-            writer.counting_chain(singular="red cube", plural="red cubes", boxes=boxes, **about),
+            write_record(writer, "depth_generation", codes=codes, **about),
+            write_record(writer, "depth_chain", codes=codes, points=points, **about),
+            write_record(writer, "depth_direct_from_coordinates", points=points, **about),
+            write_record(writer, "counting_chain", thing="red cube", things="red cubes", boxes=boxes, **about),
         ]
     shop.records.write_text(json.dumps(records))
     vocabulary = PerceptionVocabulary((DEPTH, PIXELS))

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from llava_aurora.cli.data import app
-from llava_aurora.cli.shared import report_failures, warn_of_depth
+from llava_aurora.cli.shared import report_failures
 from llava_aurora.errors import AuroraError
 
 if TYPE_CHECKING:
@@ -42,10 +42,10 @@ def boxes(
     seed: Annotated[int, typer.Option(help="Of everything drawn at random.")] = 0,
 ) -> None:
     """Ask for boxes and counts in images of LVIS or COCO: training records in LLaVA's JSON format."""
-    from llava_aurora.data.prompts import Prompts
-    from llava_aurora.data.records import RecordWriter
     from llava_aurora.data.sources.boxes.box_questions import BOX_TASKS, BoxTasks
     from llava_aurora.data.sources.boxes.box_records import write_box_records
+    from llava_aurora.tasks.prompts import Prompts
+    from llava_aurora.tasks.records import RecordWriter
     from llava_aurora.tokens.vocabulary import pixel_family
 
     try:
@@ -54,8 +54,7 @@ def boxes(
         raise AuroraError(f"--tasks is name=share,…: {error}") from error
     writer = RecordWriter(
         prompts=Prompts.load(prompts) if prompts else Prompts(),
-        depth=None,
-        pixels=None if plain_coordinates else pixel_family(frame=frame),
+        families=() if plain_coordinates else (pixel_family(frame=frame),),
     )
     asked = BoxTasks(
         shares=shares or dict.fromkeys(BOX_TASKS, 1.0),
@@ -112,11 +111,8 @@ def hardblink(
 ) -> None:
     """Mark 3, 4 and 5 points at mid height of each image and ask for the closest: a benchmark like HardBLINK."""
     from llava_aurora.data.sources.hardblink import write_hardblink
-    from llava_aurora.found_files import find_files
-    from llava_aurora.vqvae.maps import MAP_SUFFIXES
 
-    warn_of_depth(find_files(depth, MAP_SUFFIXES).paths)
-    made = write_hardblink(out, images=images, depth=depth, seed=seed)
-    for points, questions in made.counts.items():
+    counts, failures = write_hardblink(out, images=images, depth=depth, seed=seed)
+    for points, questions in counts.items():
         print(f"{points} points: {questions} questions")
-    report_failures(sum(made.counts.values()), made.failures, out, made.passed_over)
+    report_failures(sum(counts.values()), failures, out)

@@ -75,9 +75,10 @@ def scene_records(
     seed: Annotated[int, typer.Option(help="Of everything drawn at random.")] = 0,
 ) -> None:
     """Ask questions of scenes: training records in LLaVA's JSON format."""
-    from llava_aurora.data.prompts import Prompts
-    from llava_aurora.data.records import RecordWriter
     from llava_aurora.data.sources.scenes.scene_records import DEFAULT_SHARES, SceneTasks, write_scene_records
+    from llava_aurora.tasks.prompts import Prompts
+    from llava_aurora.tasks.records import RecordWriter
+    from llava_aurora.tasks.task import Drawing
     from llava_aurora.tokens.vocabulary import depth_family, pixel_family
     from llava_aurora.vqvae.checkpoint import load_depth_vqvae
     from llava_aurora.vqvae.folders import read_codes
@@ -90,15 +91,14 @@ def scene_records(
         raise AuroraError(f"--tasks is name=share,… and --points is number,…: {error}") from error
     writer = RecordWriter(
         prompts=Prompts.load(prompts) if prompts else Prompts(),
-        depth=depth_family(codebook_size=model.config.codebook_size, codes_per_map=model.codes_per_map),
-        pixels=None if plain_coordinates else pixel_family(frame=frame),
+        families=(
+            depth_family(codebook_size=model.config.codebook_size, codes_per_map=model.codes_per_map),
+            *(() if plain_coordinates else (pixel_family(frame=frame),)),
+        ),
     )
     asked = SceneTasks(
         shares=shares or DEFAULT_SHARES,
-        points=counts,
-        coordinate_frame=frame,
-        one_height=one_height,
-        read_points=read_points,
+        drawing=Drawing(frame=frame, points=counts, one_height=one_height, read_points=read_points),
         seed=seed,
     )
     known = read_codes(codes, model=model).codes

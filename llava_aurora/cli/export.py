@@ -56,8 +56,8 @@ def grammar(
     """Print the grammar of what a model may answer: text, and well-formed spans of perception tokens in it."""
     if prompts is not None and task is None:
         raise AuroraError("--prompts words the answer of a task; give --task as well")
-    from llava_aurora.data.prompts import Prompts
     from llava_aurora.generation.grammar import grammar_of_model
+    from llava_aurora.tasks.prompts import Prompts
 
     wording = Prompts.load(prompts) if prompts is not None else None
     print(grammar_of_model(model, notation=format, task=task, prompts=wording).rstrip("\n"))

@@ -5,7 +5,7 @@ from the store, changed by the ablations that the run asks for, and turned into 
 own functions, images by images/image_reader.py.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -14,17 +14,13 @@ import numpy as np
 import torch
 from llava.train import train as upstream
 
-from llava_aurora.data.ablations import Transform, ValueStep, check_chains, select_tasks, transforms
 from llava_aurora.data.curriculum.sampler import Curriculum
 from llava_aurora.data.curriculum.schedule_file import read_schedule
-from llava_aurora.data.fresh_points import LEARNED_CODES, DrawnMaps, FreshPoints
-from llava_aurora.data.images.image_reader import ImageChange, ImageReader
-from llava_aurora.data.prompts import Prompts
-from llava_aurora.data.records import RecordWriter
+from llava_aurora.data.images.image_reader import ImageReader
 from llava_aurora.data.store.record_file import read_records
 from llava_aurora.data.store.record_store import RecordStore
+from llava_aurora.data.transforms.transform import Transform, build_transforms
 from llava_aurora.errors import AuroraError
-from llava_aurora.tokens.perception import depth_and_box
 from llava_aurora.tokens.vocabulary import TokenFamily
 
 RECORDS_TRIED = 50
@@ -56,9 +52,8 @@ class AuroraDataset(upstream.LazySupervisedDataset):
         data_args: LLaVA's.
         families: the token families to check, and to count in `modality_lengths`.
         train_tasks: names of tasks or kinds, with commas, to keep no other records; empty for all.
-        transforms: what is done with each record when it is read.
-        image_change: asked with each record that has an image for what is to be drawn on it this time, or None. Images
-            with something drawn on them bypass the image cache.
+        transforms: what is done with each record when it is read. Images into which one of them draws bypass the image
+            cache.
         image_folder: other than that of `data_args`.
     """
 
@@ -71,17 +66,15 @@ class AuroraDataset(upstream.LazySupervisedDataset):
         *,
         train_tasks: str = "",
         transforms: Iterable[Transform] = (),
-        image_change: Callable[[dict[str, Any]], ImageChange | None] | None = None,
         image_folder: str | None = None,
     ) -> None:
         # Upstream's own constructor would hold the whole file in memory, on every rank; this is all else that it does.
         super(upstream.LazySupervisedDataset, self).__init__()
         self.data_path, self.tokenizer, self.data_args = data_path, tokenizer, data_args
-        self.store = select_tasks(RecordStore.open(data_path, families=families), train_tasks)
-        self.list_data_dict = RecordView(self.store, transforms)
+        self.store = RecordStore.open(data_path, families=families).of_tasks(train_tasks)
+        self.transforms = tuple(transforms)
+        self.list_data_dict = RecordView(self.store, self.transforms)
         self.curriculum: Curriculum | None = None
-        self.fresh_points: FreshPoints | None = None
-        self.image_change = image_change
         self.image_folder = image_folder or data_args.image_folder
 
     @cached_property
@@ -105,14 +98,17 @@ class AuroraDataset(upstream.LazySupervisedDataset):
             sources = upstream.preprocess_multimodal(sources, self.data_args)
         tokens = upstream.preprocess(sources, self.tokenizer, has_image=has_image)
         item = {"input_ids": tokens["input_ids"][0], "labels": tokens["labels"][0]}
-        if learned := (record.get("aurora") or {}).get(LEARNED_CODES):
-            _learn_codes(item["labels"], learned, self.tokenizer)
         if image is not None:
             item["image"] = image
         elif self.data_args.is_multimodal:
             size = self.data_args.image_processor.crop_size
             item["image"] = torch.zeros(3, size["height"], size["width"])
         return {**item, "record_index": index}
+
+    def start_epoch(self, epoch: int) -> None:
+        """Tells the transforms which epoch is read next, before its workers are started."""
+        for transform in self.transforms:
+            transform.set_epoch(epoch)
 
     def try_images(self) -> None:
         """Opens the images of some records, the same each time. Raises AuroraError for one that cannot be read."""
@@ -123,7 +119,8 @@ class AuroraDataset(upstream.LazySupervisedDataset):
                 self._pixel_values(index, record)
 
     def _pixel_values(self, index: int, record: dict[str, Any]) -> torch.Tensor:
-        change = self.image_change(record) if self.image_change else None
+        changes = (transform.image_change(record) for transform in self.transforms)
+        change = next((each for each in changes if each is not None), None)
         try:
             return self.images.pixel_values(record["image"], change=change)
         except Exception as error:  # whatever a processor makes of an odd picture, the record is named
@@ -156,40 +153,29 @@ def make_supervised_data_module(tokenizer: Any, data_args: Any) -> dict[str, Any
     """
     perception = getattr(tokenizer, "perception", None)
     families = perception.vocabulary.families if perception else ()
-    value_step = ValueStep.of(data_args.value_step, perception) if data_args.value_step else None
-    ablations = transforms(
-        plain_coordinates=data_args.plain_coordinates,
-        coordinate_step=data_args.coordinate_step,
-        value_step=value_step,
-    )
+    transforms = build_transforms(data_args, perception)
 
-    def dataset(
-        path: str, train_tasks: str = "", fresh: FreshPoints | None = None, image_folder: str | None = None
-    ) -> AuroraDataset:
+    def dataset(path: str, *, training: bool, image_folder: str | None = None) -> AuroraDataset:
+        chosen = [transform for transform in transforms if training or not transform.training_only]
         made = AuroraDataset(
             path,
             tokenizer,
             data_args,
             families,
-            train_tasks=train_tasks,
-            transforms=[fresh, *ablations] if fresh else ablations,
-            image_change=fresh.image_change if fresh else None,
+            train_tasks=data_args.train_tasks if training else "",
+            transforms=chosen,
             image_folder=image_folder,
         )
-        if fresh:
-            fresh.check(made.store[index] for index in range(0, len(made), max(1, len(made) // RECORDS_TRIED)))
-            made.fresh_points = fresh
-            fresh.maps = DrawnMaps(made.store, depth_and_box(perception, "--fresh_points")[0].family)
-        check_chains(made.store, ablations)
+        for transform in chosen:
+            transform.check(made.store)
         return made
 
     def evaluation() -> AuroraDataset:
-        made = dataset(data_args.eval_data_path, image_folder=data_args.eval_image_folder)
+        made = dataset(data_args.eval_data_path, training=False, image_folder=data_args.eval_image_folder)
         made.try_images()  # a wrong folder would be found after the first steps of training only
         return made
 
-    fresh = _fresh_points(data_args, perception, value_step) if data_args.fresh_points else None
-    train_dataset = dataset(data_args.data_path, data_args.train_tasks, fresh)
+    train_dataset = dataset(data_args.data_path, training=True)
     if data_args.image_cache:
         _ = train_dataset.images  # what is wrong with the cache is said now, and not by a worker
     if data_args.curriculum:
@@ -199,26 +185,3 @@ def make_supervised_data_module(tokenizer: Any, data_args: Any) -> dict[str, Any
         "eval_dataset": evaluation() if data_args.eval_data_path else None,
         "data_collator": AuroraCollator(tokenizer=tokenizer),
     }
-
-
-def _fresh_points(data_args: Any, perception: Any, values: ValueStep | None) -> FreshPoints:
-    """What draws marked points anew, in the wording of the records and the frame of the model's coordinates."""
-    depth, box = depth_and_box(perception, "--fresh_points")
-    prompts = Prompts.load(data_args.prompts) if data_args.prompts else Prompts()
-    return FreshPoints(
-        writer=RecordWriter(prompts=prompts, depth=depth.family, pixels=box.family),
-        image_folder=data_args.image_folder,
-        frame=box.frame,
-        aspect_ratio=data_args.image_aspect_ratio,
-        values=values,
-        swapped=data_args.swapped_map_probability,
-    )
-
-
-def _learn_codes(labels: torch.Tensor, codes: Sequence[int], tokenizer: Any) -> None:
-    """Puts the codes of a map in the place of others into labels int64 (T,); where none are learned nothing changes."""
-    perception = tokenizer.perception
-    family = perception.kinds["depth"].family
-    first = perception.ids.first_code_id(family)
-    places = ((labels >= first) & (labels < first + family.size)).nonzero().flatten()
-    labels[places] = first + labels.new_tensor(codes[: len(places)])  # a record too long for the model is cut off

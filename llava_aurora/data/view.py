@@ -18,13 +18,14 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from PIL import Image
 
 from llava_aurora.data.images.image_files import path_inside
-from llava_aurora.data.sources.points import draw_points
 from llava_aurora.data.store.record_store import record_length
-from llava_aurora.data.tasks import TASK_NAMES, task_name
 from llava_aurora.data.validation.checks import named_records
 from llava_aurora.data.validation.records import TextChecks, truth_problem
 from llava_aurora.errors import AuroraError
 from llava_aurora.files import read_json, write_text
+from llava_aurora.tasks.marks import draw_points
+from llava_aurora.tasks.points import mentions
+from llava_aurora.tasks.task import task_name, task_names
 from llava_aurora.tokens.box import BoxKind
 from llava_aurora.tokens.depth import color_map
 from llava_aurora.tokens.kind import TokenKind, build_kinds
@@ -103,7 +104,7 @@ class RecordPage:
         environment = Environment(
             loader=FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=StrictUndefined
         )
-        in_order = {task: tasks[task] for task in TASK_NAMES if tasks[task]}
+        in_order = {task: tasks[task] for task in task_names() if tasks[task]}
         page = environment.get_template(TEMPLATE)
         write_text(out, page.render(title=title, summary=summary, tasks=in_order, records=shown))
 
@@ -192,7 +193,7 @@ class RecordPage:
             written = [("", values) for values in self._tokens(text)]
             about = {}
         else:
-            written = self.checks.coordinates(text)
+            written = [(mention.letter, mention.place) for mention in mentions(text)]
         boxes: list[Any] = [values for _, values in written if len(values) == 4]
         points = {letter or "·": (values[0], values[1]) for letter, values in written if len(values) == 2}
         if boxes or points:
@@ -240,12 +241,12 @@ def sample_records(path: str | Path, *, count: int, tasks: Iterable[str] = (), s
     Raises:
         AuroraError: if the file cannot be read, a name is no task, or there is no record of these tasks.
     """
-    wanted = set(tasks) or set(TASK_NAMES)
-    if unknown := wanted - set(TASK_NAMES):
-        raise AuroraError(f"--task: unknown task {sorted(unknown)[0]!r}; there are {', '.join(TASK_NAMES)}")
+    wanted = set(tasks) or set(task_names())
+    if unknown := wanted - set(task_names()):
+        raise AuroraError(f"--task: unknown task {sorted(unknown)[0]!r}; there are {', '.join(task_names())}")
     seen: Counter[str] = Counter()
     kept: dict[str, list[tuple[int, str, Any]]] = {}
-    generators = {task: np.random.default_rng([seed, place]) for place, task in enumerate(TASK_NAMES)}
+    generators = {task: np.random.default_rng([seed, place]) for place, task in enumerate(task_names())}
     for place, (name, record) in enumerate(named_records(Path(path), title=f"{path}: drawing records")):
         task = task_name(record) if isinstance(record, dict) else task_name({})
         if task not in wanted:

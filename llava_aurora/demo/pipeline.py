@@ -9,12 +9,10 @@ from pathlib import Path
 
 from rich.console import Console
 
-from llava_aurora.data.ablations import ValueStep
-from llava_aurora.data.prompts import Prompts
-from llava_aurora.data.records import RecordWriter
 from llava_aurora.data.sources.scenes.photograph import load_photograph
 from llava_aurora.data.sources.scenes.scene_folder import write_scenes
 from llava_aurora.data.sources.scenes.scene_records import SceneTasks, write_scene_records
+from llava_aurora.data.transforms.values import ValueStep
 from llava_aurora.demo.launch import finetune_command, run_training
 from llava_aurora.demo.presets import PRESETS
 from llava_aurora.demo.stages import (
@@ -28,6 +26,9 @@ from llava_aurora.demo.stages import (
 )
 from llava_aurora.errors import AuroraError
 from llava_aurora.files import atomic_folder, write_json
+from llava_aurora.tasks.prompts import Prompts
+from llava_aurora.tasks.records import RecordWriter
+from llava_aurora.tasks.task import Drawing
 from llava_aurora.tokens.depth import DepthKind
 from llava_aurora.vqvae.checkpoint import load_depth_vqvae
 from llava_aurora.vqvae.folders import encode_folder, read_codes
@@ -105,10 +106,8 @@ class Demo:
         preset = self.preset
         vqvae = load_depth_vqvae(self.work / "vqvae")
         frame = preset.model.frame
-        depth, pixels = token_families(preset.vqvae, frame=frame)
-        interpolated = preset.flags["value_step"] == "interpolated"
-        values = ValueStep(map=DepthKind(vqvae=vqvae), frame=frame, interpolated=interpolated)
-        writer = RecordWriter(prompts=Prompts.plain(), depth=depth, pixels=pixels)
+        values = ValueStep(depth=DepthKind(vqvae=vqvae), frame=frame)
+        writer = RecordWriter(prompts=Prompts.plain(), families=token_families(preset.vqvae, frame=frame))
         asked = {
             "train": (preset.shares, preset.seed),
             "held_out": (dict.fromkeys(HELD_OUT_TASKS, 1.0), preset.seed + 1),
@@ -125,9 +124,7 @@ class Demo:
                     writer=writer,
                     tasks=SceneTasks(
                         shares=shares,
-                        points=preset.points,
-                        coordinate_frame=frame,
-                        read_points=preset.read_points,
+                        drawing=Drawing(frame=frame, points=preset.points, read_points=preset.read_points),
                         seed=seed,
                     ),
                     keep=values.bears_out if name == "train" and preset.sound_chains else None,

@@ -11,9 +11,6 @@ import torch
 from PIL import Image
 
 from llava_aurora import integration
-from llava_aurora.data.prompts import Prompts
-from llava_aurora.data.records import LETTERS, MarkedPoint, RecordWriter
-from llava_aurora.data.sources.points import depth_at, sample_points
 from llava_aurora.data.sources.scenes.photograph import load_photograph
 from llava_aurora.data.sources.scenes.scene import relative_depth
 from llava_aurora.demo.measure import (
@@ -29,6 +26,12 @@ from llava_aurora.evaluation.figures import box_panels, depth_panels, readable, 
 from llava_aurora.evaluation.outcomes import Outcome, ask, question, true_depth
 from llava_aurora.files import read_json, write_json, write_text
 from llava_aurora.model.checkpoint import load_pretrained_model
+from llava_aurora.tasks.depth import DepthFacts
+from llava_aurora.tasks.forms import LETTERS
+from llava_aurora.tasks.marks import depth_at, sample_points
+from llava_aurora.tasks.points import MarkedPoint
+from llava_aurora.tasks.prompts import Prompts
+from llava_aurora.tasks.records import RecordWriter
 from llava_aurora.tokens.perception import PerceptionTokens
 
 if TYPE_CHECKING:
@@ -99,12 +102,15 @@ def draw_photograph(demo: "Demo", loaded: tuple[Any, Any, Any, int]) -> Path:
         for letter, (x, y) in zip(LETTERS, positions, strict=False)
     ]
     kind = perception.kinds["depth"]
-    depth, pixels = (perception.kinds[name].family for name in ("depth", "box"))
     folder = demo.work / "photograph"
     folder.mkdir(exist_ok=True)
     Image.fromarray(photograph.image).save(folder / "motorcycle.png")
-    record = RecordWriter(prompts=Prompts.plain(), depth=depth, pixels=pixels).depth_chain(
-        name="photograph", image="motorcycle.png", points=points, codes=kind.encode(true), rng=rng, marked=False
+    record = RecordWriter(prompts=Prompts.plain(), families=perception.vocabulary.families).write(
+        "depth_chain_from_coordinates",
+        DepthFacts(points, kind.encode(true)),
+        name="photograph",
+        image="motorcycle.png",
+        rng=rng,
     )
     outcome = ask(loaded, [record], images=folder, description="Asking about the photograph")[0]
     panels = depth_panels(

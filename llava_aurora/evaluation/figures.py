@@ -10,9 +10,9 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from PIL import Image
 
-from llava_aurora.data.sources.points import draw_points
 from llava_aurora.evaluation.outcomes import Outcome
 from llava_aurora.files import atomic_file
+from llava_aurora.tasks.marks import draw_points
 from llava_aurora.tokens.box import BoxKind
 from llava_aurora.tokens.depth import color_map
 from llava_aurora.tokens.vocabulary import MalformedSpan, TokenFamily

@@ -8,12 +8,12 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from llava_aurora.data.sources.points import draw_points
 from llava_aurora.evaluation.answers import Line
 from llava_aurora.evaluation.benchmarks.question import Question
 from llava_aurora.evaluation.figures import Panel, readable, save_panels
 from llava_aurora.evaluation.measure import decode, judge
 from llava_aurora.evaluation.written import Written, read_written
+from llava_aurora.tasks.marks import draw_points
 from llava_aurora.tokens.box import BoxKind
 from llava_aurora.tokens.depth import color_map
 from llava_aurora.tokens.perception import PerceptionTokens

@@ -14,9 +14,9 @@ from llava_aurora.evaluation.answers import Line
 from llava_aurora.evaluation.benchmarks.question import Question
 from llava_aurora.evaluation.box_quality import BoxMatch, match_boxes
 from llava_aurora.evaluation.map_quality import map_quality
-from llava_aurora.evaluation.scoring import stated
 from llava_aurora.evaluation.statistics import Interval, bootstrap_mean
 from llava_aurora.evaluation.written import Written, closest_by, read_written, values_of_map
+from llava_aurora.tasks.answers import stated
 from llava_aurora.tokens.perception import PerceptionTokens
 
 _SAMPLES, _SAMPLE_LENGTH = 5, 300  # of texts that state no answer

@@ -10,12 +10,12 @@ from PIL import Image
 from rich.progress import Progress
 
 from llava_aurora.data.images.image_reader import open_image
-from llava_aurora.data.records import Record
 from llava_aurora.errors import AuroraError
 from llava_aurora.evaluation.continuation import continue_answers
-from llava_aurora.evaluation.scoring import stated_answer
 from llava_aurora.evaluation.written import closest_by, read_written
 from llava_aurora.generation.generate import Answer, generate
+from llava_aurora.tasks.answers import stated_answer
+from llava_aurora.tasks.task import Record
 from llava_aurora.tokens.perception import PerceptionTokens
 from llava_aurora.vqvae.maps import read_depth_map, resize_nearest
 

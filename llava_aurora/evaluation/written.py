@@ -1,19 +1,15 @@
 """What a model wrote beside its answer: the map, the boxes, the points, however far it came."""
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from llava_aurora.data.ablations import ValueStep
-from llava_aurora.data.records import hundredths
-from llava_aurora.data.sources.points import depth_at
+from llava_aurora.data.transforms.values import ValueStep
+from llava_aurora.tasks.marks import depth_at
+from llava_aurora.tasks.points import mentions
 from llava_aurora.tokens.perception import PerceptionTokens
-from llava_aurora.tokens.vocabulary import MalformedSpan, pixel_family
-
-# A letter, coordinates, and two digits that say how close: any but the coordinates may be missing.
-_COORDINATES = re.compile(r"(?:\b([A-Z])\s*)?\(\s*(\d+(?:\s*,\s*\d+)+)\s*\)(?: *(\d\d)\b)?")
+from llava_aurora.tokens.vocabulary import MalformedSpan
 
 
 @dataclass(frozen=True)
@@ -64,14 +60,12 @@ def read_written(text: str, ids: Sequence[int], perception: PerceptionTokens | N
 def values_of_map(written: Written, perception: PerceptionTokens | None) -> dict[str, int]:
     """The values of the stated points, in hundredths by letter, as the model was taught to read them in its map.
 
-    Empty if no map was written, or if the model was taught no values, or true depths.
+    Empty if no map was written, or if the model was taught no such values.
     """
-    if perception is None or written.codes is None or perception.values in ("", "depth"):
+    if perception is None or written.codes is None or perception.values != "interpolated":
         return {}
-    step = ValueStep.of(perception.values, perception)
-    return {
-        letter: int(hundredths(step.depth_by_code(written.codes, place))) for letter, place in written.points.items()
-    }
+    step = ValueStep.of(perception)
+    return {letter: int(step.value(written.codes, place)) for letter, place in written.points.items()}
 
 
 def closest_by(depth: np.ndarray, points: Mapping[str, Sequence[int]], *, frame: int) -> str:
@@ -89,13 +83,10 @@ def closest_by(depth: np.ndarray, points: Mapping[str, Sequence[int]], *, frame:
 
 def _coordinates(text: str) -> Written:
     """What an answer holds beside a map."""
-    boxes, points, values = [], {}, {}
-    for letter, numbers, value in _COORDINATES.findall(pixel_family().plain(text)):
-        place = tuple(map(int, numbers.split(",")))
-        if len(place) == 4:
-            boxes.append(place)
-        elif len(place) == 2 and letter:
-            points[letter] = (place[0], place[1])
-            if value:
-                values[letter] = int(value)
-    return Written(boxes=tuple(boxes), points=points, values=values)
+    named = mentions(text)
+    boxes = tuple(mention.place for mention in named if len(mention.place) == 4)
+    points = {each.letter: (each.place[0], each.place[1]) for each in named if each.letter and len(each.place) == 2}
+    values = {
+        each.letter: each.value for each in named if each.letter and len(each.place) == 2 and each.value is not None
+    }
+    return Written(boxes=boxes, points=points, values=values)

@@ -10,7 +10,6 @@ from PIL import Image
 
 from llava_aurora.batches import batches
 from llava_aurora.data.images.image_reader import open_image
-from llava_aurora.data.prompts import Prompts
 from llava_aurora.errors import AuroraError
 from llava_aurora.generation.drafts import Phrases, wording_of
 from llava_aurora.generation.generate import generate
@@ -20,6 +19,7 @@ from llava_aurora.generation.span_decoding import Mode, SpanDecoder
 from llava_aurora.generation.streaming import stream_pieces
 from llava_aurora.model.aurora_llama import AuroraLlamaForCausalLM
 from llava_aurora.model.checkpoint import load_pretrained_model
+from llava_aurora.tasks.prompts import Prompts
 
 ImageLike = Image.Image | str | Path
 Decoding = Literal["greedy", "verified", "parallel"]

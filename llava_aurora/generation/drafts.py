@@ -9,11 +9,11 @@ is the better guess. It ends where a map begins.
 from collections.abc import Collection, Iterable, Sequence
 from typing import Any
 
-from llava_aurora.data.ablations import answer_with_values
-from llava_aurora.data.prompts import Prompts
-from llava_aurora.data.records import LETTERS
+from llava_aurora.tasks.forms import example
+from llava_aurora.tasks.prompts import Prompts
+from llava_aurora.tasks.task import family_of, tasks
 from llava_aurora.tokens.perception import PerceptionTokens
-from llava_aurora.tokens.vocabulary import TokenFamily
+from llava_aurora.tokens.vocabulary import by_kind
 
 LONGEST = 6  # tokens that are compared
 LIMIT = 100_000  # places remembered; beyond that it starts anew
@@ -80,34 +80,16 @@ class Phrases:
 
 def wording_of(prompts: Prompts, *, tokenizer: Any, perception: PerceptionTokens) -> Phrases:
     """The phrases of the answers that are written with these prompts, every variant of them."""
-    families = {name: kind.family for name, kind in perception.kinds.items()}
-    kinds: dict[bool, list[range]] = {True: [], False: []}
-    for family in families.values():
+    families = perception.vocabulary.families
+    codes: dict[bool, list[range]] = {True: [], False: []}
+    for family in families:
         first = perception.ids.first_code_id(family)
-        kinds[family.delimited].append(range(first, first + family.size))
+        codes[family.delimited].append(range(first, first + family.size))
     digits = set(tokenizer.convert_tokens_to_ids(list("0123456789"))) - {None, tokenizer.unk_token_id}
-    phrases = Phrases([*kinds[False], *filter(None, [digits])], maps=kinds[True])
-    values = _values(families.get("depth"), families.get("box"))
-    for task, wording in prompts.templates.items():
-        for template in wording["answers"]:
-            answer = answer_with_values(task, template) if perception.values else template
-            ids = tokenizer(answer.format(**values), add_special_tokens=False).input_ids
+    phrases = Phrases([*codes[False], *filter(None, [digits])], maps=codes[True])
+    for task in tasks().values():
+        fields = {name: example(form, by_kind(families)) for name, form in family_of(task).fields.items()}
+        for template in prompts.answers(task, values=bool(perception.values)):
+            ids = tokenizer(template.format(**fields), add_special_tokens=False).input_ids
             phrases.remember([*ids, tokenizer.eos_token_id])
     return phrases
-
-
-def _values(depth: TokenFamily | None, pixels: TokenFamily | None) -> dict[str, object]:
-    """Something for each field that an answer may have; which numbers and letters does not matter."""
-    point = pixels.text((0, 0)) if pixels else "(0,0)"
-    box = pixels.text((0, 0, 0, 0)) if pixels else "(0,0,0,0)"
-    return {
-        "map": depth.text([0] * depth.lengths[-1]) if depth else "",
-        "points": ", ".join(f"{letter} {point}" for letter in LETTERS[:5]),
-        "values": ", ".join(f"{letter} {point} 00" for letter in LETTERS[:5]),
-        "letters": "A, B or C",
-        "answer": "A",
-        "thing": "thing",
-        "things": "things",
-        "boxes": "\n".join(f"{number}. {box}" for number in range(1, 16)),
-        "count": 15,
-    }

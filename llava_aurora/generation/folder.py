@@ -16,9 +16,9 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from llava_aurora.batches import batches
 from llava_aurora.data.images.image_reader import open_image
 from llava_aurora.data.sources.depth.depth_estimation import SUFFIXES
+from llava_aurora.data.sources.depth.depth_maps import find_inputs
 from llava_aurora.errors import AuroraError
 from llava_aurora.files import atomic_file
-from llava_aurora.found_files import find_files
 from llava_aurora.generation.aurora import Aurora
 from llava_aurora.generation.result import Reasoning, Result
 from llava_aurora.read_ahead import read_ahead
@@ -62,7 +62,7 @@ def ask_folder(
     folder, out = Path(folder), Path(out)
     if pictures is not None and folder.resolve() in (Path(pictures).resolve(), *Path(pictures).resolve().parents):
         raise AuroraError(f"{pictures}: is inside {folder}, where its pictures would be asked about; choose another")
-    names = {path: path.relative_to(folder).as_posix() for path in find_files(folder, SUFFIXES).paths}
+    names = {path: path.relative_to(folder).as_posix() for path in find_inputs(folder, suffixes=SUFFIXES)}
     about = {"model": aurora.name, "question": question, "reasoning": reasoning}
     try:
         out.parent.mkdir(parents=True, exist_ok=True)

@@ -1,7 +1,7 @@
 """The constraint of constraint.py as a grammar over text, for engines that take no Python (structured outputs).
 
 Free text, and in it well-formed spans: START, exactly so many codes, END; groups of coordinates in their lengths. No
-perception token stands outside of a span. With a task the whole answer is prescribed, in the wording of prompts.py.
+perception token stands outside of a span. With a task the whole answer is prescribed, in the wording of its prompts.
 
 A grammar reads characters where the processor reads tokens. It differs from the processor in three things:
 
@@ -18,18 +18,16 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from llava_aurora.data.ablations import answer_with_values
-from llava_aurora.data.prompts import Prompts
-from llava_aurora.data.records import LETTERS
-from llava_aurora.data.tasks import TASKS, VARIANTS
 from llava_aurora.errors import AuroraError
 from llava_aurora.generation.grammar_notation import Ebnf, Notation, RegularExpression
+from llava_aurora.tasks import forms
+from llava_aurora.tasks.prompts import Prompts
+from llava_aurora.tasks.task import Task, family_of, task_named
 from llava_aurora.tokens.perception import PerceptionTokens
-from llava_aurora.tokens.vocabulary import PerceptionVocabulary, TokenFamily
+from llava_aurora.tokens.vocabulary import PerceptionVocabulary, TokenFamily, by_kind
 
 NOTATIONS: Mapping[str, type[Notation]] = {"regex": RegularExpression, "ebnf": Ebnf}
-# More objects or points than any record has.
-MOST_LINES, MOST_COUNT = 99, 999
+MOST_COORDINATE = 999  # as a plain number
 # States of the constraint that belong to no family.
 FREE, END = "free", "end"
 
@@ -49,21 +47,20 @@ def grammar(
         vocabulary: of the model.
         notation: "regex", to be matched in full, or "ebnf".
         blank: what the tokenizer puts between a perception token and the text behind it (`blank_of`).
-        task: name of a task (tasks.py) whose answer is prescribed; None allows any text around well-formed spans.
+        task: name of a task whose answer is prescribed; None allows any text around well-formed spans.
         prompts: the wording of the task's answers; the one that records are written with by default.
         values: the model was taught to state how close each point is (--value_step), so that the task's answers do.
 
     Raises:
-        AuroraError: for an unknown notation or task, or a task with a map for a model without depth tokens.
+        AuroraError: for an unknown notation or task, or a task with a span of a kind that the model lacks.
     """
     if notation not in NOTATIONS:
         raise AuroraError(f"unknown notation {notation!r}; there are: {', '.join(NOTATIONS)}")
     write = NOTATIONS[notation]()
     if task is None:
         return write.document(_Constraint(write, vocabulary, blank).root())
-    if task not in TASKS:
-        raise AuroraError(f"unknown task {task!r}; there are: {', '.join(TASKS)}")
-    return write.document(_Answer(write, vocabulary, blank).root(task, prompts or Prompts(), values=values))
+    answer = _Answer(write, vocabulary, blank)
+    return write.document(answer.root(task_named(task), prompts or Prompts(), values=values))
 
 
 def grammar_of_model(
@@ -243,64 +240,58 @@ class _Constraint(_Spans):
 class _Answer(_Spans):
     """The answer to one task, word by word."""
 
-    def root(self, task: str, prompts: Prompts, *, values: bool) -> str:
-        names = [task, *(variant for variant, of in VARIANTS.items() if of == task)]
-        templates = [template for name in names for template in prompts.templates[name]["answers"]]
-        if values:
-            templates = [answer_with_values(task, template) for template in templates]
-        answers = list(dict.fromkeys(self._answer(task, template) for template in templates))
+    def root(self, task: Task, prompts: Prompts, *, values: bool) -> str:
+        answers = [self._answer(task, template) for template in prompts.answers(task, values=values)]
         # The first word of an answer brings its blank along: in a class, so that nobody strips it from the whole.
         return self.write.sequence(self.write.optional(self.write.character(" ")), self.write.choice(*answers))
 
-    def _answer(self, task: str, template: str) -> str:
-        parts, behind_token = [], False
+    def _answer(self, task: Task, template: str) -> str:
+        fields, parts, behind_token = family_of(task).fields, [], False
         for words, field, _, _ in string.Formatter().parse(template):
             if words:
                 parts.append(self.write.literal((self.blank if behind_token else "") + words))
             if field is not None:
-                parts.append(self._field(task, field))
-            behind_token = field == "map"
+                parts.append(self._form(fields[field], task))
+            behind_token = field is not None and isinstance(fields[field], forms.Span)
         return self.write.sequence(*parts)
 
-    def _field(self, task: str, field: str) -> str:
+    def _form(self, form: forms.Form, task: Task) -> str:
+        """All texts of a form."""
         write = self.write
-        if field == "map":
-            depth = next((family for family in self.families if family.delimited and family.name == "DEPTH"), None)
-            if depth is None:
-                raise AuroraError(f"task {task} has a depth map in its answer, and the model has no depth tokens")
-            return self.span(depth)
-        letter = write.character(LETTERS)
-        point = write.sequence(letter, write.literal(" "), self._coordinates(2))
-        digit = write.character("0123456789")
-        line = write.sequence(write.number(MOST_LINES), write.literal(". "), self._coordinates(4))
-        word = write.named("words", write.repeated(write.character("<\n", other=True), 1, None))
-        fields = {
-            "answer": letter,
-            "letters": self._listed(letter, ", ", last=" or "),
-            "points": self._listed(point, ", "),
-            "values": self._listed(write.sequence(point, write.literal(" "), digit, digit), ", "),
-            "boxes": self._listed(line, "\n"),
-            "count": write.number(MOST_COUNT),
-            "thing": word,
-            "things": word,
-        }
-        return fields[field]
-
-    def _listed(self, part: str, between: str, last: str | None = None) -> str:
-        write = self.write
-        more = write.any_number_of(write.sequence(write.literal(between), part))
-        ending = [write.optional(write.sequence(write.literal(last), part))] if last is not None else []
-        return write.sequence(part, more, *ending)
+        match form:
+            case forms.Span(kind):
+                family = by_kind(self.families).get(kind)
+                if family is None:
+                    raise AuroraError(f"task {task.name} has a {kind} span in its answer, and the model has none")
+                return self.span(family)
+            case forms.Coordinates(length):
+                return self._coordinates(length)
+            case forms.Letter():
+                return write.character(forms.LETTERS)
+            case forms.Number(most):
+                return write.number(most)
+            case forms.Digits(length):
+                return write.sequence(*[write.character("0123456789")] * length)
+            case forms.Words():
+                return write.named("words", write.repeated(write.character("<\n", other=True), 1, None))
+            case forms.Literal(text):
+                return write.literal(text)
+            case forms.Sequence(parts):
+                return write.sequence(*(self._form(part, task) for part in parts))
+            case forms.Listed(part, between, last):
+                written = self._form(part, task)
+                more = write.any_number_of(write.sequence(write.literal(between), written))
+                ending = [write.optional(write.sequence(write.literal(last), written))] if last is not None else []
+                return write.sequence(written, more, *ending)
 
     def _coordinates(self, length: int) -> str:
         """As RecordWriter writes them: tokens, or plain numbers for a model that has none."""
         write = self.write
-        pixels = next((family for family in self.families if family.name == "PIXEL"), None)
+        pixels = by_kind(self.families).get("box")
         if pixels is None:
-            numbers = write.repeated(
-                write.sequence(write.literal(","), write.number(MOST_COUNT)), length - 1, length - 1
-            )
-            return write.sequence(write.literal("("), write.number(MOST_COUNT), numbers, write.literal(")"))
+            number = write.number(MOST_COORDINATE)
+            following = write.repeated(write.sequence(write.literal(","), number), length - 1, length - 1)
+            return write.sequence(write.literal("("), number, following, write.literal(")"))
         return write.sequence(write.literal("("), self.span(pixels, (length,)), write.literal(f"{self.blank})"))
 
 

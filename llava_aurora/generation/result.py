@@ -9,9 +9,9 @@ import numpy as np
 from PIL import Image
 
 from llava_aurora.data.images.frame import FrameTransform
-from llava_aurora.data.prompts import ANSWER_IS, STEP_BY_STEP
 from llava_aurora.errors import AuroraError
 from llava_aurora.generation.generate import Answer, Timings
+from llava_aurora.tasks.task import ANSWER_IS, STEP_BY_STEP
 from llava_aurora.tokens.perception import PerceptionTokens
 from llava_aurora.tokens.vocabulary import MalformedSpan, Span, TokenFamily
 

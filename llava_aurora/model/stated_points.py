@@ -1,21 +1,21 @@
-"""What an answer's labels state: points with their values, and the answer; and what each is read from.
+"""What the tokens of a chain are read from, and where its answer stands: the tasks' reading of texts, in positions.
 
-In tokens, `A (<PIXEL_3>,<PIXEL_40>) 57` is a letter, a place, and a value. The answer is what is said in the end,
-behind all codes and coordinates: the letter of a stated point, or a number. A small vocabulary spells digits and
-letters as bytes.
+Labels are spelled out as text, each token's piece after the other; the task families say which characters are read from
+which (`TaskFamily.sources`), and characters are turned back into positions.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 from torch import Tensor
 
+from llava_aurora.tasks.task import Source, TaskFamily, families
 from llava_aurora.tokens.perception import PerceptionTokens, depth_and_box
 
-# Tokens between a point's letter and its first coordinate, or its last coordinate and its value: a bracket and a blank.
-_MOST_BETWEEN = 3
-_APART = 2  # positions from a coordinate to the next, with a comma between them
+STEPS = ("copy", "lookup", "choice")
+_NOTHING = "\n"  # in the place of image features, padding and tokens that are not learned
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,7 @@ class AttentionTarget:
     Attributes:
         row: of the batch.
         query: the position whose next token it is.
-        keys: the positions to be looked at, and the share of each, 1 in all.
+        keys: the positions to be attended to, and the share of each, 1 in all.
     """
 
     row: int
@@ -35,136 +35,91 @@ class AttentionTarget:
 
 @dataclass(frozen=True)
 class Stated:
-    """What the answers of a batch state.
+    """What the chains of a batch state.
 
     Attributes:
-        looks: what is read from where. "copy": each coordinate of a point that was named before with the same, in the
-            question too, from where it was named first. "lookup": each digit of a value, behind a whole map that is
-            learned too, from the code of the point's cell; an interpolated value from the codes of the cells around it,
-            by their weights. "choice": the letter that is the answer, behind two values or more, from the last digit of
-            its value.
-        answers: row and position of the answer's letter or digits, each time it is said behind the last perception
-            token. Rows without such tokens have none: there, the answer is most of what is said.
+        looks: for each of STEPS, the tokens that are read from others.
+        answers: row and position of the tokens of each answer, in rows with perception tokens. Where there are none,
+            the answer is most of what is learned anyway.
     """
 
     looks: Mapping[str, list[AttentionTarget]]
     answers: list[tuple[int, int]]
 
 
-@dataclass
-class _Point:
-    """Letter ("": none), place, and positions: of its last coordinate, of its value's digits, and of the first code of
-    the map before it."""
-
-    letter: str
-    place: tuple[int, int]
-    last: int
-    digits: list[int] = field(default_factory=list)
-    codes: int | None = None
-
-
 class StatedPoints:
-    """Reads labels.
-
-    Args:
-        tokenizer: of the model.
-        perception: with depth and box tokens; its `values` say where values come from.
+    """Reads labels. Args: tokenizer: of the model; perception: its tokens.
 
     Raises:
-        AuroraError: if it lacks them.
+        AuroraError: if the model lacks depth or box tokens.
     """
 
     def __init__(self, tokenizer: Any, perception: PerceptionTokens) -> None:
-        flags = "--aux_losses attention or answer"
-        self.depth, self.box = depth, box = depth_and_box(perception, flags)
+        depth_and_box(perception, "--aux_losses attention or answer")
         self.perception = perception
-        self.interpolated = perception.values == "interpolated"
-        self.start = perception.ids.start_id(depth.family)
-        self.first_code, self.first_pixel = (perception.ids.first_code_id(each.family) for each in (depth, box))
-        self.perception_ids = {index for ids in perception.id_ranges().values() for index in ids}
-        spelt = {f"<0x{ord(sign):02X}>": sign for sign in "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZ"}
-        self.digits: set[int] = set()
-        self.letters: dict[int, str] = {}
-        for token, index in tokenizer.get_vocab().items():
-            said = spelt.get(token, token.lstrip("▁Ġ"))
-            if said.isdecimal():
-                self.digits.add(index)
-            elif len(said) == 1 and "A" <= said <= "Z":
-                self.letters[index] = said
+        self.families: list[TaskFamily] = [each for each in families() if {*each.token_kinds} <= {*perception.kinds}]
+        pieces = {index: piece for piece, index in tokenizer.get_vocab().items()}
+        self.pieces = [_spelled(pieces.get(index, "")) for index in range(max(pieces) + 1)]
+        self.perception_ids = np.array(sorted(index for ids in perception.id_ranges().values() for index in ids))
 
     def read(self, labels: Tensor, ids: Tensor | None = None) -> Stated:
-        """What the answers of a batch state.
+        """What the chains of a batch state.
 
         Args:
             labels: int64 (B, T), -100 where nothing is to be learned.
-            ids: int64 (B, T), of all tokens, -100 where there is none: points that are copied may be named in what is
-                asked. None: only in the labels.
+            ids: int64 (B, T), of all tokens, -100 where there is none: what is learned may be read from what is not,
+                as a coordinate from the question. None: only what is learned is known.
         """
-        stated = Stated({"copy": [], "lookup": [], "choice": []}, [])
-        for row, learned in enumerate(labels.tolist()):
-            points = self._points(learned)
-            shown = points if ids is None else self._points(ids[row].tolist())
-            first = {(point.letter, point.place): point.last for point in reversed(shown)}
-            for point in points:
-                named = first.get((point.letter, point.place), point.last)
-                if point.letter and named < point.last:
-                    stated.looks["copy"] += [
-                        AttentionTarget(row, point.last - back - 1, {named - back: 1.0}) for back in (_APART, 0)
-                    ]
-                if point.codes is not None:
-                    keys = {point.codes + cell: share for cell, share in self._cells(point.place).items()}
-                    stated.looks["lookup"] += [AttentionTarget(row, position - 1, keys) for position in point.digits]
-            values = {point.letter: point.digits[-1] for point in points if point.letter and point.digits}
-            for position in self._answer(learned, points):
-                stated.answers.append((row, position))
-                value = values.get(self.letters.get(learned[position], ""))
-                if len(values) > 1 and value is not None:
-                    stated.looks["choice"].append(AttentionTarget(row, position - 1, {value: 1.0}))
+        stated = Stated({step: [] for step in STEPS}, [])
+        shown = labels if ids is None else ids
+        for row, (learned, every) in enumerate(zip(labels.cpu().numpy(), shown.cpu().numpy(), strict=True)):
+            spans = np.flatnonzero(np.isin(learned, self.perception_ids))
+            if len(spans):
+                self._read_row(row, learned, every, int(spans[-1]), stated)
         return stated
 
-    def _cells(self, place: tuple[int, int]) -> dict[int, float]:
-        if self.interpolated:
-            return self.depth.cells_around(place, frame=self.box.frame)
-        return {self.depth.cell_of(place, frame=self.box.frame): 1.0}
+    def _read_row(self, row: int, learned: np.ndarray, every: np.ndarray, last: int, stated: Stated) -> None:
+        starts, text = self._text(every)
+        learned_text = self._text(np.where(learned < 0, -1, every), starts)[1]
+        behind = int(starts[last + 1])
 
-    def _points(self, ids: Sequence[int]) -> list[_Point]:
-        points: list[_Point] = []
-        codes: int | None = None  # where the codes of the last map begin
-        letter, lettered = "", -_MOST_BETWEEN  # the last letter, and where it stands
-        place: list[int] = []  # the coordinates that were said last
-        between = 0  # tokens since then
-        for position, label in enumerate(ids):
-            if label == self.start:
-                codes = position + 1 if self._is_map(ids, position + 1) else None
-            elif 0 <= label - self.first_pixel < self.box.family.size:
-                place = [*place, label - self.first_pixel] if between == _APART - 1 else [label - self.first_pixel]
-                between = 0
-                if len(place) == 2:
-                    near = position - 2 - lettered <= _MOST_BETWEEN
-                    points.append(_Point(letter if near else "", (place[0], place[1]), position, codes=codes))
-            elif label in self.digits and len(place) == 2 and between <= _MOST_BETWEEN:
-                points[-1].digits.append(position)
-            else:
-                between += 1
-                if label in self.letters:
-                    letter, lettered = self.letters[label], position
-        return points
+        def position(character: int) -> int:
+            return int(np.searchsorted(starts, character, side="right")) - 1
 
-    def _answer(self, ids: Sequence[int], points: Sequence[_Point]) -> Iterator[int]:
-        behind = [position for position, label in enumerate(ids) if label in self.perception_ids]
-        if not behind:
-            return
-        values = {position for point in points for position in point.digits}
-        rest = [position for position in range(behind[-1] + 1, len(ids)) if position not in values]
-        names = {point.letter for point in points}
-        letters = [position for position in rest if self.letters.get(ids[position]) in names]
-        if not letters:
-            yield from (position for position in rest if ids[position] in self.digits)
-            return
-        said = self.letters[ids[letters[-1]]]
-        yield from (position for position in letters if self.letters[ids[position]] == said)
+        def is_learned(character: int) -> bool:
+            return bool(learned[position(character)] >= 0)
 
-    def _is_map(self, ids: Sequence[int], begin: int) -> bool:
-        length = self.depth.family.lengths[-1]
-        codes = [code - self.first_code for code in ids[begin : begin + length]]
-        return len(codes) == length and all(0 <= code < self.depth.family.size for code in codes)
+        answer: Sequence[int] = ()
+        for family in self.families:
+            for source in family.sources(text, self.perception, behind=behind, learned=is_learned):
+                stated.looks[source.step].append(_target(row, source, position))
+            answer = answer or family.answer_characters(learned_text, behind=behind)
+        stated.answers.extend((row, at) for at in sorted({position(character) for character in answer}))
+
+    def _text(self, ids: np.ndarray, starts: np.ndarray | None = None) -> tuple[np.ndarray, str]:
+        """A row as text, and the character at which each token begins, with the end of the text behind them, (T + 1,).
+
+        Args:
+            ids: int64 (T,), negative for nothing.
+            starts: of a row with more tokens, to which the text is to be aligned.
+        """
+        pieces = [self.pieces[index] if index >= 0 else _NOTHING for index in ids.tolist()]
+        if starts is None:
+            return np.cumsum([0, *map(len, pieces)]), "".join(pieces)
+        return starts, "".join(
+            piece.ljust(width, _NOTHING) for piece, width in zip(pieces, np.diff(starts), strict=True)
+        )
+
+
+def _target(row: int, source: Source, position: Any) -> AttentionTarget:
+    keys: dict[int, float] = {}
+    for character, share in source.weights.items():
+        keys[position(character)] = keys.get(position(character), 0.0) + share
+    return AttentionTarget(row, position(source.at) - 1, keys)
+
+
+def _spelled(piece: str) -> str:
+    """The text of a SentencePiece piece, at least one character; a byte of a small vocabulary is that character."""
+    if len(piece) == 6 and piece.startswith("<0x"):
+        return chr(int(piece[3:5], 16))
+    return piece.replace("▁", " ").replace("Ġ", " ") or _NOTHING

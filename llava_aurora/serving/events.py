@@ -14,12 +14,12 @@ import gradio as gr
 from PIL import Image
 
 from llava_aurora.data.images.frame import FrameTransform
-from llava_aurora.data.sources.points import REFERENCE_FRAME
 from llava_aurora.errors import AuroraError
 from llava_aurora.generation.result import Reasoning, Result
 from llava_aurora.serving.examples import Example
 from llava_aurora.serving.marks import COORDINATES, MarkedImage, Marker, suggested_question, was_suggested
 from llava_aurora.serving.view import AnswerView
+from llava_aurora.tasks.marks import REFERENCE_FRAME
 
 if TYPE_CHECKING:
     from llava_aurora.generation.aurora import Aurora, Decoding

@@ -6,11 +6,11 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from llava_aurora.data.prompts import TEMPLATES
-from llava_aurora.data.sources.points import Point, sample_points
 from llava_aurora.data.sources.scenes.scene import Scene, SceneConfig, relative_depth, render_scene, scene_seed
 from llava_aurora.errors import AuroraError
 from llava_aurora.serving.marks import suggested_question
+from llava_aurora.tasks.marks import Point, sample_points
+from llava_aurora.tasks.task import task_named
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
 MOST = 12  # of a folder
@@ -56,5 +56,5 @@ def _asked(scene: Scene, index: int) -> tuple[tuple[Point, ...], str]:
         points = tuple(sample_points(relative_depth=relative_depth(scene.depth), count=3 + index // 2, rng=rng) or ())
         return points, suggested_question("ABCDE"[: len(points)])
     if index % 4 == 1:
-        return (), TEMPLATES["counting_direct"]["questions"][0].format(things=scene.objects[0].plural)
-    return (), TEMPLATES["depth_generation"]["questions"][0]
+        return (), task_named("counting_direct").wording.questions[0].format(things=scene.objects[0].plural)
+    return (), task_named("depth_generation").wording.questions[0]

@@ -15,16 +15,16 @@ import numpy as np
 from PIL import Image
 
 from llava_aurora.data.images.image_files import open_image
-from llava_aurora.data.prompts import TEMPLATES
-from llava_aurora.data.sources.points import Point, draw_points
 from llava_aurora.errors import AuroraError
+from llava_aurora.tasks.marks import Point, draw_points
+from llava_aurora.tasks.task import task_named
 
 SHOWN_SIDE = 768
 # How a visitor's points are given to the model.
 MARKS, COORDINATES = "marks", "coordinates"
 _QUESTIONS = {
-    MARKS: TEMPLATES["depth_direct"]["questions"][0],
-    COORDINATES: TEMPLATES["depth_direct_from_coordinates"]["questions"][0],
+    MARKS: task_named("depth_direct").wording.questions[0],
+    COORDINATES: task_named("depth_direct_from_coordinates").wording.questions[0],
 }
 # How many pixels of an image of this width and height fill a side of the frame that the model sees.
 FrameSide = Callable[[int, int], int]

@@ -4,6 +4,7 @@ Coordinates live in the square frame to which every image is resized (336 in AUR
 """
 
 import math
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -19,6 +20,15 @@ if TYPE_CHECKING:
 
 Box = tuple[int, int, int, int]
 Point = tuple[int, int]
+
+_VALUE = rf"(?:{pixel_family().any_code}|\d+)"
+# A regular expression for a point or box in a text, written as tokens or as plain numbers.
+COORDINATES = rf"\(\s*{_VALUE}(?:\s*,\s*{_VALUE})+\s*\)"
+
+
+def coordinate_values(text: str) -> list[tuple[int, int]]:
+    """The numbers of what COORDINATES matches, each with the character of `text` at which it or its token begins."""
+    return [(match.start(), int(re.sub(r"\D", "", match.group()))) for match in re.finditer(_VALUE, text)]
 
 
 @register_kind

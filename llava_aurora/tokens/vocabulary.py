@@ -7,7 +7,7 @@ tokens (`<DEPTH_0>` … `<DEPTH_127>`), a *span* is one group of codes in a text
 
 import itertools
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, NamedTuple
@@ -39,14 +39,18 @@ class TokenFamily:
         lengths: the allowed numbers of codes in one span, ascending.
         delimited: True puts a span between `<NAME_START>` and `<NAME_END>` with nothing in between;
             False writes it as "(code,code,…)".
+        kind: name of the token kind that it belongs to; `name` in lower case if left out.
     """
 
     name: str
     size: int
     lengths: tuple[int, ...]
     delimited: bool
+    kind: str = ""
 
     def __post_init__(self) -> None:
+        if not self.kind:
+            object.__setattr__(self, "kind", self.name.lower())
         if not re.fullmatch(r"[A-Z][A-Z0-9]*", self.name):
             raise ValueError(f"a token family's name is upper-case letters and digits, not {self.name!r}")
         if self.size < 2 or not self.lengths or min(self.lengths) < 1 or list(self.lengths) != sorted(self.lengths):
@@ -128,6 +132,11 @@ class TokenFamily:
         """The text with each code token written as its number: "(<PIXEL_1>,<PIXEL_2>)" becomes "(1,2)"."""
         return self._code_pattern.sub(r"\1", text)
 
+    @property
+    def any_code(self) -> str:
+        """A regular expression for a code token of this family, whatever its number."""
+        return rf"<{self.name}_\d+>"
+
     @cached_property
     def _code_pattern(self) -> re.Pattern[str]:
         return re.compile(rf"<{self.name}_({_NUMBER})>")
@@ -172,7 +181,12 @@ def depth_family(*, codebook_size: int = 128, codes_per_map: int = 100) -> Token
 
 def pixel_family(*, frame: int = 336) -> TokenFamily:
     """The tokens of coordinates in a square frame: two make a point (x, y), four a box (x1, y1, x2, y2)."""
-    return TokenFamily("PIXEL", frame, (2, 4), delimited=False)
+    return TokenFamily("PIXEL", frame, (2, 4), delimited=False, kind="box")
+
+
+def by_kind(families: Iterable[TokenFamily]) -> dict[str, TokenFamily]:
+    """The families by the name of their token kind."""
+    return {family.kind: family for family in families}
 
 
 @dataclass(frozen=True)

@@ -15,8 +15,8 @@ def check_flags(flags: argparse.Namespace) -> None:
     Raises:
         AuroraError: for the first that cannot work, naming the flag, what is wrong with it, and the remedy.
     """
-    from llava_aurora.data.ablations import VALUE_SOURCES
     from llava_aurora.data.curriculum.schedule_file import read_schedule
+    from llava_aurora.data.transforms.values import VALUE_SOURCES
     from llava_aurora.model.context_mask import ContextMask
     from llava_aurora.model.folders import check_trainable, is_path
     from llava_aurora.model.losses import parse_aux_losses
@@ -42,12 +42,6 @@ def check_flags(flags: argparse.Namespace) -> None:
         raise AuroraError(f"--value_step {flags.value_step}: there are: {', '.join(VALUE_SOURCES)}")
     if flags.value_step and not flags.coordinate_step:
         raise AuroraError("--value_step gives each value behind coordinates, which --coordinate_step False leaves out")
-    if not 0 <= flags.swapped_map_probability <= 1:
-        raise AuroraError(f"--swapped_map_probability {flags.swapped_map_probability}: a share is in [0, 1]")
-    if flags.swapped_map_probability and not (flags.fresh_points and flags.value_step in ("map", "interpolated")):
-        raise AuroraError(
-            "--swapped_map_probability needs --fresh_points True --value_step map or interpolated, which follow the map"
-        )
     if "attention" in parse_aux_losses(flags.aux_losses) and flags.plain_coordinates:
         raise AuroraError("--aux_losses attention is about coordinate tokens: leave out --plain_coordinates True")
     if flags.curriculum:

@@ -150,7 +150,6 @@ class ResumableTrainer(LLaVATrainer):
                 "value_step",
                 "plain_coordinates",
                 "fresh_points",
-                "swapped_map_probability",
             )
         }
         if data.curriculum:

@@ -16,7 +16,7 @@ from transformers.trainer_utils import EvalLoopOutput
 from llava_aurora.data.curriculum.length_grouped_batches import LengthGroupedBatches
 from llava_aurora.data.curriculum.report import draw_schedule, print_schedule
 from llava_aurora.data.curriculum.sampler import Curriculum, CurriculumSampler, planned_epochs
-from llava_aurora.data.fresh_points import FreshPoints
+from llava_aurora.data.dataset import AuroraDataset
 from llava_aurora.errors import AuroraError
 from llava_aurora.model.aurora_llama import AuroraLlamaForCausalLM
 from llava_aurora.model.code_metrics import CodeMetrics
@@ -49,9 +49,7 @@ class AuroraTrainer(ResumableTrainer):
         # it leaves every folder to the trainer's save_model.
         self.args.tune_mm_mlp_adapter = self.args.lora_enable = False
 
-        fresh_points = getattr(self.train_dataset, "fresh_points", None)
-        if fresh_points is not None:
-            self.add_callback(FreshPointsCallback(fresh_points))
+        self.add_callback(StartEpoch(self.train_dataset))
         if self.curriculum is not None and self.is_world_process_zero():
             epochs = planned_epochs(self.args, length=self.curriculum.length)
             print_schedule(self.curriculum, epochs)
@@ -170,14 +168,14 @@ class AuroraTrainer(ResumableTrainer):
         write_whole_folder(folder, model=self.aurora_model, weights=weights, write=super()._save)
 
 
-class FreshPointsCallback(TrainerCallback):
+class StartEpoch(TrainerCallback):
     """Tells the dataset which epoch it is, before the epoch's workers are started."""
 
-    def __init__(self, fresh_points: FreshPoints) -> None:
-        self.fresh_points = fresh_points
+    def __init__(self, dataset: AuroraDataset) -> None:
+        self.dataset = dataset
 
     def on_epoch_begin(self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        self.fresh_points.set_epoch(int(state.epoch or 0))
+        self.dataset.start_epoch(int(state.epoch or 0))
 
 
 def _short(value: float) -> float:

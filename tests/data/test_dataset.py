@@ -2,7 +2,6 @@
 
 import dataclasses
 import json
-import re
 import shutil
 from types import SimpleNamespace
 
@@ -194,17 +193,6 @@ def test_the_flags_choose_tasks_and_curriculum_of_training_and_ablations_of_both
         assert answers["0/depth_chain"].startswith("The depth map")
         assert "PIXEL" not in "".join(answers.values())
     assert "(1,2,30,40)" in held_out.list_data_dict[7]["conversations"][1]["value"]
-
-
-def test_the_value_step_reaches_the_chains_that_are_read(tokenizer, data_args):
-    plain, valued = (
-        make_supervised_data_module(tokenizer, with_flags(data_args, value_step=step))["train_dataset"].list_data_dict
-        for step in ("", "depth")
-    )
-    before, after = ({each["id"]: each["conversations"][1]["value"] for each in records} for records in (plain, valued))
-    changed = {name for name in before if before[name] != after[name]}
-    assert changed == {name for name in before if name.endswith(("/depth_chain", "/depth_chain_from_coordinates"))}
-    assert all(re.search(r"\(<PIXEL_\d+>,<PIXEL_\d+>\) \d\d", after[name]) for name in changed)
 
 
 def test_evaluation_has_a_folder_of_its_own_which_is_tried_before_training(

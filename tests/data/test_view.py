@@ -11,11 +11,12 @@ import numpy as np
 import pytest
 from PIL import Image
 from typer.testing import CliRunner
+from written import write_record
 
 from llava_aurora.cli.__main__ import app
-from llava_aurora.data.tasks import task_name
 from llava_aurora.data.view import RecordPage, sample_records
 from llava_aurora.errors import AuroraError
+from llava_aurora.tasks.task import task_name
 from llava_aurora.tokens.box import BoxKind
 from llava_aurora.tokens.depth import DepthKind
 from llava_aurora.tokens.vocabulary import depth_family
@@ -150,8 +151,15 @@ def test_a_map_is_the_vqvaes(workshop, records):
 
 
 def test_boxes_are_drawn_where_the_text_has_them(workshop, writer):
-    record = writer.box_generation(
-        name="n", image="0.png", rng=np.random.default_rng(0), singular="x", plural="xs", boxes=[(7, 14, 28, 42)]
+    record = write_record(
+        writer,
+        "box_generation",
+        name="n",
+        image="0.png",
+        rng=np.random.default_rng(0),
+        thing="x",
+        things="xs",
+        boxes=[(7, 14, 28, 42)],
     )
     boxes = BoxKind(frame=FRAME)
     page = RecordPage(image_folder=workshop.images, boxes=boxes, families=[depth_family(), boxes.family])

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 from PIL import Image
 
-from llava_aurora.data.ablations import ValueStep
+from llava_aurora.data.transforms.values import ValueStep
 from llava_aurora.demo.pipeline import Demo
 from llava_aurora.tokens.depth import DepthKind
 from llava_aurora.vqvae.checkpoint import load_depth_vqvae
@@ -59,7 +59,7 @@ def test_chains_that_contradict_their_values_can_be_left_out(demo, tmp_path):
     made = Demo(name="smoke", out=demo[0])
     made.preset = replace(made.preset, sound_chains=True)
     made._records(tmp_path / "records")
-    values = ValueStep(map=DepthKind(vqvae=load_depth_vqvae(made.work / "vqvae")), frame=56, interpolated=True)
+    values = ValueStep(depth=DepthKind(vqvae=load_depth_vqvae(made.work / "vqvae")), frame=56)
     everything, sound = (
         json.loads((folder / "records" / "train.json").read_text()) for folder in (made.work, tmp_path)
     )

@@ -64,12 +64,13 @@ def test_values_are_compared_with_those_that_the_model_was_taught_to_read_in_its
     depth = perception.kinds["depth"]
     text = f"{depth.family.text(CODES)}. The points are A (<PIXEL_1>,<PIXEL_2>) 99, B (<PIXEL_30>,<PIXEL_40>) 00."
     written, _ = read(spoken, text)
-    for source, value in (("map", depth.depth_of_cell), ("interpolated", depth.depth_between_cells)):
-        found = values_of_map(written, replace(perception, values=source))
-        assert found == {letter: value(CODES, place, frame=56) * 100 // 256 for letter, place in written.points.items()}
-    for source in ("", "depth"):
-        assert not values_of_map(written, replace(perception, values=source))
-    assert not values_of_map(replace(written, codes=None), replace(perception, values="map"))
+    taught = replace(perception, values="interpolated")
+    assert values_of_map(written, taught) == {
+        letter: depth.depth_between_cells(CODES, place, frame=56) * 100 // 256
+        for letter, place in written.points.items()
+    }
+    assert not values_of_map(written, replace(perception, values=""))
+    assert not values_of_map(replace(written, codes=None), taught)
     assert not values_of_map(written, None)
 
 

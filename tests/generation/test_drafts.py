@@ -5,8 +5,8 @@ import re
 import pytest
 from transformers import AutoTokenizer
 
-from llava_aurora.data.prompts import Prompts
 from llava_aurora.generation.drafts import Phrases, wording_of
+from llava_aurora.tasks.prompts import Prompts
 from llava_aurora.tokens import build_kinds
 from llava_aurora.tokens.perception import PerceptionTokens
 

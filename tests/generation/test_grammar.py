@@ -13,14 +13,14 @@ import pytest
 import torch
 from transformers import AutoTokenizer
 
-from llava_aurora.data.ablations import ValueStep
-from llava_aurora.data.prompts import Prompts
-from llava_aurora.data.records import RecordWriter
+from llava_aurora.data.transforms.values import ValueStep
 from llava_aurora.errors import AuroraError
 from llava_aurora.export.fast_tokenizer import fast_tokenizer
 from llava_aurora.generation.constraint import PerceptionLogitsProcessor
 from llava_aurora.generation.grammar import blank_of, grammar, grammar_of_model
 from llava_aurora.generation.grammar_notation import Ebnf, RegularExpression
+from llava_aurora.tasks.prompts import Prompts
+from llava_aurora.tasks.records import RecordWriter
 from llava_aurora.tokens import TokenKind, build_kinds
 from llava_aurora.tokens.box import BoxKind
 from llava_aurora.tokens.perception import PerceptionTokens
@@ -310,14 +310,13 @@ def test_a_task_prescribes_the_answer(task):
         assert not re.compile(grammar(AURORA, notation="regex", task=other)).fullmatch(answer)
 
 
-@pytest.mark.parametrize("source", ["depth", "map"])
 @pytest.mark.parametrize("task", ["depth_chain", "depth_chain_from_coordinates", "depth_chain_from_map"])
-def test_where_values_are_taught_a_chain_states_them(task, source, model):
+def test_where_values_are_taught_a_chain_states_them(task, model):
     """As records are rewritten for training."""
     depth, box = model.perception.kinds["depth"], model.perception.kinds["box"]
-    step = ValueStep() if source == "depth" else ValueStep(map=depth, frame=box.frame)
+    step = ValueStep(depth=depth, frame=box.frame)
     points = {"A": (1, 2), "B": (30, 40)}
-    writer = RecordWriter(prompts=Prompts(), depth=depth.family, pixels=box.family)
+    writer = RecordWriter(prompts=Prompts(), families=(depth.family, box.family))
     question, answer = Prompts().fill(
         task,
         np.random.default_rng(0),
@@ -357,7 +356,7 @@ def test_plain_coordinates_and_another_wording():
     prompts = Prompts({"point_location": {"answers": ("See {points}!",)}})
     vocabulary = PerceptionVocabulary((depth_family(),))
     pattern = re.compile(grammar(vocabulary, notation="regex", task="point_location", prompts=prompts))
-    plain = RecordWriter(prompts=prompts, depth=None, pixels=None).coordinates((12, 335))
+    plain = RecordWriter(prompts=prompts, families=()).coordinates((12, 335))
     assert pattern.fullmatch(f"See A {plain}, B {plain}!")
     assert not pattern.fullmatch("See A (12)!")
 
@@ -398,7 +397,7 @@ def test_errors_name_what_there_is(workshop):
         grammar(AURORA, notation="bnf")
     with pytest.raises(AuroraError, match="unknown task 'chain'; there are: depth_generation, "):
         grammar(AURORA, notation="regex", task="chain")
-    with pytest.raises(AuroraError, match="the model has no depth tokens"):
+    with pytest.raises(AuroraError, match="a depth span in its answer, and the model has none"):
         grammar(PerceptionVocabulary((pixel_family(),)), notation="regex", task="depth_chain")
     with pytest.raises(AuroraError, match="without perception tokens"):
         grammar_of_model(workshop.base, notation="regex")

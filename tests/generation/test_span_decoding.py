@@ -5,7 +5,6 @@ import pytest
 import torch
 from PIL import Image
 
-from llava_aurora.data.prompts import Prompts
 from llava_aurora.errors import AuroraError
 from llava_aurora.generation.constraint import PerceptionLogitsProcessor
 from llava_aurora.generation.drafts import Phrases, wording_of
@@ -14,6 +13,7 @@ from llava_aurora.generation.inputs import prepare_inputs
 from llava_aurora.generation.span_decoding import SpanDecoder
 from llava_aurora.model.checkpoint import load_pretrained_model
 from llava_aurora.model.span_masking import masked_spans
+from llava_aurora.tasks.prompts import Prompts
 
 pytestmark = pytest.mark.deepspeed
 CODES = 9

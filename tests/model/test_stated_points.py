@@ -1,9 +1,7 @@
 """What a chain's labels state, and what each of its tokens is read from."""
 
-from dataclasses import replace
-
 import pytest
-from stated_chain import CELLS, CODES, PLACES, chain, end_of_chain, labels_of, marked_chain, span
+from stated_chain import CODES, PLACES, chain, end_of_chain, labels_of, marked_chain, span
 
 from llava_aurora import load_pretrained_model
 from llava_aurora.configuration import ModelArguments
@@ -64,28 +62,16 @@ def test_other_coordinates_are_copied_from_nowhere(stated, text):
     assert not points.read(labels_of(tokenizer, text)).looks["copy"]
 
 
-def test_each_digit_of_a_value_is_read_from_the_code_of_its_points_cell(stated):
+def test_each_digit_of_a_value_is_read_from_the_codes_around_its_point(stated):
     tokenizer, points = stated
     labels = labels_of(tokenizer, "Some words.", chain())
+    first = labels[1].tolist().index(tokenizer.convert_tokens_to_ids("<DEPTH_START>")) + 1
     looks = points.read(labels).looks["lookup"]
     assert [look.row for look in looks] == [1] * 6  # two digits a value
     assert "".join(said(tokenizer, labels, [(1, look.query + 1) for look in looks])) == "071727"
-    codes = [f"<DEPTH_{CODES[cell]}>" for cell in CELLS.values() for _ in range(2)]
-    assert said(tokenizer, labels, [(1, key) for look in looks for key in look.keys]) == codes
-    assert all(list(look.keys.values()) == [1.0] for look in looks)
-    first = labels[1].tolist().index(tokenizer.convert_tokens_to_ids("<DEPTH_START>")) + 1
-    assert [key - first for look in looks for key in look.keys] == [cell for cell in CELLS.values() for _ in range(2)]
-
-
-def test_an_interpolated_value_is_read_from_the_codes_around_its_point(stated):
-    tokenizer, points = stated
-    between = StatedPoints(tokenizer, replace(points.perception, values="interpolated"))
-    labels = labels_of(tokenizer, chain())
-    first = labels[0].tolist().index(tokenizer.convert_tokens_to_ids("<DEPTH_START>")) + 1
-    looks = between.read(labels).looks["lookup"]
-    assert [look.query for look in looks] == [look.query for look in points.read(labels).looks["lookup"]]
+    depth = points.perception.kinds["depth"]
     for look, place in zip(looks, [place for place in PLACES.values() for _ in range(2)], strict=True):
-        assert {key - first: share for key, share in look.keys.items()} == points.depth.cells_around(place, frame=56)
+        assert {key - first: share for key, share in look.keys.items()} == depth.cells_around(place, frame=56)
     assert {len(look.keys) for look in looks} == {1, 2}  # a corner; two at edges
 
 

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from llava_aurora.data.sources.points import draw_points
 from llava_aurora.errors import AuroraError
 from llava_aurora.serving.marks import COORDINATES, Marker, shown_size, suggested_question, was_suggested
+from llava_aurora.tasks.marks import draw_points
 
 
 @pytest.fixture

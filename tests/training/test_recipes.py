@@ -185,20 +185,11 @@ def test_depth_tokens_need_their_vqvae(check, vqvae, problem):
 
 
 def test_values_need_the_coordinates_that_they_stand_behind(check):
-    check(value_step="map")
+    check(value_step="interpolated")
     with pytest.raises(AuroraError, match="--value_step gives each value behind coordinates, which --coordinate_step"):
-        check(value_step="depth", coordinate_step=False)
-    with pytest.raises(AuroraError, match="--value_step True: there are: depth, map"):
+        check(value_step="interpolated", coordinate_step=False)
+    with pytest.raises(AuroraError, match="--value_step True: there are: interpolated"):
         check(value_step="True")
-
-
-def test_what_follows_swapped_maps_needs_values_of_the_map_and_points_drawn_anew(check):
-    check(swapped_map_probability=0.5, fresh_points=True, value_step="map")
-    for lacking in ({"value_step": "map"}, {"fresh_points": True}, {"fresh_points": True, "value_step": "depth"}):
-        with pytest.raises(AuroraError, match="--swapped_map_probability needs --fresh_points True --value_step map"):
-            check(swapped_map_probability=0.5, **lacking)
-    with pytest.raises(AuroraError, match=r"--swapped_map_probability 1\.5: a share"):
-        check(swapped_map_probability=1.5, fresh_points=True, value_step="map")
 
 
 def test_auxiliary_losses_are_read_before_a_model_is_loaded(check):

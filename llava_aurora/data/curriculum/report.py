@@ -6,8 +6,9 @@ from rich.console import Console
 from rich.table import Table
 
 from llava_aurora.data.curriculum.sampler import Curriculum
-from llava_aurora.data.tasks import OTHER, TASKS, Kind
 from llava_aurora.files import atomic_file
+from llava_aurora.tasks.task import OTHER, Kind
+from llava_aurora.tasks.task import tasks as registered
 
 LOG_WIDTH = 140
 WIDTH_OF_TEN_EPOCHS = 130
@@ -52,11 +53,11 @@ def draw_schedule(curriculum: Curriculum, epochs: int, path: str | Path) -> None
     axes = figure.subplots()
     bottoms = [0.0] * epochs
     kinds = [*HUES]
-    tasks = sorted(plan[0], key=lambda task: len(kinds) if task == OTHER else kinds.index(TASKS[task].kind))
+    tasks = sorted(plan[0], key=lambda task: len(kinds) if task == OTHER else kinds.index(registered()[task].kind))
     for task in tasks:
         heights = [100 * quotas[task] / curriculum.length for quotas in plan]
-        label = f"{task} ({'no task' if task == OTHER else TASKS[task].kind})"
-        color = "grey" if task == OTHER else matplotlib.colormaps[HUES[TASKS[task].kind]](_shade(task, tasks))
+        label = f"{task} ({'no task' if task == OTHER else registered()[task].kind})"
+        color = "grey" if task == OTHER else matplotlib.colormaps[HUES[registered()[task].kind]](_shade(task, tasks))
         axes.bar(range(1, epochs + 1), heights, bottom=bottoms, label=label, color=color, edgecolor="white", width=0.9)
         bottoms = [bottom + height for bottom, height in zip(bottoms, heights, strict=True)]
     axes.set(xlabel="epoch", ylabel="% of the epoch's records", ylim=(0, 100), xlim=(0.4, epochs + 0.6))
@@ -70,5 +71,5 @@ def draw_schedule(curriculum: Curriculum, epochs: int, path: str | Path) -> None
 
 
 def _shade(task: str, tasks: list[str]) -> float:
-    same = [other for other in tasks if other != OTHER and TASKS[other].kind == TASKS[task].kind]
+    same = [other for other in tasks if other != OTHER and registered()[other].kind == registered()[task].kind]
     return 0.75 - 0.45 * same.index(task) / max(len(same) - 1, 1)

@@ -17,8 +17,8 @@ from torch.utils.data import Sampler
 from llava_aurora.data.curriculum.length_grouped_batches import LengthGroupedBatches
 from llava_aurora.data.curriculum.schedule import Schedule
 from llava_aurora.data.store.record_store import RecordStore
-from llava_aurora.data.tasks import OTHER, TASK_NAMES, TASKS
 from llava_aurora.errors import AuroraError
+from llava_aurora.tasks.task import OTHER, family_of, task_names, tasks
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,7 @@ class Questions:
     Args:
         records: indices into the store, int32 (n,), those of one image one after the other.
         starts: where in `records` each image starts, int32 (images,).
-        images: number of each image, int32 (images,), the same for the same image in all tasks of a domain.
+        images: number of each image, int32 (images,), the same for the same image in all tasks of a family.
     """
 
     records: np.ndarray
@@ -65,16 +65,16 @@ class Curriculum:
             )
         self.length = schedule.length(self.counts) + len(self.others)
         by_task = {task: _of_task(store.tasks, task) for task in self.counts}
-        self._atomic = {task: records for task, records in by_task.items() if TASKS[task].kind == "atomic"}
+        self._atomic = {task: records for task, records in by_task.items() if tasks()[task].kind == "atomic"}
         self._questions: dict[str, Questions] = {}
         self._image_counts: dict[str, int] = {}
-        for domain in dict.fromkeys(TASKS[task].domain for task in self.counts):
-            tasks = [task for task in self.counts if TASKS[task].domain == domain and task not in self._atomic]
-            self._group_by_image(domain, {task: by_task[task] for task in tasks}, store.images)
+        for family in dict.fromkeys(family_of(task).name for task in self.counts):
+            asked = [task for task in self.counts if family_of(task).name == family and task not in self._atomic]
+            self._group_by_image(family, {task: by_task[task] for task in asked}, store.images)
 
-    def _group_by_image(self, domain: str, records: dict[str, np.ndarray], digests: np.ndarray) -> None:
+    def _group_by_image(self, family: str, records: dict[str, np.ndarray], digests: np.ndarray) -> None:
         known = np.unique(digests[np.concatenate([*records.values(), np.zeros(0, dtype=np.int32)])])
-        self._image_counts[domain] = len(known)
+        self._image_counts[family] = len(known)
         for task, indices in records.items():
             images = np.searchsorted(known, digests[indices]).astype(np.int32)
             by_image = np.argsort(images, kind="stable")
@@ -125,15 +125,15 @@ class Curriculum:
         return drawn
 
     def _draw_questions(self, task: str, positions: np.ndarray, seed: int) -> np.ndarray:
-        """The tasks of a domain walk the same round of images at different distances.
+        """The tasks of a family walk the same round of images at different distances.
 
         With chain and direct questions half a round apart and as many of the one as of the other, an image gets a chain
         at one visit and a direct question at the next; if one walks faster, it comes as much more often, evenly spread.
         An image with one kind only is passed over by the other. Of several records of one image each lap takes the
         next.
         """
-        questions, domain = self._questions[task], TASKS[task].domain
-        ranks = _rng(seed, domain, 0).permutation(self._image_counts[domain])
+        questions, family = self._questions[task], family_of(task).name
+        ranks = _rng(seed, family, 0).permutation(self._image_counts[family])
         walk = np.argsort(ranks[questions.images])
         laps, places = np.divmod(positions + self._lead(task), len(walk))
         images = walk[places]
@@ -142,12 +142,13 @@ class Curriculum:
 
     def _lead(self, task: str) -> int:
         """Where in the round of images a task starts: kinds take turns."""
-        domain = TASKS[task].domain
+        family = family_of(task)
         kinds = [
-            [t for t in self.counts if TASKS[t].domain == domain and TASKS[t].kind == k] for k in ("chain", "direct")
+            [each for each in self.counts if family_of(each) is family and tasks()[each].kind == kind]
+            for kind in ("chain", "direct")
         ]
         width = max(map(len, kinds))
-        slots = [tasks[i] if i < len(tasks) else None for i in range(width) for tasks in kinds]
+        slots = [some[i] if i < len(some) else None for i in range(width) for some in kinds]
         return len(self._questions[task].images) * slots.index(task) // len(slots)
 
 
@@ -210,9 +211,9 @@ def planned_epochs(arguments: Any, *, length: int) -> int:
 
 
 def _of_task(tasks: np.ndarray, name: str) -> np.ndarray:
-    return np.flatnonzero(tasks == TASK_NAMES.index(name)).astype(np.int32)
+    return np.flatnonzero(tasks == task_names().index(name)).astype(np.int32)
 
 
 def _rng(seed: int, name: str, number: int) -> np.random.Generator:
-    """Independent of all others; by the task's name, so that another task in the table changes nothing."""
+    """Independent of all others; by the task's name, so that a further task changes nothing."""
     return np.random.default_rng([seed, zlib.crc32(name.encode()), number])

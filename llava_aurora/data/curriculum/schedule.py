@@ -1,7 +1,7 @@
 """Schedules of a curriculum: which fraction of an epoch each task gets.
 
 A schedule knows nothing of records but how many there are of each task; sampler.py turns its fractions into an
-order. Fractions are of the records of tasks in the table (tasks.py); all others come once an epoch beside them.
+order. Fractions are of the records of registered tasks (tasks/); all others come once an epoch beside them.
 """
 
 import math
@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TypeVar
 
-from llava_aurora.data.tasks import KINDS, TASKS, Domain, Kind
+from llava_aurora.tasks.task import KINDS, Kind, families, family_of, tasks
 
 Counts = Mapping[str, int]
 Shares = dict[str, float]
@@ -23,7 +23,7 @@ class Schedule(ABC):
 
     Args:
         source: what the user gave for it, for messages: a name or a YAML file.
-        records_per_epoch: of tasks in the table; if left out, as many of each domain as it has atomic records, or
+        records_per_epoch: of registered tasks; if left out, as many of each task family as it has atomic records, or
             records at all if none is atomic.
     """
 
@@ -37,7 +37,7 @@ class Schedule(ABC):
         Args:
             epoch: from 0; one beyond the last is as the last.
             epochs: in all.
-            counts: how many records there are of each task of the table that has some; not empty.
+            counts: how many records there are of each registered task that has some; not empty.
         """
 
     @property
@@ -47,14 +47,14 @@ class Schedule(ABC):
 
     def length(self, counts: Counts) -> int:
         """Records in an epoch; the same for all of them, since a loader has one length."""
-        return self.records_per_epoch or sum(domain_sizes(counts).values())
+        return self.records_per_epoch or sum(family_sizes(counts).values())
 
 
 @dataclass(frozen=True, kw_only=True)
 class LinearSchedule(Schedule):
-    """AURORA as it was run: in each domain the atomic share falls in equal steps, chain and direct halve the rest.
+    """AURORA as it was run: in each task family the atomic share falls in equal steps, chain and direct halve the rest.
 
-    What a domain has no records of leaves its share to the others; tasks of one kind share by their numbers of records.
+    What a family has no records of leaves its share to the others; tasks of one kind share by their numbers of records.
 
     Args:
         start, end: atomic share of the first and of the last epoch, in [0, 1]; a single epoch has their mean.
@@ -66,8 +66,8 @@ class LinearSchedule(Schedule):
     def shares(self, epoch: int, *, epochs: int, counts: Counts) -> Shares:
         atomic = self.start + (self.end - self.start) * progress(epoch, epochs)
         result: Shares = {}
-        for domain, weight in normalised(domain_sizes(counts)).items():
-            kinds = {kind: tasks for kind in KINDS if (tasks := _of_kind(counts, domain, kind))}
+        for family, weight in normalised(family_sizes(counts)).items():
+            kinds = {kind: tasks for kind in KINDS if (tasks := _of_kind(counts, family, kind))}
             for kind, share in _kind_shares(atomic, list(kinds)).items():
                 result |= {task: weight * share * part for task, part in normalised(kinds[kind]).items()}
         return result
@@ -75,7 +75,7 @@ class LinearSchedule(Schedule):
 
 @dataclass(frozen=True, kw_only=True)
 class SoftmaxSchedule(Schedule):
-    """Softmax over difficulties with a falling temperature, after eq. 3 and 4 of the paper; within each domain.
+    """Softmax over difficulties with a falling temperature, after eq. 3 and 4 of the paper; within each task family.
 
     The paper prints p(t, s) = softmax(-d_t / τ(s)) with τ(s) = τ0 / (1 + λ s/S). As τ falls, that sharpens the softmax
     around the smallest d: weight moves to the easy tasks, against the text. With the other sign, +d_t / τ(s), it does
@@ -94,7 +94,7 @@ class SoftmaxSchedule(Schedule):
         tau0: temperature at the start.
         cooling: λ.
         even_at: s*/S in [0, 1].
-        difficulty: d of single tasks, instead of that in the table.
+        difficulty: d of single tasks, instead of the task's own.
     """
 
     tau0: float = 1.0
@@ -105,8 +105,8 @@ class SoftmaxSchedule(Schedule):
     def shares(self, epoch: int, *, epochs: int, counts: Counts) -> Shares:
         factor = 1 / self.temperature(progress(epoch, epochs)) - 1 / self.temperature(self.even_at)
         result: Shares = {}
-        for domain, weight in normalised(domain_sizes(counts)).items():
-            logits = {task: self._difficulty(task) * factor for task in _of_domain(counts, domain)}
+        for family, weight in normalised(family_sizes(counts)).items():
+            logits = {task: self._difficulty(task) * factor for task in _of_family(counts, family)}
             highest = max(logits.values())
             softmax = normalised({task: math.exp(logit - highest) for task, logit in logits.items()})
             result |= {task: weight * share for task, share in softmax.items()}
@@ -117,7 +117,7 @@ class SoftmaxSchedule(Schedule):
         return self.tau0 / (1 + self.cooling * moment)
 
     def _difficulty(self, task: str) -> float:
-        return self.difficulty.get(task, TASKS[task].difficulty)
+        return self.difficulty.get(task, tasks()[task].difficulty)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -160,13 +160,13 @@ def progress(epoch: int, epochs: int) -> float:
     return min(epoch / (epochs - 1), 1.0) if epochs > 1 else 0.5
 
 
-def domain_sizes(counts: Counts) -> dict[Domain, int]:
-    """For each domain with records the number of its atomic ones, or of all if none is atomic."""
+def family_sizes(counts: Counts) -> dict[str, int]:
+    """For each task family with records the number of its atomic ones, or of all if none is atomic."""
     sizes = {}
-    for domain in dict.fromkeys(task.domain for task in TASKS.values()):
-        atomic = sum(_of_kind(counts, domain, "atomic").values())
-        if size := atomic or sum(_of_domain(counts, domain).values()):
-            sizes[domain] = size
+    for family in families():
+        atomic = sum(_of_kind(counts, family.name, "atomic").values())
+        if size := atomic or sum(_of_family(counts, family.name).values()):
+            sizes[family.name] = size
     return sizes
 
 
@@ -185,12 +185,12 @@ def _kind_shares(atomic: float, kinds: Sequence[Kind]) -> dict[Kind, float]:
     return {**shares, "atomic": atomic} if atomic else shares
 
 
-def _of_domain(counts: Counts, domain: Domain) -> dict[str, int]:
-    return {task: count for task, count in counts.items() if TASKS[task].domain == domain}
+def _of_family(counts: Counts, family: str) -> dict[str, int]:
+    return {task: count for task, count in counts.items() if family_of(task).name == family}
 
 
-def _of_kind(counts: Counts, domain: Domain, kind: Kind) -> dict[str, int]:
-    return {task: count for task, count in _of_domain(counts, domain).items() if TASKS[task].kind == kind}
+def _of_kind(counts: Counts, family: str, kind: Kind) -> dict[str, int]:
+    return {task: count for task, count in _of_family(counts, family).items() if tasks()[task].kind == kind}
 
 
 def _weighted(mixtures: Sequence[Mapping[str, float]]) -> tuple[str, ...]:

@@ -9,8 +9,8 @@ from typing import Any
 import yaml
 
 from llava_aurora.data.curriculum.schedule import BUILT_IN, MixtureSchedule, Schedule
-from llava_aurora.data.tasks import OTHER, TASKS
 from llava_aurora.errors import AuroraError
+from llava_aurora.tasks.task import OTHER, task_named
 
 # What each number in a file has to be: lowest and highest value.
 RANGES = {"start": (0, 1), "end": (0, 1), "tau0": (1e-6, math.inf), "cooling": (0, math.inf), "even_at": (0, 1)}
@@ -88,8 +88,7 @@ def _numbers(value: Any, where: str) -> dict[str, float]:
     for task in value:
         if task == OTHER:
             raise AuroraError(f"{where}: {OTHER!r} takes no number; records without a task come once an epoch")
-        if task not in TASKS:
-            raise AuroraError(f"{where}: unknown task {task!r}; there are: {', '.join(TASKS)}")
+        task_named(task, where=f"{where}: ")
     return {task: _number(number, f"{where}: {task}", 0, math.inf) for task, number in value.items()}
 
 

@@ -21,8 +21,8 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from llava_aurora.data.tasks import TASKS, task_name
 from llava_aurora.errors import AuroraError
+from llava_aurora.tasks.task import task_name, tasks
 
 ROWS_PER_READ = 1024
 OTHER_FIELDS = "other_fields"
@@ -129,7 +129,7 @@ def _record(row: dict[str, Any]) -> dict[str, Any]:
     for name in ("conversations", "aurora"):
         if isinstance(row.get(name), str):
             row[name] = _json(row, name)
-    if isinstance(task, str) and task in TASKS and "aurora" not in row:
+    if isinstance(task, str) and task in tasks() and "aurora" not in row:
         row["aurora"] = {"task": task}
     if other is not None and not isinstance(other, dict):
         raise ValueError(f"{OTHER_FIELDS} is no JSON object")

@@ -23,9 +23,9 @@ from filelock import FileLock
 from llava_aurora.batches import batches
 from llava_aurora.data.store.record_file import as_trained, check_records, part_files
 from llava_aurora.data.store.record_progress import follow
-from llava_aurora.data.tasks import TASK_NAMES, task_name
 from llava_aurora.errors import AuroraError
 from llava_aurora.files import atomic_file
+from llava_aurora.tasks.task import KINDS, OTHER, task_name, task_names, tasks
 from llava_aurora.tokens.vocabulary import TokenFamily
 
 FORMAT = 3
@@ -94,6 +94,30 @@ class RecordStore(Sequence[dict[str, Any]]):
         rows = np.asarray(indices, dtype=np.int32)
         return RecordStore(self.file, source=self.source, rows=rows if self.rows is None else self.rows[rows])
 
+    def of_tasks(self, train_tasks: str) -> "RecordStore":
+        """The records of some tasks alone.
+
+        Args:
+            train_tasks: names of tasks or kinds (atomic, chain, direct), with commas; empty for all records.
+
+        Raises:
+            AuroraError: for a name that is neither, or if no record is left; it lists what there is.
+        """
+        names = [name.strip() for name in train_tasks.split(",") if name.strip()]
+        if not names:
+            return self
+        if unknown := [name for name in names if name not in (*KINDS, *task_names())]:
+            raise AuroraError(
+                f"--train_tasks: unknown task {unknown[0]!r}; there are the kinds {', '.join(KINDS)} and the tasks"
+                f" {', '.join(task_names())}"
+            )
+        wanted = [task in names or (task != OTHER and tasks()[task].kind in names) for task in task_names()]
+        chosen = np.flatnonzero(np.array(wanted)[self.tasks])
+        if not len(chosen):
+            present = ", ".join(f"{task} ({count})" for task, count in self.task_counts().items())
+            raise AuroraError(f"{self.source}: has no record of {', '.join(names)} (--train_tasks); it has {present}")
+        return self.select(chosen)
+
     def __len__(self) -> int:
         return self._table.num_rows if self.rows is None else len(self.rows)
 
@@ -115,7 +139,7 @@ class RecordStore(Sequence[dict[str, Any]]):
 
     @property
     def tasks(self) -> np.ndarray:
-        """The task of each record as a position in TASK_NAMES, int8 (n,)."""
+        """The task of each record as a position in task_names(), int8 (n,)."""
         return self._column([chunk.indices for chunk in self._table["task"].chunks])
 
     @property
@@ -130,8 +154,8 @@ class RecordStore(Sequence[dict[str, Any]]):
 
     def task_counts(self) -> dict[str, int]:
         """How many records there are of each task that has some."""
-        counts = np.bincount(self.tasks, minlength=len(TASK_NAMES))
-        return {name: int(count) for name, count in zip(TASK_NAMES, counts, strict=True) if count}
+        counts = np.bincount(self.tasks, minlength=len(task_names()))
+        return {name: int(count) for name, count in zip(task_names(), counts, strict=True) if count}
 
     def _column(self, chunks: Sequence[pa.Array]) -> np.ndarray:
         values = np.concatenate([np.from_dlpack(chunk) for chunk in chunks])  # to_numpy would import pandas, 27 MB
@@ -165,8 +189,8 @@ def record_length(record: dict[str, Any], families: Iterable[TokenFamily]) -> in
 
 
 def _convert(source: Path, file: Path, families: tuple[TokenFamily, ...]) -> None:
-    names = pa.array(TASK_NAMES)
-    positions = {name: position for position, name in enumerate(TASK_NAMES)}
+    names = pa.array(task_names())
+    positions = {name: position for position, name in enumerate(task_names())}
     checked = follow(source, partial(check_records, families=families), title=f"{source.name}: reading it once")
     with atomic_file(file) as temporary, pa.ipc.new_file(str(temporary), SCHEMA) as writer:
         for checked_records in batches(checked, RECORDS_PER_BATCH):
@@ -206,7 +230,7 @@ def _state(source: Path) -> str:
         states = [(part.name, part.stat()) for part in part_files(source)]
     except OSError as error:
         raise AuroraError(f"{source}: cannot read the training records: {error.strerror}") from error
-    return _digest(FORMAT, TASK_NAMES, [(name, state.st_size, state.st_mtime_ns) for name, state in states])
+    return _digest(FORMAT, task_names(), [(name, state.st_size, state.st_mtime_ns) for name, state in states])
 
 
 def _checked(families: tuple[TokenFamily, ...]) -> str:

@@ -1,10 +1,9 @@
 """What can be known to be wrong with a record from its text alone: format, paths, spans, and whether they agree.
 
-A record of RecordWriter keeps the truth under "aurora"; text and truth are compared here. Records of LLaVA's own have
-none, and of them only format, path and spans are looked at.
+A record that was written from a task (tasks/) keeps the truth under "aurora"; text and truth are compared here. Of
+LLaVA's own records, which have none, only format, path and spans are looked at.
 """
 
-import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -12,17 +11,14 @@ from typing import Any
 
 from llava_aurora.data.images.image_files import path_inside
 from llava_aurora.data.store.record_file import record_problem
-from llava_aurora.data.tasks import TASKS, task_name
 from llava_aurora.errors import AuroraError
-from llava_aurora.evaluation.scoring import stated_letter, stated_number
+from llava_aurora.tasks.points import mentions
+from llava_aurora.tasks.task import family_of, task_of
 from llava_aurora.tokens.box import BoxKind
-from llava_aurora.tokens.vocabulary import MalformedSpan, TokenFamily, depth_family, pixel_family
+from llava_aurora.tokens.vocabulary import MalformedSpan, TokenFamily, by_kind, depth_family, pixel_family
 
 Report = Callable[[str, str], None]
 ENDLESS = 10**9
-_READ = ("depth_reading", "depth_reading_from_map")
-_POINTS_IN_ANSWER = ("point_location", *_READ, "depth_chain", "depth_chain_from_map")
-_COORDINATES = re.compile(r"(?:\b([A-Z]) )?\((\d+(?:, ?\d+)+)\)")
 
 
 def record_name(index: int, record: Any) -> str:
@@ -71,15 +67,13 @@ class TextChecks:
         if problem := truth_problem(about):
             report("format", problem)
         elif well_formed and about is not None:
-            self._agreement(record, about, report)
+            self._agreement(record, report)
         return True
 
     def true_boxes(self, record: Mapping[str, Any]) -> int | None:
         """How many boxes the truth of a record has; None for one that is not about boxes."""
         about = record.get("aurora")
         return len(about["boxes"]) if isinstance(about, Mapping) and isinstance(about.get("boxes"), list) else None
-
-    # --- spans --------------------------------------------------------------------------------------------------------
 
     def _spans(self, number: int, text: str, report: Report) -> bool:
         """Whether all spans of a turn are as their family prescribes."""
@@ -98,85 +92,24 @@ class TextChecks:
             return "spans"
         return "codes"
 
-    # --- text and truth -----------------------------------------------------------------------------------------------
-
-    def _agreement(self, record: Mapping[str, Any], about: Mapping[str, Any], report: Report) -> None:
-        turns = record["conversations"]
-        question, answer = turns[0]["value"], turns[-1]["value"]
-        task = TASKS.get(task_name(record))
+    def _agreement(self, record: Mapping[str, Any], report: Report) -> None:
+        """What the record's task finds wrong with it."""
+        task = task_of(record)
         if task is None:
             return
-        if task.domain == "depth":
-            self._maps(task_name(record), question, answer, report)
-        found = [self.coordinates(text) for text in (question, answer)]
-        for _, values in found[0] + found[1]:
-            self._valid(values, report)
-        if task.domain == "box" and "boxes" in about:
-            listed = sum(len(values) == 4 for _, values in found[1]) if task.kind != "direct" else None
-            self._counts(task_name(record), about, answer, listed, report)
-        if task.domain == "depth" and "points" in about:
-            self._letters(task_name(record), about, answer, found, report)
-
-    def _maps(self, task: str, question: str, answer: str, report: Report) -> None:
-        family = next((family for family in self.families if family.name == depth_family().name), None)
-        part = TASKS[task].map_in
-        if family is None or part is None:
-            return
-        text = question if part == "question" else answer
-        if (number := len(family.parse(text))) != 1:
-            report("spans", f"{task} has {number} depth maps in its {part} instead of one")
-
-    def coordinates(self, text: str) -> list[tuple[str, tuple[int, ...]]]:
-        """Points and boxes in a text, as tokens or as plain numbers, each with the letter before it or ""."""
-        plain = pixel_family().plain(text)
-        return [(letter, tuple(map(int, values.split(",")))) for letter, values in _COORDINATES.findall(plain)]
-
-    def _valid(self, values: tuple[int, ...], report: Report) -> None:
-        try:
-            self._box.encode(values)
-        except AuroraError as error:
-            report("coordinates", str(error))
-
-    def _counts(self, task: str, about: Mapping[str, Any], answer: str, listed: int | None, report: Report) -> None:
-        true = len(about["boxes"])
-        stated = None if task == "box_generation" else stated_number(answer)
-        numbers = {
-            "answer": about.get("answer"),
-            "boxes listed": None if listed is None else str(listed),
-            "count in the text": None if task == "box_generation" else stated or "none",
-        }
-        if wrong := [f"{name}: {number}" for name, number in numbers.items() if number not in (None, str(true))]:
-            report("counts", f"{true} boxes in the truth, but {', '.join(wrong)}")
-
-    def _letters(
-        self,
-        task: str,
-        about: Mapping[str, Any],
-        answer: str,
-        found: list[list[tuple[str, tuple[int, ...]]]],
-        report: Report,
-    ) -> None:
-        points, depths, true = about["points"], about.get("depths"), about.get("answer")
-        if depths is not None and set(depths) != set(points):
-            report("letters", f"points {_letters(points)}, but depths of {_letters(depths)}")
-        elif depths and task not in _READ:  # which ask for no closest point
-            top = [letter for letter in sorted(depths) if depths[letter] == max(depths.values())]
-            if len(top) > 1:
-                report("closest", f"{_letters(top)} are equally close, so that the question has no answer")
-            elif true not in top:
-                report("closest", f"the answer is {true}, but {top[0]} is the closest of {dict(depths)}")
-        if true not in points:
-            report("letters", f"the answer is {true}, but the points are {_letters(points)}")
-        answered = TASKS[task].kind != "atomic" or task == "depth_chain_from_map"
-        if answered and (stated := stated_letter(answer)) != true:
-            report("letters", f"the text answers {stated or 'nothing'}, but the truth is {true}")
-        for part, pairs in zip(("question", "answer"), found, strict=True):
-            named = {letter: list(values) for letter, values in pairs if letter and len(values) == 2}
-            expected = {letter: list(place) for letter, place in points.items()}
-            if named and named != expected:
-                report("letters", f"points {expected}, but the {part} has {named}")
-        if not any(letter for letter, _ in found[1]) and task in _POINTS_IN_ANSWER:
-            report("letters", f"{task} gives no point's coordinates in its answer")
+        question, answer = record["conversations"][0]["value"], record["conversations"][-1]["value"]
+        known = by_kind(self.families)
+        for kind, part in task.span_in.items():
+            text = question if part == "question" else answer
+            if kind in known and (number := len(known[kind].parse(text))) != 1:
+                report("spans", f"{task.name} has {number} {kind} spans in its {part} instead of one")
+        for mention in mentions(question) + mentions(answer):
+            try:
+                self._box.encode(mention.place)
+            except AuroraError as error:
+                report("coordinates", str(error))
+        for problem in family_of(task).problems(task, record, frame=self.frame, families=known):
+            report(*problem)
 
 
 def truth_problem(about: Any) -> str | None:
@@ -197,7 +130,3 @@ def truth_problem(about: Any) -> str | None:
 
 def _are_numbers(values: Any, number: int) -> bool:
     return isinstance(values, list) and len(values) == number and all(isinstance(each, int | float) for each in values)
-
-
-def _letters(letters: Iterable[str]) -> str:
-    return ", ".join(sorted(letters)) or "none"

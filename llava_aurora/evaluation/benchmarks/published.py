@@ -20,7 +20,7 @@ from llava_aurora.errors import AuroraError
 from llava_aurora.evaluation.benchmarks.marks import find_marks
 from llava_aurora.evaluation.benchmarks.question import Question, QuestionSet, question_set
 from llava_aurora.evaluation.benchmarks.rows import EmbeddedImage, Row, table_rows
-from llava_aurora.evaluation.scoring import named_number
+from llava_aurora.tasks.answers import named_number
 
 HARDBLINK_POINTS = (3, 4, 5)
 SEED_COUNTING = 5  # its question_type_id

@@ -5,12 +5,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from llava_aurora.data.prompts import Prompts
-from llava_aurora.data.records import RecordWriter
 from llava_aurora.errors import AuroraError
 from llava_aurora.evaluation.benchmarks import published
 from llava_aurora.evaluation.benchmarks.question import QuestionSet
 from llava_aurora.evaluation.benchmarks.scene_questions import read_scene_counting, read_scene_depth
+from llava_aurora.tasks.prompts import Prompts
+from llava_aurora.tasks.records import RecordWriter
 from llava_aurora.tokens.perception import PerceptionTokens
 from llava_aurora.tokens.vocabulary import TokenFamily
 
@@ -30,7 +30,7 @@ class Wording:
 
     @property
     def writer(self) -> RecordWriter:
-        return RecordWriter(prompts=Prompts.plain(), depth=None, pixels=self.pixels)
+        return RecordWriter(prompts=Prompts.plain(), families=(self.pixels,) if self.pixels else ())
 
 
 Read = Callable[[Path, Wording], QuestionSet]

@@ -6,13 +6,16 @@ from pathlib import Path
 
 import numpy as np
 
-from llava_aurora.data.records import Record, RecordWriter, letter_points
-from llava_aurora.data.sources.points import depth_at, sample_points
-from llava_aurora.data.sources.scenes.scene import COLORS, SHAPES
-from llava_aurora.data.sources.scenes.scene_folder import SceneRecord, read_scenes
+from llava_aurora.data.sources.scenes.scene_folder import read_scenes
+from llava_aurora.data.sources.scenes.scene_records import annotated_scene
 from llava_aurora.evaluation.benchmarks.question import Question, QuestionSet, question_set
 from llava_aurora.evaluation.outcomes import question as asked
-from llava_aurora.tokens.box import BoxKind
+from llava_aurora.tasks.counting import count_facts
+from llava_aurora.tasks.depth import DepthFacts
+from llava_aurora.tasks.marks import depth_at, sample_points
+from llava_aurora.tasks.points import letter_points
+from llava_aurora.tasks.records import RecordWriter
+from llava_aurora.tasks.task import AnnotatedImage
 from llava_aurora.vqvae.maps import read_depth_map
 
 POINTS = (2, 3, 4, 5)
@@ -48,7 +51,8 @@ def read_scene_depth(
                 scale = frame / depth.shape[1]
                 places = [(int(x * scale), int(y * scale)) for x, y in positions]
                 points = letter_points(places, [depth_at(depth, position) for position in positions], rng)
-                record = writer.depth_direct(name=scene.id, image=scene.image, points=points, rng=rng, marked=marked)
+                task = "depth_direct" if marked else "depth_direct_from_coordinates"
+                record = writer.write(task, DepthFacts(points), name=scene.id, image=scene.image, rng=rng)
                 yield Question(
                     id=f"{scene.id}/{count}points",
                     image=folder / scene.image,
@@ -76,18 +80,12 @@ def read_scene_counting(folder: Path, *, writer: RecordWriter, frame: int, seed:
     questions = []
     for scene in read_scenes(folder):
         rng = np.random.default_rng([seed, int(scene.id)])
-        kinds = _kinds(scene, rng)
-        kind = min(kinds, key=lambda each: times[kinds[each]])
-        times[kinds[kind]] += 1
-        boxes = _boxes(scene, kind, frame)
-        record: Record = writer.counting_direct(
-            name=scene.id,
-            image=scene.image,
-            singular=" ".join(kind),
-            plural=f"{' '.join(kind)}s",
-            boxes=boxes,
-            rng=rng,
-        )
+        image = annotated_scene(folder, scene, codes={}, with_depth=False)
+        counts = _counts(image, rng)
+        thing = min(counts, key=lambda each: times[counts[each]])
+        times[counts[thing]] += 1
+        facts = count_facts(image, thing, frame=frame)
+        record = writer.write("counting_direct", facts, name=scene.id, image=scene.image, rng=rng)
         questions.append(
             Question(
                 id=scene.id,
@@ -97,25 +95,17 @@ def read_scene_counting(folder: Path, *, writer: RecordWriter, frame: int, seed:
                 answer=record["aurora"]["answer"],
                 category="scenes",
                 frame=frame,
-                boxes=tuple(map(tuple, boxes)),
+                boxes=tuple(map(tuple, facts.boxes)),
                 depth=folder / scene.depth,
             )
         )
     return question_set(questions, where=folder, left_out={})
 
 
-def _kinds(scene: SceneRecord, rng: np.random.Generator) -> dict[tuple[str, str], int]:
-    """Colour and shape of what can be asked about, in a random order, with how many there are."""
-    present = Counter((item.color, item.shape) for item in scene.objects)
-    absent = [(color, shape) for color in COLORS for shape in SHAPES if (color, shape) not in present]
-    if absent:
-        present[absent[int(rng.integers(len(absent)))]] = 0
-    kinds = list(present)
-    return {kinds[place]: present[kinds[place]] for place in rng.permutation(len(kinds))}
-
-
-def _boxes(scene: SceneRecord, kind: tuple[str, str], frame: int) -> list[list[int]]:
-    box, scale = BoxKind(frame=frame), frame / scene.size[0]
-    return [
-        box.encode([edge * scale for edge in item.box]) for item in scene.objects if (item.color, item.shape) == kind
-    ]
+def _counts(image: AnnotatedImage, rng: np.random.Generator) -> dict[tuple[str, str], int]:
+    """The things that can be asked about, one that is absent among them, in a random order, with how many there are."""
+    counts = Counter((item.thing, item.things) for item in image.objects)
+    if image.absent:
+        counts[image.absent[int(rng.integers(len(image.absent)))]] = 0
+    things = list(counts)
+    return {things[place]: counts[things[place]] for place in rng.permutation(len(things))}

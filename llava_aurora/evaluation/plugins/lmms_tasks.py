@@ -16,8 +16,8 @@ from llava_aurora.data.images.image_reader import open_image
 from llava_aurora.errors import AuroraError
 from llava_aurora.evaluation.benchmarks.published import read_hardblink_questions
 from llava_aurora.evaluation.benchmarks.question import Question
-from llava_aurora.evaluation.scoring import stated_letter
 from llava_aurora.files import atomic_folder, write_text
+from llava_aurora.tasks.answers import stated_letter
 
 GROUP = "hardblink"
 FUNCTIONS = "lmms_functions.py"

@@ -15,8 +15,8 @@ from transformers import Trainer
 from llava_aurora.data.curriculum.length_grouped_batches import LengthGroupedBatches
 from llava_aurora.data.curriculum.sampler import Curriculum, CurriculumSampler, planned_epochs
 from llava_aurora.data.curriculum.schedule import BUILT_IN, ConstantSchedule, LinearSchedule, MixtureSchedule
-from llava_aurora.data.tasks import TASK_NAMES, TASKS
 from llava_aurora.errors import AuroraError
+from llava_aurora.tasks.task import task_names, tasks
 
 COUNTS = {
     "depth_generation": 48,
@@ -36,7 +36,7 @@ def curriculum(make_store):
 
 
 def tasks_of(store, order):
-    return [TASK_NAMES[code] for code in store.tasks[order]]
+    return [task_names()[code] for code in store.tasks[order]]
 
 
 @pytest.mark.parametrize("name", BUILT_IN)
@@ -62,8 +62,8 @@ def test_records_of_a_task_are_used_evenly_over_all_epochs(make_store):
     used = np.zeros(len(store), dtype=int)
     for epoch in range(EPOCHS):
         used += np.bincount(curriculum.order(epoch, epochs=EPOCHS, seed=3), minlength=len(store))
-        for task in TASKS:
-            of_task = used[store.tasks == TASK_NAMES.index(task)]
+        for task in tasks():
+            of_task = used[store.tasks == task_names().index(task)]
             assert not len(of_task) or of_task.max() - of_task.min() <= 1
 
 

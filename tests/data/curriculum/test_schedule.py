@@ -12,7 +12,7 @@ from llava_aurora.data.curriculum.schedule import (
     SoftmaxSchedule,
     progress,
 )
-from llava_aurora.data.tasks import TASKS
+from llava_aurora.tasks.task import family_of, tasks
 
 AURORA = {
     "depth_generation": 20_000,
@@ -22,7 +22,7 @@ AURORA = {
     "counting_chain": 250,
     "counting_direct": 250,
 }
-COUNTS = st.dictionaries(st.sampled_from(list(TASKS)), st.integers(1, 1000), min_size=1)
+COUNTS = st.dictionaries(st.sampled_from(list(tasks())), st.integers(1, 1000), min_size=1)
 
 
 @given(name=st.sampled_from(list(BUILT_IN)), counts=COUNTS, epoch=st.integers(0, 12), epochs=st.integers(1, 10))
@@ -33,11 +33,11 @@ def test_fractions_are_of_tasks_that_are_there_and_sum_to_one(name, counts, epoc
     assert sum(shares.values()) == pytest.approx(1)
 
 
-def by_kind(shares, domain):
+def by_kind(shares, family):
     kinds = {"atomic": 0.0, "chain": 0.0, "direct": 0.0}
     for task, share in shares.items():
-        if TASKS[task].domain == domain:
-            kinds[TASKS[task].kind] += share
+        if family_of(task).name == family:
+            kinds[tasks()[task].kind] += share
     return kinds
 
 
@@ -46,8 +46,8 @@ def test_linear_is_aurora_as_it_was_run(epoch):
     schedule = LinearSchedule()
     assert schedule.length(AURORA) == 25_000
     shares = schedule.shares(epoch, epochs=10, counts=AURORA)
-    for domain, weight in (("depth", 0.8), ("box", 0.2)):
-        kinds = by_kind(shares, domain)
+    for family, weight in (("depth", 0.8), ("counting", 0.2)):
+        kinds = by_kind(shares, family)
         assert kinds["atomic"] == pytest.approx(weight * (1 - epoch / 10))
         assert kinds["chain"] == kinds["direct"] == pytest.approx(weight * epoch / 20)
 
@@ -62,13 +62,13 @@ def test_linear_is_aurora_as_it_was_run(epoch):
         (["atomic", "chain", "direct"], [0.55, 0.225, 0.225]),
     ],
 )
-def test_what_a_domain_lacks_leaves_its_share_to_what_it_has(kinds, expected):
+def test_what_a_family_lacks_leaves_its_share_to_what_it_has(kinds, expected):
     names = {"atomic": "depth_generation", "chain": "depth_chain", "direct": "depth_direct"}
     shares = LinearSchedule().shares(0, epochs=1, counts={names[kind]: 7 for kind in kinds})
     assert list(by_kind(shares, "depth").values()) == pytest.approx(expected)
 
 
-def test_a_domain_without_atomic_records_counts_all_it_has():
+def test_a_family_without_atomic_records_counts_all_it_has():
     counts = {"depth_generation": 30, "counting_chain": 6, "counting_direct": 4}
     assert LinearSchedule().length(counts) == 40
     assert LinearSchedule(records_per_epoch=7).length(counts) == 7
@@ -90,7 +90,7 @@ def test_a_falling_temperature_moves_weight_from_easy_to_hard():
 
 def test_all_tasks_weigh_the_same_at_the_moment_asked_for():
     schedule = SoftmaxSchedule(even_at=0.5, tau0=0.3, cooling=2, difficulty={"depth_direct": 3.5})
-    counts = {task: count for task, count in AURORA.items() if TASKS[task].domain == "depth"}
+    counts = {task: count for task, count in AURORA.items() if family_of(task).name == "depth"}
     assert list(schedule.shares(1, epochs=3, counts=counts).values()) == pytest.approx([1 / 3] * 3)
     last = schedule.shares(2, epochs=3, counts=counts)
     assert last["depth_direct"] > last["depth_chain"] > last["depth_generation"]

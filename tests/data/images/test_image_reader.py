@@ -20,6 +20,7 @@ from llava_aurora.data.curriculum.schedule import LinearSchedule
 from llava_aurora.data.dataset import AuroraCollator, AuroraDataset
 from llava_aurora.data.images import image_reader
 from llava_aurora.data.images.image_reader import ImageReader
+from llava_aurora.data.transforms.transform import Transform
 from llava_aurora.errors import AuroraError
 
 PROCESSORS = {
@@ -168,6 +169,18 @@ def test_settings_and_changed_images_never_get_what_is_not_theirs(pictures, argu
     assert not torch.equal(*values)
 
 
+class Marking(Transform):
+    """Draws into images and leaves records as they are."""
+
+    def __init__(self, image_change):
+        self.image_change = image_change
+
+    from_flags = changes = None
+
+    def __call__(self, record):
+        return record
+
+
 def test_what_is_drawn_anew_bypasses_the_cache(pictures, arguments, tokenizer, tmp_path):
     def mark(image):
         image = image.copy()
@@ -176,9 +189,8 @@ def test_what_is_drawn_anew_bypasses_the_cache(pictures, arguments, tokenizer, t
 
     flags = arguments(image_cache=str(tmp_path / "images"))
     plain = AuroraDataset(flags.data_path, tokenizer, flags)
-    marked = AuroraDataset(
-        flags.data_path, tokenizer, flags, image_change=lambda record: mark if record["id"].startswith("0-") else None
-    )
+    marking = Marking(lambda record: mark if record["id"].startswith("0-") else None)
+    marked = AuroraDataset(flags.data_path, tokenizer, flags, transforms=[marking])
     for _ in range(2):
         assert not torch.equal(marked[0]["image"], plain[0]["image"])
     assert torch.equal(marked[30]["image"], plain[30]["image"])

@@ -14,8 +14,8 @@ from torch.utils.data import DataLoader
 from llava_aurora.data.store import record_store as store_module
 from llava_aurora.data.store.record_file import read_records
 from llava_aurora.data.store.record_store import RecordStore, cache_folder
-from llava_aurora.data.tasks import TASK_NAMES
 from llava_aurora.errors import AuroraError
+from llava_aurora.tasks.task import task_names
 from llava_aurora.tokens.vocabulary import depth_family, pixel_family
 
 DEPTH, PIXELS = depth_family(codebook_size=16, codes_per_map=9), pixel_family(frame=56)
@@ -47,10 +47,10 @@ def test_odd_but_valid_content_survives(tmp_path):
 
 def test_columns_tell_task_and_length_without_reading_records(stored, workshop):
     records = read_records(workshop.records)
-    names = [TASK_NAMES[code] for code in stored.tasks]
+    names = [task_names()[code] for code in stored.tasks]
     expected = [record["aurora"]["task"].removesuffix("_of_none") for record in records]
     assert names == expected
-    assert stored.task_counts() == {name: expected.count(name) for name in TASK_NAMES if name in expected}
+    assert stored.task_counts() == {name: expected.count(name) for name in task_names() if name in expected}
     assert stored.tasks.dtype == np.int8
     words = [sum(len(turn["value"].split()) for turn in record["conversations"]) for record in records]
     tokens = [

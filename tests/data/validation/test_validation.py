@@ -9,15 +9,16 @@ import pytest
 from PIL import Image
 from transformers import AutoTokenizer
 from typer.testing import CliRunner
+from written import write_record
 
 from llava_aurora.cli.__main__ import app
 from llava_aurora.data.images.image_files import path_inside
-from llava_aurora.data.records import letter_points
 from llava_aurora.data.validation import checks as validation
 from llava_aurora.data.validation.checks import CheckSettings, check_file
 from llava_aurora.data.validation.labels import LabelChecks, SpanTokenizer, load_tokenizer, model_limits
 from llava_aurora.data.validation.report import KINDS, Findings
 from llava_aurora.errors import AuroraError
+from llava_aurora.tasks.points import letter_points
 from llava_aurora.tokens.vocabulary import PerceptionVocabulary, depth_family, pixel_family
 
 FRAME, CODES, CELLS = 56, 16, 9
@@ -56,24 +57,24 @@ def examples(writer):
     rng = np.random.default_rng(0)
     points = letter_points([(1, 2), (30, 40), (55, 5)], [10, 200, 90], rng)
     about = {"name": "n", "image": "a.png", "rng": rng}
-    things = {"singular": "red cube", "plural": "red cubes", "boxes": [(1, 2, 30, 40), (5, 6, 9, 9)]}
+    things = {"thing": "red cube", "things": "red cubes", "boxes": [(1, 2, 30, 40), (5, 6, 9, 9)]}
     codes = list(range(CELLS))
     made = [
-        writer.depth_generation(codes=codes, **about),
-        writer.depth_chain(codes=codes, points=points, **about),
-        writer.depth_chain(codes=codes, points=points, marked=False, **about),
-        writer.depth_chain(codes=codes, points=points, coordinate_step=False, **about),
-        writer.depth_direct(points=points, **about),
-        writer.depth_direct(points=points, marked=False, **about),
-        writer.point_location(points=points, **about),
-        writer.depth_reading(codes=codes, points=points, **about),
-        writer.depth_chain_from_map(codes=codes, points=points, name="n", rng=rng),
-        writer.depth_reading_from_map(codes=codes, points=points, name="n", rng=rng),
-        writer.box_generation(**about, **things),
-        writer.counting_chain(**about, **things),
-        writer.counting_direct(**about, **things),
-        writer.counting_chain(**about, **{**things, "boxes": []}),
-        writer.box_generation(**about, **{**things, "boxes": []}),
+        write_record(writer, "depth_generation", codes=codes, **about),
+        write_record(writer, "depth_chain", codes=codes, points=points, **about),
+        write_record(writer, "depth_chain_from_coordinates", codes=codes, points=points, **about),
+        write_record(writer, "depth_chain_without_points", codes=codes, points=points, **about),
+        write_record(writer, "depth_direct", points=points, **about),
+        write_record(writer, "depth_direct_from_coordinates", points=points, **about),
+        write_record(writer, "point_location", points=points, **about),
+        write_record(writer, "depth_reading", codes=codes, points=points, **about),
+        write_record(writer, "depth_chain_from_map", codes=codes, points=points, name="n", rng=rng),
+        write_record(writer, "depth_reading_from_map", codes=codes, points=points, name="n", rng=rng),
+        write_record(writer, "box_generation", **about, **things),
+        write_record(writer, "counting_chain", **about, **things),
+        write_record(writer, "counting_direct", **about, **things),
+        write_record(writer, "counting_chain", **about, **{**things, "boxes": []}),
+        write_record(writer, "box_generation", **about, **{**things, "boxes": []}),
     ]
     return {record["aurora"]["task"]: record for record in made}
 
@@ -173,12 +174,17 @@ def test_a_problem_of_text_is_found(check, kind, record, message):
         ("letters", "point_location", {"answer": lambda text: "Nowhere."}, "gives no point's coordinates"),
         ("letters", "depth_chain_from_coordinates", {"question": lambda text: text.replace("B (", "D (")}, "question"),
         ("closest", "depth_direct", {"depths": {"A": 7, "B": 7, "C": 7}}, "A, B, C are equally close"),
-        ("spans", "depth_chain", {"answer": lambda text: text.replace(MAP, "dark")}, "has 0 depth maps"),
-        ("spans", "depth_chain_from_map", {"question": lambda text: text.replace(MAP, "dark")}, "maps in its question"),
-        ("spans", "depth_reading_from_map", {"question": lambda text: text + MAP}, "2 depth maps in its question"),
+        ("spans", "depth_chain", {"answer": lambda text: text.replace(MAP, "dark")}, "has 0 depth spans"),
+        (
+            "spans",
+            "depth_chain_from_map",
+            {"question": lambda text: text.replace(MAP, "dark")},
+            "spans in its question",
+        ),
+        ("spans", "depth_reading_from_map", {"question": lambda text: text + MAP}, "2 depth spans in its question"),
         ("letters", "depth_reading_from_map", {"answer": lambda text: "None."}, "gives no point's coordinates"),
         ("letters", "depth_chain_from_map", {"answer": lambda text: text.split(" The value")[0]}, "answers nothing"),
-        ("spans", "depth_generation", {"answer": lambda text: text + MAP}, "has 2 depth maps"),
+        ("spans", "depth_generation", {"answer": lambda text: text + MAP}, "has 2 depth spans"),
     ],
 )
 def test_text_that_contradicts_its_truth_is_found(check, examples, kind, task, change, message):

@@ -10,7 +10,6 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from llava_aurora.data.prompts import STEP_BY_STEP
 from llava_aurora.data.sources.hardblink import write_hardblink
 from llava_aurora.errors import AuroraError
 from llava_aurora.evaluation.benchmarks.published import (
@@ -21,6 +20,7 @@ from llava_aurora.evaluation.benchmarks.published import (
     read_hardblink_questions,
     read_seed_bench_counting,
 )
+from llava_aurora.tasks.task import STEP_BY_STEP
 
 SAMPLE = Path(__file__).resolve().parents[4] / "shared" / "data" / "hardblink_sample"
 DEPTH_TEXT = "Two points are circled on the image, labeled by A and B beside each circle. Which point is closer?"
@@ -246,14 +246,14 @@ def test_a_malformed_row_is_named(tmp_path, change, message):
 
 def test_folders_without_the_benchmark_are_refused(tmp_path, blink):
     (tmp_path / "empty").mkdir()
-    with pytest.raises(AuroraError, match=r"holds none of \.parquet"):
+    with pytest.raises(AuroraError, match="holds no table"):
         read_cv_bench_counting(tmp_path / "empty")
     with pytest.raises(AuroraError, match="holds no question of this benchmark"):
         read_cv_bench_counting(blink)
     with pytest.raises(AuroraError, match="holds no questions/blink_"):
         read_hardblink_questions(blink)
     (tmp_path / "empty" / "a.parquet").write_bytes(b"no")
-    with pytest.raises(AuroraError, match=r"a\.parquet: not a readable Parquet file"):
+    with pytest.raises(AuroraError, match=r"a\.parquet: this is no Parquet file"):
         read_cv_bench_counting(tmp_path / "empty")
 
 

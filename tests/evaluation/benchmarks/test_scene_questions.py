@@ -5,11 +5,11 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from llava_aurora.data.prompts import STEP_BY_STEP, TEMPLATES
-from llava_aurora.data.sources.points import depth_at
 from llava_aurora.data.sources.scenes.scene_folder import read_scenes
 from llava_aurora.errors import AuroraError
 from llava_aurora.evaluation.benchmarks.registry import BENCHMARKS, Wording, benchmark_names
+from llava_aurora.tasks.marks import depth_at
+from llava_aurora.tasks.task import STEP_BY_STEP, tasks
 from llava_aurora.tokens.vocabulary import pixel_family
 
 WORDING = Wording(56, pixel_family(frame=56))
@@ -50,7 +50,7 @@ def test_points_are_in_the_image_or_in_the_question(scenes):
 
 def test_questions_are_worded_as_in_training(scenes):
     chain, direct = (
-        TEMPLATES[f"depth_{kind}"]["questions"][0].format(letters="A or B") for kind in ("chain", "direct")
+        tasks()[f"depth_{kind}"].wording.questions[0].format(letters="A or B") for kind in ("chain", "direct")
     )
     question = BENCHMARKS["scenes_depth"].read(scenes, WORDING).questions[0]
     assert (question.prompt("chain"), question.prompt("direct")) == (chain, direct)

@@ -15,9 +15,10 @@ from llava_aurora.data.images.frame import ASPECT_RATIOS, Box, FrameTransform
 from llava_aurora.data.images.image_files import opened_image, path_inside
 from llava_aurora.data.sources.boxes.lvis import AnnotatedImage
 from llava_aurora.errors import AuroraError
+from llava_aurora.tasks.counting import CountingFamily
 from llava_aurora.tokens.box import BoxKind
 
-BOX_TASKS = ("box_generation", "counting_chain", "counting_direct")
+BOX_TASKS = tuple(task.name for task in CountingFamily.tasks)
 SEEN_AT_LEAST = 0.5  # of a box's area; what is cut off further than that might be counted or not
 
 

@@ -15,12 +15,14 @@ from rich.console import Console
 from rich.progress import track
 
 from llava_aurora.data.images.image_files import opened_image
-from llava_aurora.data.records import Record, RecordWriter
 from llava_aurora.data.sources.boxes.box_questions import BoxTasks, Question, balance, find_questions
 from llava_aurora.data.sources.boxes.lvis import read_annotations
 from llava_aurora.data.sources.boxes.plurals import names_of
 from llava_aurora.errors import AuroraError
 from llava_aurora.files import atomic_file, write_json
+from llava_aurora.tasks.counting import CountFacts, CountingFamily
+from llava_aurora.tasks.records import RecordWriter
+from llava_aurora.tasks.task import Record
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -105,23 +107,11 @@ def in_validation(image_id: int, tasks: BoxTasks) -> bool:
 def _ask(question: Question, category: str, writer: RecordWriter, tasks: BoxTasks) -> list[Record]:
     """The records of one question; they depend on it and the seed alone."""
     rng = np.random.default_rng([tasks.seed, question.image.id, question.category])
-    singular, plural = names_of(category)
-    makers = {
-        "box_generation": writer.box_generation,
-        "counting_chain": writer.counting_chain,
-        "counting_direct": writer.counting_direct,
-    }
+    facts, name = CountFacts(*names_of(category), question.boxes), f"{question.image.id}/{question.category}"
     records = [
-        maker(
-            name=f"{question.image.id}/{question.category}",
-            image=question.file,
-            singular=singular,
-            plural=plural,
-            boxes=question.boxes,
-            rng=rng,
-        )
-        for task, maker in makers.items()
-        if rng.random() < tasks.shares.get(task, 0.0)
+        writer.write(task, facts, name=name, image=question.file, rng=rng)
+        for task in CountingFamily.tasks
+        if rng.random() < tasks.shares.get(task.name, 0.0)
     ]
     for record in records:
         record["aurora"]["aspect_ratio"] = tasks.aspect_ratio

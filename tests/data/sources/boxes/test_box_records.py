@@ -9,13 +9,13 @@ from PIL import Image
 from published_lvis import write_lvis
 
 from llava_aurora.data.images.frame import FrameTransform
-from llava_aurora.data.prompts import Prompts
-from llava_aurora.data.records import RecordWriter
 from llava_aurora.data.sources.boxes.box_questions import BoxTasks, Question, balance, box_codes
 from llava_aurora.data.sources.boxes.box_records import write_box_records
 from llava_aurora.data.sources.boxes.lvis import AnnotatedImage
 from llava_aurora.data.store.record_file import read_records
 from llava_aurora.errors import AuroraError
+from llava_aurora.tasks.prompts import Prompts
+from llava_aurora.tasks.records import RecordWriter
 from llava_aurora.tokens.box import BoxKind
 from llava_aurora.tokens.vocabulary import pixel_family
 
@@ -44,7 +44,7 @@ def changed(lvis, tmp_path):
 @pytest.fixture
 def write(lvis, tmp_path):
     def run(annotations=None, pixels=PIXELS, images=None, validation_out=None, resized=None, **tasks):
-        writer = RecordWriter(prompts=Prompts(), depth=None, pixels=pixels)
+        writer = RecordWriter(prompts=Prompts(), families=(pixels,) if pixels else ())
         return write_box_records(
             tmp_path / "train.json",
             annotations=annotations or lvis,

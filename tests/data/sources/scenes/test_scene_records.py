@@ -7,13 +7,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from llava_aurora.data.prompts import Prompts
-from llava_aurora.data.records import RecordWriter
-from llava_aurora.data.sources.points import depth_at
 from llava_aurora.data.sources.scenes.scene import SceneConfig
 from llava_aurora.data.sources.scenes.scene_folder import read_scenes, write_scenes
 from llava_aurora.data.sources.scenes.scene_records import DEFAULT_SHARES, SceneTasks, write_scene_records
 from llava_aurora.errors import AuroraError
+from llava_aurora.tasks.marks import depth_at
+from llava_aurora.tasks.prompts import Prompts
+from llava_aurora.tasks.records import RecordWriter
+from llava_aurora.tasks.task import Drawing
 from llava_aurora.tokens.vocabulary import depth_family, pixel_family
 
 COUNT, FRAME = 12, 64
@@ -31,9 +32,10 @@ def scenes(tmp_path_factory):
 def write(scenes, tmp_path):
     def run(shares=DEFAULT_SHARES, codes=CODES, frame=FRAME, seed=0, keep=None, **settings):
         writer = RecordWriter(
-            prompts=Prompts(), depth=depth_family(codebook_size=4, codes_per_map=4), pixels=pixel_family(frame=frame)
+            prompts=Prompts(), families=(depth_family(codebook_size=4, codes_per_map=4), pixel_family(frame=frame))
         )
-        tasks = SceneTasks(shares=shares, points=(2, 3), coordinate_frame=frame, seed=seed, **settings)
+        drawing = Drawing(frame=frame, points=(2, 3), **settings)
+        tasks = SceneTasks(shares=shares, drawing=drawing, seed=seed)
         return write_scene_records(
             tmp_path / "train.json", scenes=scenes, codes=codes, writer=writer, tasks=tasks, keep=keep
         )
@@ -82,7 +84,7 @@ def test_as_many_points_are_read_as_asked_for_whatever_the_questions_have(write,
 
 def test_more_points_than_there_are_letters_are_refused():
     with pytest.raises(AuroraError, match="27 points to be read: from 1 to 26 have a letter"):
-        SceneTasks(shares={}, read_points=27)
+        SceneTasks(shares={}, drawing=Drawing(read_points=27))
 
 
 def test_shares_thin_tasks_out(write):
@@ -106,7 +108,10 @@ def test_the_answer_is_the_point_that_is_closest_in_the_true_map(write, scenes, 
 
 def test_the_count_is_the_number_of_boxes_and_of_objects(write, scenes):
     objects = {scene.id: scene.objects for scene in read_scenes(scenes)}
-    counted = [record for record in write() if record["aurora"]["task"].startswith("counting")]
+    written = [
+        record for seed in range(4) for record in write({"counting_chain": 1.0, "counting_direct": 1.0}, seed=seed)
+    ]
+    counted = [record for record in written if record["aurora"]["task"].startswith("counting")]
     assert any(record["aurora"]["answer"] == "0" for record in counted)
     for record in counted:
         truth = record["aurora"]
@@ -135,9 +140,9 @@ def spoilt(tmp_path):
 
     def run():
         writer = RecordWriter(
-            prompts=Prompts(), depth=depth_family(codebook_size=4, codes_per_map=4), pixels=pixel_family(frame=FRAME)
+            prompts=Prompts(), families=(depth_family(codebook_size=4, codes_per_map=4), pixel_family(frame=FRAME))
         )
-        tasks = SceneTasks(shares=DEFAULT_SHARES, coordinate_frame=FRAME)
+        tasks = SceneTasks(shares=DEFAULT_SHARES, drawing=Drawing(frame=FRAME))
         write_scene_records(tmp_path / "train.json", scenes=folder, codes=CODES, writer=writer, tasks=tasks)
 
     return folder, run

@@ -4,28 +4,31 @@ import copy
 import json
 import re
 from dataclasses import replace
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from PIL import Image
 from skimage import data as photographs
+from written import write_record
 
-from llava_aurora.data.ablations import ValueStep, with_plain_coordinates, without_coordinate_step
-from llava_aurora.data.fresh_points import LEARNED_CODES, FreshPoints
-from llava_aurora.data.prompts import Prompts
-from llava_aurora.data.records import RecordWriter, hundredths, letter_points
-from llava_aurora.data.sources.points import depth_at, draw_points
 from llava_aurora.data.sources.scenes.scene import SceneConfig
 from llava_aurora.data.sources.scenes.scene_folder import write_scenes
 from llava_aurora.data.sources.scenes.scene_records import DEFAULT_SHARES, SceneTasks, write_scene_records
 from llava_aurora.data.store.record_file import read_records
+from llava_aurora.data.store.record_store import RecordStore
+from llava_aurora.data.transforms.coordinates import PlainCoordinates, WithoutCoordinateStep
+from llava_aurora.data.transforms.fresh import FreshPoints
 from llava_aurora.errors import AuroraError
+from llava_aurora.tasks.marks import depth_at, draw_points
+from llava_aurora.tasks.points import hundredths, letter_points
+from llava_aurora.tasks.prompts import Prompts
+from llava_aurora.tasks.records import RecordWriter
+from llava_aurora.tasks.task import Drawing
 from llava_aurora.tokens.vocabulary import depth_family, pixel_family
 
 COUNT, SIDE, FRAME = 8, 112, 336
 DEPTH, PIXELS = depth_family(codebook_size=4, codes_per_map=4), pixel_family(frame=FRAME)
-WRITER = RecordWriter(prompts=Prompts(), depth=DEPTH, pixels=PIXELS)
+WRITER = RecordWriter(prompts=Prompts(), families=(DEPTH, PIXELS))
 CODES = {f"{number:06d}": [number % 4] * 4 for number in range(COUNT)}
 RENEWED = {"depth_chain", "depth_direct", "depth_chain_from_coordinates", "depth_direct_from_coordinates"} | {
     "point_location",
@@ -45,7 +48,7 @@ def scenes(tmp_path_factory):
 @pytest.fixture(scope="module")
 def records(scenes, tmp_path_factory):
     shares = {**DEFAULT_SHARES, "depth_reading": 1.0, "depth_chain_from_map": 1.0, "depth_reading_from_map": 1.0}
-    tasks = SceneTasks(shares=shares, coordinate_frame=FRAME)
+    tasks = SceneTasks(shares=shares, drawing=Drawing(frame=FRAME))
     path = tmp_path_factory.mktemp("records") / "train.json"
     return write_scene_records(path, scenes=scenes, codes=CODES, writer=WRITER, tasks=tasks)
 
@@ -103,7 +106,7 @@ def test_maps_and_numbers_of_points_stay(records, fresh):
 
 
 def test_many_points_to_be_read_are_drawn_as_many_and_anywhere(scenes, fresh, tmp_path):
-    tasks = SceneTasks(shares={"depth_reading": 1.0}, coordinate_frame=FRAME, read_points=12)
+    tasks = SceneTasks(shares={"depth_reading": 1.0}, drawing=Drawing(frame=FRAME, read_points=12))
     read = write_scene_records(tmp_path / "train.json", scenes=scenes, codes=CODES, writer=WRITER, tasks=tasks)
     for record in read:
         before, after = record["aurora"]["points"], fresh(record)["aurora"]["points"]
@@ -111,73 +114,19 @@ def test_many_points_to_be_read_are_drawn_as_many_and_anywhere(scenes, fresh, tm
         assert before != after
 
 
-def test_chains_get_points_whose_values_bear_out_the_answer(records, fresh):
-    """Here values say that the right is close. What is asked for the answer alone is drawn as ever."""
+def test_points_are_drawn_until_they_are_accepted(records, fresh):
+    """Here accepted is what has its answer on the right. What has no answer is taken as it comes."""
     plain = [fresh(record) for record in records]
-    fresh.values = ValueStep(
-        map=SimpleNamespace(family=DEPTH, depth_of_cell=lambda codes, point, frame: point[0] * 256 // frame),
-        frame=FRAME,
-    )
-    rightmost = {True: [], False: []}
-    for record, before in zip(records, plain, strict=True):
-        after = fresh(record)
-        if record["aurora"]["task"] not in ("depth_chain", "depth_chain_from_coordinates", "depth_chain_from_map"):
-            assert after == before
-            continue
-        for chosen, each in ((False, before["aurora"]), (True, after["aurora"])):
-            rightmost[chosen].append(each["answer"] == max(each["points"], key=each["points"].get))
-    assert np.mean(rightmost[True]) > 2 * np.mean(rightmost[False])
 
+    def on_the_right(record):
+        points = record["aurora"]["points"]
+        return record["aurora"]["answer"] == max(points, key=points.get)
 
-CELLS = SimpleNamespace(  # a map of 2 x 2 cells, whose codes 0 to 3 say 0, 60, 120 and 180
-    family=DEPTH,
-    depth_of_cell=lambda codes, point, frame: 60 * codes[point[1] * 2 // frame * 2 + point[0] * 2 // frame],
-)
-
-
-@pytest.fixture
-def swapping(scenes):
-    values = ValueStep(map=CELLS, frame=FRAME)
-    about = {"writer": WRITER, "image_folder": scenes, "frame": FRAME, "aspect_ratio": "square", "values": values}
-    return FreshPoints(**about, swapped=1.0, maps=lambda rng: rng.integers(4, size=4).tolist())
-
-
-def test_what_is_said_behind_a_swapped_map_follows_it_and_what_is_learned_is_the_images_own(records, swapping):
-    shown = set()
-    for epoch in range(20):
-        swapping.set_epoch(epoch)
-        for record in records:
-            after = swapping(record)
-            if record["aurora"]["task"] not in swapping.values.tasks:
-                assert LEARNED_CODES not in after["aurora"]
-                continue
-            truth, (span,) = after["aurora"], DEPTH.parse(text(after))
-            shown.add(tuple(span.codes))
-            assert truth[LEARNED_CODES] == list(DEPTH.parse(text(record))[0].codes)
-            said = {letter: CELLS.depth_of_cell(span.codes, place, FRAME) for letter, place in truth["points"].items()}
-            assert said == truth["depths"]
-            assert said[truth["answer"]] == max(said.values())
-            valued = text(swapping.values(after))
-            for letter, value in said.items():
-                assert re.search(rf"\b{letter} \([^()]*\) {hundredths(value)}\b", valued)
-    assert len(shown) > 4**4 / 2
-
-
-def test_maps_are_swapped_in_their_share(records, swapping):
-    swapping.swapped = 0.25
-    found = []
-    for epoch in range(20):
-        swapping.set_epoch(epoch)
-        about = [swapping(record)["aurora"] for record in records if record["aurora"]["task"] in swapping.values.tasks]
-        found += [LEARNED_CODES in truth for truth in about]
-    assert np.mean(found) == pytest.approx(0.25, abs=0.05)
-
-
-def test_swapped_maps_without_values_that_follow_them_are_refused(scenes):
-    about = {"writer": WRITER, "image_folder": scenes, "frame": FRAME, "aspect_ratio": "square"}
-    for values in (None, ValueStep()):
-        with pytest.raises(ValueError, match="swapped maps need values"):
-            FreshPoints(**about, values=values, swapped=0.5)
+    fresh.accept = on_the_right
+    chosen = [fresh(record) for record in records]
+    shares = [np.mean([on_the_right(each) for each in some if "points" in each["aurora"]]) for some in (plain, chosen)]
+    assert shares[1] > 2 * shares[0]
+    assert all(before == after or not on_the_right(before) for before, after in zip(plain, chosen, strict=True))
 
 
 def test_no_epoch_repeats_another(records, fresh):
@@ -221,12 +170,12 @@ def test_records_as_written_have_nothing_drawn_on_them(records, fresh):
 
 def test_the_ablations_take_renewed_records(records, fresh):
     for record in map(fresh, records):
-        plain = with_plain_coordinates(without_coordinate_step(record))
+        plain = PlainCoordinates()(WithoutCoordinateStep()(record))
         assert PIXELS.count(text(plain)) == 0
 
 
 def test_plain_coordinates_stay_plain(records, fresh):
-    plain = [with_plain_coordinates(record) for record in records]
+    plain = [PlainCoordinates()(record) for record in records]
     for record in map(fresh, plain):
         assert PIXELS.count(text(record)) == 0
         if record["aurora"]["task"] == "point_location":
@@ -258,8 +207,8 @@ def test_marks_are_where_the_frame_says_and_nowhere_outside(tmp_path, aspect_rat
     depth = np.add.outer(np.linspace(1, 127, height), np.linspace(0, 127, width)).round().astype(np.uint8)
     Image.fromarray(depth).save(tmp_path / "depth.png")
     points = letter_points([(10, 20), (200, 30), (90, 300)], [10, 60, 200], np.random.default_rng(0))
-    record = WRITER.depth_chain(
-        name="x", image="marked.png", codes=[0] * 4, points=points, rng=np.random.default_rng(0)
+    record = write_record(
+        WRITER, "depth_chain", name="x", image="marked.png", codes=[0] * 4, points=points, rng=np.random.default_rng(0)
     )
     record["aurora"] |= {"depth": "depth.png", "unmarked": "image.png"}
     fresh = FreshPoints(writer=WRITER, image_folder=tmp_path, frame=FRAME, aspect_ratio=aspect_ratio)
@@ -283,22 +232,26 @@ def test_marks_are_where_the_frame_says_and_nowhere_outside(tmp_path, aspect_rat
             assert (around == (255, 0, 0)).all(-1).sum() >= 20
 
 
-def test_wording_that_is_not_of_the_prompts_is_refused_before_a_run(records, fresh):
-    fresh.check(records)
-    fresh.check(map(with_plain_coordinates, records))
+def store_of(folder, records):
+    path = folder / f"{len(list(folder.iterdir()))}.json"
+    path.write_text(json.dumps(list(records)))
+    return RecordStore.open(path)
+
+
+def test_wording_that_is_not_of_the_prompts_is_refused_before_a_run(records, fresh, tmp_path):
+    fresh.check(store_of(tmp_path, records))
+    fresh.check(store_of(tmp_path, map(PlainCoordinates(), records)))
     own = {"depth_direct": {"questions": ("Which is nearest: {letters}?",), "answers": ("({answer})",)}}
     fresh.writer = replace(WRITER, prompts=Prompts(own))
-    with pytest.raises(
-        AuroraError, match=r"record \(id 000000/depth_direct\): its wording is not that of these prompts"
-    ):
-        fresh.check(records)
+    with pytest.raises(AuroraError, match=r"json: record \(id 000000/depth_direct\): its wording is not that"):
+        fresh.check(store_of(tmp_path, records))
 
 
-def test_a_file_without_anything_to_renew_is_refused(records, fresh):
+def test_a_file_without_anything_to_renew_is_refused(records, fresh, tmp_path):
     bare = [{**record, "aurora": {"task": record["aurora"]["task"]}} for record in records]
     assert [fresh(record) for record in bare] == bare
-    with pytest.raises(AuroraError, match=r"none can be drawn anew; write the records again"):
-        fresh.check(bare)
+    with pytest.raises(AuroraError, match=r"json: no record says what its points were drawn from .*data records"):
+        fresh.check(store_of(tmp_path, bare))
     assert fresh({"id": "x", "conversations": []}) == {"id": "x", "conversations": []}
 
 
@@ -316,7 +269,9 @@ def test_renewed_records_are_good_records(records, fresh, tmp_path):
 
 
 def test_points_at_one_height_stay_at_one_height(scenes, tmp_path, fresh):
-    tasks = SceneTasks(shares={"depth_direct": 1.0, "box_generation": 1.0}, coordinate_frame=FRAME, one_height=True)
+    tasks = SceneTasks(
+        shares={"depth_direct": 1.0, "box_generation": 1.0}, drawing=Drawing(frame=FRAME, one_height=True)
+    )
     records = write_scene_records(tmp_path / "train.json", scenes=scenes, codes=CODES, writer=WRITER, tasks=tasks)
     asked = [record for record in records if record["aurora"]["task"] == "depth_direct"]
     assert len(asked) > COUNT / 2

@@ -7,16 +7,15 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from llava_aurora.data.prompts import TEMPLATES
-from llava_aurora.evaluation.scoring import (
+from llava_aurora.tasks.answers import (
     NUMBER_WORDS,
     named_number,
     stated,
-    stated_answer,
     stated_choice,
     stated_letter,
     stated_number,
 )
+from llava_aurora.tasks.task import tasks
 
 # X is the letter or number that is stated; Y and Z are others.
 LETTER_FORMS = r"""
@@ -160,7 +159,7 @@ def test_choices(text, choice):
     assert stated_choice(text, ["lamp", "table", "coffee table"]) == choice
 
 
-@pytest.mark.parametrize("task", [task for task in TEMPLATES if "chain" in task or "direct" in task])
+@pytest.mark.parametrize("task", [task for task in tasks().values() if task.answer], ids=lambda task: task.name)
 def test_every_answer_of_the_records_is_understood(task):
     values = {
         "map": "<DEPTH_START><DEPTH_3><DEPTH_END>",
@@ -172,11 +171,10 @@ def test_every_answer_of_the_records_is_understood(task):
         "boxes": "1. (<PIXEL_1>,<PIXEL_2>,<PIXEL_3>,<PIXEL_4>)",
         "count": 7,
     }
-    for template in TEMPLATES[task]["answers"]:
-        assert stated_answer(template.format(**values), task=task) == ("7" if task.startswith("counting") else "B")
-    for template in TEMPLATES[task]["questions"]:
-        question = template.format(**{**values, "count": ""})
-        assert stated_answer(question, task=task) is None
+    for template in task.wording.answers:
+        assert task.stated(template.format(**values)) == {"number": "7", "letter": "B"}[task.answer]
+    for template in task.wording.questions:
+        assert task.stated(template.format(**{**values, "count": ""})) is None
 
 
 @pytest.mark.parametrize(
@@ -189,6 +187,6 @@ def test_an_option_is_a_number_as_a_whole_or_none(option, number):
 
 def test_the_kind_decides_what_is_looked_for():
     text = "(A) the lamp, 3"
-    assert stated(text, kind="number") == stated_answer(text, task="counting_direct") == "3"
-    assert stated(text, kind="letter") == stated_answer(text, task="depth_direct") == "A"
+    assert stated(text, kind="number") == "3"
+    assert stated(text, kind="letter") == "A"
     assert stated(text, kind="choice", choices=["lamp", "cup"]) == "lamp"

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from llava_aurora.data.sources.points import any_points, depth_at, depth_radius, draw_points, mark_radius, sample_points
+from llava_aurora.tasks.marks import any_points, depth_at, depth_radius, draw_points, mark_radius, sample_points
 
 # The first images of the published benchmark, where somebody has laid them beside the repository.
 HARDBLINK = Path(__file__).resolve().parents[3] / "shared" / "data" / "hardblink_sample"

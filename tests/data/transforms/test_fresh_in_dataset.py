@@ -1,5 +1,6 @@
 """Points drawn anew inside the dataset: other items each epoch, the same in a worker as in the process itself."""
 
+import re
 from dataclasses import replace
 
 import pytest
@@ -8,17 +9,18 @@ from transformers import AutoTokenizer, CLIPImageProcessor, TrainerState
 
 from llava_aurora.configuration import DataArguments
 from llava_aurora.data.dataset import make_supervised_data_module
-from llava_aurora.data.prompts import Prompts
-from llava_aurora.data.records import RecordWriter
 from llava_aurora.data.sources.scenes.scene import SceneConfig
 from llava_aurora.data.sources.scenes.scene_folder import write_scenes
 from llava_aurora.data.sources.scenes.scene_records import SceneTasks, write_scene_records
 from llava_aurora.errors import AuroraError
+from llava_aurora.tasks.prompts import Prompts
+from llava_aurora.tasks.records import RecordWriter
+from llava_aurora.tasks.task import Drawing
 from llava_aurora.tokens.box import BoxKind
 from llava_aurora.tokens.depth import DepthKind
 from llava_aurora.tokens.perception import PerceptionTokens
 from llava_aurora.tokens.vocabulary import depth_family, pixel_family
-from llava_aurora.training.trainer import FreshPointsCallback
+from llava_aurora.training.trainer import StartEpoch
 from llava_aurora.vqvae.checkpoint import load_depth_vqvae
 
 FRAME, COUNT = 56, 4
@@ -35,15 +37,13 @@ def task_of(items, index):
 @pytest.fixture
 def dataset(workshop, tmp_path):
     write_scenes(out=tmp_path / "scenes", count=COUNT, seed=5, config=SceneConfig(frame=112, shadows=False))
-    writer = RecordWriter(prompts=Prompts(), depth=DEPTH, pixels=PIXELS)
+    writer = RecordWriter(prompts=Prompts(), families=(DEPTH, PIXELS))
     write_scene_records(
         tmp_path / "train.json",
         scenes=tmp_path / "scenes",
         codes={f"{number:06d}": [number] * 9 for number in range(COUNT)},
         writer=writer,
-        tasks=SceneTasks(
-            shares={"depth_chain": 1.0, "depth_generation": 1.0, "depth_chain_from_map": 1.0}, coordinate_frame=FRAME
-        ),
+        tasks=SceneTasks(shares={"depth_chain": 1.0, "depth_generation": 1.0}, drawing=Drawing(frame=FRAME)),
     )
     tokenizer = AutoTokenizer.from_pretrained(workshop.base, use_fast=False)
     tokenizer.pad_token = tokenizer.unk_token
@@ -58,7 +58,8 @@ def dataset(workshop, tmp_path):
     arguments.image_processor = CLIPImageProcessor.from_pretrained(workshop.base / "vision_tower")
     arguments.mm_use_im_start_end = False
     items = make_supervised_data_module(tokenizer, arguments)["train_dataset"]
-    return items, items.fresh_points
+    (fresh,) = items.transforms
+    return items, fresh
 
 
 def test_items_change_with_the_epoch_and_are_the_same_in_any_worker(dataset):
@@ -84,30 +85,9 @@ def test_items_change_with_the_epoch_and_are_the_same_in_any_worker(dataset):
         assert first[index]["input_ids"].tolist() == second[index]["input_ids"].tolist()
 
 
-def test_a_swapped_map_is_read_and_the_images_own_learned(dataset):
-    items, _ = dataset
-    arguments = replace(items.data_args, value_step="map", swapped_map_probability=1.0)
-    arguments.image_processor, arguments.mm_use_im_start_end = items.data_args.image_processor, False
-    swapped = make_supervised_data_module(items.tokenizer, arguments)["train_dataset"]
-    first = items.tokenizer.perception.ids.first_code_id(DEPTH)
-    shown = {task: set() for task in (*TASKS, "depth_chain_from_map")}
-    for index in range(len(swapped)):
-        record, item, task = swapped.store[index], swapped[index], task_of(swapped, index)
-        own = [code for span in DEPTH.parse(str(record["conversations"])) for code in span.codes]
-        read, learned = (
-            [token - first for token in item[name].tolist() if token in range(first, first + DEPTH.size)]
-            for name in ("input_ids", "labels")
-        )
-        assert learned == ([] if task == "depth_chain_from_map" else own)
-        shown[task].add(read == own)
-    assert shown["depth_generation"] == {True}
-    assert False in shown["depth_chain"]
-    assert False in shown["depth_chain_from_map"]
-
-
 def test_the_trainer_says_which_epoch_it_is(dataset):
-    _, fresh = dataset
-    callback = FreshPointsCallback(fresh)
+    items, fresh = dataset
+    callback = StartEpoch(items)
     for epoch, expected in ((0, 0), (1.0, 1), (2.5, 2)):  # a run resumed within an epoch knows a part of one
         callback.on_epoch_begin(None, TrainerState(epoch=epoch), None)
         assert fresh.epoch == expected
@@ -121,3 +101,13 @@ def test_records_that_cannot_be_drawn_anew_are_refused(workshop, dataset):
     del items.tokenizer.perception
     with pytest.raises(AuroraError, match="--fresh_points needs depth and box tokens"):
         make_supervised_data_module(items.tokenizer, arguments)
+
+
+def test_values_are_stated_in_the_chains_that_are_read(workshop, dataset):
+    items, _ = dataset
+    arguments = replace(items.data_args, fresh_points=False, value_step="interpolated")
+    arguments.image_processor, arguments.mm_use_im_start_end = items.data_args.image_processor, False
+    valued = make_supervised_data_module(items.tokenizer, arguments)["train_dataset"].list_data_dict
+    for before, after in zip(items.store, valued, strict=True):
+        stated = re.findall(r"\(<PIXEL_\d+>,<PIXEL_\d+>\) \d\d", after["conversations"][1]["value"])
+        assert len(stated) == (len(before["aurora"]["points"]) if "points" in before["aurora"] else 0)

@@ -1,0 +1,182 @@
+"""How many of a thing are in the image: answered by way of a box around each.
+
+A chain lists the boxes, one a line and numbered from 1, then concludes the count; where there are none it says so
+without a box. Facts are the thing and its boxes. Source: AURORA, sec. 3 and supplement.
+"""
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+
+from llava_aurora.tasks.forms import Coordinates as CoordinatesForm
+from llava_aurora.tasks.forms import Form, Listed, Number, Words, sequence
+from llava_aurora.tasks.points import mentions
+from llava_aurora.tasks.task import (
+    ANSWER_IS,
+    STEP_BY_STEP,
+    AnnotatedImage,
+    Coordinates,
+    Drawing,
+    Problem,
+    Task,
+    TaskFamily,
+    register_family,
+    wording,
+)
+from llava_aurora.tokens.box import BoxKind
+from llava_aurora.tokens.vocabulary import TokenFamily
+
+# More objects than any record has.
+MOST_BOXES, MOST_COUNT = 99, 999
+
+_BOXES = ("Draw a box around each of the {things}.", "Where are the {things}? Give a box for each.")
+_CHAIN = (
+    "How many {things} are in the image? " + STEP_BY_STEP,
+    "Count the {things} one after the other. How many are there?",
+)
+_NONE = "There are no {things} in the image."
+
+TASKS = (
+    Task(
+        name="box_generation",
+        kind="atomic",
+        difficulty=1,
+        wording=wording(_BOXES, ("{boxes}",), question="things", answer="boxes", optional="thing"),
+        none=("box_generation_of_none", wording(_BOXES, (_NONE,), question="things", optional="thing")),
+    ),
+    Task(
+        name="counting_chain",
+        kind="chain",
+        difficulty=2,
+        wording=wording(
+            _CHAIN,
+            ("The {things} are at\n{boxes}\nSo there are {count}. " + ANSWER_IS + " {count}.",),
+            question="things",
+            answer="boxes count",
+            optional="thing",
+        ),
+        none=(
+            "counting_chain_of_none",
+            wording(
+                _CHAIN,
+                (_NONE + " " + ANSWER_IS + " {count}.",),
+                question="things",
+                answer="count",
+                optional="thing",
+            ),
+        ),
+        answer="number",
+    ),
+    Task(
+        name="counting_direct",
+        kind="direct",
+        difficulty=2,
+        wording=wording(
+            ("How many {things} are in the image?", "What is the number of {things} in the image?"),
+            ("{count}",),
+            question="things",
+            answer="count",
+            optional="thing",
+        ),
+        answer="number",
+    ),
+)
+
+
+@dataclass(frozen=True)
+class CountFacts:
+    """What a counting record is about.
+
+    Args:
+        thing, things: what is counted, singular and plural.
+        boxes: (x1, y1, x2, y2) codes each, in the order in which they are listed.
+    """
+
+    thing: str
+    things: str
+    boxes: Sequence[Sequence[int]]
+
+
+@register_family
+class CountingFamily(TaskFamily):
+    """A thing and its boxes."""
+
+    name: ClassVar[str] = "counting"
+    order: ClassVar[int] = 20
+    token_kinds: ClassVar[tuple[str, ...]] = ("box",)
+    tasks: ClassVar[tuple[Task, ...]] = TASKS
+    # thing, things: what is counted; boxes: one a line, numbered; count: how many.
+    fields: ClassVar[Mapping[str, Form]] = {
+        "thing": Words("thing"),
+        "things": Words("things"),
+        "boxes": Listed(sequence(Number(MOST_BOXES), ". ", CoordinatesForm(4)), "\n", example=15),
+        "count": Number(MOST_COUNT),
+    }
+
+    def facts(self, task: Task, image: AnnotatedImage, drawing: Drawing, rng: np.random.Generator) -> CountFacts | None:
+        """Mostly something that is there, one time in five any thing that is known to be there or absent."""
+        things = [(item.thing, item.things) for item in image.objects]
+        if not things or rng.random() >= 0.8:
+            things = [*dict.fromkeys(things), *image.absent]
+        if not things:
+            return None
+        return count_facts(image, things[int(rng.integers(len(things)))], frame=drawing.frame)
+
+    def values(
+        self, facts: CountFacts, coordinates: Coordinates, families: Mapping[str, TokenFamily]
+    ) -> dict[str, object]:
+        return {
+            "thing": facts.thing,
+            "things": facts.things,
+            "boxes": "\n".join(f"{number}. {coordinates(box)}" for number, box in enumerate(facts.boxes, start=1)),
+            "count": len(facts.boxes),
+        }
+
+    def truth(self, task: Task, facts: CountFacts) -> dict[str, Any]:
+        return {
+            "things": facts.things,
+            "boxes": [list(box) for box in facts.boxes],
+            "answer": str(len(facts.boxes)),
+        }
+
+    def is_none(self, facts: CountFacts) -> bool:
+        return not facts.boxes
+
+    def problems(
+        self, task: Task, record: Mapping[str, Any], *, frame: int, families: Mapping[str, TokenFamily]
+    ) -> Iterator[Problem]:
+        about, answer = record["aurora"], record["conversations"][-1]["value"]
+        if "boxes" not in about:
+            return
+        true, numbers = len(about["boxes"]), {"answer": about.get("answer")}
+        if task.kind != "direct":
+            numbers["boxes listed"] = str(sum(len(mention.place) == 4 for mention in mentions(answer)))
+        if task.answer:
+            numbers["count in the text"] = task.stated(answer) or "none"
+        if wrong := [f"{name}: {number}" for name, number in numbers.items() if number not in (None, str(true))]:
+            yield Problem("counts", f"{true} boxes in the truth, but {', '.join(wrong)}")
+
+    def answer_characters(self, text: str, *, behind: int) -> list[int]:
+        """The digits behind the last box that are no point's value."""
+        values = {mention.value_at + digit for mention in mentions(text) for digit in range(2)}
+        digits = (behind + match.start() for match in re.finditer(r"\d", text[behind:]))
+        return [place for place in digits if place not in values]
+
+
+def count_facts(image: AnnotatedImage, thing: tuple[str, str], *, frame: int) -> CountFacts:
+    """How many of a thing an image shows. Args: thing: singular and plural; frame: side of the coordinate frame.
+
+    Raises:
+        AuroraError: for a box outside of the image.
+    """
+    kind = BoxKind(frame=frame)
+    scale = [frame / side for side in image.size] * 2
+    boxes = [
+        kind.encode([edge * share for edge, share in zip(item.box, scale, strict=True)])
+        for item in image.objects
+        if (item.thing, item.things) == thing
+    ]
+    return CountFacts(*thing, boxes)

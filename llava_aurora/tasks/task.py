@@ -1,0 +1,347 @@
+"""The contract of a task, and the registry of all there are.
+
+A *task* is something that a model is taught and asked. Tasks about the same facts of an image form a *family*, which is
+one file (depth.py, counting.py): it draws the facts, writes records of them, reads in texts what they state, checks
+records, and scores answers. Curriculum, pre-flight, transforms, grammar, auxiliary losses, evaluation and page ask this
+contract and know no task by name.
+"""
+
+import importlib
+import pkgutil
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, get_args
+
+import numpy as np
+
+from llava_aurora.errors import AuroraError
+from llava_aurora.tasks.answers import AnswerKind, stated
+from llava_aurora.tasks.forms import Form
+from llava_aurora.tokens.vocabulary import TokenFamily
+
+if TYPE_CHECKING:
+    from llava_aurora.tokens.perception import PerceptionTokens
+
+Kind = Literal["atomic", "chain", "direct"]
+Part = Literal["question", "answer"]
+KINDS: tuple[Kind, ...] = get_args(Kind)
+OTHER = "other"
+# What asks for a chain, and what a chain ends with.
+STEP_BY_STEP = "Think step by step."
+ANSWER_IS = "The answer is"
+
+Record = dict[str, Any]
+Coordinates = Callable[[Sequence[int]], str]
+
+
+@dataclass(frozen=True)
+class Wording:
+    """The questions and answers of a task, templates in the manner of str.format; one variant is drawn for a record.
+
+    Args:
+        questions, answers: at least one each; a JSON file can replace them (prompts.py).
+        question_needs, answer_needs: fields that each question, each answer must use.
+        optional: fields that both may use.
+    """
+
+    questions: tuple[str, ...]
+    answers: tuple[str, ...]
+    question_needs: frozenset[str] = frozenset()
+    answer_needs: frozenset[str] = frozenset()
+    optional: frozenset[str] = frozenset()
+
+
+def wording(
+    questions: Sequence[str], answers: Sequence[str], *, question: str = "", answer: str = "", optional: str = ""
+) -> Wording:
+    """A wording with its fields as words in a text: `answer="map points"`."""
+    needs = (frozenset(names.split()) for names in (question, answer, optional))
+    return Wording(tuple(questions), tuple(answers), *needs)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Task:
+    """One task. Args:
+    name: unique; `aurora.task` of its records.
+    kind: "atomic" practises tokens, to write them for an image or to read them without one; "chain" reasons with
+        tokens about an image; "direct" gives the answer alone.
+    difficulty: d of the softmax schedule. The paper gives none; here what asks for an answer is one step harder than
+        what only writes tokens, and chain and direct are equally hard, as AURORA gave them equal parts.
+    wording: of its records.
+    none: name and wording of its records about an image that shows nothing of what they ask for.
+    shows_image: False for records without an image.
+    marked: its image shows the marks that its question is about.
+    span_in: for each token kind of which a record holds exactly one span, where that stands.
+    answer: what kind of answer its texts state; None for a task that asks for no answer.
+    """
+
+    name: str
+    kind: Kind
+    difficulty: int
+    wording: Wording
+    none: tuple[str, Wording] | None = None
+    shows_image: bool = True
+    marked: bool = False
+    span_in: Mapping[str, Part] = field(default_factory=dict)
+    answer: AnswerKind | None = None
+
+    @property
+    def wordings(self) -> dict[str, Wording]:
+        """Its wordings by the name that prompt files and records call them by."""
+        return {self.name: self.wording, **({self.none[0]: self.none[1]} if self.none else {})}
+
+    def stated(self, text: str) -> str | None:
+        """The answer that a text states: a letter, or a number in digits; None if it states none."""
+        return stated(text, kind=self.answer) if self.answer else None
+
+    def taught_answer(self, template: str, *, values: bool) -> str:
+        """A template of an answer as a model is taught it. Args: values: it is taught to state values (transforms)."""
+        return template
+
+
+@dataclass(frozen=True)
+class AnnotatedObject:
+    """An object in an image. Args: thing, things: its name, singular and plural; box: (x1, y1, x2, y2) in pixels."""
+
+    thing: str
+    things: str
+    box: tuple[float, float, float, float]
+
+
+@dataclass(frozen=True, kw_only=True)
+class AnnotatedImage:
+    """An image and what is known of it, from which tasks draw what they ask about.
+
+    Args:
+        name: unique in its data set; the beginning of its records' ids.
+        size: width and height in pixels.
+        depth: relative depth, uint8 (height, width), higher = closer, 0 = unknown; None if it is not known.
+        codes: for each token kind that is known of the whole image, the codes of its span.
+        objects: every object of the things that are named here.
+        absent: (thing, things) of what is known not to be in the image.
+    """
+
+    name: str
+    size: tuple[int, int]
+    depth: np.ndarray | None = None
+    codes: Mapping[str, Sequence[int]] = field(default_factory=dict)
+    objects: Sequence[AnnotatedObject] = ()
+    absent: Sequence[tuple[str, str]] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Drawing:
+    """What is drawn of an image.
+
+    Args:
+        frame: side of the square frame that coordinates refer to; the whole image is stretched to it.
+        points: the allowed numbers of points in a question.
+        one_height: puts the points of a question at about one height, so that the lowest is not mostly the closest.
+        read_points: how many points a reading has, anywhere in the image; None: those of the questions.
+    """
+
+    frame: int = 336
+    points: Sequence[int] = (2, 3, 4, 5)
+    one_height: bool = False
+    read_points: int | None = None
+
+
+class Problem(NamedTuple):
+    """What is wrong with a record. Args: kind: a word that problems are counted by; message: in one line."""
+
+    kind: str
+    message: str
+
+
+class Source(NamedTuple):
+    """What a character of a text is read from: used to supervise attention.
+
+    Args:
+        step: "copy", "lookup" or "choice".
+        at: the character.
+        weights: the characters it is read from, each with its share, 1 in all.
+    """
+
+    step: str
+    at: int
+    weights: Mapping[int, float]
+
+
+class TaskFamily(ABC):
+    """Tasks about the same facts of an image, such as marked points and a depth map.
+
+    `fields` says what the fields of its templates look like. `token_kinds` are those that its records may hold, and
+    `replaced_kind` the one whose span a chain is said to be answered from; the token replacement test changes that.
+    """
+
+    name: ClassVar[str]
+    order: ClassVar[int] = 100
+    token_kinds: ClassVar[tuple[str, ...]] = ()
+    replaced_kind: ClassVar[str | None] = None
+    tasks: ClassVar[tuple[Task, ...]]
+    fields: ClassVar[Mapping[str, Form]]
+
+    # image -> facts -> record -----------------------------------------------------------------------------------------
+
+    @abstractmethod
+    def facts(self, task: Task, image: AnnotatedImage, drawing: Drawing, rng: np.random.Generator) -> Any:
+        """What a record of `task` is about, drawn at random. None where the image holds nothing to ask about.
+
+        Drawn from the same state of `rng`, the facts of two tasks are the same, so that a chain and a direct question
+        can be about the same points.
+        """
+
+    @abstractmethod
+    def values(self, facts: Any, coordinates: Coordinates, families: Mapping[str, TokenFamily]) -> dict[str, object]:
+        """What the fields of a template are filled with.
+
+        Args:
+            facts: of a record.
+            coordinates: writes a point or box.
+            families: of the tokens that records hold, by token kind.
+        """
+
+    @abstractmethod
+    def truth(self, task: Task, facts: Any) -> dict[str, Any]:
+        """What a record keeps under "aurora" beside its task, as JSON takes it."""
+
+    def is_none(self, facts: Any) -> bool:
+        """Whether the facts are that there is nothing of what is asked for."""
+        return False
+
+    # record -> facts drawn anew ---------------------------------------------------------------------------------------
+
+    def redraws(self, task: Task, record: Record) -> bool:
+        """Whether the facts of a record can be drawn anew from its annotated image (transforms/fresh.py)."""
+        return False
+
+    def redrawn(
+        self, task: Task, record: Record, image: AnnotatedImage, rng: np.random.Generator, *, margin: int | None
+    ) -> Any:
+        """Facts of the same kind and size as those of the record; None if the image holds no other.
+
+        Args:
+            task, record: for which `redraws` is true.
+            image: its image in the coordinate frame.
+            margin: pixels to be kept free along the border; None for what the family finds right.
+        """
+        raise NotImplementedError(f"{self.name}: records are not drawn anew")
+
+    def facts_of(self, task: Task, record: Record, image: AnnotatedImage) -> Any:
+        """The facts that a record was written from. Raises AuroraError if it does not keep them."""
+        raise NotImplementedError(f"{self.name}: records are not drawn anew")
+
+    # text -> what it states -------------------------------------------------------------------------------------------
+
+    def problems(
+        self, task: Task, record: Mapping[str, Any], *, frame: int, families: Mapping[str, TokenFamily]
+    ) -> Iterator[Problem]:
+        """Where text and truth of a record disagree. Its spans are well-formed, its truth readable."""
+        return iter(())
+
+    def sources(
+        self, text: str, perception: "PerceptionTokens", *, behind: int, learned: Callable[[int], bool]
+    ) -> Iterable[Source]:
+        """What characters of a text are read from, for the loss that supervises attention.
+
+        Args:
+            text: a whole conversation.
+            perception: of the model; it has all of `token_kinds`.
+            behind: the character behind the last perception token.
+            learned: whether the token at a character is learned.
+        """
+        return ()
+
+    def answer_characters(self, text: str, *, behind: int) -> Sequence[int]:
+        """The characters of a chain's answer, for the loss of answers alone; none if it is not of this family.
+
+        Args:
+            text: a whole conversation, with "\n" for what is not learned.
+            behind: the character behind the last perception token.
+        """
+        return ()
+
+
+_families: dict[str, TaskFamily] = {}
+
+
+def register_family(cls: type[TaskFamily]) -> type[TaskFamily]:
+    """Class decorator. Raises ValueError if its name or that of a task is taken."""
+    if cls.name in _families:
+        raise ValueError(f"task family {cls.name!r} is registered already")
+    taken = {name for family in _families.values() for task in family.tasks for name in task.wordings}
+    if repeated := taken & {name for task in cls.tasks for name in task.wordings}:
+        raise ValueError(f"task {sorted(repeated)[0]!r} is registered already")
+    _families[cls.name] = cls()
+    _known.cache_clear()
+    return cls
+
+
+def unregister_family(name: str) -> None:
+    """Takes a family out again. Raises KeyError if there is none of that name."""
+    del _families[name]
+    _known.cache_clear()
+
+
+class _Known(NamedTuple):
+    families: list[TaskFamily]
+    tasks: dict[str, Task]
+    family_of: dict[str, TaskFamily]
+    by_wording: dict[str, Task]
+
+
+@lru_cache(maxsize=1)
+def _known() -> _Known:
+    package = importlib.import_module("llava_aurora.tasks")
+    for module in pkgutil.iter_modules(package.__path__):
+        importlib.import_module(f"{package.__name__}.{module.name}")
+    ordered = sorted(_families.values(), key=lambda family: (family.order, family.name))
+    pairs = [(task, family) for family in ordered for task in family.tasks]
+    return _Known(
+        ordered,
+        {task.name: task for task, _ in pairs},
+        {task.name: family for task, family in pairs},
+        {name: task for task, _ in pairs for name in task.wordings},
+    )
+
+
+def families() -> list[TaskFamily]:
+    """All families, in order."""
+    return _known().families
+
+
+def tasks() -> Mapping[str, Task]:
+    """All tasks by name, in the order of their families."""
+    return _known().tasks
+
+
+def task_names() -> tuple[str, ...]:
+    """Every name that `task_name` returns; record stores keep positions in this tuple."""
+    return (*tasks(), OTHER)
+
+
+def task_named(name: str, *, where: str = "") -> Task:
+    """Raises AuroraError for an unknown name, listing those there are. Args: where: the message begins with this."""
+    if name not in tasks():
+        raise AuroraError(f"{where}unknown task {name!r}; there are: {', '.join(tasks())}")
+    return tasks()[name]
+
+
+def family_of(task: Task | str) -> TaskFamily:
+    """The family of a task. Raises KeyError if it belongs to none."""
+    return _known().family_of[task if isinstance(task, str) else task.name]
+
+
+def task_of(record: Mapping[str, Any]) -> Task | None:
+    """The task of a record in LLaVA's format; None for one of LLaVA's own, or of an unknown task."""
+    about = record.get("aurora")
+    name = about.get("task") if isinstance(about, Mapping) else None
+    return _known().by_wording.get(name) if isinstance(name, str) else None
+
+
+def task_name(record: Mapping[str, Any]) -> str:
+    """The name of a record's task; OTHER for one of LLaVA's own, or of an unknown task."""
+    task = task_of(record)
+    return task.name if task else OTHER
