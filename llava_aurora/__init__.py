@@ -1,6 +1,6 @@
 """Perception tokens for LLaVA: a model that writes depth maps and boxes as tokens while it reasons.
 
-    from llava_aurora import Aurora, load_pretrained_model, generate, register
+    from llava_aurora import Aurora, Predictor, load_pretrained_model, register
 
 Importing this module loads neither torch nor LLaVA; the names below do when they are first used.
 """
@@ -17,8 +17,8 @@ _PUBLIC = {
     "PerceptionTokens": "llava_aurora.tokens.perception",
     "PerceptionLogitsProcessor": "llava_aurora.generation.constraint",
     "PerceptionVocabulary": "llava_aurora.tokens.vocabulary",
+    "Predictor": "llava_aurora.generation.predictor",
     "Result": "llava_aurora.generation.result",
-    "generate": "llava_aurora.generation.generate",
     "load_pretrained_model": "llava_aurora.model.checkpoint",
     "register": "llava_aurora.integration",
     "register_kind": "llava_aurora.tokens",

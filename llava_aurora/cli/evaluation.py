@@ -2,15 +2,11 @@
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 
 from llava_aurora.cli.shared import usable_device
-
-if TYPE_CHECKING:
-    from llava_aurora.data.sources.depth.depth_maps import Share
-    from llava_aurora.evaluation.asker import LoadedAsker, Settings
 
 app = typer.Typer()
 
@@ -35,6 +31,13 @@ _Limit = Annotated[int | None, typer.Option(min=1, help="Only the first so many 
 _Scenes = Annotated[int, typer.Option(min=1, help="How many scenes are rendered where --data is left out.")]
 _Seed = Annotated[int, typer.Option(help="Of rendered scenes and of what is put in the place of maps.")]
 _Pictures = Annotated[int, typer.Option(min=0, help="Right and wrong cases drawn, of each benchmark and reasoning.")]
+_Decoding = Annotated[
+    Literal["greedy", "verified", "parallel"],
+    typer.Option(
+        help="One forward pass for each token; the same text in few passes; or maps after --refinements passes."
+    ),
+]
+_Refinements = Annotated[int, typer.Option(min=1, help="Passes over each map, for parallel decoding.")]
 _Unconstrained = Annotated[bool, typer.Option("--unconstrained", help="Let spans of tokens be malformed.")]
 _Load8 = Annotated[bool, typer.Option("--load-8bit", help="Quantize to 8 bits (bitsandbytes).")]
 _Load4 = Annotated[bool, typer.Option("--load-4bit", help="Quantize to 4 bits (bitsandbytes).")]
@@ -57,6 +60,8 @@ def evaluate_model(
     batch_size: _Batch = 16,
     max_new_tokens: _Tokens = 512,
     conversation: _Conversation = "vicuna_v1",
+    decoding: _Decoding = "greedy",
+    refinements: _Refinements = 1,
     limit: _Limit = None,
     scenes: _Scenes = 500,
     seed: _Seed = 1_000_003,
@@ -88,6 +93,8 @@ def replace_test(
     batch_size: _Batch = 16,
     max_new_tokens: _Tokens = 512,
     conversation: _Conversation = "vicuna_v1",
+    decoding: _Decoding = "greedy",
+    refinements: _Refinements = 1,
     limit: _Limit = None,
     scenes: _Scenes = 500,
     seed: _Seed = 1_000_003,
@@ -137,37 +144,37 @@ def _names(text: str) -> list[str]:
 
 
 def _run(work: Callable[..., object], given: Mapping[str, Any]) -> None:
-    """Loads the model, lets it work on a plan, and reports in the first process.
+    """Loads the model on this process's device, evaluates it, and reports in the first process.
 
     Args:
-        work: takes asker and plan, `out` and `share`.
+        work: takes a predictor and a plan, `out` and `share`.
         given: the options of the command, by name.
     """
-    from llava_aurora.evaluation.asker import Settings
-    from llava_aurora.evaluation.run import Plan
-
-    ways: dict[str, Any] = {"reasonings": _names(given["reasoning"])} if "reasoning" in given else {}
-    planned = ("data", "batch_size", "limit", "scenes", "seed", "pictures")
-    plan = Plan(tasks=_names(given["tasks"]), **ways, **{name: given[name] for name in planned})
-    set_as_given = ("conversation", "max_new_tokens", "load_8bit", "load_4bit")
-    settings = Settings(constrained=not given["unconstrained"], **{name: given[name] for name in set_as_given})
-    asker, share = _loaded(given["model"], base=given["base"], device=given["device"], settings=settings)
-    work(asker, plan, out=given["out"], share=share)
-    if share.index == 0:
-        _report(given["out"])
-
-
-def _loaded(
-    model: Path, *, base: str | None, device: str | None, settings: "Settings"
-) -> tuple["LoadedAsker", "Share"]:
-    """The model on this process's device, and this process's share of the questions."""
     from llava_aurora.data.sources.depth.depth_estimation import default_device
     from llava_aurora.data.sources.depth.depth_maps import process_share
-    from llava_aurora.evaluation.asker import LoadedAsker
+    from llava_aurora.evaluation.answers import AnswerSettings
+    from llava_aurora.evaluation.run import Plan
+    from llava_aurora.generation.predictor import Predictor
 
-    used = default_device() if device is None else usable_device(device)
-    share = process_share(cpu=used == "cpu")
-    return LoadedAsker(model, base=base, device=used, settings=settings), share
+    def chosen(*names: str) -> dict[str, Any]:
+        return {name: given[name] for name in names}
+
+    settings = AnswerSettings(
+        constrained=not given["unconstrained"],
+        **chosen("conversation", "max_new_tokens", "decoding", "refinements"),
+    )
+    plan = Plan(
+        tasks=_names(given["tasks"]),
+        settings=settings,
+        **({"reasonings": _names(given["reasoning"])} if "reasoning" in given else {}),
+        **chosen("data", "batch_size", "limit", "scenes", "seed", "pictures"),
+    )
+    device = default_device() if given["device"] is None else usable_device(given["device"])
+    share = process_share(cpu=device == "cpu")
+    predictor = Predictor.from_pretrained(given["model"], device=device, **chosen("base", "load_8bit", "load_4bit"))
+    work(predictor, plan, out=given["out"], share=share)
+    if share.index == 0:
+        _report(given["out"])
 
 
 def _report(out: Path) -> None:

@@ -14,18 +14,22 @@ from llava_aurora import integration
 from llava_aurora.data.sources.scenes.photograph import load_photograph
 from llava_aurora.data.sources.scenes.scene import relative_depth
 from llava_aurora.demo.measure import (
+    Asked,
     Row,
     answer_rows,
+    ask,
     behind_other_maps,
     depth_errors,
     read_out_limits,
     read_out_of_generated_maps,
     scene_of,
+    true_depth,
 )
-from llava_aurora.evaluation.figures import box_panels, depth_panels, readable, save_loss_curves, save_panels
-from llava_aurora.evaluation.outcomes import Outcome, ask, question, true_depth
+from llava_aurora.evaluation.benchmarks.scene_questions import question_of
+from llava_aurora.evaluation.figures import Panel, box_panels, depth_panels, readable, save_loss_curves, save_panels
+from llava_aurora.evaluation.written import read_written
 from llava_aurora.files import read_json, write_json, write_text
-from llava_aurora.model.checkpoint import load_pretrained_model
+from llava_aurora.generation.predictor import Predictor
 from llava_aurora.tasks.depth import DepthFacts
 from llava_aurora.tasks.forms import LETTERS
 from llava_aurora.tasks.marks import depth_at, sample_points
@@ -40,12 +44,12 @@ if TYPE_CHECKING:
 
 def write_report(demo: "Demo") -> Path:
     """Asks the trained model about the held-out scenes and the photograph; writes all of it into the output folder."""
-    loaded = load_pretrained_model(str(demo.work / "model"))
-    perception = loaded[1].perception
+    predictor = Predictor.from_pretrained(demo.work / "model")
+    perception = predictor.perception
     assert isinstance(perception, PerceptionTokens), "the demo trains a model with perception tokens"
     records = read_json(demo.work / "records" / "held_out.json", what="held-out records")
-    outcomes = ask(loaded, records, images=demo.images, description="Asking the trained model")
-    by_task: dict[str, list[Outcome]] = {}
+    outcomes = ask(predictor, records, images=demo.images, description="Asking the trained model")
+    by_task: dict[str, list[Asked]] = {}
     for outcome in outcomes:
         by_task.setdefault(outcome.truth["task"].removesuffix("_of_none"), []).append(outcome)
 
@@ -53,8 +57,8 @@ def write_report(demo: "Demo") -> Path:
     rows = answer_rows(by_task, frame=demo.preset.model.frame)
     rows += read_out_of_generated_maps(by_task, frame=demo.preset.model.frame)
     rows += read_out_limits(demo, perception, by_task["depth_chain_from_coordinates"])
-    behind = behind_other_maps(demo, loaded, by_task["depth_chain_from_coordinates"])
-    pictures = [*draw_held_out(demo, perception, by_task), draw_photograph(demo, loaded)]
+    behind = behind_other_maps(demo, predictor, by_task["depth_chain_from_coordinates"])
+    pictures = [*draw_held_out(demo, perception, by_task), draw_photograph(demo, predictor)]
     history = read_json(demo.work / "model" / "trainer_state.json", what="log of the training run")["log_history"]
     save_loss_curves(demo.out / "loss.png", history)
     result = {
@@ -70,26 +74,27 @@ def write_report(demo: "Demo") -> Path:
     return path
 
 
-def draw_held_out(demo: "Demo", perception: PerceptionTokens, by_task: Mapping[str, Sequence[Outcome]]) -> list[Path]:
+def draw_held_out(demo: "Demo", perception: PerceptionTokens, by_task: Mapping[str, Sequence[Asked]]) -> list[Path]:
     """A picture each of the first few chains about depth, and of one about counting."""
-    kind = perception.kinds["depth"]
     frame, paths = demo.preset.model.frame, []
     for outcome in by_task["depth_chain_from_coordinates"][: demo.preset.pictures]:
         true = true_depth(outcome.record, images=demo.images, size=frame)
         with Image.open(demo.images / outcome.record["image"]) as image:
-            panels = depth_panels(image, true=true, copy=kind.decode(kind.encode(true)), outcome=outcome, frame=frame)
+            panels = _depth_panels(image, true, outcome, perception, frame=frame)
         paths.append(_save(demo, perception, f"scene_{scene_of(outcome)}_depth", panels, outcome))
     counted = [outcome for outcome in by_task["counting_chain"] if outcome.truth["boxes"]]
     for outcome in counted[: max(1, demo.preset.pictures // 3)]:
         with Image.open(demo.images / outcome.record["image"]) as image:
-            panels = box_panels(image, outcome=outcome, frame=frame)
+            written = read_written(outcome.result.text, outcome.result.ids, perception).boxes
+            panels = box_panels(image, true=outcome.truth["boxes"], written=written, frame=frame)
         paths.append(_save(demo, perception, f"scene_{scene_of(outcome)}_boxes", panels, outcome))
     return paths
 
 
-def draw_photograph(demo: "Demo", loaded: tuple[Any, Any, Any, int]) -> Path:
+def draw_photograph(demo: "Demo", predictor: Predictor) -> Path:
     """The motorcycle: a real photograph with measured depth, unlike anything the model was trained on."""
-    perception = loaded[1].perception
+    perception = predictor.perception
+    assert perception is not None
     frame = demo.preset.model.frame
     photograph = load_photograph(frame=frame)
     true = relative_depth(photograph.depth)
@@ -112,25 +117,27 @@ def draw_photograph(demo: "Demo", loaded: tuple[Any, Any, Any, int]) -> Path:
         image="motorcycle.png",
         rng=rng,
     )
-    outcome = ask(loaded, [record], images=folder, description="Asking about the photograph")[0]
-    panels = depth_panels(
-        Image.fromarray(photograph.image),
-        true=true,
-        copy=kind.decode(kind.encode(true)),
-        outcome=outcome,
-        frame=frame,
-    )
+    outcome = ask(predictor, [record], images=folder, description="Asking about the photograph")[0]
+    panels = _depth_panels(Image.fromarray(photograph.image), true, outcome, perception, frame=frame)
     return _save(demo, perception, "photograph_motorcycle", panels, outcome)
 
 
-def _save(demo: "Demo", perception: PerceptionTokens, name: str, panels: Sequence[Any], outcome: Outcome) -> Path:
+def _depth_panels(
+    image: Image.Image, true: np.ndarray, asked: Asked, perception: PerceptionTokens, *, frame: int
+) -> list[Panel]:
+    kind, points = perception.kinds["depth"], asked.truth.get("points", {})
+    copy = kind.decode(kind.encode(true))
+    return depth_panels(image, points=points, frame=frame, true=true, copy=copy, written=asked.result.depth)
+
+
+def _save(demo: "Demo", perception: PerceptionTokens, name: str, panels: Sequence[Any], outcome: Asked) -> Path:
     path = demo.out / f"{name}.png"
     families = perception.vocabulary.families
     save_panels(
         path,
         panels,
-        question=readable(question(outcome.record), families),
-        answer=readable(outcome.answer.text, families),
+        question=readable(question_of(outcome.record), families),
+        answer=readable(outcome.result.text, families),
         truth=outcome.truth["answer"],
     )
     return path

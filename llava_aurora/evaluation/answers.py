@@ -1,4 +1,4 @@
-"""Answers on disk: asked in batches by one process or several, kept as they come, never asked twice.
+"""Answers of an evaluation on disk: asked in batches by one process or several, kept at once, never asked twice.
 
 An evaluation's folder holds
 
@@ -7,8 +7,8 @@ An evaluation's folder holds
     answers/TASK.REASONING.partN.jsonl   what process N has so far; a last line that was cut off is asked again
 """
 
-import json
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+import itertools
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,21 +20,24 @@ from llava_aurora.data.sources.depth.depth_maps import Share
 from llava_aurora.errors import AuroraError
 from llava_aurora.evaluation.benchmarks.question import Question, QuestionSet
 from llava_aurora.files import read_json, write_json, write_text
-from llava_aurora.generation.generate import Answer
+from llava_aurora.generation.predictor import Decoding
+from llava_aurora.generation.result import Answer
+from llava_aurora.line_file import LineFile, json_lines
 
 HEADER = "evaluation.json"
 ANSWERS = "answers"
 _FORMAT = "llava_aurora evaluation 1"
 
 
-@dataclass(frozen=True)
-class Line:
-    """One answer: id of the question, all that the model wrote and its ids, and whether it came to its end."""
+@dataclass(frozen=True, kw_only=True)
+class AnswerSettings:
+    """How answers are written, beside the model; arguments of `Predictor.write`."""
 
-    id: str
-    text: str
-    ids: tuple[int, ...]
-    finished: bool
+    conversation: str = "vicuna_v1"
+    max_new_tokens: int = 512
+    constrained: bool = True
+    decoding: Decoding = "greedy"
+    refinements: int = 1
 
 
 @dataclass(frozen=True)
@@ -44,19 +47,22 @@ class AnswerStore:
     out: Path
 
     def claim(self, identity: Mapping[str, Any]) -> None:
-        """Writes down who is asked, or checks that it is the same as before.
+        """Writes down which model is asked and how, or checks that it is the same as before.
 
         Raises:
-            AuroraError: if the folder holds answers of another model or other settings, naming what differs, or is no
-                folder of an evaluation.
+            AuroraError: if the folder holds answers of another model or other settings, naming what differs, or
+                anything but an evaluation.
         """
         header = self._header()
         if header is None:
-            if self.out.exists() and (not self.out.is_dir() or (self.out / ANSWERS).exists()):
-                raise AuroraError(f"{self.out}: holds answers of nobody knows whom ({HEADER} is missing)")
+            if self.out.exists() and not (self.out.is_dir() and all(p.name[0] == "." for p in self.out.iterdir())):
+                raise AuroraError(
+                    f"{self.out}: is no folder of an evaluation ({HEADER} is missing); choose another folder with --out"
+                )
             write_json(self.out / HEADER, {"format": _FORMAT, "asked": dict(identity), "benchmarks": {}})
             return
-        found = header.get("asked", {})
+        # Evaluations from before there was a choice do not name their decoding.
+        found = {"decoding": "greedy", "refinements": 1, **header.get("asked", {})}
         for name in {**found, **identity}:
             if found.get(name) != identity.get(name):
                 raise AuroraError(
@@ -90,13 +96,14 @@ class AnswerStore:
             raise AuroraError(f"{self.out}: no evaluation here ({HEADER} is missing); run `llava-aurora eval` first")
         return header
 
-    def read(self, task: str, reasoning: str) -> dict[str, Line]:
-        """Answers by the id of their question, so far as there are some."""
-        found: dict[str, Line] = {}
-        for path in [self._whole(task, reasoning), *self._parts(task, reasoning)]:
-            if path.exists():
-                found |= {line.id: line for line in _lines(path)}
-        return found
+    def read(self, task: str, reasoning: str) -> dict[str, Answer]:
+        """The answers that there are, by the id of their question."""
+        paths = [self._whole(task, reasoning), *self._parts(task, reasoning)]
+        return {
+            line["id"]: Answer(text=line["text"], ids=tuple(line["ids"]), finished=line["finished"])
+            for path in paths
+            for line in _line_file(path).read()
+        }
 
     def ask(
         self,
@@ -123,16 +130,11 @@ class AnswerStore:
         mine = [question for question in questions[share.index :: share.count] if question.id not in done]
         if not mine:
             return
-        path = self.out / ANSWERS / f"{task}.{reasoning}.part{share.index}.jsonl"
-        _drop_cut_line(path)
+        file = _line_file(self.out / ANSWERS / f"{task}.{reasoning}.part{share.index}.jsonl")
         for batch in batches(_shown(mine, title=f"{task}, {reasoning}", share=share), batch_size):
-            lines = [
-                json.dumps({"id": q.id, "text": a.text, "ids": a.ids, "finished": a.finished})
-                for q, a in zip(batch, answer(batch), strict=True)
-            ]
-            _append(path, "".join(f"{line}\n" for line in lines))
+            file.append(_line(q.id, result) for q, result in zip(batch, answer(batch), strict=True))
 
-    def finish(self, questions: Sequence[Question], *, task: str, reasoning: str) -> list[Line]:
+    def finish(self, questions: Sequence[Question], *, task: str, reasoning: str) -> list[Answer]:
         """Puts the parts of all processes together. Raises AuroraError if a question has no answer."""
         found = self.read(task, reasoning)
         missing = [question.id for question in questions if question.id not in found]
@@ -141,14 +143,13 @@ class AnswerStore:
                 f"{self.out}: {len(missing)} of {len(questions)} questions of {task} ({reasoning}) have no answer,"
                 f" such as {missing[0]}; run the same command again"
             )
-        lines = [found[question.id] for question in questions]
+        results = {question.id: found[question.id] for question in questions}
         parts = self._parts(task, reasoning)
         if parts:
-            text = "".join(json.dumps(vars(line)) + "\n" for line in lines)
-            write_text(self._whole(task, reasoning), text)
+            write_text(self._whole(task, reasoning), json_lines(itertools.starmap(_line, results.items())))
             for part in parts:
                 part.unlink()
-        return lines
+        return list(results.values())
 
     def _header(self) -> dict[str, Any] | None:
         path = self.out / HEADER
@@ -166,32 +167,12 @@ class AnswerStore:
         return sorted((self.out / ANSWERS).glob(f"{task}.{reasoning}.part*.jsonl"))
 
 
-def _lines(path: Path) -> Iterator[Line]:
-    """All lines that are whole; one that is still being written, or was cut off, ends in no line feed."""
-    for number, text in enumerate(path.read_bytes().split(b"\n")[:-1], start=1):
-        try:
-            value = json.loads(text)
-            yield Line(value["id"], value["text"], tuple(value["ids"]), value["finished"])
-        except (ValueError, KeyError, TypeError) as error:
-            raise AuroraError(f"{path}, line {number}: this is no answer ({error}); delete the line") from error
+def _line_file(path: Path) -> LineFile:
+    return LineFile(path, keys=("id", "text", "ids", "finished"), what="answer of an evaluation")
 
 
-def _drop_cut_line(path: Path) -> None:
-    if path.exists():
-        content = path.read_bytes()
-        whole = content.rfind(b"\n") + 1
-        if whole < len(content):
-            with path.open("r+b") as file:
-                file.truncate(whole)
-
-
-def _append(path: Path, text: str) -> None:
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with path.open("a", encoding="utf-8") as file:
-            file.write(text)
-    except OSError as error:
-        raise AuroraError(f"{path}: cannot write the answers: {error.strerror}") from error
+def _line(id: str, result: Answer) -> dict[str, Any]:
+    return {"id": id, "text": result.text, "ids": result.ids, "finished": result.finished}
 
 
 def _shown(questions: Sequence[Question], *, title: str, share: Share) -> Iterable[Question]:

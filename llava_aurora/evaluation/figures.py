@@ -10,7 +10,6 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from PIL import Image
 
-from llava_aurora.evaluation.outcomes import Outcome
 from llava_aurora.files import atomic_file
 from llava_aurora.tasks.marks import draw_points
 from llava_aurora.tokens.box import BoxKind
@@ -21,33 +20,40 @@ Panel = tuple[str, Image.Image]
 
 
 def depth_panels(
-    image: Image.Image, *, true: np.ndarray, copy: np.ndarray, outcome: Outcome, frame: int
+    image: Image.Image,
+    *,
+    points: Mapping[str, Sequence[int]],
+    frame: int,
+    true: np.ndarray,
+    copy: np.ndarray,
+    written: np.ndarray | None,
 ) -> list[Panel]:
-    """Image with its points, true depth, the VQ-VAE's copy of it, and the map the model wrote.
+    """Image with its points, true depth, the VQ-VAE's copy of it, and the map that the model wrote.
 
     Args:
         image: as the model saw it.
-        true, copy: uint8 maps of any size, higher = closer.
-        outcome: of a question about depth.
-        frame: side of the frame that the points' coordinates refer to.
+        points: (x, y) by letter, in pixels of a square frame.
+        frame: its side.
+        true, copy, written: uint8 maps of any size, higher = closer.
     """
-    points = outcome.truth.get("points", {})
     picture = np.asarray(image.convert("RGB").resize((336, 336), Image.Resampling.BICUBIC))
     places = [(int(x * 336 / frame), int(y * 336 / frame)) for x, y in points.values()]
     marked = draw_points(picture, places, list(points)) if points else picture
-    written = [("written by the model", outcome.depth)] if outcome.depth is not None else []
-    maps = [("true depth", true), ("the VQ-VAE's copy", copy), *written]
-    return [("image", Image.fromarray(marked)), *((title, color_map(depth)) for title, depth in maps)]
+    maps = {"true depth": true, "the VQ-VAE's copy": copy, "written by the model": written}
+    shown = [(title, color_map(depth)) for title, depth in maps.items() if depth is not None]
+    return [("image", Image.fromarray(marked)), *shown]
 
 
-def box_panels(image: Image.Image, *, outcome: Outcome, frame: int) -> list[Panel]:
-    """The true boxes and those that the model wrote, numbered as listed."""
+def box_panels(
+    image: Image.Image, *, true: Sequence[Sequence[int]], written: Sequence[Sequence[int]], frame: int
+) -> list[Panel]:
+    """The true boxes and those that the model wrote, in pixels of a square frame, numbered as listed."""
     large = image.convert("RGB").resize((336, 336), Image.Resampling.BICUBIC)
     kind = BoxKind(frame=frame)
     return [
         ("image", large),
-        ("true boxes", kind.draw(outcome.truth["boxes"], large)),
-        ("written by the model", kind.draw(outcome.boxes, large)),
+        ("true boxes", kind.draw(true, large)),
+        ("written by the model", kind.draw(written, large)),
     ]
 
 

@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from llava_aurora.evaluation.answers import Line
 from llava_aurora.evaluation.benchmarks.question import Question
 from llava_aurora.evaluation.figures import Panel, readable, save_panels
 from llava_aurora.evaluation.measure import decode, judge
 from llava_aurora.evaluation.written import Written, read_written
+from llava_aurora.generation.result import Answer
 from llava_aurora.tasks.marks import draw_points
 from llava_aurora.tokens.box import BoxKind
 from llava_aurora.tokens.depth import color_map
@@ -28,7 +28,7 @@ def draw_gallery(
     task: str,
     reasoning: str,
     questions: Sequence[Question],
-    lines: Sequence[Line],
+    lines: Sequence[Answer],
     perception: PerceptionTokens | None,
     count: int,
 ) -> list[dict[str, Any]]:

@@ -10,12 +10,12 @@ from typing import Any
 
 import numpy as np
 
-from llava_aurora.evaluation.answers import Line
 from llava_aurora.evaluation.benchmarks.question import Question
 from llava_aurora.evaluation.box_quality import BoxMatch, match_boxes
 from llava_aurora.evaluation.map_quality import map_quality
 from llava_aurora.evaluation.statistics import Interval, bootstrap_mean
 from llava_aurora.evaluation.written import Written, closest_by, read_written, values_of_map
+from llava_aurora.generation.result import Answer
 from llava_aurora.tasks.answers import stated
 from llava_aurora.tokens.perception import PerceptionTokens
 
@@ -92,7 +92,7 @@ class Judged:
         return abs(int(self.stated) - int(self.truth)) if self.kind == "number" and self.stated is not None else None
 
 
-def judge(question: Question, line: Line, perception: PerceptionTokens | None) -> Judged:
+def judge(question: Question, line: Answer, perception: PerceptionTokens | None) -> Judged:
     """Judges one answer. Raises AuroraError if the true depth map cannot be read."""
     written = read_written(line.text, line.ids, perception)
     depth = decode(written, perception)

@@ -1,8 +1,8 @@
-"""The token replacement test: does a model use the map that it wrote, or does it only write it?
+"""The token replacement test: does a model use the depth map that it wrote?
 
-The chain is run, cut off right behind its map, the map replaced, and the model goes on to its answer. A model that
-reads its map answers worse from a wrong one; one that hardly does has its answer from elsewhere. The control goes on
-from the model's own map in the same way. Source: Ablate-to-Validate (2026).
+Each chain is cut off behind its map, the map is replaced, and the model continues to its answer. The answers of a model
+that uses its map get worse with a wrong one. As a control the model continues from its own map in the same way. Source:
+Ablate-to-Validate (2026).
 """
 
 import zlib
@@ -16,8 +16,7 @@ import numpy as np
 
 from llava_aurora.data.sources.depth.depth_maps import Share
 from llava_aurora.errors import AuroraError
-from llava_aurora.evaluation.answers import AnswerStore, Line
-from llava_aurora.evaluation.asker import Asker
+from llava_aurora.evaluation.answers import AnswerSettings, AnswerStore
 from llava_aurora.evaluation.benchmarks.question import Question
 from llava_aurora.evaluation.benchmarks.registry import BENCHMARKS, benchmark_names
 from llava_aurora.evaluation.measure import Judged, accuracy, by_category, guessing, judge
@@ -26,11 +25,12 @@ from llava_aurora.evaluation.statistics import Interval, bootstrap_mean, compare
 from llava_aurora.evaluation.verdict import Loss, verdict
 from llava_aurora.evaluation.written import closest_by, read_written
 from llava_aurora.files import write_json
-from llava_aurora.generation.generate import Answer
+from llava_aurora.generation.predictor import Predictor
+from llava_aurora.generation.result import Answer
 from llava_aurora.tokens.perception import PerceptionTokens
 
 CONTROL = "own"
-# What is put in the place of the map.
+# What each replacement puts in the place of the map.
 REPLACEMENTS: Mapping[str, str] = {
     CONTROL: "its own map (control)",
     "true": "the true map",
@@ -47,12 +47,12 @@ class Chain:
     """A question whose chain holds a whole map: the ids up to the map, and the map's codes."""
 
     question: Question
-    line: Line
+    result: Answer
     prefix: tuple[int, ...]
     codes: tuple[int, ...]
 
 
-def replacement_test(asker: Asker, plan: Plan, *, out: Path, share: Share | None = None) -> dict[str, Any]:
+def replacement_test(predictor: Predictor, plan: Plan, *, out: Path, share: Share | None = None) -> dict[str, Any]:
     """Runs the test on each benchmark of a plan and adds it to results.json in the first process.
 
     Chains that the folder has already are used, answers to replaced maps kept and resumed, as in `evaluate`.
@@ -65,28 +65,28 @@ def replacement_test(asker: Asker, plan: Plan, *, out: Path, share: Share | None
             `evaluate`.
     """
     share, names = share or Share(), benchmark_names(plan.tasks)
-    if asker.perception is None or "depth" not in asker.perception.kinds:
+    if predictor.perception is None or "depth" not in predictor.perception.kinds:
         raise AuroraError("this model has no depth tokens, so that there is no map to replace")
     if others := [name for name in names if BENCHMARKS[name].domain != "depth"]:
         raise AuroraError(f"{others[0]}: its chains hold no depth map; the test is about questions of depth")
-    evaluate(asker, replace(plan, reasonings=["chain"]), out=out, share=share)
+    evaluate(predictor, replace(plan, reasonings=["chain"]), out=out, share=share)
     wait(share)
     store, found = AnswerStore(out), {}
     for task in names:
-        questions = read_questions(task, plan, asker=asker, out=out).questions
-        chains = whole_chains(questions, store.read(task, "chain"), asker.perception)
+        questions = read_questions(task, plan, predictor=predictor, out=out).questions
+        chains = whole_chains(questions, store.read(task, "chain"), predictor.perception)
         if not chains:
             raise AuroraError(f"{out}: none of the {len(questions)} chains of {task} holds a whole depth map")
         asked = [chain.question for chain in chains]
-        codes = replacements(chains, asker.perception, seed=plan.seed)
+        codes = replacements(chains, predictor.perception, seed=plan.seed)
         for name, maps in codes.items():
-            answer = partial(_go_on, asker, {c.question.id: c for c in chains}, maps)
+            answer = partial(_go_on, predictor, plan.settings, {c.question.id: c for c in chains}, maps)
             about = {"task": task, "reasoning": f"chain-{name}"}
             store.ask(answer, asked, batch_size=plan.batch_size, share=share, **about)
         wait(share)
         if share.index == 0:
             lines = {name: store.finish(asked, task=task, reasoning=f"chain-{name}") for name in codes}
-            found[task] = measure_replacements(chains, codes, lines, asker.perception)
+            found[task] = measure_replacements(chains, codes, lines, predictor.perception)
             found[task] |= {"title": BENCHMARKS[task].title, "questions": len(questions), "chains": len(chains)}
         wait(share)
     if share.index == 0:
@@ -96,14 +96,16 @@ def replacement_test(asker: Asker, plan: Plan, *, out: Path, share: Share | None
     return found
 
 
-def whole_chains(questions: Sequence[Question], lines: Mapping[str, Line], perception: PerceptionTokens) -> list[Chain]:
+def whole_chains(
+    questions: Sequence[Question], answers: Mapping[str, Answer], perception: PerceptionTokens
+) -> list[Chain]:
     """The chains in which there is a map to replace."""
     chains = []
     for question in questions:
-        line = lines[question.id]
-        written = read_written(line.text, line.ids, perception)
+        result = answers[question.id]
+        written = read_written(result.text, result.ids, perception)
         if written.codes is not None:
-            chains.append(Chain(question, line, line.ids[: written.map_start], written.codes))
+            chains.append(Chain(question, result, result.ids[: written.map_start], written.codes))
     return chains
 
 
@@ -150,19 +152,24 @@ def _of_another_image(chains: Sequence[Chain]) -> dict[str, tuple[int, ...]]:
 
 
 def _go_on(
-    asker: Asker, chains: Mapping[str, Chain], maps: Mapping[str, tuple[int, ...]], batch: Sequence[Question]
+    predictor: Predictor,
+    settings: AnswerSettings,
+    chains: Mapping[str, Chain],
+    maps: Mapping[str, tuple[int, ...]],
+    batch: Sequence[Question],
 ) -> list[Answer]:
-    perception = asker.perception
+    perception = predictor.perception
     assert perception is not None
     family = perception.kinds["depth"].family
     starts = [[*chains[q.id].prefix, *perception.ids.ids(family, maps[q.id])] for q in batch]
-    return asker.go_on([q.open() for q in batch], [q.prompt("chain") for q in batch], starts)
+    images, prompts = [q.open() for q in batch], [q.prompt("chain") for q in batch]
+    return predictor.write(images, prompts, answer_start=starts, **asdict(settings))
 
 
 def measure_replacements(
     chains: Sequence[Chain],
     codes: Mapping[str, Mapping[str, tuple[int, ...]]],
-    lines: Mapping[str, Sequence[Line]],
+    lines: Mapping[str, Sequence[Answer]],
     perception: PerceptionTokens,
 ) -> dict[str, Any]:
     """What each replacement costs, and the verdict, as JSON takes it.
@@ -192,7 +199,7 @@ def measure_replacements(
             "answers": [asdict(each) for each in answers],
         }
         losses[name] = Loss(loss=loss, changed=changed, p_value=paired["p_value"])
-    originals = [judge(chain.question, chain.line, perception) for chain in chains]
+    originals = [judge(chain.question, chain.result, perception) for chain in chains]
     repeated = sum(a.stated == b.stated for a, b in zip(originals, control, strict=True)) / len(chains)
     said = verdict(losses, control=accuracy(control), guessing=guessing(control))
     return {"conditions": conditions, "control_repeats_chain": repeated, "verdict": asdict(said)}

@@ -1,7 +1,7 @@
-"""`llava-aurora eval`: benchmarks, asked both ways, judged and reported."""
+"""`llava-aurora eval`: asks the questions of benchmarks with and without a chain, and judges the answers."""
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -10,8 +10,7 @@ from llava_aurora.data.sources.depth.depth_maps import Share
 from llava_aurora.data.sources.scenes.scene import SceneConfig
 from llava_aurora.data.sources.scenes.scene_folder import write_scenes
 from llava_aurora.errors import AuroraError
-from llava_aurora.evaluation.answers import AnswerStore, Line
-from llava_aurora.evaluation.asker import Asker
+from llava_aurora.evaluation.answers import AnswerSettings, AnswerStore
 from llava_aurora.evaluation.benchmarks.question import REASONINGS, Question, QuestionSet
 from llava_aurora.evaluation.benchmarks.registry import BENCHMARKS, GROUPS, Wording, benchmark_names
 from llava_aurora.evaluation.gallery import draw_gallery
@@ -19,7 +18,8 @@ from llava_aurora.evaluation.measure import Judged, by_category, judge, summariz
 from llava_aurora.evaluation.provenance import provenance
 from llava_aurora.evaluation.statistics import Paired, compare_paired
 from llava_aurora.files import read_json, write_json
-from llava_aurora.generation.generate import Answer
+from llava_aurora.generation.predictor import Predictor
+from llava_aurora.generation.result import Answer
 
 RESULTS = "results.json"
 SCENES = "scenes"
@@ -27,12 +27,13 @@ SCENES = "scenes"
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """What to ask.
+    """What to ask, and how.
 
     Args:
         tasks: names of benchmarks or groups of them.
         data: folder of the benchmark; of ray-cast scenes it is made if left out.
         reasonings: "chain" and "direct", or one of them.
+        settings: of the answers.
         batch_size: questions at a time.
         limit: the first so many questions of each benchmark; all if None.
         scenes, seed: how many scenes are made, and from which seed; also of replaced maps.
@@ -42,6 +43,7 @@ class Plan:
     tasks: Sequence[str]
     data: Path | None = None
     reasonings: Sequence[str] = REASONINGS
+    settings: AnswerSettings = field(default_factory=AnswerSettings)
     batch_size: int = 16
     limit: int | None = None
     scenes: int = 500
@@ -62,14 +64,14 @@ class Asked:
 
     task: str
     questions: QuestionSet
-    answers: dict[str, list[Line]]
+    answers: dict[str, list[Answer]]
 
 
-def evaluate(asker: Asker, plan: Plan, *, out: Path, share: Share | None = None) -> list[Asked]:
+def evaluate(predictor: Predictor, plan: Plan, *, out: Path, share: Share | None = None) -> list[Asked]:
     """Asks all questions that have no answer yet, judges them and writes results.json in the first process.
 
     Args:
-        asker: the model.
+        predictor: the model.
         plan: what to ask.
         out: folder of the evaluation; one that was stopped goes on, and further benchmarks can be added.
         share: this process's part.
@@ -81,19 +83,19 @@ def evaluate(asker: Asker, plan: Plan, *, out: Path, share: Share | None = None)
         AuroraError: for a folder of another model, other settings or questions, and for data that cannot be read.
     """
     share, store = share or Share(), AnswerStore(out)
-    store.claim(asker.identity)
+    store.claim({**predictor.identity, **asdict(plan.settings)})
     if plan.data is None and share.index == 0:
-        config = SceneConfig(frame=asker.image_size)
+        config = SceneConfig(frame=predictor.image_size)
         write_scenes(out=out / SCENES, count=plan.scenes, seed=plan.seed, config=config)
     wait(share)
     asked = []
     for task in benchmark_names(plan.tasks):
-        questions = read_questions(task, plan, asker=asker, out=out)
+        questions = read_questions(task, plan, predictor=predictor, out=out)
         if share.index == 0:
             store.claim_benchmark(task, data=_data(plan, out), questions=questions)
         for reasoning in plan.reasonings:
             store.ask(
-                partial(_answer, asker, reasoning),
+                partial(_answer, predictor, plan.settings, reasoning),
                 questions.questions,
                 task=task,
                 reasoning=reasoning,
@@ -108,18 +110,18 @@ def evaluate(asker: Asker, plan: Plan, *, out: Path, share: Share | None = None)
     for task, questions in asked:
         answers = {name: store.finish(questions.questions, task=task, reasoning=name) for name in plan.reasonings}
         found.append(Asked(task, questions, answers))
-    write_results(out, asker=asker, asked=found, plan=plan)
+    write_results(out, predictor=predictor, asked=found, plan=plan)
     return found
 
 
-def read_questions(task: str, plan: Plan, *, asker: Asker, out: Path) -> QuestionSet:
+def read_questions(task: str, plan: Plan, *, predictor: Predictor, out: Path) -> QuestionSet:
     """The questions of a benchmark, as they are put to this model."""
-    wording = Wording.of(asker.perception, image_size=asker.image_size)
+    wording = Wording.of(predictor.perception, image_size=predictor.image_size)
     found = BENCHMARKS[task].read(_data(plan, out), wording)
     return QuestionSet(found.questions[: plan.limit], found.left_out)
 
 
-def write_results(out: Path, *, asker: Asker, asked: Sequence[Asked], plan: Plan) -> None:
+def write_results(out: Path, *, predictor: Predictor, asked: Sequence[Asked], plan: Plan) -> None:
     """Writes or extends results.json and the pictures of cases: what was asked before and not now stays."""
     path, header = out / RESULTS, AnswerStore(out).header()
     results = read_json(path, what="results of the evaluation") if path.exists() else {"benchmarks": {}, "runs": []}
@@ -129,7 +131,9 @@ def write_results(out: Path, *, asker: Asker, asked: Sequence[Asked], plan: Plan
         results["runs"].append(made)
     for each in asked:
         judged = {
-            name: [judge(q, line, asker.perception) for q, line in zip(each.questions.questions, lines, strict=True)]
+            name: [
+                judge(q, line, predictor.perception) for q, line in zip(each.questions.questions, lines, strict=True)
+            ]
             for name, lines in each.answers.items()
         }
         entry = results["benchmarks"].setdefault(each.task, {"reasonings": {}})
@@ -143,7 +147,7 @@ def write_results(out: Path, *, asker: Asker, asked: Sequence[Asked], plan: Plan
                 reasoning=name,
                 questions=each.questions.questions,
                 lines=each.answers[name],
-                perception=asker.perception,
+                perception=predictor.perception,
                 count=plan.pictures,
             )
         both = [judged_answers(entry, name) for name in REASONINGS if name in entry["reasonings"]]
@@ -175,8 +179,9 @@ def paired_json(paired: Paired) -> dict[str, Any]:
     return {**asdict(paired), "difference": paired.difference.to_json()}
 
 
-def _answer(asker: Asker, reasoning: str, batch: Sequence[Question]) -> list[Answer]:
-    return asker.write([question.open() for question in batch], [question.prompt(reasoning) for question in batch])
+def _answer(predictor: Predictor, settings: AnswerSettings, reasoning: str, batch: Sequence[Question]) -> list[Answer]:
+    prompts = [question.prompt(reasoning) for question in batch]
+    return predictor.write([question.open() for question in batch], prompts, **asdict(settings))
 
 
 def _entry(judged: list[Judged]) -> dict[str, Any]:

@@ -35,16 +35,17 @@ class PerceptionLogitsProcessor(LogitsProcessor):
 
     Args:
         perception: of the loaded model.
-        answer_start: ids that stand before what is written, in every row, but not in `input_ids`.
+        starts: ids that stand before `input_ids` and are not in them: of all rows, or of each. Where there are several
+            rows for each start, as in a beam search, those of a start follow one another.
 
     Attributes:
         reach: how many of the last ids decide what may come next.
     """
 
-    def __init__(self, perception: PerceptionTokens, *, answer_start: Sequence[int] = ()) -> None:
+    def __init__(self, perception: PerceptionTokens, *, starts: Sequence[Sequence[int]] = ((),)) -> None:
         self._kept = _kept_of(perception)
         self.reach = self._kept.reach
-        self._start = self._kept.walk(self._kept.root, answer_start)
+        self._starts = [self._kept.walk(self._kept.root, start) for start in starts]
         self._last_id = max(ids.stop for ids in perception.id_ranges().values()) - 1
         self._before: tuple[np.ndarray, list[_Place]] = np.empty((0, 0), np.int64), []
 
@@ -64,7 +65,7 @@ class PerceptionLogitsProcessor(LogitsProcessor):
         """Rules out what may not come next behind each of the last beginnings of one text.
 
         Args:
-            written: T ids.
+            written: T ids, those that it was made to begin with included.
             scores: (B, V), finite or -inf; the last row is of what follows all of `written`, the row before it of what
                 follows all but its last id, and so on. B is at most T + 1.
 
@@ -72,7 +73,7 @@ class PerceptionLogitsProcessor(LogitsProcessor):
             (B, V), -inf where ruled out.
         """
         first = len(written) - len(scores) + 1
-        place = self._place(written[max(0, first - self.reach) : first], whole=first <= self.reach)
+        place = self._kept.walk(self._kept.root, written[max(0, first - self.reach) : first])
         places = [place]
         for token_id in written[first:]:
             place = self._kept.step(place, token_id)
@@ -107,14 +108,14 @@ class PerceptionLogitsProcessor(LogitsProcessor):
         if tails.shape[1] and np.array_equal(tails[:, :-1], seen):
             places = list(map(self._kept.step, places, tails[:, -1].tolist()))
         else:
-            whole = tails.shape[1] <= self.reach
-            places = [self._place(row, whole=whole) for row in tails[:, -self.reach :].tolist()]
+            roots = [self._kept.root]
+            if tails.shape[1] <= self.reach:  # all that was written is here
+                roots = self._starts
+            each = len(tails) // len(roots)
+            rows = tails[:, -self.reach :].tolist()
+            places = [self._kept.walk(roots[number // each], row) for number, row in enumerate(rows)]
         self._before = tails[:, -self.reach :].copy(), places
         return places
-
-    def _place(self, tail: Sequence[int], *, whole: bool) -> "_Place":
-        """Where a text is that ends in these ids, or, if `whole`, is no more than these."""
-        return self._kept.walk(self._start if whole else self._kept.root, tail)
 
 
 class _Place:

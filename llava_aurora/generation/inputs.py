@@ -17,6 +17,8 @@ from llava_aurora.data.images.image_reader import ChannelsLast
 from llava_aurora.errors import AuroraError
 from llava_aurora.model.aurora_llama import AuroraLlamaForCausalLM
 
+# What answers begin with: a text for all, or the token ids of each.
+Starts = str | Sequence[Sequence[int]]
 _CONFIG = Lock()
 
 
@@ -28,14 +30,14 @@ class Inputs:
         embeddings: (B, T, D), image features put in; rows end at T, so that each continues from its own last word.
         attention_mask: int64 (B, T), 0 at padding.
         rows: ids of each prompt, with one IMAGE_TOKEN_INDEX where its image stands.
-        start: the last ids of each row, which belong to the answer.
+        starts: the last ids of each row, which belong to its answer.
         room: how many new tokens the context leaves for each row, at least 1.
     """
 
     embeddings: Tensor
     attention_mask: Tensor
     rows: list[list[int]]
-    start: list[int]
+    starts: list[list[int]]
     room: list[int]
 
 
@@ -48,18 +50,18 @@ def prepare_inputs(
     images: Sequence[Image.Image],
     questions: Sequence[str],
     conversation: str = "vicuna_v1",
-    answer_start: str = "",
+    answer_start: Starts = "",
 ) -> Inputs:
-    """Tokenizes, runs the vision tower, and joins both. Arguments and errors as for `generate`."""
+    """Tokenizes, runs the vision tower, and joins both. Arguments and errors as for `Predictor.write`."""
     if len(images) != len(questions):
         raise AuroraError(f"{len(questions)} questions for {len(images)} images; one each is needed")
     if not all(question.strip() for question in questions):
         raise AuroraError("a question is empty")
-    prompts = [_prompt(question, conversation) for question in questions]
-    start = start_ids(tokenizer, answer_start)
-    rows = [tokenizer_image_token(prompt, tokenizer, IMAGE_TOKEN_INDEX) + start for prompt in prompts]
+    prompts = [tokenizer_image_token(_prompt(each, conversation), tokenizer, IMAGE_TOKEN_INDEX) for each in questions]
+    starts = start_ids(tokenizer, answer_start, count=len(questions))
+    rows = [prompt + start for prompt, start in zip(prompts, starts, strict=True)]
     context = context_length(model)
-    _refuse_too_long(questions, [len(row) for row in rows], context)
+    _refuse_too_long(questions, [len(prompt) for prompt in prompts], context)
     width = max(map(len, rows))
     input_ids = torch.tensor([[0] * (width - len(row)) + row for row in rows], device=model.device)
     attention_mask = torch.tensor([[0] * (width - len(row)) + [1] * len(row) for row in rows], device=model.device)
@@ -74,13 +76,23 @@ def prepare_inputs(
             input_ids, None, attention_mask, None, None, pixels, image_sizes=[image.size for image in images]
         )
     lengths = attention_mask.sum(dim=1).tolist()
-    _refuse_too_long(questions, lengths, context)
-    return Inputs(embeddings, attention_mask, rows, start, [context - length for length in lengths])
+    _refuse_too_long(questions, [length - len(start) for length, start in zip(lengths, starts, strict=True)], context)
+    return Inputs(embeddings, attention_mask, rows, starts, [max(1, context - length) for length in lengths])
 
 
-def start_ids(tokenizer: Any, answer_start: str) -> list[int]:
-    """The ids of words that an answer begins with."""
-    return tokenizer(answer_start, add_special_tokens=False).input_ids if answer_start else []
+def start_ids(tokenizer: Any, answer_start: Starts, *, count: int) -> list[list[int]]:
+    """The ids that each of `count` answers begins with. Raises AuroraError if there are fewer or more."""
+    if isinstance(answer_start, str):
+        ids = tokenizer(answer_start, add_special_tokens=False).input_ids if answer_start else []
+        return [ids] * count
+    if len(answer_start) != count:
+        raise AuroraError(f"{len(answer_start)} beginnings for {count} questions; one each is needed")
+    return [list(ids) for ids in answer_start]
+
+
+def decoded_text(ids: Sequence[int], tokenizer: Any) -> str:
+    """Ids as text; perception tokens stay, special ones go."""
+    return tokenizer.decode(ids, skip_special_tokens=True, spaces_between_special_tokens=False).strip()
 
 
 def context_length(model: AuroraLlamaForCausalLM) -> int:
@@ -116,7 +128,7 @@ def _prompt(question: str, conversation: str) -> str:
 
 @contextmanager
 def _whole_and_left_padded(model: AuroraLlamaForCausalLM) -> Iterator[None]:
-    """LLaVA pads on the side that the config names, and cuts off without a word what is longer than it says."""
+    """LLaVA pads on the side that the config names, and silently cuts off what is longer than it says."""
     changes = {"tokenizer_padding_side": "left", "tokenizer_model_max_length": None}
     settings: dict[str, Any] = model.config.__dict__
     before = {name: settings[name] for name in changes if name in settings}

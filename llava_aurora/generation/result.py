@@ -1,8 +1,9 @@
-"""What a model said about an image, read: its answer, its map, its boxes and points, and how sure it was of them."""
+"""What a model wrote to one question: text and ids, and the perception tokens found in them."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
+from functools import cached_property, partial
 from typing import Any, Literal
 
 import numpy as np
@@ -10,56 +11,150 @@ from PIL import Image
 
 from llava_aurora.data.images.frame import FrameTransform
 from llava_aurora.errors import AuroraError
-from llava_aurora.generation.generate import Answer, Timings
+from llava_aurora.generation.picture import draw_answer
 from llava_aurora.tasks.task import ANSWER_IS, STEP_BY_STEP
 from llava_aurora.tokens.perception import PerceptionTokens
 from llava_aurora.tokens.vocabulary import MalformedSpan, Span, TokenFamily
 
 Reasoning = Literal["chain", "direct"]
+Coordinates = tuple[float, ...]
 _LETTER_BEFORE = re.compile(r"\b([A-Z])\s*$")
 
 
 @dataclass(frozen=True)
-class Result:
-    """One question, asked and answered.
+class Timings:
+    """How long a batch took.
 
     Attributes:
-        question: as it was asked, without the cue for a chain.
+        preparing: seconds for pixels, vision tower and tokenizer.
+        generating: seconds of the language model.
+        tokens: new tokens of all rows together.
+        forward_passes: of the language model, each over the whole batch.
+    """
+
+    preparing: float
+    generating: float
+    tokens: int
+    forward_passes: int
+
+    @property
+    def per_token(self) -> float:
+        """Seconds of generating for each new token."""
+        return self.generating / max(1, self.tokens)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Answer:
+    """What a model wrote.
+
+    Attributes:
+        text: without the end-of-sequence token.
+        ids: of the text.
+        finished: False if the text was cut off by `max_new_tokens` or the end of the context.
+    """
+
+    text: str
+    ids: tuple[int, ...]
+    finished: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class Result(Answer):
+    """What a model wrote to one question, and what the perception tokens in it stand for.
+
+    Attributes:
+        question: as it was asked, without the request for a chain.
         reasoning: "chain" or "direct".
-        text: all that the model wrote.
-        answer: what follows the chain: the text after the last "The answer is", else after the last span of
-            perception tokens, else all.
-        depth: the last map, uint8 (H, W) in the VQ-VAE's own size, higher = closer; it covers the whole image,
-            stretched to its square. None without a whole map.
-        boxes: every box, (x1, y1, x2, y2) in pixels of the image as it was given, cut off at its border.
-        points: by its letter the (x, y) of every point that the text states after one, in the same pixels.
-        log_probabilities: for each kind, for each of its spans, for each code: natural log of its probability
-            among all that could stand there. None after a beam search.
+        image: that was asked about.
         timings: of the batch in which it was asked.
-        finished: False if the text was cut off.
-        image: that it was asked about.
+        token_log_probabilities: for each id, the natural log of its probability among all that could stand there, under
+            the constraint and before any temperature; 0 for ids that the answer was made to begin with. None after a
+            beam search.
+        perception: the model's perception tokens; None for a model without.
+        transform: from the side of a frame to the transform between the image and that frame.
     """
 
     question: str
-    reasoning: Reasoning
-    text: str
-    answer: str
-    depth: np.ndarray | None = field(compare=False)
-    boxes: tuple[tuple[float, ...], ...]
-    points: Mapping[str, tuple[float, ...]]
-    log_probabilities: Mapping[str, tuple[tuple[float, ...], ...]] | None = field(compare=False, repr=False)
-    timings: Timings = field(compare=False)
-    finished: bool
+    reasoning: str
     image: Image.Image = field(compare=False, repr=False)
+    timings: Timings = field(compare=False)
+    token_log_probabilities: tuple[float, ...] | None = field(compare=False, repr=False)
+    perception: PerceptionTokens | None = field(compare=False, repr=False)
+    transform: Callable[[int], FrameTransform] = field(compare=False, repr=False)
+
+    @cached_property
+    def spans(self) -> Mapping[str, tuple[Span, ...]]:
+        """For each token kind, its spans in the text, by positions of characters; none from a malformed one on."""
+        kinds = self.perception.kinds if self.perception is not None else {}
+        return {name: tuple(whole_spans(kind.family, self.text)) for name, kind in kinds.items()}
+
+    def annotations(self, kind: str) -> tuple[Any, ...]:
+        """What the spans of a token kind stand for; none if the model has no such kind.
+
+        Coordinates, (x, y) or (x1, y1, x2, y2), are in pixels of the image, cut off at its border. What has no
+        coordinates (a depth map) covers the whole image, stretched to its own square.
+        """
+        return tuple(self._annotation(kind, span) for span in self.spans.get(kind, ()))
+
+    @cached_property
+    def depth(self) -> np.ndarray | None:
+        """The last depth map, uint8 (H, W) in the VQ-VAE's own size, higher = closer; None without a whole map."""
+        spans = self.spans.get("depth")
+        return self._annotation("depth", spans[-1]) if spans else None
+
+    @property
+    def boxes(self) -> tuple[Coordinates, ...]:
+        """Every box, (x1, y1, x2, y2) in pixels of the image."""
+        return tuple(place for _, place in self._coordinates() if len(place) == 4)
+
+    @property
+    def points(self) -> Mapping[str, Coordinates]:
+        """By its letter, (x, y) in pixels of the image of every point that stands behind a letter."""
+        found = ((_LETTER_BEFORE.search(self.text, 0, span.start), place) for span, place in self._coordinates())
+        return {letter[1]: place for letter, place in found if letter and len(place) == 2}
+
+    @property
+    def answer(self) -> str:
+        """What follows the chain: the text behind the last "The answer is", else behind the last span, else all."""
+        _, stated, answer = self.text.rpartition(ANSWER_IS)
+        if not stated:
+            end = max((span.end for spans in self.spans.values() for span in spans), default=0)
+            answer = self.text[end:].lstrip(".,;:) ")
+        return answer.strip().removesuffix(".")
+
+    @property
+    def log_probabilities(self) -> Mapping[str, tuple[tuple[float, ...], ...]] | None:
+        """For each token kind, for each span, for each code its log-probability; None after a beam search."""
+        if self.token_log_probabilities is None or self.perception is None:
+            return {} if self.perception is None else None
+        found = {}
+        for name, spans in self.spans.items():
+            family = self.perception.kinds[name].family
+            pairs = zip(self.ids, self.token_log_probabilities, strict=True)
+            # Codes stand in spans alone, so the codes of the text, taken in order, are those of its spans.
+            values = iter([value for token, value in pairs if self.perception.ids.code(family, token) is not None])
+            found[name] = tuple(tuple(next(values) for _ in span.codes) for span in spans)
+        return found
 
     def figure(self) -> Image.Image:
-        """The image with its boxes and points beside the map, question and answer below."""
-        from llava_aurora.generation.picture import draw_result
-
-        return draw_result(self)
+        """The image with boxes and points, beside it the last map of each kind; question and answer below."""
+        maps = [
+            (f"{name}, as the model wrote it", partial(kind.draw, self.annotations(name)))
+            for name, kind in (self.perception.kinds if self.perception is not None else {}).items()
+            if kind.frame is None and self.spans[name]
+        ]
+        answer = self.answer or "(no answer beside the map)"
+        texts = [f"Q: {self.question}", f"A: {answer}{'' if self.finished else ' … (cut off)'}"]
+        return draw_answer(
+            self.image,
+            maps=maps,
+            boxes=self.boxes,
+            points=self.points,
+            texts=[plain(t, self.perception) for t in texts],
+        )
 
     def to_json(self) -> dict[str, Any]:
-        """All but the image and the map, whose codes are in the text."""
+        """All but the image and the maps, whose codes are in the text."""
         timings = {**asdict(self.timings), "per_token": self.timings.per_token}
         return {
             "question": self.question,
@@ -73,9 +168,27 @@ class Result:
             "finished": self.finished,
         }
 
+    def _annotation(self, name: str, span: Span) -> Any:
+        assert self.perception is not None
+        kind = self.perception.kinds[name]
+        decoded = kind.decode(span.codes)
+        if kind.frame is None:
+            return decoded
+        places = enumerate(self.transform(kind.frame).original(decoded))
+        return tuple(float(min(max(value, 0), self.image.size[axis % 2])) for axis, value in places)
+
+    def _coordinates(self) -> list[tuple[Span, Coordinates]]:
+        kinds = self.perception.kinds if self.perception is not None else {}
+        return [
+            pair
+            for name, kind in kinds.items()
+            if kind.frame is not None
+            for pair in zip(self.spans[name], self.annotations(name), strict=True)
+        ]
+
 
 def asked(question: str, reasoning: str) -> str:
-    """The question as the model gets it: a chain is asked for by its cue, unless the question ends with that.
+    """The question as the model gets it: for a chain with "Think step by step." at its end.
 
     Raises:
         AuroraError: for another kind of reasoning.
@@ -88,56 +201,8 @@ def asked(question: str, reasoning: str) -> str:
     return f"{question} {STEP_BY_STEP}"
 
 
-def read_result(
-    answer: Answer,
-    *,
-    question: str,
-    reasoning: Reasoning,
-    image: Image.Image,
-    perception: PerceptionTokens | None,
-    config: Any,
-    image_processor: Any,
-) -> Result:
-    """Reads what a model wrote.
-
-    Args:
-        answer: from `generate`.
-        question, reasoning, image: what it was asked.
-        perception: the model's.
-        config, image_processor: the model's, which say how it saw the image.
-    """
-    families = {name: kind.family for name, kind in (perception.kinds if perception else {}).items()}
-    spans = {name: whole_spans(family, answer.text) for name, family in families.items()}
-    depth = None
-    if perception is not None and spans.get("depth"):
-        depth = perception.kinds["depth"].decode(spans["depth"][-1].codes)
-    boxes: list[tuple[float, ...]] = []
-    points: dict[str, tuple[float, ...]] = {}
-    for span in spans.get("box", ()):
-        place = _in_image(span.codes, frame=families["box"].size, image=image, seen=(config, image_processor))
-        letter = _LETTER_BEFORE.search(answer.text, 0, span.start)
-        if len(place) == 4:
-            boxes.append(place)
-        elif letter:
-            points[letter.group(1)] = place
-    assert answer.timings is not None
-    return Result(
-        question=question,
-        reasoning=reasoning,
-        text=answer.text,
-        answer=_after_chain(answer.text, [span for found in spans.values() for span in found]),
-        depth=depth,
-        boxes=tuple(boxes),
-        points=points,
-        log_probabilities=_by_span(answer, spans, perception),
-        timings=answer.timings,
-        finished=answer.finished,
-        image=image,
-    )
-
-
 def whole_spans(family: TokenFamily, text: str) -> list[Span]:
-    """Every span of a text that was perhaps cut off, up to the first that is not whole."""
+    """The spans of a text that was perhaps cut off, up to the first that is malformed."""
     while True:
         try:
             return family.parse(text)
@@ -146,10 +211,7 @@ def whole_spans(family: TokenFamily, text: str) -> list[Span]:
 
 
 def folded(text: str, perception: PerceptionTokens | None) -> str:
-    """The text with each map shortened to "[depth map, 100 codes]", so that a chain can be read.
-
-    One that is still being written says how far it has come: "[depth map, 37 of 100 codes]".
-    """
+    """The text with each map shortened to "[depth map, 100 codes]"; an open one is "[depth map, 37 of 100 codes]"."""
     for kind in perception.kinds.values() if perception else ():
         family = kind.family
         if not family.delimited:
@@ -162,31 +224,9 @@ def folded(text: str, perception: PerceptionTokens | None) -> str:
     return text
 
 
-def _after_chain(text: str, spans: list[Span]) -> str:
-    _, stated, answer = text.rpartition(ANSWER_IS)
-    if not stated:
-        answer = text[max((span.end for span in spans), default=0) :].lstrip(".,;:) ")
-    return answer.strip().removesuffix(".")
-
-
-def _in_image(codes: tuple[int, ...], *, frame: int, image: Image.Image, seen: tuple[Any, Any]) -> tuple[float, ...]:
-    """Coordinates of the frame in pixels of the image, cut off at its border."""
-    width, height = image.size
-    transform = FrameTransform.of_model(*seen, width=width, height=height, frame=frame)
-    moved = transform.original(codes)
-    return tuple(float(min(max(value, 0), (width, height)[axis % 2])) for axis, value in enumerate(moved))
-
-
-def _by_span(
-    answer: Answer, spans: Mapping[str, list[Span]], perception: PerceptionTokens | None
-) -> Mapping[str, tuple[tuple[float, ...], ...]] | None:
-    """Codes stand in spans alone, so the codes of a text, taken in order, are those of its spans."""
-    if answer.log_probabilities is None or perception is None:
-        return {} if perception is None else None
-    sure = {}
-    for name, found in spans.items():
-        family = perception.kinds[name].family
-        pairs = zip(answer.ids, answer.log_probabilities, strict=True)
-        values = iter([value for token, value in pairs if perception.ids.code(family, token) is not None])
-        sure[name] = tuple(tuple(next(values) for _ in span.codes) for span in found)
-    return sure
+def plain(text: str, perception: PerceptionTokens | None) -> str:
+    """The text with coordinates as numbers: "(<PIXEL_1>,<PIXEL_2>)" becomes "(1,2)"."""
+    for kind in perception.kinds.values() if perception else ():
+        if not kind.family.delimited:
+            text = kind.family.plain(text)
+    return text

@@ -43,9 +43,9 @@ class Decoded:
     """
 
     ids: list[int]
-    log_probabilities: list[float]
+    log_probabilities: list[float] | None
     passes: int
-    map_passes: int
+    map_passes: int = 0
 
 
 @dataclass
@@ -55,8 +55,9 @@ class _Row:
     Attributes:
         prompt: its ids.
         question: the phrases of the prompt.
-        written: ids, from what every answer starts with on; the first `cached` of them are in the cache, and there may
-            be `limit` of them.
+        start: ids that the answer was made to begin with.
+        limit: how many ids there may be, those of `start` included.
+        written: ids of the answer, from `start` on; the first `cached` of them are in the cache.
         log_probabilities: of the ids that the model wrote itself.
         draft, masks: what is fed behind them.
         rounds: how often the codes of the map that is open were guessed.
@@ -65,9 +66,10 @@ class _Row:
     number: int
     prompt: list[int]
     question: Phrases
-    written: list[int]
-    cached: int
+    start: tuple[int, ...]
     limit: int
+    written: list[int] = field(init=False)
+    cached: int = field(init=False)
     log_probabilities: list[float] = field(default_factory=list)
     draft: list[int] = field(default_factory=list)
     masks: list[int] = field(default_factory=list)
@@ -75,6 +77,9 @@ class _Row:
     map_passes: int = 0
     rounds: int = 0
     finished: bool = False
+
+    def __post_init__(self) -> None:
+        self.written, self.cached = list(self.start), len(self.start)
 
     @property
     def pending(self) -> list[int]:
@@ -141,10 +146,9 @@ class SpanDecoder:
         """
         if processor is None and self.mode == "parallel":
             raise AuroraError("maps are written in parallel under the constraint only; leave it on")
-        given = len(inputs.start)
         rows = [
-            _Row(number, ids[: len(ids) - given], _phrases_of(ids), [*inputs.start], cached=given, limit=given + limit)
-            for number, (ids, limit) in enumerate(zip(inputs.rows, limits, strict=True))
+            _Row(number, ids[: len(ids) - len(start)], _phrases_of(ids), start=tuple(start), limit=len(start) + limit)
+            for number, (ids, start, limit) in enumerate(zip(inputs.rows, inputs.starts, limits, strict=True))
         ]
         cache = _Cache(self.model, inputs)
         results: dict[int, Decoded] = {}
@@ -161,7 +165,7 @@ class SpanDecoder:
                     row.finished = True
                 if row.finished:
                     self.phrases.remember([*row.prompt[-LONGEST:], *row.written])
-                    ids = row.written[given:]
+                    ids = row.written[len(row.start) :]
                     results[row.number] = Decoded(ids, row.log_probabilities[: len(ids)], row.passes, row.map_passes)
             going_on = [place for place, row in enumerate(rows) if not row.finished]
             if not going_on:

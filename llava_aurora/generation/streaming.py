@@ -9,7 +9,7 @@ import torch
 from transformers import StoppingCriteria, StoppingCriteriaList
 from transformers.generation.streamers import BaseStreamer
 
-from llava_aurora.generation.generate import decoded_text
+from llava_aurora.generation.inputs import decoded_text
 
 Written = TypeVar("Written")
 _INCOMPLETE = "\N{REPLACEMENT CHARACTER}"  # what the first bytes of a character decode to
@@ -61,7 +61,7 @@ def stream_pieces(
 
 
 class _Queue(BaseStreamer):
-    """Puts ids into a queue as they are chosen; transformers gives the prompt's first, which are none here."""
+    """Puts ids into a queue as they are chosen; transformers first gives those of the prompt, which are none here."""
 
     def __init__(self, queue: Any) -> None:
         self.queue = queue
@@ -71,7 +71,7 @@ class _Queue(BaseStreamer):
             self.queue.put(new)
 
     def end(self) -> None:
-        """The thread tells the end, when the result is there."""
+        """Nothing: the thread says when it has ended."""
 
 
 class _Stopped(StoppingCriteria):

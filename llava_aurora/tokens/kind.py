@@ -30,6 +30,8 @@ class TokenKind(ABC):
         has_picture: spans can be compared as pictures (`reconstruct`).
         hides_context: under --information_bottleneck, what stands before a span is hidden from what follows it.
         measure: the name of what `compare` returns.
+        frame: where codes are coordinates, the side in pixels of the square that they refer to, and annotations are
+            (x, y, x, y, ...) in it; None for other kinds.
         family: its tokens.
     """
 
@@ -38,6 +40,7 @@ class TokenKind(ABC):
     has_picture: ClassVar[bool] = False
     hides_context: ClassVar[bool] = False
     measure: ClassVar[str | None] = None
+    frame: int | None = None
     family: TokenFamily
 
     # annotation -> codes -> text ----------------------------------------------------------------------------------

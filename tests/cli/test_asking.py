@@ -2,6 +2,7 @@
 
 import json
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -45,16 +46,16 @@ def test_an_answer_is_printed_and_its_picture_written(run, photo, tmp_path):
 
 
 def test_a_chain_is_printed_with_its_map_folded_above_the_answer(run, photo, monkeypatch):
-    from llava_aurora.generation import aurora
-    from llava_aurora.generation.generate import Answer, Timings
+    from llava_aurora import Predictor
 
-    def written(tokenizer, model, *_, **__):
-        depth = model.perception.kinds["depth"].family
+    write = Predictor.write
+
+    def written(self, *args, **options):
+        depth = self.perception.kinds["depth"].family
         text = f"The depth map is {depth.text(range(9))}. It is highest at B. The answer is (B)."
-        ids = tokenizer(text, add_special_tokens=False).input_ids
-        return [Answer(text, ids, True, (0.0,) * len(ids), Timings(1.0, 1.0, len(ids), len(ids)))]
+        return [replace(result, text=text, finished=True) for result in write(self, *args, **options)]
 
-    monkeypatch.setattr(aurora, "generate", written)
+    monkeypatch.setattr(Predictor, "write", written)
     _, output, errors, _ = run("--image", photo, "Which is closest?")
     chain, empty, answer = output.splitlines()
     assert chain == "The depth map is [depth map, 9 codes]. It is highest at B. The answer is (B)."

@@ -8,8 +8,8 @@ from PIL import Image
 from transformers import AutoTokenizer
 
 from llava_aurora.demo import measure
-from llava_aurora.evaluation.outcomes import outcome, true_depth
-from llava_aurora.generation.generate import Answer
+from llava_aurora.demo.measure import Asked, true_depth
+from llava_aurora.generation.result import Result, Timings
 from llava_aurora.tokens import build_kinds
 from llava_aurora.tokens.perception import PerceptionTokens
 
@@ -36,21 +36,33 @@ def outcomes(perception, tmp_path):
         span = perception.kinds["depth"].family.text(codes)
         text = span[: span.index("<DEPTH_END>")] if length < 9 else f"{span}. The answer is (A)."
         ids = tokenizer(text, add_special_tokens=False).input_ids
-        found.append(outcome({"id": str(number), "aurora": about}, Answer(text, ids, finished=True), perception))
+        result = Result(
+            text=text,
+            ids=tuple(ids),
+            finished=True,
+            question="?",
+            reasoning="direct",
+            image=Image.new("RGB", (56, 56)),
+            timings=Timings(preparing=0, generating=0, tokens=1, forward_passes=1),
+            token_log_probabilities=None,
+            perception=perception,
+            transform=None,
+        )
+        found.append(Asked({"id": str(number), "aurora": about}, result))
     return found
 
 
 def measured(perception, outcomes, images, monkeypatch):
-    asked = {}
+    depth, asked = perception.kinds["depth"].family, {}
 
-    def go_on(loaded, outcomes, maps, *, images, description):
+    def ask(predictor, records, *, images, description, answer_start):
+        maps = [perception.ids.spans(depth, start)[-1].codes for start in answer_start]
         asked[description.removeprefix("Behind ")] = [list(codes) for codes in maps]
-        return outcomes
+        return [each for each in outcomes if each.record in records]
 
-    monkeypatch.setattr(measure, "go_on", go_on)
+    monkeypatch.setattr(measure, "ask", ask)
     demo = SimpleNamespace(images=images, preset=SimpleNamespace(seed=0))
-    loaded = (None, SimpleNamespace(perception=perception), None, 0)
-    return measure.behind_other_maps(demo, loaded, outcomes), asked
+    return measure.behind_other_maps(demo, SimpleNamespace(perception=perception), outcomes), asked
 
 
 def test_whole_maps_of_hard_questions_are_replaced(perception, outcomes, tmp_path, monkeypatch):

@@ -8,7 +8,7 @@ from transformers import AutoTokenizer
 
 from llava_aurora.data.sources.scenes.scene import SceneConfig
 from llava_aurora.data.sources.scenes.scene_folder import write_scenes
-from llava_aurora.generation.generate import Answer
+from llava_aurora.generation.result import Answer
 from llava_aurora.tokens.box import BoxKind
 from llava_aurora.tokens.kind import TokenKind
 from llava_aurora.tokens.perception import PerceptionTokens
@@ -50,8 +50,8 @@ class PlainDepth(TokenKind):
         return cls()
 
 
-class StubAsker:
-    """A model that says what a function of question and start says.
+class StubPredictor:
+    """A model that says what a function of question and beginning says.
 
     Args:
         respond: (prompt, text so far) to the rest of the text; asked for each row.
@@ -63,20 +63,20 @@ class StubAsker:
         self.tokenizer, self.perception, self.respond = tokenizer, perception, respond
         self.identity = {"model": "stub", "fingerprint": "0"}
         self.batches: list[list[str]] = []
+        self.settings: dict = {}
 
-    def write(self, images: Sequence, questions: Sequence[str]) -> list[Answer]:
-        return self.go_on(images, questions, [[] for _ in questions])
-
-    def go_on(self, images: Sequence, questions: Sequence[str], starts: Sequence[Sequence[int]]) -> list[Answer]:
+    def write(self, images: Sequence, questions: Sequence[str], *, answer_start=None, **settings) -> list[Answer]:
+        starts = answer_start or [[]] * len(questions)
         assert len(images) == len(questions) == len(starts)
         self.batches.append(list(questions))
-        answers = []
+        self.settings = settings
+        results = []
         for question, start in zip(questions, starts, strict=True):
             so_far = self.tokenizer.decode(start, spaces_between_special_tokens=False) if start else ""
             rest = self.respond(question, so_far)
-            ids = list(start) + self.tokenizer(rest, add_special_tokens=False).input_ids
-            answers.append(Answer(text=(so_far + rest).strip(), ids=ids, finished=True))
-        return answers
+            ids = (*start, *self.tokenizer(rest, add_special_tokens=False).input_ids)
+            results.append(Answer(text=(so_far + rest).strip(), ids=ids, finished=True))
+        return results
 
 
 @pytest.fixture(scope="session")
@@ -89,7 +89,7 @@ def stub(workshop, plain_depth):
     """Makes a model out of what it answers."""
     tokenizer = AutoTokenizer.from_pretrained(workshop.base, use_fast=False)
     perception = PerceptionTokens.teach(tokenizer, {"depth": plain_depth, "box": BoxKind(frame=FRAME)})
-    return lambda respond: StubAsker(tokenizer, perception, respond)
+    return lambda respond: StubPredictor(tokenizer, perception, respond)
 
 
 @pytest.fixture(scope="session")

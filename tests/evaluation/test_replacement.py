@@ -34,9 +34,9 @@ def chain_writer(stub, scenes, plain_depth):
     return make
 
 
-def run(asker, scenes, out, **changes):
+def run(predictor, scenes, out, **changes):
     plan = Plan(tasks=["scenes_coordinates"], data=scenes, batch_size=16, seed=0, pictures=0, **changes)
-    return replacement_test(asker, plan, out=out)["scenes_coordinates"]
+    return replacement_test(predictor, plan, out=out)["scenes_coordinates"]
 
 
 @pytest.fixture(scope="module")

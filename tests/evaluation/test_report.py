@@ -31,10 +31,10 @@ def evaluated(stub, scenes, plain_depth, tmp_path_factory):
             return f"<script>alert(1)</script> | The depth map is {maps[prompt]}. The answer is (A)."
         return "1. (<PIXEL_40>,<PIXEL_2>,<PIXEL_3>,<PIXEL_4>)\nThe answer is 1." if "many" in prompt else "B"
 
-    asker = stub(respond)
+    predictor = stub(respond)
     about = {"data": scenes, "limit": 12, "pictures": 1, "batch_size": 12}
-    evaluate(asker, Plan(tasks=["scenes_coordinates", "scenes_counting"], **about), out=out)
-    replacement_test(asker, Plan(tasks=["scenes_coordinates"], **about), out=out)
+    evaluate(predictor, Plan(tasks=["scenes_coordinates", "scenes_counting"], **about), out=out)
+    replacement_test(predictor, Plan(tasks=["scenes_coordinates"], **about), out=out)
     return out
 
 

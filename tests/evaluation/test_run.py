@@ -8,7 +8,7 @@ import pytest
 
 from llava_aurora.data.sources.depth.depth_maps import Share
 from llava_aurora.errors import AuroraError
-from llava_aurora.evaluation.answers import AnswerStore
+from llava_aurora.evaluation.answers import AnswerSettings, AnswerStore
 from llava_aurora.evaluation.benchmarks.registry import BENCHMARKS, Wording
 from llava_aurora.evaluation.report import write_report
 from llava_aurora.evaluation.run import Plan, evaluate, judged_answers, read_results
@@ -17,8 +17,8 @@ from llava_aurora.evaluation.run import Plan, evaluate, judged_answers, read_res
 @pytest.fixture
 def questions(scenes, stub):
     """Of the coordinates' benchmark, by what is asked directly."""
-    asker = stub(lambda prompt, start: "")
-    found = BENCHMARKS["scenes_coordinates"].read(scenes, Wording.of(asker.perception, image_size=56)).questions
+    predictor = stub(lambda prompt, start: "")
+    found = BENCHMARKS["scenes_coordinates"].read(scenes, Wording.of(predictor.perception, image_size=56)).questions
     return {question.text: question for question in found}
 
 
@@ -179,14 +179,14 @@ def test_a_stopped_run_goes_on_where_it_was_cut_off(seeing, scenes, tmp_path):
         raise KeyboardInterrupt
 
     seeing.batches.clear()
-    ask, calls = seeing.go_on, []
-    seeing.go_on = lambda *arguments: stop() if len(calls) == 2 else calls.append(1) or ask(*arguments)
+    write, calls = seeing.write, []
+    seeing.write = lambda *args, **settings: stop() if len(calls) == 2 else calls.append(1) or write(*args, **settings)
     with pytest.raises(KeyboardInterrupt):
         evaluate(seeing, wanted, out=tmp_path / "stopped")
-    seeing.go_on = ask
+    seeing.write = write
     part = tmp_path / "stopped" / answers.replace(".jsonl", ".part0.jsonl")
     with part.open("a") as file:
-        file.write('{"id": "cut off')
+        file.write('{"id": "cut o')
     seeing.batches.clear()
     evaluate(seeing, wanted, out=tmp_path / "stopped")
     assert [len(batch) for batch in seeing.batches] == [5]
@@ -226,10 +226,30 @@ def test_a_folder_belongs_to_one_model_and_its_questions(seeing, scenes, tmp_pat
     seeing.identity["fingerprint"] = "0"
     with pytest.raises(AuroraError, match="holds answers to 8 other questions of scenes_coordinates"):
         evaluate(seeing, plan(scenes, reasonings=["direct"], limit=9), out=tmp_path)
-    other = tmp_path / "other"
-    (other / "answers").mkdir(parents=True)
-    with pytest.raises(AuroraError, match="of nobody knows whom"):
-        evaluate(seeing, wanted, out=other)
+    with pytest.raises(AuroraError, match="holds answers with decoding greedy, not verified"):
+        evaluate(seeing, replace(wanted, settings=AnswerSettings(decoding="verified")), out=tmp_path)
+
+
+def test_what_is_no_folder_of_an_evaluation_is_left_alone(seeing, scenes, tmp_path):
+    foreign = tmp_path / "report.md"
+    foreign.write_text("mine")
+    for out in (tmp_path, foreign):
+        with pytest.raises(AuroraError, match=r"evaluation\.json is missing"):
+            evaluate(seeing, plan(scenes), out=out)
+    assert [path.name for path in tmp_path.iterdir()] == ["report.md"]
+    assert foreign.read_text() == "mine"
+
+
+def test_an_evaluation_from_before_there_was_a_choice_of_decoding_goes_on(seeing, scenes, tmp_path):
+    wanted = plan(scenes, reasonings=["direct"], limit=8)
+    evaluate(seeing, wanted, out=tmp_path)
+    header = json.loads((tmp_path / "evaluation.json").read_text())
+    for name in ("decoding", "refinements"):
+        del header["asked"][name]
+    (tmp_path / "evaluation.json").write_text(json.dumps(header))
+    seeing.batches.clear()
+    evaluate(seeing, wanted, out=tmp_path)
+    assert seeing.batches == []
 
 
 def test_benchmarks_and_reasonings_are_added_to_a_folder(seeing, scenes, tmp_path):

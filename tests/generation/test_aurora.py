@@ -122,7 +122,7 @@ def test_log_probabilities_are_those_of_the_constrained_model(aurora, image):
     processor = PerceptionLogitsProcessor(perception)
     expected = []
     for place, code in enumerate(codes):
-        allowed = ~processor.mask(torch.tensor([inputs.start + codes[:place]]), vocabulary_size=scores.shape[1])[0]
+        allowed = ~processor.mask(torch.tensor([inputs.starts[0] + codes[:place]]), vocabulary_size=scores.shape[1])[0]
         expected.append(scores[place][allowed].log_softmax(0)[allowed[:code].sum()].item())
     assert result.log_probabilities["depth"][0] == pytest.approx(expected, abs=1e-3)
     assert all(-20 < value <= 0 for value in expected)
@@ -223,19 +223,6 @@ def test_closing_a_stream_stops_writing_in_few_passes_too(aurora, image, monkeyp
     assert len(passes) < 400
 
 
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        ({"decoding": "fast"}, "unknown decoding 'fast'; there are: greedy, verified, parallel"),
-        ({"decoding": "parallel"}, "not trained to write a map in one pass"),
-        ({"decoding": "verified", "num_beams": 2}, "num_beams: decoding in few passes is greedy"),
-    ],
-)
-def test_decodings_that_cannot_be_are_refused(aurora, image, options, message):
-    with pytest.raises(AuroraError, match=message):
-        aurora.ask(image, "Why?", **options)
-
-
 def test_errors_come_out_of_the_stream(aurora, image):
     with pytest.raises(AuroraError, match="context has 512"):
         next(aurora.stream(image, "far " * 600))
@@ -273,8 +260,6 @@ def test_questions_that_ask_nothing_are_refused(aurora, image):
             aurora.ask(image, [" ", "Why?"], reasoning=reasoning)
     with pytest.raises(AuroraError, match="holds <image>"):
         aurora.ask(image, "<image> Why?")
-    with pytest.raises(AuroraError, match="unknown reasoning 'none'"):
-        aurora.ask(image, "Why?", reasoning="none")
 
 
 def test_a_folder_without_a_model_is_refused(tmp_path):

@@ -95,7 +95,7 @@ def test_words_put_into_the_models_mouth_count(perception):
     depth, _ = perception.vocabulary.families
     first = perception.ids.first_code_id(depth)
     start = perception.ids.start_id(depth)
-    assert allowed(perception, [], answer_start=[start]) == set(range(first, first + 16))
+    assert allowed(perception, [], starts=[[start]]) == set(range(first, first + 16))
 
 
 def test_the_second_corner_lies_right_of_and_below_the_first(perception):
@@ -255,7 +255,7 @@ def test_masks_say_what_the_rules_say_of_any_text(three, data, most_masks):
     everything = set(range(three.token_ids().stop))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(constraint, "MOST_MASKS", most_masks)
-        processor = PerceptionLogitsProcessor(three, answer_start=start)
+        processor = PerceptionLogitsProcessor(three, starts=[start])
         for length in {0, width // 2, max(0, width - 1), width}:
             ids = torch.tensor([text[:length] for text in written], dtype=torch.long).reshape(len(written), length)
             ruled_out = processor.mask(ids)
@@ -281,11 +281,11 @@ def test_a_text_read_step_by_step_is_read_as_if_at_once(three, data, most_places
     perception = dataclasses.replace(three)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(constraint, "MOST_PLACES", most_places)
-        follows = PerceptionLogitsProcessor(perception, answer_start=start)
+        follows = PerceptionLogitsProcessor(perception, starts=[start])
         ids = torch.zeros(len(texts), 0, dtype=torch.long)
         for column in torch.tensor(written, dtype=torch.long).T:
             ids = torch.cat([ids, column[:, None]], dim=1)
-            at_once = PerceptionLogitsProcessor(dataclasses.replace(three), answer_start=start)(ids, scores)
+            at_once = PerceptionLogitsProcessor(dataclasses.replace(three), starts=[start])(ids, scores)
             assert torch.equal(follows(ids, scores), at_once)
             if data.draw(st.booleans()):
                 ids = ids[torch.tensor(data.draw(st.permutations(range(len(texts)))))]
@@ -298,8 +298,8 @@ def test_along_a_text_every_beginning_is_ruled_as_it_is_alone(three, data):
     written, start = data.draw(fragments(three)), data.draw(fragments(three))
     count = data.draw(st.integers(1, len(written) + 1))
     scores = torch.randn(count, rows(three), generator=torch.Generator().manual_seed(0))
-    processor = PerceptionLogitsProcessor(three, answer_start=start)
-    found = processor.along(written, scores)
+    processor = PerceptionLogitsProcessor(three, starts=[start])
+    found = PerceptionLogitsProcessor(three).along(start + written, scores)
     for row in range(count):
         beginning = torch.tensor([written[: len(written) - count + 1 + row]], dtype=torch.long)
         assert torch.equal(found[row], processor(beginning, scores[row : row + 1])[0])

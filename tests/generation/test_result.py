@@ -9,9 +9,9 @@ from llava.mm_utils import process_images
 from PIL import Image
 from transformers import CLIPImageProcessor, SiglipImageProcessor
 
+from llava_aurora.data.images.frame import FrameTransform
 from llava_aurora.errors import AuroraError
-from llava_aurora.generation.generate import Answer, Timings
-from llava_aurora.generation.result import asked, folded, read_result, whole_spans
+from llava_aurora.generation.result import Result, Timings, asked, folded, whole_spans
 from llava_aurora.tokens import build_kinds
 from llava_aurora.tokens.box import BoxKind
 from llava_aurora.tokens.perception import PerceptionTokens
@@ -31,15 +31,21 @@ GRID = [[336, 672], [672, 336], [672, 672]]
 TIMINGS = Timings(preparing=1.0, generating=3.0, tokens=6, forward_passes=5)
 
 
-def read(text, *, image=None, perception=BOXES, ratio="pad", processor=CROPPING, finished=True, **changes):
-    return read_result(
-        Answer(text=text, ids=[], finished=finished, timings=TIMINGS, **changes),
+def read(text, *, ids=(), image=None, perception=BOXES, ratio="pad", processor=CROPPING, finished=True, **changes):
+    image = image or Image.new("RGB", (FRAME, FRAME))
+    config = SimpleNamespace(image_aspect_ratio=ratio, image_grid_pinpoints=GRID)
+    about = {"width": image.width, "height": image.height}
+    return Result(
+        text=text,
+        ids=ids,
+        finished=finished,
         question="Where?",
         reasoning="chain",
-        image=image or Image.new("RGB", (FRAME, FRAME)),
+        image=image,
+        timings=TIMINGS,
         perception=perception,
-        config=SimpleNamespace(image_aspect_ratio=ratio, image_grid_pinpoints=GRID),
-        image_processor=processor,
+        transform=lambda frame: FrameTransform.of_model(config, processor, frame=frame, **about),
+        **{"token_log_probabilities": None, **changes},
     )
 
 
@@ -142,16 +148,8 @@ def test_log_probabilities_are_those_of_the_codes(perception):
     comma = perception.ids.separators["PIXEL"]
     ids = [5, *perception.ids.ids(depth, range(9)), 6, first + 3, *comma, first + 4, 7]
     text = f"word {depth.text(range(9))} word {pixels.text((3, 4))} word"
-    answer = Answer(text, ids, True, tuple(-float(place) for place in range(len(ids))), TIMINGS)
-    result = read_result(
-        answer,
-        question="?",
-        reasoning="direct",
-        image=Image.new("RGB", (9, 9)),
-        perception=perception,
-        config=SimpleNamespace(),
-        image_processor=RESIZING,
-    )
+    values = tuple(-float(place) for place in range(len(ids)))
+    result = read(text, ids=ids, token_log_probabilities=values, perception=perception)
     assert result.log_probabilities["depth"] == (tuple(-float(place) for place in range(2, 11)),)
     assert result.log_probabilities["box"] == ((-13.0, -14.0 - len(comma)),)
 

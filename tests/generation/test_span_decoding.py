@@ -8,8 +8,8 @@ from PIL import Image
 from llava_aurora.errors import AuroraError
 from llava_aurora.generation.constraint import PerceptionLogitsProcessor
 from llava_aurora.generation.drafts import Phrases, wording_of
-from llava_aurora.generation.generate import generate
 from llava_aurora.generation.inputs import prepare_inputs
+from llava_aurora.generation.predictor import Predictor
 from llava_aurora.generation.span_decoding import SpanDecoder
 from llava_aurora.model.checkpoint import load_pretrained_model
 from llava_aurora.model.span_masking import masked_spans
@@ -75,10 +75,10 @@ def test_without_the_constraint_too(loaded, decoder, asked):
 
 def test_probabilities_are_those_of_greedy_decoding(loaded, decoder, asked):
     images, questions = zip(*asked[:8], strict=True)
-    greedy = generate(*loaded[:3], images=images, questions=questions, max_new_tokens=NEW)
+    greedy = predictor_of(loaded).write(images, questions, max_new_tokens=NEW)
     for answer, row in zip(greedy, decode(loaded, decoder(), asked[:8]), strict=True):
         count = len(answer.ids)
-        np.testing.assert_allclose(row.log_probabilities[:count], answer.log_probabilities, atol=1e-4)
+        np.testing.assert_allclose(row.log_probabilities[:count], answer.token_log_probabilities, atol=1e-4)
 
 
 def test_words_that_were_written_before_cost_no_pass_of_their_own(loaded, asked):
@@ -217,15 +217,9 @@ def test_what_cannot_be_is_said(loaded, decoder, finetuned):
         SpanDecoder(model, phrases=Phrases())
 
 
-def test_generate_takes_a_decoder_and_tells_its_passes(loaded, decoder, asked):
-    images, questions = zip(*asked[:5], strict=True)
-    question = {"images": images, "questions": questions, "max_new_tokens": NEW}
-    made = decoder()
-    greedy, _, ours = (generate(*loaded[:3], decoder=used, **question) for used in (None, made, made))
-    assert ours == greedy
-    assert ours[0].timings.forward_passes < greedy[0].timings.forward_passes
-    with pytest.raises(AuroraError, match="num_beams: decoding in few passes is greedy"):
-        generate(*loaded[:3], decoder=decoder(), num_beams=2, **question)
+def predictor_of(loaded):
+    tokenizer, model, image_processor, _ = loaded
+    return Predictor(tokenizer=tokenizer, model=model, image_processor=image_processor)
 
 
 def guessed_maps(loaded, batch, *, rounds):
@@ -253,8 +247,8 @@ def answers(loaded, batch, answer_start="", **options):
     given = len(tokenizer(answer_start, add_special_tokens=False).input_ids)
     options |= {"answer_start": answer_start, "max_new_tokens": NEW}
     return [
-        answer.ids[given:] + [tokenizer.eos_token_id] * answer.finished
-        for answer in generate(*loaded[:3], images=images, questions=questions, **options)
+        [*answer.ids[given:], *[tokenizer.eos_token_id] * answer.finished]
+        for answer in predictor_of(loaded).write(images, questions, **options)
     ]
 
 

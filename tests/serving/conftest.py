@@ -8,6 +8,7 @@ import pytest
 import torch
 from PIL import Image
 
+from llava_aurora.data.images.frame import FrameTransform
 from llava_aurora.errors import AuroraError
 from llava_aurora.tokens.box import BoxKind
 from llava_aurora.tokens.depth import DepthKind
@@ -49,12 +50,11 @@ class ScriptedAurora:
     def pieces(self):
         family = self.family
         spans = [family.start, *map(family.token, CODES), family.end]
-        box = PIXELS.text((1, 2, 30, 40))
+        box = PIXELS.text((14, 14, 28, 28))
         return ["Look", " at ", box, ". The ", "depth map is ", *spans, ". The answer is ", self.answer, "."]
 
     def stream(self, image, question, *, reasoning, decoding="greedy"):
-        from llava_aurora.generation.generate import Timings
-        from llava_aurora.generation.result import Result
+        from llava_aurora.generation.result import Result, Timings
 
         self.asked.append((image.size, question, reasoning, decoding))
         if self.error is not None:
@@ -66,19 +66,19 @@ class ScriptedAurora:
                 if number >= 10:
                     assert self.let.wait(timeout=30)
                 yield piece
-            width, height = image.size
             yield Result(
+                text="".join(self.pieces),
+                ids=(),
+                finished=True,
                 question=question,
                 reasoning=reasoning,
-                text="".join(self.pieces),
-                answer=self.answer,
-                depth=self.model.perception.kinds["depth"].decode(CODES),
-                boxes=((width / 4, height / 4, width / 2, height / 2),),
-                points={"A": (3.0, 4.0)},
-                log_probabilities={},
-                timings=Timings(preparing=0.1, generating=0.4, tokens=len(self.pieces), forward_passes=7),
-                finished=True,
                 image=image,
+                timings=Timings(preparing=0.1, generating=0.4, tokens=len(self.pieces), forward_passes=7),
+                token_log_probabilities=None,
+                perception=self.model.perception,
+                transform=lambda frame: FrameTransform.of(
+                    width=image.width, height=image.height, frame=frame, aspect_ratio="resize"
+                ),
             )
         finally:
             self.ended.set()

@@ -113,7 +113,7 @@ def test_a_visitor_marks_an_image_asks_and_sees_the_map_appear(page, photograph,
     page.wait_for("#aurora-answer", "(B)")
     page.wait_for("#aurora-map", "bright = close")
     assert page.text("#aurora-chain") == (
-        "Look at (1,2,30,40). The depth map is [depth map, 9 codes]. The answer is (B)."
+        "Look at (14,14,28,28). The depth map is [depth map, 9 codes]. The answer is (B)."
     )
     assert page.find("#aurora-answer .aurora-large").size["height"] > page.find("#aurora-chain").size["height"]
     box = page.find("#aurora-seen svg rect")

@@ -92,7 +92,7 @@ def test_a_chain_reads_with_maps_folded_and_coordinates_as_numbers(view, aurora)
     text = "".join(aurora.pieces)
     assert (
         Elements(view.chain(text)).text
-        == "Look at (1,2,30,40). The depth map is [depth map, 9 codes]. The answer is (B)."
+        == "Look at (14,14,28,28). The depth map is [depth map, 9 codes]. The answer is (B)."
     )
     cut = text[: text.index(aurora.family.token(4))]
     assert Elements(view.chain(cut)).text.endswith("The depth map is [depth map, 4 of 9 codes]")

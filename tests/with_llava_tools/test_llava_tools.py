@@ -13,7 +13,7 @@ from llava.model.language_model.llava_llama import LlavaLlamaForCausalLM
 from PIL import Image
 from transformers import LogitsProcessor, LogitsProcessorList
 
-from llava_aurora import generate, load_pretrained_model
+from llava_aurora import Predictor, load_pretrained_model
 from llava_aurora.generation.constraint import PerceptionLogitsProcessor
 from llava_aurora.model.aurora_llama import AuroraLlamaForCausalLM
 
@@ -29,14 +29,12 @@ def model_folder(finetuned_lora):
 
 @pytest.fixture(scope="module")
 def answers(model_folder, workshop):
-    """What our own `generate` says, with the constraint and without."""
-    loaded = load_pretrained_model(str(model_folder), device="cpu")[:3]
+    """What our own predictor says, with the constraint and without."""
+    predictor = Predictor.from_pretrained(model_folder, device="cpu")
     image = Image.open(workshop.images / "0.png")
 
     def ask(question: str, constrained: bool) -> str:
-        (answer,) = generate(
-            *loaded, images=[image], questions=[question], max_new_tokens=NEW_TOKENS, constrained=constrained
-        )
+        (answer,) = predictor.write([image], [question], max_new_tokens=NEW_TOKENS, constrained=bool(constrained))
         return without_blanks(answer.text)
 
     return {(question, constrained): ask(question, constrained) for question in QUESTIONS for constrained in (0, 1)}

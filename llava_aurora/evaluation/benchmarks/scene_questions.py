@@ -9,13 +9,12 @@ import numpy as np
 from llava_aurora.data.sources.scenes.scene_folder import read_scenes
 from llava_aurora.data.sources.scenes.scene_records import annotated_scene
 from llava_aurora.evaluation.benchmarks.question import Question, QuestionSet, question_set
-from llava_aurora.evaluation.outcomes import question as asked
 from llava_aurora.tasks.counting import count_facts
 from llava_aurora.tasks.depth import DepthFacts
 from llava_aurora.tasks.marks import depth_at, sample_points
 from llava_aurora.tasks.points import letter_points
 from llava_aurora.tasks.records import RecordWriter
-from llava_aurora.tasks.task import AnnotatedImage
+from llava_aurora.tasks.task import AnnotatedImage, Record
 from llava_aurora.vqvae.maps import read_depth_map
 
 POINTS = (2, 3, 4, 5)
@@ -56,7 +55,7 @@ def read_scene_depth(
                 yield Question(
                     id=f"{scene.id}/{count}points",
                     image=folder / scene.image,
-                    text=asked(record),
+                    text=question_of(record),
                     kind="letter",
                     answer=record["aurora"]["answer"],
                     category=f"{count} points",
@@ -90,7 +89,7 @@ def read_scene_counting(folder: Path, *, writer: RecordWriter, frame: int, seed:
             Question(
                 id=scene.id,
                 image=folder / scene.image,
-                text=asked(record),
+                text=question_of(record),
                 kind="number",
                 answer=record["aurora"]["answer"],
                 category="scenes",
@@ -109,3 +108,8 @@ def _counts(image: AnnotatedImage, rng: np.random.Generator) -> dict[tuple[str, 
         counts[image.absent[int(rng.integers(len(image.absent)))]] = 0
     things = list(counts)
     return {things[place]: counts[things[place]] for place in rng.permutation(len(things))}
+
+
+def question_of(record: Record) -> str:
+    """The question of a record, without the image token."""
+    return record["conversations"][0]["value"].replace("<image>", "").strip()

@@ -15,7 +15,7 @@ from PIL import Image
 from llava_aurora.batches import batches
 from llava_aurora.data.sources.depth.depth_estimation import default_device
 from llava_aurora.errors import AuroraError
-from llava_aurora.evaluation.asker import Settings
+from llava_aurora.evaluation.answers import AnswerSettings
 from llava_aurora.evaluation.plugins.chain_log import ChainLog
 from llava_aurora.generation.aurora import Aurora
 from llava_aurora.generation.result import Reasoning, asked
@@ -50,7 +50,7 @@ class LlavaAuroraModel(lmms):
         base: str | None = None,
         reasoning: Reasoning = "chain",
         constrained: bool = True,
-        max_new_tokens: int = Settings.max_new_tokens,
+        max_new_tokens: int = AnswerSettings.max_new_tokens,
         batch_size: int | str = 1,
         device: str | None = None,
         chains: str = "chains.jsonl",
@@ -76,7 +76,7 @@ class LlavaAuroraModel(lmms):
             "max_new_tokens": int(max_new_tokens),
             "batch_size": self.batch_size,
         }
-        self.log = ChainLog(Path(chains), about={"model": pretrained}, process=self._rank)
+        self.log = ChainLog(Path(chains), model=pretrained, process=self._rank)
         self.aurora = Aurora.from_pretrained(pretrained, base=base, device=str(self.device))
 
     def generate_until(self, requests: Sequence[Any]) -> list[str]:

@@ -12,7 +12,7 @@ from typing import Any
 import yaml
 from PIL import Image
 
-from llava_aurora.data.images.image_reader import open_image
+from llava_aurora.data.images.image_files import open_image
 from llava_aurora.errors import AuroraError
 from llava_aurora.evaluation.benchmarks.published import read_hardblink_questions
 from llava_aurora.evaluation.benchmarks.question import Question

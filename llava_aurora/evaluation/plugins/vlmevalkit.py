@@ -23,7 +23,7 @@ from vlmeval.smp import concat_images_vlmeval
 from vlmeval.vlm.base import BaseModel
 
 from llava_aurora.errors import AuroraError
-from llava_aurora.evaluation.asker import Settings
+from llava_aurora.evaluation.answers import AnswerSettings
 from llava_aurora.evaluation.plugins.chain_log import ChainLog
 from llava_aurora.generation.aurora import Aurora
 from llava_aurora.generation.result import Reasoning, asked
@@ -61,7 +61,7 @@ class LlavaAurora(BaseModel):
         base: str | None = None,
         reasoning: Reasoning = "chain",
         constrained: bool = True,
-        max_new_tokens: int = Settings.max_new_tokens,
+        max_new_tokens: int = AnswerSettings.max_new_tokens,
         several_images: SeveralImages = "refuse",
         device: str | None = None,
     ) -> None:
@@ -75,7 +75,7 @@ class LlavaAurora(BaseModel):
             "constrained": constrained,
             "max_new_tokens": max_new_tokens,
         }
-        self.log = ChainLog(chains, about={"model": str(pretrained)}, process=int(os.environ.get("RANK", "0")))
+        self.log = ChainLog(chains, model=str(pretrained), process=int(os.environ.get("RANK", "0")))
         self.aurora = Aurora.from_pretrained(pretrained, base=base, device=device)
 
     def generate_inner(self, message: Sequence[Mapping[str, str]], dataset: str | None = None) -> str:

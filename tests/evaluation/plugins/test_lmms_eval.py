@@ -120,7 +120,7 @@ def test_the_harness_is_given_the_answer_without_its_chain(model, tmp_path, monk
     make, _, requests = model
     made = make(batch_size=4)
     said = made.aurora.ask(Image.new("RGB", (56, 56)), "Which?", max_new_tokens=1)
-    said = replace(said, text="The map is …. The answer is (B).", answer="(B)")
+    said = replace(said, text="The map is …. The answer is (B).")
     monkeypatch.setattr(made.aurora, "ask", lambda images, questions, **options: [said] * len(questions))
     assert made.generate_until(requests) == ["(B)"] * 4
     kept = [json.loads(line) for line in (tmp_path / "chains.jsonl").read_text().splitlines()]

@@ -4,6 +4,7 @@ import importlib
 import json
 import sys
 import types
+from dataclasses import replace
 from importlib.util import find_spec
 
 import numpy as np
@@ -115,7 +116,7 @@ def test_the_harness_is_given_the_answer_without_its_chain(model, pictures, tmp_
     asked = model()
     aurora = asked.aurora
     result = aurora.ask(pictures[0], "Which?", max_new_tokens=1)
-    said = type(result)(**{**vars(result), "text": "The map is …. The answer is (B).", "answer": "(B)"})
+    said = replace(result, text="The map is …. The answer is (B).")
     monkeypatch.setattr(aurora, "ask", lambda *given, **options: said)
     assert asked.generate(parts(pictures[:1], "Which?")) == "(B)"
     assert [line["text"] for line in kept(tmp_path)] == ["The map is …. The answer is (B)."]
