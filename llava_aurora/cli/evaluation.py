@@ -166,7 +166,7 @@ def _run(work: Callable[..., object], given: Mapping[str, Any]) -> None:
     plan = Plan(
         tasks=_names(given["tasks"]),
         settings=settings,
-        **({"reasonings": _names(given["reasoning"])} if "reasoning" in given else {}),
+        reasonings=_names(given.get("reasoning", "chain")),
         **chosen("data", "batch_size", "limit", "scenes", "seed", "pictures"),
     )
     device = default_device() if given["device"] is None else usable_device(given["device"])

@@ -26,7 +26,7 @@ from llava_aurora.evaluation.verdict import Loss, verdict
 from llava_aurora.evaluation.written import closest_by, read_written
 from llava_aurora.files import write_json
 from llava_aurora.generation.predictor import Predictor
-from llava_aurora.generation.result import Answer
+from llava_aurora.generation.result import Answer, Result
 from llava_aurora.tokens.perception import PerceptionTokens
 
 CONTROL = "own"
@@ -157,7 +157,7 @@ def _go_on(
     chains: Mapping[str, Chain],
     maps: Mapping[str, tuple[int, ...]],
     batch: Sequence[Question],
-) -> list[Answer]:
+) -> list[Result]:
     perception = predictor.perception
     assert perception is not None
     family = perception.kinds["depth"].family

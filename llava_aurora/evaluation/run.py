@@ -19,7 +19,7 @@ from llava_aurora.evaluation.provenance import provenance
 from llava_aurora.evaluation.statistics import Paired, compare_paired
 from llava_aurora.files import read_json, write_json
 from llava_aurora.generation.predictor import Predictor
-from llava_aurora.generation.result import Answer
+from llava_aurora.generation.result import Answer, Result
 
 RESULTS = "results.json"
 SCENES = "scenes"
@@ -179,7 +179,7 @@ def paired_json(paired: Paired) -> dict[str, Any]:
     return {**asdict(paired), "difference": paired.difference.to_json()}
 
 
-def _answer(predictor: Predictor, settings: AnswerSettings, reasoning: str, batch: Sequence[Question]) -> list[Answer]:
+def _answer(predictor: Predictor, settings: AnswerSettings, reasoning: str, batch: Sequence[Question]) -> list[Result]:
     prompts = [question.prompt(reasoning) for question in batch]
     return predictor.write([question.open() for question in batch], prompts, **asdict(settings))
 

@@ -22,7 +22,8 @@ from llava_aurora.serving.view import AnswerView
 from llava_aurora.tasks.marks import REFERENCE_FRAME
 
 if TYPE_CHECKING:
-    from llava_aurora.generation.aurora import Aurora, Decoding
+    from llava_aurora.generation.aurora import Aurora
+    from llava_aurora.generation.predictor import Decoding
     from llava_aurora.tokens.box import BoxKind
 
 

@@ -19,7 +19,8 @@ from llava_aurora.serving.request_limit import MIB, RequestLimitMiddleware
 from llava_aurora.serving.view import STYLE
 
 if TYPE_CHECKING:
-    from llava_aurora.generation.aurora import Aurora, Decoding
+    from llava_aurora.generation.aurora import Aurora
+    from llava_aurora.generation.predictor import Decoding
 
 LOCAL_HOSTS = ("127.0.0.1", "localhost", "[::1]")
 # The one setting of Gradio's that is left to its user: the path behind a reverse proxy.

@@ -38,6 +38,7 @@ class BoxKind(TokenKind):
     name: ClassVar[str] = "box"
     order: ClassVar[int] = 20
     measure: ClassVar[str | None] = "iou"
+    frame: int
 
     def __init__(self, *, frame: int = 336) -> None:
         self.frame = frame
