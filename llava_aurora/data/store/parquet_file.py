@@ -1,11 +1,11 @@
-"""Training records in Parquet: columns that other tools can read, and what does not fit into them beside it.
+"""Training records in Parquet: columns that other tools can read, and one for all that does not fit into them.
 
 - id, image: text.
 - conversations: a list of {"from", "value"}. JSON text is read as well.
 - aurora: the truth about the image, as JSON text, as its shape differs by task.
 - task: the name of the task, for sorting and counting. Read only where `aurora` is missing.
-- other_fields: a JSON object with all else, and exactly as they were those of the fields above that their column cannot
-  hold (an id that is a number, a turn with fields of its own). Empty for most records. It overrules the columns.
+- other_fields: a JSON object with all other fields, and with those of the above that their column cannot hold (an id
+  that is a number, a turn with further fields). Empty for most records. It overrides the columns.
 - any other column of text, numbers, lists or structs becomes a field of its name.
 
 Read and written with pyarrow alone: docs/data_store.md says what the library `datasets` would bring.
@@ -13,9 +13,9 @@ Read and written with pyarrow alone: docs/data_store.md says what the library `d
 
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 import pyarrow as pa
@@ -46,22 +46,11 @@ class Unreadable:
     problem: str
 
 
-class ParquetWriter:
-    """Writes records to a Parquet file, a row group at each `write`. A context manager: whole at its end."""
-
-    def __init__(self, path: Path) -> None:
-        self._writer = pq.ParquetWriter(path, SCHEMA, compression="zstd")
-
-    def write(self, records: Sequence[Mapping[str, Any]]) -> None:
-        self._writer.write_table(pa.Table.from_pylist([_row(record) for record in records], schema=SCHEMA))
-
-    def __enter__(self) -> "ParquetWriter":
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._writer.close()
+@contextmanager
+def parquet_writer(path: Path) -> Iterator[Callable[[Sequence[Mapping[str, Any]]], None]]:
+    """A function that writes records to a Parquet file, a row group at each call."""
+    with pq.ParquetWriter(path, SCHEMA, compression="zstd") as file:
+        yield lambda records: file.write_table(pa.Table.from_pylist([_row(each) for each in records], schema=SCHEMA))
 
 
 def read_parquet(path: Path, *, progress: Callable[[int], None]) -> Iterator[dict[str, Any] | Unreadable]:

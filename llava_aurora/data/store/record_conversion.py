@@ -1,58 +1,43 @@
-"""Training records from one format into another: JSON list, JSONL and Parquet, without losing anything.
-
-Every record is checked on the way as it is before training. The new file appears when it is whole.
-"""
+"""Converts training records between JSON list, JSONL and Parquet, without losing anything."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from functools import partial
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 from llava_aurora.batches import batches
-from llava_aurora.data.store.parquet_file import ParquetWriter
+from llava_aurora.data.store.parquet_file import parquet_writer
 from llava_aurora.data.store.record_file import check_records, part_files
 from llava_aurora.data.store.record_progress import follow
 from llava_aurora.errors import AuroraError
 from llava_aurora.files import atomic_file
 
 RECORDS_PER_BATCH = 8192
+Write = Callable[[Sequence[Mapping[str, Any]]], None]
 
 
-class JsonLinesWriter:
-    """Writes records as JSONL, one a line. A context manager; the file is whole at its end."""
+@contextmanager
+def json_writer(path: Path, *, before: str, between: str, after: str) -> Iterator[Write]:
+    """A function that writes records to a file as JSON, with these texts around them."""
+    with path.open("w", encoding="utf-8", newline="\n") as file:
+        separator = before
 
-    before, between, after = "", "\n", "\n"
+        def write(records: Sequence[Mapping[str, Any]]) -> None:
+            nonlocal separator
+            for record in records:
+                file.write(separator + _json(record))
+                separator = between
 
-    def __init__(self, path: Path) -> None:
-        self._file = path.open("w", encoding="utf-8", newline="\n")
-        self._next = self.before
-
-    def write(self, records: Sequence[Mapping[str, Any]]) -> None:
-        for record in records:
-            self._file.write(self._next + _json(record))
-            self._next = self.between
-
-    def __enter__(self) -> "JsonLinesWriter":
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        with self._file:
-            self._file.write(self.after)
+        yield write
+        file.write(after)
 
 
-class JsonListWriter(JsonLinesWriter):
-    """Writes records as the JSON list that LLaVA reads, one a line."""
-
-    before, between, after = "[\n", ",\n", "\n]\n"
-
-
-WRITERS: Mapping[str, type[JsonLinesWriter] | type[ParquetWriter]] = {
-    ".json": JsonListWriter,
-    ".jsonl": JsonLinesWriter,
-    ".parquet": ParquetWriter,
+WRITERS: Mapping[str, Callable[[Path], AbstractContextManager[Write]]] = {
+    ".json": partial(json_writer, before="[\n", between=",\n", after="\n]\n"),
+    ".jsonl": partial(json_writer, before="", between="\n", after="\n"),
+    ".parquet": parquet_writer,
 }
 
 
@@ -61,14 +46,14 @@ def convert_records(source: str | Path, out: str | Path) -> int:
 
     Args:
         source: a file or folder that `check_records` reads.
-        out: its suffix, .json, .jsonl or .parquet, says what is written. An older file is replaced.
+        out: the file to write; its suffix (.json, .jsonl, .parquet) says the format. An older file is replaced.
 
     Returns:
         how many records there are.
 
     Raises:
-        AuroraError: naming file and record, for what cannot be trained on; for another suffix; if `out` is what is
-            read; if the file system refuses. An older `out` is still there.
+        AuroraError: for another suffix; if `out` is what is read; as `check_records` does; if the file system refuses.
+            An older `out` is still there.
     """
     source, out, count = Path(source), Path(out), 0
     if out.suffix not in WRITERS:
@@ -76,15 +61,15 @@ def convert_records(source: str | Path, out: str | Path) -> int:
     if out.resolve() in {part.resolve() for part in part_files(source)} or out.resolve().parent == source.resolve():
         raise AuroraError(f"{out}: is what is read, or lies in it; give another path")
     records = follow(source, check_records, title=f"{source.name} to {out.name}", bytes_worth_a_line=0)
-    with atomic_file(out) as temporary, WRITERS[out.suffix](temporary) as writer:
+    with atomic_file(out) as temporary, WRITERS[out.suffix](temporary) as write:
         for batch in batches(records, RECORDS_PER_BATCH):
-            writer.write(batch)
+            write(batch)
             count += len(batch)
     return count
 
 
 def _json(record: Mapping[str, Any]) -> str:
-    """As JSON, with letters of all scripts as they are; escaped where half of a surrogate pair is among them."""
+    """As JSON with letters of all scripts as they are; escaped if it holds half of a surrogate pair."""
     text = json.dumps(record, ensure_ascii=False)
     try:
         text.encode("utf-8")

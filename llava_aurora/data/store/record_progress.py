@@ -1,4 +1,4 @@
-"""A line of progress on stderr while a file of records is read; nothing for a small one."""
+"""A progress bar on stderr while a large file of records is read."""
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -9,7 +9,7 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeR
 
 from llava_aurora.data.store.record_file import part_files
 
-# What takes longer than a second or two.
+# Takes longer than a second or two.
 BYTES_WORTH_A_LINE = 32_000_000
 Item = TypeVar("Item")
 
@@ -21,7 +21,7 @@ def follow(
     title: str,
     bytes_worth_a_line: int | None = None,
 ) -> Iterator[Item]:
-    """What `read(source, progress=…)` yields, such as `check_records`, and a bar of the bytes that it has read.
+    """Yields what `read(source, progress=…)` yields, such as `check_records`, and shows a bar of the bytes it has read.
 
     Where stderr is no terminal, as in the log of a cluster, `title` is printed at the start and the bar at the end.
     """

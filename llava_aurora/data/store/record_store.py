@@ -1,11 +1,10 @@
-"""Training records on disk instead of in memory: one memory-mapped Arrow file that all ranks of a machine share.
+"""Training records in a memory-mapped Arrow file that all ranks of a machine share.
 
 The first process to open a file of records (JSON, JSONL, Parquet, or a folder of parts) streams it once, checks every
-record on the way and writes the Arrow file into a cache; all others map that file. A rank then holds a few bytes a
-record, whatever a record holds.
+record and writes the Arrow file into a cache; all others map that file. A rank holds a few bytes a record.
 
-Arrow files are named STEM-PLACE-STATE-CHECKED.arrow, after where the source lies, its size and time, and what was
-checked. When a source is converted, the files of its earlier states go. Who has one mapped keeps it until it ends.
+Arrow files are named STEM-PLACE-STATE-CHECKED.arrow: hashes of the source's path, of its size and time, and of what was
+checked. Converting a source removes the files of its earlier states; processes that have one mapped keep it.
 """
 
 import hashlib
@@ -34,14 +33,14 @@ SCHEMA = pa.schema(
     [
         ("record", pa.large_string()),
         ("task", pa.dictionary(pa.int8(), pa.string())),
-        ("image", pa.int64()),  # a digest: its name is in the record, and here it only tells which images are the same
+        ("image", pa.int64()),  # a digest of its name, which tells the same image from others
         ("length", pa.int32()),
     ]
 )
 
 
 class RecordStore(Sequence[dict[str, Any]]):
-    """A sequence of records, each read from the mapped file when it is asked for.
+    """A sequence of records, each read from the mapped file on access.
 
     Args:
         file: the Arrow file, made by `open`.
@@ -162,7 +161,7 @@ class RecordStore(Sequence[dict[str, Any]]):
         return values if self.rows is None else values[self.rows]
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """A worker process gets the path and maps the file itself."""
+        """Pickles the path: a worker process maps the file itself."""
         return _reopen, (self.file, self.source, self.rows)
 
 
@@ -180,7 +179,7 @@ def cache_folder() -> Path:
 def record_length(record: dict[str, Any], families: Iterable[TokenFamily]) -> int:
     """Words of all turns as upstream counts them, and perception tokens; negative without an image.
 
-    A map is one word of a hundred tokens, so that words alone would tell nothing of it.
+    A map is one word of a hundred tokens, so words alone would not count it.
     """
     words = sum(len(turn["value"].split()) for turn in record["conversations"])
     text = "".join(turn["value"] for turn in record["conversations"])
