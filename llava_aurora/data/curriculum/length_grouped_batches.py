@@ -1,27 +1,26 @@
-"""Batches of like length within a curriculum: less of each batch is padding, and the mixture of tasks stays.
+"""Groups the records of a curriculum into batches of similar length, so that less of each batch is padding.
 
-Upstream's grouping orders a whole epoch by length alone, which is no curriculum's order any more. Here only neighbours
-of the curriculum's order change places: a window of some batches is sorted and cut into batches again, and these are
-shuffled. An epoch's mixture is the same all through it, so that every window has the tasks that it had.
+LLaVA's grouping sorts a whole epoch by length, which loses the curriculum's order. Here a window of a few batches is
+sorted, cut into batches again, and these are shuffled: every window keeps its mixture of tasks.
 
-Records of one length are mostly of one task. A step over several batches, of ranks or of accumulation, can be made of
-several lengths, so that its gradient is not of one task alone.
+Records of one length are mostly of one task. A step over several batches (of ranks or of gradient accumulation) can be
+made of several lengths, so that its gradient is not that of one task.
 """
 
 from dataclasses import dataclass
 
 import numpy as np
 
-WINDOW = 16  # batches; of 4 the longest still pads the rest, and of 64 hardly anything is gained
+WINDOW = 16  # batches; with 4 there is much padding still, and 64 gain hardly more
 
 
 @dataclass(frozen=True)
 class LengthGroupedBatches:
     """Args:
-    lengths: of each record of the dataset, words and perception tokens; negative for one without an image, int (n,).
-    image_tokens: what an image adds to that in the language model.
+    lengths: words and perception tokens of each record of the dataset; negative without an image, int (n,).
+    image_tokens: tokens that an image adds in the language model.
     batch: records of one step over all ranks.
-    mixed: of how many lengths a step is made, one after the other; a divisor of `batch`.
+    mixed: number of lengths that a step is made of, one after the other; a divisor of `batch`.
     """
 
     lengths: np.ndarray
@@ -30,10 +29,10 @@ class LengthGroupedBatches:
     mixed: int = 1
 
     def grouped(self, order: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-        """The same records in batches of like length; those of an unfinished last batch stay last.
+        """The same records in batches of similar length, int (n,); those of an incomplete last batch stay last.
 
         Args:
-            order: indices into the dataset, (n,).
+            order: indices into the dataset, int (n,).
             rng: shuffles the batches of each window, or their parts of one length.
         """
         lengths = self.lengths[order]

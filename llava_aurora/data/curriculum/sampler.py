@@ -1,8 +1,8 @@
-"""A curriculum as a sampler: the order of the records of each epoch, from a schedule.
+"""A sampler that orders the records of each epoch by a curriculum's schedule.
 
-The order is a pure function of records, schedule, seed and epoch. Nothing is kept from one epoch to the next, so every
-rank computes the same order for itself, whatever the number of ranks and workers, and a resumed run goes on at the
-record at which it was stopped. Kept in memory are row numbers, a few bytes a record.
+The order is a pure function of records, schedule, seed and epoch. So every rank computes the same order by itself,
+whatever the number of ranks and workers, and a resumed run continues at the record at which it was stopped. Only row
+numbers are in memory, a few bytes a record.
 """
 
 import math
@@ -153,13 +153,13 @@ class Curriculum:
 
 
 class CurriculumSampler(Sampler[int]):
-    """The order of a curriculum as a sampler of one epoch after the other.
+    """Samples one epoch of a curriculum after the other.
 
     Args:
         curriculum: of the dataset that is sampled.
-        epochs: of the whole run; a resumed run must say the same.
-        seed: another one, another order; all ranks must have the same.
-        length_grouped_batches: makes batches of like length; None leaves the order as it is.
+        epochs: of the whole run; a resumed run must give the same number.
+        seed: the same on all ranks.
+        length_grouped_batches: groups records of similar length; None leaves the order as it is.
     """
 
     def __init__(
@@ -170,12 +170,8 @@ class CurriculumSampler(Sampler[int]):
         seed: int,
         length_grouped_batches: LengthGroupedBatches | None = None,
     ) -> None:
-        self.curriculum, self.epochs, self.seed, self.length_grouped_batches = (
-            curriculum,
-            epochs,
-            seed,
-            length_grouped_batches,
-        )
+        self.curriculum, self.epochs, self.seed = curriculum, epochs, seed
+        self.length_grouped_batches = length_grouped_batches
         self.epoch = 0
 
     def set_epoch(self, epoch: int) -> None:

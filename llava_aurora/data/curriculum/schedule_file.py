@@ -12,7 +12,7 @@ from llava_aurora.data.curriculum.schedule import BUILT_IN, MixtureSchedule, Sch
 from llava_aurora.errors import AuroraError
 from llava_aurora.tasks.task import OTHER, task_named
 
-# What each number in a file has to be: lowest and highest value.
+# Lowest and highest value of each number in a file.
 RANGES = {"start": (0, 1), "end": (0, 1), "tau0": (1e-6, math.inf), "cooling": (0, math.inf), "even_at": (0, 1)}
 
 
@@ -20,7 +20,7 @@ def read_schedule(source: str) -> Schedule:
     """A schedule by its name, or from a YAML file.
 
     Raises:
-        AuroraError: naming the file and the remedy, if it is neither, or what is in the file is no schedule.
+        AuroraError: naming the file and the remedy, if it is neither, or the file does not hold a schedule.
     """
     if source in BUILT_IN:
         return BUILT_IN[source](source=f"--curriculum {source}")

@@ -1,6 +1,6 @@
-"""Where LLaVA's image processing puts a pixel of an image file in the square that the vision tower sees.
+"""Maps coordinates between an image file and the square frame that the vision tower sees.
 
-Coordinate tokens name pixels of that square, so boxes have to be moved exactly as the pixels are.
+Coordinate tokens name pixels of that frame, so boxes have to be moved exactly as LLaVA's processing moves the pixels.
 """
 
 from collections.abc import Sequence

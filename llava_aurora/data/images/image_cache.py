@@ -1,13 +1,13 @@
-"""Decoded and resized images on disk, for runs that show each image many times.
+"""A cache of decoded and resized images on disk, for runs that show each image many times.
 
-    FOLDER/used                   bytes taken, counted before they are written
+    FOLDER/used                   bytes in use, increased before an entry is written
     FOLDER/lock                   held while an entry is written, never while one is read
-    FOLDER/SETTINGS/ab/cdef….img  one file an image; SETTINGS is a hash of what was done with it
+    FOLDER/SETTINGS/ab/cdef….img  one file an image; SETTINGS is a hash of how images were processed
 
-An entry starts with a header: which state of the image file it was made from, its shape, a checksum. What does not
-agree with it (image changed, entry damaged or cut off) counts as missing and is written anew. Any number of ranks,
-workers and runs may share a folder. Nothing is ever evicted: epochs go round all images, where throwing the oldest out
-for the newest would leave no hits at all. A full cache takes no more, and the rest is decoded as without it.
+An entry starts with a header: state of the image file it was made from, shape, checksum. An entry that does not agree
+with its header (image changed, file damaged) is written anew. Any number of ranks, workers and runs may share a folder.
+Nothing is evicted: epochs cycle through all images, so evicting the oldest entry would leave no hits at all. When the
+cache is full, the remaining images are decoded each time.
 """
 
 import hashlib
@@ -31,12 +31,12 @@ _BLOCK = 4096  # what file systems round up to
 
 
 class ImageCache:
-    """A folder of images as uint8 (channels, H, W). A process opens nothing until it reads or writes one.
+    """Images as uint8 (channels, H, W) in a folder. No file is kept open.
 
     Args:
-        folder: made if it is not there.
+        folder: created if it does not exist.
         limit: bytes that all entries in the folder may take, those of other settings included.
-        settings: what is done with an image; entries of other settings are not seen.
+        settings: how images are processed; entries of other settings are not read.
 
     Raises:
         AuroraError: if the folder cannot be written, or the limit is not positive.
@@ -54,7 +54,7 @@ class ImageCache:
             raise AuroraError(f"{self.folder}: cannot keep images there (--image_cache): {error.strerror}") from error
 
     def get(self, path: Path, make: Callable[[], np.ndarray]) -> np.ndarray:
-        """The entry of an image, else what `make` returns, which is kept if there is room.
+        """The entry of an image; if there is none, the result of `make`, which is stored if there is room.
 
         Args:
             path: the image file.
@@ -87,7 +87,7 @@ class ImageCache:
                     )
                     return
                 older = _rounded(entry.stat().st_size) if entry.exists() else 0
-                self._set_used(used + size)  # before it is written: who is killed in between leaves the count too high
+                self._set_used(used + size)  # first, so that a process killed while writing leaves the count too high
                 with atomic_file(entry) as temporary:
                     temporary.write_bytes(content)
                 self._set_used(used + size - older)
@@ -102,7 +102,7 @@ class ImageCache:
         try:
             return int((self.folder / "used").read_text())
         except (FileNotFoundError, ValueError):
-            # Under the lock nobody writes, so that unfinished files are those of killed processes.
+            # No other process writes while this one holds the lock: unfinished files are those of killed processes.
             for unfinished in self.folder.rglob(".*.img"):
                 unfinished.unlink()
             return sum(_rounded(entry.stat().st_size) for entry in self.folder.rglob("*.img"))

@@ -38,7 +38,7 @@ BYTES_WORTH_A_PROCESS = 2_000_000  # it takes seconds to start
 RECORDS_WITHOUT_MAPS = 10_000  # after so many, a file is taken to hold no maps
 ANY_CODE = 10**6
 
-Named = tuple[str, Any]  # how a record is named in the report, and what it is
+Named = tuple[str, Any]  # name in the report, record
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,15 +70,14 @@ class CheckSettings:
 
 
 def check_file(path: str | Path, settings: CheckSettings) -> ValidationReport:
-    """Checks a file of training records, and shows on stderr how far it is.
+    """Checks a file of training records, with progress on stderr.
 
     Args:
         path: what training reads: a JSON list, .jsonl, .parquet, or a folder of parts.
         settings: what is checked.
 
     Raises:
-        AuroraError: if the file cannot be read or holds nothing. What is wrong with single records and images is in the
-            report.
+        AuroraError: if the file cannot be read or is empty. Faults of single records and images are in the report.
     """
     path, findings, images = Path(path), Findings(), ImageList()
     unchecked = tuple(_unchecked(settings))
@@ -152,13 +151,13 @@ def _unchecked(settings: CheckSettings) -> Iterator[str]:
 
 
 def named_records(path: Path, *, title: str) -> Iterator[Named]:
-    """Records with their names: of a folder, with that of their part."""
+    """Records with their names; those of a folder start with the name of the part."""
     for part, index, record in follow(path, unchecked_records, title=title):
         yield (record_name(index, record) if part == path else f"{part.name}: {record_name(index, record)}"), record
 
 
 def _images(records: Sequence[Named], folder: Path, *, evaluation: bool) -> Iterator[Listed]:
-    """The images of these records, but those that lie outside of the folder."""
+    """The images of these records that lie in the folder."""
     for where, record in records:
         if isinstance(record, dict) and isinstance(record.get("image"), str):
             try:
@@ -172,7 +171,7 @@ def _images(records: Sequence[Named], folder: Path, *, evaluation: bool) -> Iter
 
 
 class _RecordChecks:
-    """All that is checked of a record without its image."""
+    """The checks of a record without its image."""
 
     def __init__(self, settings: CheckSettings) -> None:
         self.families = settings.families
@@ -226,7 +225,7 @@ def _examine(paths: Sequence[Path], quick: bool) -> list[Examined]:
 
 
 class _Workers:
-    """Processes that are given a bounded number of portions ahead; results are taken in the order of the portions."""
+    """Worker processes with a bounded queue; results are taken in the order of submission."""
 
     def __init__(self, settings: CheckSettings, *, most: int) -> None:
         self.settings, self.number = settings, min(settings.workers, most)
@@ -245,7 +244,7 @@ class _Workers:
         return self
 
     def submit(self, function: Callable[..., Any], *arguments: Any, then: Callable[[Any], None]) -> None:
-        """Runs a function of this module in a process, and `then` in this one with its result."""
+        """Runs a function of this module in a worker, and `then` with its result in this process."""
         if self._pool is None:
             then(function(*arguments))
             return

@@ -89,7 +89,7 @@ class Listed(NamedTuple):
 
 
 class ImageList:
-    """Every image once, however many records show it, with its hash and whether it is trained or evaluated on."""
+    """The images of a training file and of an evaluation, each once, with their hashes."""
 
     def __init__(self) -> None:
         self._names: dict[Path, str] = {}
@@ -98,7 +98,7 @@ class ImageList:
         self._hashes: dict[Path, np.ndarray] = {}
 
     def new(self, images: Iterable[Listed]) -> Iterator[Listed]:
-        """Those not seen before."""
+        """Yields those that have not been given before."""
         for image in images:
             (self._evaluated if image.evaluation else self._trained).add(image.path)
             if image.path not in self._names:
@@ -106,7 +106,7 @@ class ImageList:
                 yield image
 
     def take(self, portion: Sequence[Listed], findings: Findings, examined: Sequence[Examined]) -> None:
-        """Keeps what `examine` found of images from `new`, in their order."""
+        """Takes the results of `examine` for images from `new`, in their order."""
         findings.images += len(portion)
         for image, (problems, found) in zip(portion, examined, strict=True):
             for kind, message in problems:
@@ -116,7 +116,7 @@ class ImageList:
                 self._hashes[image.path] = found
 
     def compare(self, findings: Findings, *, distance: int) -> None:
-        """Reports training images that are one file with an image of the evaluation, or show the same as another."""
+        """Reports training images that are also evaluated, or that show the same picture as another image."""
         names = self._names
         for path in names:
             if path in self._trained and path in self._evaluated:
