@@ -12,30 +12,40 @@ app = typer.Typer()
 
 @app.command(
     epilog="Examples: llava-aurora export --model checkpoints/llava-aurora-13b-lora --out exported  |  "
-    "llava-aurora export --model checkpoints/mine --out exported --dtype bfloat16"
+    "llava-aurora export --model checkpoints/mine --out exported --dtype bfloat16  |  "
+    "llava-aurora export --model moved --format llava --out for-llava"
 )
 def export(
     model: Annotated[Path, typer.Option(help="A folder that training left: whole, merged, LoRA or a projector.")],
     out: Annotated[Path, typer.Option(help="The folder to make.")],
-    format: Annotated[str, typer.Option(help="hf: transformers' own LLaVA, which vLLM and SGLang read too.")] = "hf",
-    base: Annotated[str | None, typer.Option(help="What it was trained on; LoRA's folder knows that itself.")] = None,
+    format: Annotated[
+        str,
+        typer.Option(
+            help="hf: transformers' own LLaVA, which vLLM and SGLang read too. llava: LLaVA's own, also for a folder"
+            " that was moved and whose trained vision tower LLaVA no longer finds."
+        ),
+    ] = "hf",
+    base: Annotated[str | None, typer.Option(help="The base of LoRA or projector, if it was moved.")] = None,
     dtype: Annotated[str | None, typer.Option(help="float32, float16 or bfloat16; the model's if left out.")] = None,
     conversation: Annotated[
         str, typer.Option(help="LLaVA's template that it was trained with; --version v1 is vicuna_v1.")
     ] = "vicuna_v1",
 ) -> None:
     """Write a trained model in the format of other engines, its LoRA merged, its tokens and VQ-VAE with it."""
-    if format != "hf":
-        raise AuroraError(f"--format {format}: there is hf")
+    if format not in ("hf", "llava"):
+        raise AuroraError(f"--format {format}: there are hf and llava")
     if dtype not in (None, "float32", "float16", "bfloat16"):
         raise AuroraError(f"--dtype {dtype}: there are float32, float16 and bfloat16")
     import torch
 
     from llava_aurora.export.hugging_face import export_hugging_face
+    from llava_aurora.model.merge import merge
 
-    export_hugging_face(
-        model, out, base=base, dtype=getattr(torch, dtype) if dtype else None, conversation=conversation
-    )
+    options = {"base": base, "dtype": getattr(torch, dtype) if dtype else None}
+    if format == "llava":
+        merge(model, out, **options)
+    else:
+        export_hugging_face(model, out, conversation=conversation, **options)
     print(f"{out}: the exported model")
 
 

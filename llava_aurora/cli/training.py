@@ -1,4 +1,4 @@
-"""`llava-aurora plan` and `merge`: before and after a training run."""
+"""`llava-aurora plan`, `merge` and `import`: before and after a training run."""
 
 import json
 from pathlib import Path
@@ -9,6 +9,8 @@ import typer
 from llava_aurora.errors import AuroraError
 
 app = typer.Typer()
+imports = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Make folders of others' checkpoints.")
+app.add_typer(imports, name="import")
 
 
 @app.command(
@@ -83,7 +85,7 @@ def plan(
 def merge(
     model: Annotated[Path, typer.Argument(help="A folder of LoRA or of a projector, or one of its checkpoints.")],
     out: Annotated[Path, typer.Option(help="The folder to make.")],
-    base: Annotated[str | None, typer.Option(help="What it was trained on; LoRA's folder knows that itself.")] = None,
+    base: Annotated[str | None, typer.Option(help="Its base, if that is no longer where the folder says.")] = None,
     dtype: Annotated[str | None, typer.Option(help="float32, float16 or bfloat16; the base's if left out.")] = None,
 ) -> None:
     """Make one whole folder, which upstream LLaVA loads too, out of a base and what was trained beside it."""
@@ -95,3 +97,24 @@ def merge(
 
     merge_folders(model, out, base=base, dtype=getattr(torch, dtype) if dtype else None)
     print(f"{out}: the merged model")
+
+
+@imports.command(
+    epilog="Example: llava-aurora import aurora aurora-release --base liuhaotian/llava-v1.5-13b --depth_vqvae vqvae.pt"
+    " --out llava-aurora-13b"
+)
+def aurora(
+    folder: Annotated[Path, typer.Argument(help="The checkpoint as AURORA's authors released it.")],
+    out: Annotated[Path, typer.Option(help="The folder to make.")],
+    base: Annotated[str | None, typer.Option(help="Its LLaVA; else the one in adapter_config.json.")] = None,
+    depth_vqvae: Annotated[
+        Path | None,
+        typer.Option("--depth_vqvae", "--depth-vqvae", help="The VQ-VAE of its depth tokens, a .pt file or folder."),
+    ] = None,
+    frame: Annotated[int, typer.Option(min=1, help="Side of the frame of its coordinates, in pixels.")] = 336,
+) -> None:
+    """Make one whole folder of the LoRA weights that AURORA released: merged, with tokenizer, VQ-VAE and settings."""
+    from llava_aurora.model.aurora_release import import_aurora
+
+    import_aurora(folder, out, base=base, depth_vqvae=depth_vqvae, frame=frame)
+    print(f"{out}: the imported model")

@@ -26,6 +26,7 @@ from llava_aurora.model.folders import (
     load_tokenizer,
     model_settings,
     reading,
+    vocabulary_rows,
 )
 from llava_aurora.model.perception_head import ROWS
 from llava_aurora.model.writing import TOWER_PREFIX
@@ -82,7 +83,13 @@ def load_pretrained_model(
     projector = (folder / PROJECTOR_WEIGHTS).is_file() and not has_whole_weights(folder)
     if lora or projector:
         base = find_base(folder, model_base)
-        tokenizer = load_tokenizer(folder if (folder / "tokenizer_config.json").is_file() else base)
+        own_tokenizer = (folder / "tokenizer_config.json").is_file()
+        if lora and not own_tokenizer and vocabulary_rows(folder) is not None:
+            raise AuroraError(
+                f"{folder}: AURORA's release, with rows of tokens that no tokenizer beside them names; make a whole"
+                f" folder of it first: llava-aurora import aurora {folder} --base {base} --depth_vqvae FILE --out OUT"
+            )
+        tokenizer = load_tokenizer(folder if own_tokenizer else base)
         model = load_base(base, config, options)
         add_image_tokens(model, tokenizer)
         load_trained(model, folder / (NON_LORA_WEIGHTS if lora else PROJECTOR_WEIGHTS), base=base)

@@ -117,6 +117,16 @@ def check_trainable(name: str) -> None:
     load_tokenizer(name)
 
 
+def vocabulary_rows(folder: Path) -> int | None:
+    """How many rows the whole input embedding beside LoRA weights has; None where there is none."""
+    file = folder / NON_LORA_WEIGHTS
+    if not file.is_file():
+        return None
+    with reading(file, "the tensors"):
+        weights = torch.load(file, map_location="cpu", weights_only=True, mmap=True)
+        return next((len(rows) for name, rows in weights.items() if name.endswith("embed_tokens.weight")), None)
+
+
 # --- the base of LoRA and projector folders ---------------------------------------------------------------------------
 
 

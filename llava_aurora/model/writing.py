@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from llava_aurora.files import STAGING_PREFIX, read_json, staged_into, write_json
+from llava_aurora.files import STAGING_PREFIX, atomic_folder, read_json, staged_into, write_json
 from llava_aurora.model.aurora_llama import VISION_TOWER_FOLDER, AuroraLlamaForCausalLM
 from llava_aurora.model.folders import NON_LORA_WEIGHTS, PROJECTOR_WEIGHTS, write_base_record
 from llava_aurora.model.perception_head import ROWS, join_rows
@@ -40,6 +40,21 @@ def write_whole_folder(
     with staged_into(folder) as staging:
         write(str(staging), joined)
         write_perception_files(staging, model=model, weights=joined, final_folder=folder)
+
+
+def write_merged_folder(folder: Path, *, model: AuroraLlamaForCausalLM, tokenizer: Any) -> None:
+    """Writes a whole model without rows of their own and its tokenizer into a folder that appears when it is complete.
+
+    Args:
+        folder: the final folder.
+        model: as `load_pretrained_model` returns it.
+        tokenizer: with the perception tokens.
+    """
+    with atomic_folder(folder) as staging:
+        model.config.use_cache = True
+        model.save_pretrained(staging)
+        tokenizer.save_pretrained(staging)
+        write_perception_files(staging, model=model, weights=model.state_dict(), final_folder=folder)
 
 
 def write_lora_folder(

@@ -139,8 +139,8 @@ class DepthKind(TokenKind):
         path = Path(folder) / settings["vqvae"]
         if not path.exists():
             raise AuroraError(
-                f"{folder}: the depth VQ-VAE {settings['vqvae']!r} is missing; copy it from the run that wrote this"
-                " folder, without it depth tokens mean nothing"
+                f"{folder}: the depth VQ-VAE {settings['vqvae']!r} is missing; copy it from the folder of the"
+                " training run (LLaVA's merge_lora_weights.py leaves it out, `llava-aurora merge` does not)"
             )
         kind = cls(vqvae=load_depth_vqvae(path))
         expected, found = settings.get("fingerprint"), fingerprint(kind.vqvae)

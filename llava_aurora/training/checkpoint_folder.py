@@ -1,8 +1,10 @@
-"""The folders checkpoint-N of a run: how they come under their name, and what they say of the run that wrote them."""
+"""The folders checkpoint-N of a training run: how they are written, checked, and matched with the run that resumes."""
 
 import errno
+import hashlib
 import os
 import shutil
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -12,7 +14,9 @@ from llava_aurora.files import STAGING_PREFIX, read_json, set_usual_modes, write
 
 RECORD = "aurora_run.json"
 STATE = "trainer_state.json"
+MANIFEST = "aurora_manifest.json"
 REPLACED = "replaced"
+NEWEST_WHOLE = "newest-whole"
 ANEW = "or start anew with --resume_from_checkpoint False"
 
 
@@ -128,8 +132,58 @@ def _zero(stage: int | None) -> str:
 
 
 def is_whole(folder: Path) -> bool:
-    """Whether a run can go on from `folder`. The staging of a checkpoint makes that one look enough."""
+    """Whether a checkpoint was written to its end; whether its files are still undamaged is not looked at."""
     return (folder / RECORD).is_file() and (folder / STATE).is_file()
+
+
+def write_manifest(folder: Path) -> None:
+    """Writes the sizes and checksums of all files in `folder`; of a checkpoint, the last thing that is written."""
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    with ThreadPoolExecutor() as pool:
+        checksums = pool.map(_sha256, files)
+        entries = {
+            str(file.relative_to(folder)): {"size": file.stat().st_size, "sha256": checksum}
+            for file, checksum in zip(files, checksums, strict=True)
+        }
+    write_json(folder / MANIFEST, entries)
+
+
+def damage_of(folder: Path) -> str | None:
+    """What keeps a run from resuming from `folder`: a missing or changed file, by name. None if all is well.
+
+    Of a checkpoint without a manifest, which earlier versions wrote, only two files are looked at.
+    """
+    missing = [name for name in (RECORD, STATE) if not (folder / name).is_file()]
+    if missing:
+        return f"{' and '.join(missing)} missing"
+    if not (folder / MANIFEST).is_file():
+        return None
+    try:
+        expected = {
+            name: (entry["size"], entry["sha256"])
+            for name, entry in read_json(folder / MANIFEST, what="sizes and checksums").items()
+        }
+    except (AuroraError, AttributeError, KeyError, TypeError):
+        return f"{MANIFEST} is damaged"
+
+    def damage(name: str) -> str | None:
+        file, (size, checksum) = folder / name, expected[name]
+        if not file.is_file():
+            return f"{name} is missing"
+        if file.stat().st_size != size:
+            return f"{name} has {file.stat().st_size} bytes instead of {size}"
+        return None if _sha256(file) == checksum else f"{name} is damaged (its checksum differs)"
+
+    with ThreadPoolExecutor() as pool:
+        return next(filter(None, pool.map(damage, expected)), None)
+
+
+def _sha256(file: Path) -> str:
+    digest = hashlib.sha256()
+    with file.open("rb") as content:
+        while block := content.read(1 << 22):
+            digest.update(block)
+    return digest.hexdigest()
 
 
 def checkpoints(run_folder: Path) -> list[Path]:
@@ -147,24 +201,33 @@ def newest_whole(run_folder: Path) -> Path | None:
 
 
 def check_whole(folder: Path) -> None:
-    """Raises AuroraError, saying what is missing, if a run cannot go on from `folder`."""
+    """Raises AuroraError, naming the missing or damaged file, if no run can resume from `folder`."""
     if not folder.is_dir():
         raise AuroraError(f"{folder}: no such folder; give a checkpoint-N, {ANEW}")
-    missing = [name for name in (RECORD, STATE) if not (folder / name).is_file()]
-    if missing:
+    damage = damage_of(folder)
+    if damage:
         raise AuroraError(
-            f"{folder}: no run can go on from it ({' and '.join(missing)} missing); give a checkpoint-N that a run of"
-            f" llava_aurora wrote with optimizer states, {ANEW}"
+            f"{folder}: {damage}; resume from the newest undamaged checkpoint with --resume_from_checkpoint"
+            f" {NEWEST_WHOLE}, {ANEW}"
         )
 
 
 def check_optimizer_states(folder: Path, optimizer_states: str) -> None:
-    """Raises AuroraError if the file that is there wherever optimizer states are is missing."""
+    """Raises AuroraError if a checkpoint has no optimizer states, or names a place outside of it for them.
+
+    Args:
+        folder: the checkpoint.
+        optimizer_states: `latest` with DeepSpeed, which holds the name of the folder of its states, else optimizer.pt.
+    """
     if not (folder / optimizer_states).is_file():
         raise AuroraError(
             f"{folder}: has no optimizer states ({optimizer_states} is missing: --save_only_model?); train on from its"
             f" weights with --model_name_or_path {folder}, {ANEW}"
         )
+    if optimizer_states == "latest":
+        name = (folder / "latest").read_text(encoding="utf-8", errors="replace").strip()
+        if name not in {path.name for path in folder.iterdir() if path.is_dir() and not path.is_symlink()}:
+            raise AuroraError(f"{folder / 'latest'}: {name[:40]!r} is no folder inside the checkpoint; {ANEW[3:]}")
 
 
 def staging_for(run_folder: Path, name: str) -> Path:
@@ -173,13 +236,14 @@ def staging_for(run_folder: Path, name: str) -> Path:
 
 
 def put_in_place(staging: Path, final: Path) -> None:
-    """Renames `staging/final.name` to `final`; an older folder there goes once the new one stands.
+    """Writes the manifest and renames `staging/final.name` to `final`; an older folder there is removed afterwards.
 
     Raises:
         FileNotFoundError: if another rank has done so already.
     """
     staged = staging / final.name
     set_usual_modes(staged)
+    write_manifest(staged)
     try:
         os.rename(staged, final)
     except OSError as error:

@@ -1,7 +1,7 @@
-"""Runs that can be killed at any moment and go on where they stopped, with the numbers of an unbroken run.
+"""LLaVA's trainer with exact resuming: a run that was killed continues with the numbers of an uninterrupted one.
 
-Between LLaVA's trainer and ours: a checkpoint-N is there whole or not at all, `--resume_from_checkpoint` does what it
-says, and a run whose loss or weights are no longer finite ends before it can be saved.
+A checkpoint-N appears only when it is complete, `--resume_from_checkpoint` is checked before anything is loaded, and a
+run whose loss or weights are no longer finite ends before they are saved.
 """
 
 import shutil
@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 from accelerate.data_loader import SeedableRandomSampler
+from accelerate.utils import broadcast_object_list
 from llava.train.llava_trainer import LengthGroupedSampler, LLaVATrainer
 from peft import PeftModel
 from safetensors import SafetensorError
@@ -31,11 +32,12 @@ ORDER = "epoch_order.pt"
 
 
 class ResumableTrainer(LLaVATrainer):
-    """LLaVA's trainer with checkpoints that hold. A step computes what upstream's does."""
+    """A training step computes what upstream's does."""
 
     _staging: Path | None = None  # where a checkpoint is being written
     _universal: Path | None = None  # what is resumed, cut anew for another number of ranks
     _resumed_order: dict[str, torch.Tensor] | None = None
+    _resumed_step: int = 0
     _epoch_order: EpochOrder | None = None
     _batch_records: torch.Tensor | None = None
 
@@ -46,11 +48,12 @@ class ResumableTrainer(LLaVATrainer):
 
         Args:
             resume_from_checkpoint: True if LLaVA's train() has seen a checkpoint-* in the output folder. The flag goes
-                before it: a folder, "True" (the newest whole checkpoint of the output folder) or "False" (start anew).
+                before it: a folder, "True" (the newest checkpoint of the output folder), "newest-whole" (the newest
+                whose files are undamaged) or "False" (start anew).
 
         Raises:
-            AuroraError: if there is no such checkpoint, if it is of a run that this one does not continue, if a file of
-                it holds more than weights, or if loss or weights are no longer finite.
+            AuroraError: if there is no such checkpoint, if a file of it is damaged or holds more than weights, if this
+                run does not continue the one that wrote it, or if loss or weights are no longer finite.
         """
         self._clear_leftovers(Path(self.args.output_dir))
         checkpoint = self._chosen_checkpoint(resume_from_checkpoint)
@@ -67,16 +70,33 @@ class ResumableTrainer(LLaVATrainer):
         asked_for = asked_for if flag is None else {"true": True, "false": False}.get(str(flag).lower(), flag)
         if not asked_for:
             return None
-        if asked_for is not True:
-            checkpoint_folder.check_whole(Path(asked_for))
-            return Path(asked_for)
         run_folder = Path(self.args.output_dir)
-        newest = checkpoint_folder.newest_whole(run_folder)
-        if newest is None:
+        if asked_for is True:
+            found = checkpoint_folder.newest_whole(run_folder)
+        elif asked_for == checkpoint_folder.NEWEST_WHOLE:
+            found = self._newest_undamaged(run_folder)
+        else:
+            found = Path(asked_for)
+        if found is None:
             for folder in reversed(checkpoint_folder.checkpoints(run_folder)):
                 checkpoint_folder.check_whole(folder)
-            raise AuroraError(f"{run_folder}: holds no checkpoint to resume; leave out --resume_from_checkpoint True")
-        return newest
+            raise AuroraError(f"{run_folder}: holds no checkpoint to resume; leave out --resume_from_checkpoint")
+        if self.args.local_process_index == 0:
+            checkpoint_folder.check_whole(found)
+        self.accelerator.wait_for_everyone()
+        return found
+
+    def _newest_undamaged(self, run_folder: Path) -> Path | None:
+        """Found by rank 0, since reading all files on every rank would take as many times as long."""
+        found: list[Path | None] = [None]
+        if self.args.process_index == 0:
+            for folder in reversed(checkpoint_folder.checkpoints(run_folder)):
+                damage = checkpoint_folder.damage_of(folder)
+                if damage is None:
+                    found = [folder]
+                    break
+                self._say(f"{folder}: not taken, {damage}")
+        return broadcast_object_list(found)[0]
 
     def _prepared_checkpoint(self, checkpoint: Path) -> Path:
         """Checks that this run continues `checkpoint`; returns the folder to load, another one for other ranks."""
@@ -85,8 +105,10 @@ class ResumableTrainer(LLaVATrainer):
         checkpoint_folder.check_optimizer_states(checkpoint, "latest" if self.is_deepspeed_enabled else "optimizer.pt")
         if (checkpoint / ORDER).is_file():
             self._resumed_order = torch.load(checkpoint / ORDER, weights_only=True)
-        step = read_json(checkpoint / STATE, what="trainer state")["global_step"]
-        self._say(f"resuming from {checkpoint}, step {step}")
+        self._resumed_step = read_json(checkpoint / STATE, what="trainer state")["global_step"]
+        self._say(f"resuming from {checkpoint}, step {self._resumed_step}")
+        if not (checkpoint / checkpoint_folder.MANIFEST).is_file():
+            self._say(f"{checkpoint}: written by an earlier version, without checksums; its files are not checked")
         if written.data_path != now.data_path:
             self._say(f"resuming over {now.data_path}; the checkpoint was written over {written.data_path}")
         if written.world_size == now.world_size:
@@ -111,6 +133,17 @@ class ResumableTrainer(LLaVATrainer):
         self.accelerator.state.deepspeed_plugin.deepspeed_config.setdefault("checkpoint", {})["load_universal"] = True
         self._universal = into
         return into
+
+    def set_initial_training_values(self, *args: Any, **kwargs: Any) -> tuple[Any, ...]:
+        """As upstream's. A finished run gets no epoch more; within its last one upstream would train a step more."""
+        epochs, steps_per_epoch, *others, steps = super().set_initial_training_values(*args, **kwargs)
+        if self._resumed_step >= steps:
+            epochs = self._resumed_step // steps_per_epoch
+            self._say(
+                f"{self.args.output_dir}: this run is finished, {self._resumed_step} of {steps} steps are trained; its"
+                " model is written again as it is. Raise --max_steps or --num_train_epochs to train on"
+            )
+        return epochs, steps_per_epoch, *others, steps
 
     def _run_record(self) -> RunRecord:
         args, dataset = self.args, self.train_dataset

@@ -7,6 +7,7 @@ import os
 import sys
 import time
 from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import NoReturn
 
@@ -16,6 +17,7 @@ from llava_aurora.training.cpu_ranks import leave_out_inference_operator
 from llava_aurora.training.flag_checks import attention_kernel, check_flags
 from llava_aurora.training.legacy_flags import translate
 from llava_aurora.training.recipes import Recipe, fill, find_recipe, missing
+from llava_aurora.training.run_lock import run_lock
 
 # What the Trainer takes where nothing is said depends on what is installed.
 REPORT_TO = {"report_to": "tensorboard"}
@@ -108,7 +110,8 @@ def run(arguments: Sequence[str], *, recipe: Recipe, root: Path) -> None:
     sys.argv[1:] = command_line
     # Upstream seeds when the trainer is built; LoRA's and a new projector's first weights are drawn before that.
     transformers.set_seed(flags.seed)
-    upstream.train(attn_implementation=kernel)
+    with run_lock(Path(flags.output_dir)) if first else nullcontext():
+        upstream.train(attn_implementation=kernel)
     if torch.distributed.is_initialized():
         torch.distributed.barrier()
         torch.distributed.destroy_process_group()

@@ -11,19 +11,14 @@ import torch
 from forked import begin
 from llava.conversation import conv_templates
 from safetensors.torch import load_file, save_file
-from test_resume_folder import Malicious
 from transformers import AutoTokenizer
-
-from llava_aurora.training.safe_loading import safe_classes
 
 pytestmark = [pytest.mark.slow, pytest.mark.deepspeed]
 ROOT = Path(__file__).resolve().parents[2]
 SCRIPT = ROOT / "scripts" / "finetune_aurora.sh"
 STEPS, SAVED, KILLED = 10, 5, 6
 POISONED = 11
-LORA = {"lora_enable": True, "lora_r": 8, "lora_alpha": 16, "lora_dropout": 0.05}
-MODES = [(stage, lora) for stage in (2, 3) for lora in (False, True)]
-NAMES = [f"zero{stage}-{'lora' if lora else 'full'}" for stage, lora in MODES]
+LORA = {"lora_enable": True, "lora_r": 8, "lora_alpha": 16, "lora_dropout": 0.0}
 
 
 @dataclass(frozen=True)
@@ -114,140 +109,63 @@ def kill_at(step: int, flags: list[str]) -> None:
     assert logged == step, "".join(seen)[-3000:]
 
 
-@pytest.fixture(scope="module")
-def unbroken(workshop, forked, tmp_path_factory):
-    """The unbroken run of a mode; each is run once."""
-    runs: dict[tuple[int | None, bool], Unbroken] = {}
-
-    def of(stage: int | None, lora: bool) -> Unbroken:
-        if (stage, lora) not in runs:
-            mode = Mode(workshop, forked, tmp_path_factory.mktemp("resume"), stage, lora)
-            out = mode.name("unbroken")
-            run = mode.alone(out, accumulation=1) if stage is None else mode.launch(out)
-            assert run.code == 0, run.output[-3000:]
-            assert len(run.losses) == STEPS
-            runs[stage, lora] = Unbroken(mode, out, run)
-        return runs[stage, lora]
-
-    return of
-
-
-@pytest.mark.parametrize(("stage", "lora"), MODES, ids=NAMES)
-def test_a_killed_run_ends_as_an_unbroken_one(unbroken, stage, lora):
-    whole = unbroken(stage, lora)
-    out = whole.mode.name("killed")
-    kill_at(KILLED, whole.mode.flags(out))
+def test_a_killed_run_ends_as_an_unbroken_one_on_other_ranks_too(workshop, forked, tmp_path):
+    """ZeRO-3 with LoRA: two ranks are killed; two go on, and one."""
+    mode = Mode(workshop, forked, tmp_path, 3, True)
+    whole = Unbroken(mode, mode.name("unbroken"), mode.launch(mode.name("unbroken")))
+    assert len(whole.run.losses) == STEPS
+    out = mode.name("killed")
+    kill_at(KILLED, mode.flags(out))
     assert [path.name for path in out.glob("checkpoint-*")] == [f"checkpoint-{SAVED}"]
     half = out / ".saving-checkpoint-7" / "checkpoint-7" / "model.safetensors"
     half.parent.mkdir(parents=True)
     half.write_text("as far as it got")
 
-    run = whole.mode.launch(out)
+    run = mode.launch(out)
     assert run.code == 0, run.output[-3000:]
     assert f"resuming from {out}/checkpoint-{SAVED}, step {SAVED}" in run.output
     assert run.losses == whole.run.losses[SAVED:] or whole.loss_difference(run) < 1e-6
     assert whole.differences(out).max() <= 1e-6
     assert not list(out.glob(".saving-*"))
 
-
-@pytest.mark.parametrize(("stage", "lora"), MODES, ids=NAMES)
-def test_one_rank_goes_on_with_what_two_wrote(unbroken, stage, lora):
-    whole = unbroken(stage, lora)
     out = whole.interrupted("two_to_one")
-    run = whole.mode.alone(out)
+    run = mode.alone(out)
     assert run.code == 0, run.output[-3000:]
     assert len(run.losses) == STEPS - SAVED
-    if lora:  # another dropout: random states belong to a rank
-        assert whole.loss_difference(run) < 0.05
-    else:
-        assert whole.loss_difference(run) < 1e-3
-        assert whole.differences(out).mean() <= 1e-6
+    assert whole.loss_difference(run) < 1e-3
+    # The mean: gradients are summed in another order, and where one is almost 0, Adam makes much of its last digit.
+    assert whole.differences(out).mean() <= 1e-6
     assert not list(out.glob(".saving-*"))
 
 
-@pytest.mark.parametrize("stage", [2, 3])
-def test_two_ranks_go_on_with_what_one_wrote(unbroken, stage):
-    mode = unbroken(stage, False).mode
+def test_two_ranks_resume_what_one_wrote(workshop, forked, tmp_path):
+    """ZeRO-2 with all weights."""
+    mode = Mode(workshop, forked, tmp_path, 2, False)
     whole = Unbroken(mode, mode.name("one"), mode.alone(mode.name("one")))
     out = whole.interrupted("one_to_two")
     run = mode.launch(out)
     assert run.code == 0, run.output[-3000:]
     assert len(run.losses) == STEPS - SAVED
     assert whole.loss_difference(run) < 1e-3
-    # The mean: gradients are summed in another order, and where one is almost 0, Adam makes much of its last digit.
     assert whole.differences(out).mean() <= 1e-6
 
 
-@pytest.mark.parametrize("ranks", [2, 1])
-def test_a_foreign_pickle_is_not_opened(unbroken, tmp_path, ranks):
-    whole = unbroken(2, False)
-    out, marker = whole.interrupted(f"malicious_{ranks}"), tmp_path / "marker"
-    file = next(out.rglob("zero_pp_rank_1_*_optim_states.pt"))
-    with torch.serialization.safe_globals(safe_classes()):
-        states = torch.load(file, weights_only=True)
-    torch.save(states | {"ds_version": Malicious(marker)}, file, _use_new_zipfile_serialization=False)
-    run = whole.mode.launch(out) if ranks == 2 else whole.mode.alone(out)
-    assert f"{file}: not loaded: it holds posix.mkdir as a pickled object" in error_of(run)
-    assert not marker.exists()
-
-
-def test_lora_goes_on_without_deepspeed(unbroken):
-    whole = unbroken(None, True)
-    out = whole.interrupted("killed")
-    # What the newest one would be if its saving had been cut off: not whole, and passed over.
-    (out / "checkpoint-7").mkdir()
-    run = whole.mode.alone(out, accumulation=1)
-    assert run.code == 0, run.output[-3000:]
-    assert run.losses == whole.run.losses[SAVED:]
-    assert whole.differences(out).max() <= 1e-6
-
-    weights = out / f"checkpoint-{SAVED}" / "non_lora_trainables.bin"
-    weights.unlink()
-    refused = whole.mode.alone(out, accumulation=1, resume_from_checkpoint=weights.parent)
-    assert f"{weights}: missing; without it projector and token rows would start anew" in error_of(refused)
-
-
-def test_what_to_resume_is_said_by_the_flag(unbroken):
-    whole = unbroken(None, True)
-    out = whole.interrupted("flag")
-    none = whole.mode.alone(out, accumulation=1, resume_from_checkpoint=out / "checkpoint-6")
-    assert f"error: {out}/checkpoint-6: no such folder; give a checkpoint-N, or start anew" in error_of(none)
-    other = whole.mode.alone(out, accumulation=1, perception_modalities="box", depth_vqvae=None)
-    assert f"error: {out}/checkpoint-5: its perception tokens are others" in error_of(other)
-    anew = whole.mode.alone(out, accumulation=1, resume_from_checkpoint=False, max_steps=1, save_strategy="no")
-    assert anew.code == 0, anew.output[-3000:]
-    assert "resuming from" not in anew.output
-    assert anew.losses[0]["loss"] == whole.run.losses[0]["loss"]
-
-
-@pytest.mark.parametrize("grouped", [False, True])
-def test_a_run_goes_on_within_its_second_epoch(workshop, forked, tmp_path, grouped):
-    mode = Mode(workshop, forked, tmp_path, None, False)
-    flags = {"per_device_train_batch_size": 16, "group_by_modality_length": grouped, "max_steps": 8}
+def test_a_run_goes_on_within_its_second_epoch_and_ends_once(workshop, forked, tmp_path):
+    """LoRA without DeepSpeed. Started again when it is finished, it trains nothing more and writes its model again."""
+    mode = Mode(workshop, forked, tmp_path, None, True)
+    flags = {"per_device_train_batch_size": 16, "group_by_modality_length": True, "max_steps": 7, "lora_dropout": 0.05}
     whole = Unbroken(mode, mode.name("unbroken"), mode.alone(mode.name("unbroken"), accumulation=1, **flags))
     out = whole.interrupted("killed")  # at step 5, the first of the second epoch
     run = mode.alone(out, accumulation=1, **flags)
     assert run.losses == whole.run.losses[SAVED:]
     assert whole.differences(out).max() <= 1e-6
 
-
-def test_steps_of_several_lengths_have_the_same_records_on_other_ranks(workshop, forked, tmp_path):
-    mode = Mode(workshop, forked, tmp_path, 2, False)
-    flags = {"curriculum": "linear", "group_by_modality_length": True, "lengths_per_step": 2, "max_steps": 5}
-    two, one = mode.launch(mode.name("two"), **flags), mode.alone(mode.name("one"), **flags)
-    assert len(two.losses) == 5
-    assert Unbroken(mode, mode.name("two"), two).loss_difference(one) < 1e-3
-    refused = mode.alone(mode.name("refused"), accumulation=1, **flags)
-    assert "--lengths_per_step 2: a step has 1 batches (1 ranks × 1 accumulation steps)" in error_of(refused)
-
-
-def test_weights_that_are_not_finite_are_not_saved(workshop, forked, tmp_path):
-    mode = Mode(workshop, forked, tmp_path, None, False)
-    # A decay this strong makes the first step's weights infinite; its loss, of the weights before, is fine.
-    flags = {"optim": "sgd", "learning_rate": 1e38, "weight_decay": 1e4, "mm_projector_lr": None}
-    run = mode.alone(mode.name("broken"), save_steps=1, **flags)
-    assert "holds NaN or infinity, checkpoint-1 is not saved. No checkpoint was saved before" in error_of(run)
-    assert not list(mode.name("broken").glob("*checkpoint*"))
+    (out / "adapter_model.safetensors").unlink()  # as if it had been killed while it wrote its model
+    run = mode.alone(out, accumulation=1, **flags)
+    assert run.code == 0, run.output[-3000:]
+    assert f"{out}: this run is finished, 7 of 7 steps" in run.output
+    assert run.losses == []
+    assert whole.differences(out).max() <= 1e-6
 
 
 @pytest.fixture

@@ -1,23 +1,33 @@
 """What a checkpoint folder goes through without a run: its name, its record, what may be read from it."""
 
+import json
 import os
 import pickle
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 from deepspeed.runtime.checkpoint_engine.torch_checkpoint_engine import TorchCheckpointEngine
+from llava.train.llava_trainer import LLaVATrainer
 
 from llava_aurora.errors import AuroraError
 from llava_aurora.training.checkpoint_folder import (
+    MANIFEST,
     RunRecord,
+    check_optimizer_states,
     check_whole,
     clear_leftovers,
-    newest_whole,
+    damage_of,
     put_in_place,
     staging_for,
+    write_manifest,
 )
+from llava_aurora.training.resumable import ResumableTrainer
+from llava_aurora.training.run_lock import run_lock
 from llava_aurora.training.safe_loading import FORBID, FORCE, weights_only_loading
 from llava_aurora.training.world_size import check_convertible
 
@@ -47,6 +57,7 @@ def test_a_checkpoint_appears_whole_and_replaces_an_older_one(tmp_path):
         put_in_place(staging, final)
         assert (final / "weights").read_text() == content
         assert os.listdir(tmp_path) == ["checkpoint-5"]
+        assert json.loads((final / MANIFEST).read_text())["weights"]["size"] == len(content)
     with pytest.raises(FileNotFoundError):
         put_in_place(staging, final)
     assert (final / "weights").read_text() == "second"
@@ -62,17 +73,125 @@ def test_leftovers_go_and_what_was_to_be_replaced_comes_back(tmp_path):
     assert (tmp_path / "checkpoint-8" / "weights").read_text() == "old"
 
 
-def test_the_newest_whole_checkpoint_is_found_by_number(tmp_path):
-    for step in (5, 10, 100):
-        write(tmp_path / f"checkpoint-{step}")
+@pytest.fixture
+def checkpoint(tmp_path):
+    """Writes checkpoint-N as a run with DeepSpeed leaves it."""
+
+    def make(step: int) -> Path:
+        folder = tmp_path / f"checkpoint-{step}"
+        (folder / f"global_step{step}").mkdir(parents=True)
+        WRITTEN.write(folder)
+        (folder / "latest").write_text(f"global_step{step}")
+        for name in ("trainer_state.json", "rng_state_0.pth", "scheduler.pt", f"global_step{step}/optim_states.pt"):
+            (folder / name).write_bytes(name.encode() * 100)
+        write_manifest(folder)
+        return folder
+
+    return make
+
+
+def flip(file: Path) -> None:
+    content = bytearray(file.read_bytes())
+    content[len(content) // 2] ^= 1
+    file.write_bytes(content)
+
+
+@pytest.mark.parametrize("harm", [Path.unlink, flip, lambda file: file.write_bytes(file.read_bytes()[:-1])])
+def test_any_damaged_file_is_named(checkpoint, harm):
+    folder = checkpoint(5)
+    assert damage_of(folder) is None
+    files = [file for file in folder.rglob("*") if file.is_file() and file.name != MANIFEST]
+    assert len(files) == 6
+    for file in files:
+        content = file.read_bytes()
+        harm(file)
+        with pytest.raises(AuroraError, match=f"^{folder}: .*{file.name} .*newest-whole"):
+            check_whole(folder)
+        file.write_bytes(content)
+    (folder / MANIFEST).write_text("[]")
+    assert "is damaged" in damage_of(folder)
+
+
+@pytest.mark.parametrize("name", ["", "..", "../other", "/tmp", "missing", "\0"])
+def test_latest_names_a_folder_inside_the_checkpoint(checkpoint, name):
+    folder = checkpoint(5)
+    (folder.parent / "other").mkdir()
+    check_optimizer_states(folder, "latest")
+    (folder / "latest").write_text(name)
+    with pytest.raises(AuroraError, match=f"{folder}/latest"):
+        check_optimizer_states(folder, "latest")
+
+
+@pytest.fixture
+def chosen(tmp_path):
+    """Which checkpoint a run takes that is started with a flag, where LLaVA's train() has seen one."""
+
+    def choose(flag: str | None) -> Path | None:
+        trainer = object.__new__(ResumableTrainer)
+        ranks = {"process_index": 0, "local_process_index": 0}
+        trainer.args = SimpleNamespace(output_dir=str(tmp_path), resume_from_checkpoint=flag, **ranks)
+        trainer.accelerator = SimpleNamespace(wait_for_everyone=lambda: None)
+        trainer.is_world_process_zero = lambda: True
+        return trainer._chosen_checkpoint(True)
+
+    return choose
+
+
+def test_what_is_resumed_is_chosen_by_the_flag(checkpoint, chosen, tmp_path, capsys):
+    five, ten = checkpoint(5), checkpoint(10)
+    write(tmp_path / "checkpoint-100")  # never finished
     write(tmp_path / "checkpoint-notes")
-    assert newest_whole(tmp_path) is None
-    for step in (5, 10):
-        WRITTEN.write(tmp_path / f"checkpoint-{step}")
-        (tmp_path / f"checkpoint-{step}" / "trainer_state.json").write_text("{}")
-    assert newest_whole(tmp_path) == tmp_path / "checkpoint-10"
-    with pytest.raises(AuroraError, match=r"aurora_run.json and trainer_state.json missing.*give a checkpoint-N"):
-        check_whole(tmp_path / "checkpoint-100")
+    assert chosen(None) == chosen("True") == chosen("newest-whole") == ten
+    assert chosen("false") is None
+    assert chosen(str(five)) == five
+    flip(ten / "rng_state_0.pth")
+    with pytest.raises(AuroraError, match=r"rng_state_0\.pth is damaged"):
+        chosen(None)
+    capsys.readouterr()
+    assert chosen("newest-whole") == five
+    assert f"{ten}: not taken, rng_state_0.pth" in capsys.readouterr().out
+    with pytest.raises(AuroraError, match="checkpoint-6: no such folder"):
+        chosen(str(tmp_path / "checkpoint-6"))
+
+
+def test_a_folder_without_any_checkpoint_to_resume(chosen, tmp_path):
+    with pytest.raises(AuroraError, match="holds no checkpoint to resume"):
+        chosen("True")
+    write(tmp_path / "checkpoint-100")
+    with pytest.raises(AuroraError, match=r"aurora_run.json and trainer_state.json missing"):
+        chosen("True")
+
+
+def test_nothing_is_unpickled_while_a_run_is_resumed(monkeypatch):
+    seen = []
+    trainer = object.__new__(ResumableTrainer)
+    monkeypatch.setattr(LLaVATrainer, "train", lambda *_: seen.append(os.environ.get(FORCE)))
+    for method in ("_clear_leftovers", "_chosen_checkpoint", "_refuse_broken_weights"):
+        monkeypatch.setattr(trainer, method, lambda _: None, raising=False)
+    trainer.args = SimpleNamespace(output_dir="out")
+    trainer.train()
+    assert seen == ["1"]
+
+
+def test_a_second_run_is_refused_and_told_which_one_is_first(tmp_path):
+    script = (
+        "from llava_aurora.training.run_lock import *; import sys\nwith run_lock(Path(sys.argv[1])): print(1); input()"
+    )
+    command = [sys.executable, "-uc", script, str(tmp_path)]
+    first = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    assert first.stdout.readline() == "1\n"
+    with pytest.raises(AuroraError, match=f"process {first.pid} on "), run_lock(tmp_path):
+        pass
+    first.kill()
+    first.communicate()
+    with run_lock(tmp_path):
+        pass
+
+
+def test_an_output_folder_that_cannot_be_made_is_named(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(AuroraError, match=f"--output_dir {tmp_path}/file"), run_lock(tmp_path / "file"):
+        pass
 
 
 def test_a_record_reads_as_it_was_written(tmp_path):

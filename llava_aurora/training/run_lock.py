@@ -1,0 +1,45 @@
+"""A lock on the output folder of a training run, so that two runs never write checkpoints into one folder."""
+
+import fcntl
+import os
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import datetime
+from pathlib import Path
+
+from llava_aurora.errors import AuroraError
+
+LOCK = ".run.lock"
+
+
+@contextmanager
+def run_lock(folder: Path) -> Iterator[None]:
+    """Holds the lock for the block. However the process ends, the system releases it.
+
+    Args:
+        folder: of the run; made if it is not there.
+
+    Raises:
+        AuroraError: if the folder cannot be written, or another run holds the lock: the message names its process.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        file = (folder / LOCK).open("a+", encoding="utf-8")
+    except OSError as error:
+        raise AuroraError(f"--output_dir {folder}: cannot be written ({error.strerror}); give another one") from error
+    with file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            file.seek(0)
+            raise AuroraError(
+                f"--output_dir {folder}: another run writes there ({file.read().strip()}); end that one first, or give"
+                " another folder. If its launcher was killed, its ranks may still live"
+            ) from error
+        except OSError as error:
+            print(f"{folder}: the file system has no locks ({error.strerror}); start no other run there", flush=True)
+        file.truncate(0)
+        file.write(f"process {os.getpid()} on {socket.gethostname()} since {datetime.now():%Y-%m-%d %H:%M}\n")
+        file.flush()
+        yield
