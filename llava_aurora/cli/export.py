@@ -41,11 +41,11 @@ def export(
     from llava_aurora.export.hugging_face import export_hugging_face
     from llava_aurora.model.merge import merge
 
-    options = {"base": base, "dtype": getattr(torch, dtype) if dtype else None}
+    weights = getattr(torch, dtype) if dtype else None
     if format == "llava":
-        merge(model, out, **options)
+        merge(model, out, base=base, dtype=weights)
     else:
-        export_hugging_face(model, out, conversation=conversation, **options)
+        export_hugging_face(model, out, base=base, dtype=weights, conversation=conversation)
     print(f"{out}: the exported model")
 
 

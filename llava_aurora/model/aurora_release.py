@@ -6,6 +6,7 @@ block in config.json.
 """
 
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -78,7 +79,7 @@ def import_aurora(
 
 def _kinds(new: int, *, depth_vqvae: str | Path | None, frame: int, where: str) -> dict[str, TokenKind]:
     """The token kinds that have `new` tokens together: depth, coordinates, or both, in this order."""
-    settings = {"box": {"frame": frame}}
+    settings: dict[str, dict[str, Any]] = {"box": {"frame": frame}}
     if depth_vqvae is not None:
         settings = {"depth": {"vqvae": str(Path(depth_vqvae).absolute())}, **settings}
     built = build_kinds(settings, Path())

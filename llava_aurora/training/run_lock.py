@@ -21,14 +21,10 @@ def run_lock(folder: Path) -> Iterator[None]:
         folder: of the run; made if it is not there.
 
     Raises:
-        AuroraError: if the folder cannot be written, or another run holds the lock: the message names its process.
+        AuroraError: if another run holds the lock; the message names its process.
     """
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        file = (folder / LOCK).open("a+", encoding="utf-8")
-    except OSError as error:
-        raise AuroraError(f"--output_dir {folder}: cannot be written ({error.strerror}); give another one") from error
-    with file:
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / LOCK).open("a+", encoding="utf-8") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:

@@ -11,7 +11,7 @@ CLI = "-m", "llava_aurora.cli"
 VERBS = [
     [*verb.split(), "--help"]
     for verb in (
-        *("", "patch", "vqvae", "data", "data check", "plan", "merge", "demo", "export", "grammar"),
+        *("", "patch", "vqvae", "data", "data check", "plan", "merge", "import aurora", "demo", "export", "grammar"),
         *("ask", "serve", "eval", "replace-test", "compare", "lmms-tasks"),
     )
 ]

@@ -174,23 +174,15 @@ def test_nothing_is_unpickled_while_a_run_is_resumed(monkeypatch):
 
 
 def test_a_second_run_is_refused_and_told_which_one_is_first(tmp_path):
-    script = (
-        "from llava_aurora.training.run_lock import *; import sys\nwith run_lock(Path(sys.argv[1])): print(1); input()"
-    )
+    script = "from llava_aurora.training.run_lock import *\nimport sys\nwith run_lock(Path(sys.argv[1])): input(1)"
     command = [sys.executable, "-uc", script, str(tmp_path)]
     first = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-    assert first.stdout.readline() == "1\n"
+    assert first.stdout.read(1) == "1"
     with pytest.raises(AuroraError, match=f"process {first.pid} on "), run_lock(tmp_path):
         pass
     first.kill()
     first.communicate()
     with run_lock(tmp_path):
-        pass
-
-
-def test_an_output_folder_that_cannot_be_made_is_named(tmp_path):
-    (tmp_path / "file").write_text("")
-    with pytest.raises(AuroraError, match=f"--output_dir {tmp_path}/file"), run_lock(tmp_path / "file"):
         pass
 
 

@@ -25,7 +25,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from llava_aurora.data.sources.scenes.scene import SceneConfig, SceneObject, relative_depth, render_scene, scene_seed
 from llava_aurora.errors import AuroraError
-from llava_aurora.files import atomic_file, read_json, write_json, write_text
+from llava_aurora.files import atomic_file, read_json, remove_leftovers, write_json, write_text
 
 # Raised whenever the same seed would no longer give the same pixels, so that a folder never mixes two renderers.
 RENDERER = 1
@@ -119,6 +119,7 @@ def _claim(out: Path, *, seed: int, config: SceneConfig, metric_depth: bool) -> 
     """Writes scenes.json, or checks that the one there says the same."""
     header = {"renderer": RENDERER, "seed": seed, "metric_depth": metric_depth, "config": asdict(config)}
     path = out / "scenes.json"
+    remove_leftovers(out)
     if not path.exists():
         if out.exists() and (not out.is_dir() or any(out.iterdir())):
             raise AuroraError(

@@ -1,4 +1,6 @@
 import json
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -36,6 +38,14 @@ def test_number_of_workers_changes_no_byte(tmp_path):
     for workers in (1, 2):
         write_scenes(out=tmp_path / str(workers), count=20, seed=1, config=CONFIG, workers=workers)
     assert contents(tmp_path / "1") == contents(tmp_path / "2")
+
+
+def test_a_run_that_was_killed_while_it_wrote_its_first_file_goes_on(tmp_path):
+    code = "import os, sys; from llava_aurora.files import *\nwith atomic_file(sys.argv[1]): os._exit(9)"
+    subprocess.run([sys.executable, "-c", code, str(tmp_path / "scenes.json")])
+    assert len(list(tmp_path.iterdir())) == 1
+    write_scenes(out=tmp_path, count=1, seed=1, config=CONFIG)
+    assert read_scenes(tmp_path)
 
 
 def test_stopped_run_goes_on_and_keeps_what_it_had(tmp_path, monkeypatch):
