@@ -2,14 +2,10 @@
 
 import json
 import re
-import shutil
 
 import pytest
-import torch
-from llava.model import LlavaLlamaForCausalLM
 from typer.testing import CliRunner
 
-from llava_aurora import load_pretrained_model
 from llava_aurora.cli.__main__ import app
 from llava_aurora.errors import AuroraError
 
@@ -34,22 +30,6 @@ def test_an_exported_model_tells_its_grammar_as_its_source_does(run, finetuned_l
         printed = run("grammar", "--model", out, "--format", notation)
         assert printed == run("grammar", "--model", finetuned_lora[0], "--format", notation)
     assert printed.startswith("root ::= answer\n")
-
-
-def test_a_moved_folder_with_a_trained_tower_is_made_loadable_for_llava(run, finetuned, tmp_path):
-    moved, out = tmp_path / "moved", tmp_path / "llava-again"
-    shutil.copytree(finetuned[0], moved)
-    config = json.loads((moved / "config.json").read_text())
-    (moved / "config.json").write_text(json.dumps(config | {"mm_vision_tower": "/gone/vision_tower"}))
-    run("export", "--model", moved, "--out", out, "--format", "llava")
-    shutil.rmtree(moved)
-    theirs = LlavaLlamaForCausalLM.from_pretrained(out)
-    tower = theirs.get_vision_tower()
-    tower.load_model()
-    ours = load_pretrained_model(str(finetuned[0]))[1]
-    for found, expected in ((tower.vision_tower, ours.get_vision_tower().vision_tower), (theirs.lm_head, ours.lm_head)):
-        weights = found.state_dict()
-        assert all(torch.equal(weights[name].float(), value) for name, value in expected.state_dict().items())
 
 
 def test_a_task_in_ones_own_wording(run, finetuned_lora, tmp_path):

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from llava.model import LlavaLlamaForCausalLM
 from peft import LoraConfig, get_peft_model
 from safetensors.torch import load_file, save_file
 from typer.testing import CliRunner
@@ -15,7 +16,7 @@ from llava_aurora.cli.__main__ import app
 from llava_aurora.errors import AuroraError
 from llava_aurora.model.folders import BASE_RECORD, load_tokenizer
 from llava_aurora.model.merge import merge
-from llava_aurora.model.writing import write_lora_folder
+from llava_aurora.model.writing import write_lora_folder, write_merged_folder
 
 
 @pytest.fixture
@@ -75,6 +76,23 @@ def test_weights_are_not_merged_into_another_base(lora_folder, base, tmp_path, r
 def test_a_whole_model_has_no_base(workshop):
     with pytest.raises(AuroraError, match="leave out --base"):
         load_pretrained_model(str(workshop.base), str(workshop.base))
+
+
+def test_a_moved_folder_with_a_trained_tower_is_exported_for_llava(taught, tmp_path):
+    tokenizer, model, _ = taught(language_model=True, unfreeze_mm_vision_tower=True)
+    written, moved, out = (tmp_path / name for name in ("written", "moved", "out"))
+    write_merged_folder(written, model=model, tokenizer=tokenizer)
+    written.rename(moved)
+    with pytest.raises((ValueError, OSError), match=str(written)):
+        LlavaLlamaForCausalLM.from_pretrained(moved)
+    result = CliRunner().invoke(app, ["export", "--model", str(moved), "--out", str(out), "--format", "llava"])
+    assert result.exit_code == 0, result.output
+    shutil.rmtree(moved)
+    theirs = LlavaLlamaForCausalLM.from_pretrained(out)
+    theirs.get_vision_tower().load_model()
+    expected = model.state_dict()
+    assert theirs.state_dict().keys() == expected.keys()
+    assert all(torch.equal(value, expected[name]) for name, value in theirs.state_dict().items())
 
 
 # --- damaged folders --------------------------------------------------------------------------------------------------
