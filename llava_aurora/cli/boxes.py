@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     "--validation-out val.json --validation-share 0.05 --tasks counting_chain=1,counting_direct=0.5"
 )
 def boxes(
-    annotations: Annotated[Path, typer.Option(help="Annotation file of LVIS, or COCO's instances.")],
+    annotations: Annotated[Path, typer.Option(help="Annotation file of LVIS, or in COCO's layout.")],
     images: Annotated[Path, typer.Option(help="Folder of the images or of train2017 and val2017; --image_folder.")],
     out: Annotated[Path, typer.Option(help="The JSON file to write: the --data_path of training.")],
     validation_out: Annotated[Path | None, typer.Option(help="The same for images kept out of training.")] = None,
@@ -82,7 +82,7 @@ def boxes(
         print(f"{validation_out}: {len(made.validation)} records of other images")
     ratio = "" if aspect_ratio == "resize" else f" --image_aspect_ratio {aspect_ratio}"
     print(f"train with --image_folder {resized or images}{ratio}")
-    report_failures(len(made.training), made.failures, out)
+    report_failures(len(made.training), made.failures, out, made.passed_over)
 
 
 def _print_counts(made: "BoxRecords") -> None:

@@ -4,7 +4,7 @@ import json
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import ExifTags, Image
 from typer.testing import CliRunner
 
 from llava_aurora.cli.__main__ import app
@@ -65,6 +65,19 @@ def test_failures_end_in_exit_code_one_with_the_rest_written(run, coco, tmp_path
     assert "1 failed" in output
     assert "image 0: annotation 99 (cup): the box [5, 8, 0, 12] has no area" in output
     assert not any(record["id"] == "0/1" for record in json.loads((tmp_path / "train.json").read_text()))
+
+
+def test_an_image_that_is_stored_turned_is_named_and_what_conventions_leave_out_is_counted(run, coco, tmp_path):
+    path = tmp_path / "train2017" / "000000000000.jpg"
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = 3  # the size stays the same
+    Image.new("RGB", (64, 48)).save(path, exif=exif)
+    twice = {"id": 99, "image_id": 1, "category_id": 1, "bbox": [5, 8, 10, 12]}
+    code, output, _ = run(*coco(twice))
+    assert code == 1
+    assert "000000000000.jpg: stored turned or mirrored (EXIF orientation 3)" in output.replace("\n", "")
+    assert "1 failed; passed over: 1 boxes annotated twice" in output
+    assert all(record["image"] != path.name for record in json.loads((tmp_path / "train.json").read_text()))
 
 
 def test_every_flag_reaches_the_records(run, coco, tmp_path):

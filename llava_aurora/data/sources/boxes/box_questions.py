@@ -12,7 +12,7 @@ import numpy as np
 from rich.progress import track
 
 from llava_aurora.data.images.frame import ASPECT_RATIOS, Box, FrameTransform
-from llava_aurora.data.images.image_files import opened_image, path_inside
+from llava_aurora.data.images.image_files import opened_image, path_inside, refuse_turned
 from llava_aurora.data.sources.boxes.lvis import AnnotatedImage
 from llava_aurora.errors import AuroraError
 from llava_aurora.tasks.counting import CountingFamily
@@ -153,12 +153,13 @@ def box_codes(boxes: Iterable[Box], transform: FrameTransform, kind: BoxKind) ->
 
 
 def _find(folder: Path, image: AnnotatedImage) -> str:
-    """The name of the image's file. AuroraError if it is missing, no image, or of another size than annotated."""
+    """The name of the image's file. AuroraError if it is missing, no image, stored turned, or of another size."""
     names = [name for name in image.names if path_inside(folder, name).is_file()]
     if not names:
         where = folder / image.names[0] if image.names else "it has neither file_name nor coco_url"
         raise AuroraError(f"there is no such image: {where}")
     with opened_image(folder / names[0]) as picture:
+        refuse_turned(picture, folder / names[0])  # annotated upright or as stored: the file does not tell
         if picture.size != (image.width, image.height):
             raise AuroraError(
                 f"{folder / names[0]}: {picture.width} × {picture.height} pixels,"

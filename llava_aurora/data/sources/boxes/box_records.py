@@ -34,6 +34,7 @@ class BoxRecords:
         possible, asked: questions by their count, before and after they were chosen. Of what is absent, no more than
             `BoxTasks.per_image` an image are possible.
         failures: images and boxes that could not be used, one line each.
+        passed_over: what conventions of the annotation file left out, by kind.
     """
 
     training: list[Record]
@@ -41,6 +42,7 @@ class BoxRecords:
     possible: Counter[int]
     asked: Counter[int]
     failures: list[str]
+    passed_over: Counter[str]
 
 
 def write_box_records(
@@ -96,7 +98,14 @@ def write_box_records(
     possible = Counter(len(question.boxes) for question in present)
     possible[0] = len(absent)
     asked = Counter(len(question.boxes) for question in chosen)
-    return BoxRecords(training=split[0], validation=split[1], possible=possible, asked=asked, failures=failures)
+    return BoxRecords(
+        training=split[0],
+        validation=split[1],
+        possible=possible,
+        asked=asked,
+        failures=failures,
+        passed_over=known.passed_over,
+    )
 
 
 def in_validation(image_id: int, tasks: BoxTasks) -> bool:

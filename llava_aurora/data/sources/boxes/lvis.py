@@ -1,28 +1,40 @@
-"""Annotation files of LVIS and COCO: which boxes are in an image, and of which categories that is all there is.
+"""Reads annotation files of LVIS, COCO and COCO's layout: the boxes of each image, and the categories surely absent.
 
-Only what a count can rest on is kept. LVIS says for each image which categories are not labelled to the last instance
-(`not_exhaustive_category_ids`) and which are known to be absent (`neg_category_ids`). In COCO every category is
-labelled in every image, unless some of its instances are boxed as one crowd (`iscrowd`).
+Only categories whose count is known are kept. In LVIS, `not_exhaustive_category_ids` lists the categories that are not
+fully labelled in an image, `neg_category_ids` those known to be absent. In COCO every category is labelled in every
+image, except where a flag on an annotation or another convention (docs/boxes_and_hardblink.md) makes a count doubtful.
 """
 
 import contextlib
 import io
 import json
 import math
-from collections.abc import Mapping
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from llava_aurora.data.images.frame import Box
+from llava_aurora.data.sources.boxes.plurals import has_letters
 from llava_aurora.errors import AuroraError
 
 if TYPE_CHECKING:
     from pycocotools.coco import COCO
 
 TOLERANCE = 1.0  # pixels by which rounding may put an edge outside of its image
-_KEPT = ("id", "image_id", "category_id", "bbox", "iscrowd")
+SAME_OVERLAP = 0.9  # least intersection over union of two boxes that may be one instance annotated twice
+_DROPPED = ("segmentation", "keypoints")  # most of what a file holds
+# Flags of instances that are a group, are to be ignored, or are no real thing: COCO, CrowdHuman and CityPersons,
+# Pascal VOC, Objects365, Open Images. Written in any case, with or without underscores.
+_FLAGS = frozenset(("iscrowd", "ignore", "ignored", "difficult", "isfake", "isreflected", "isgroupof", "isdepiction"))
+# Categories whose boxes mark regions where nothing is annotated (VisDrone, KITTI), and catch-alls that name nothing.
+_REGIONS = {"ignored regions", "ignored region", "ignore regions", "ignore region", "ignore", "ignored"}
+_REGIONS |= {"dontcare", "dont care", "don't care"}
+_CATCH_ALL = {"other", "others", "misc", "miscellaneous", "unknown", "unlabeled", "unlabelled", "undefined"}
+_CATCH_ALL |= {"background", "void"}
 _NEEDED: Mapping[str, Mapping[str, type]] = {
     "images": {"id": int, "width": int, "height": int},
     "annotations": {"id": int, "image_id": int, "category_id": int},
@@ -56,11 +68,13 @@ class BoxAnnotations:
     categories: names by id, as the file spells them.
     images: in the order of their ids.
     failures: what of the file could not be used, one line each; its category is left out of that image.
+    passed_over: what was left out or counted once because of a convention, by kind.
     """
 
     categories: Mapping[int, str]
     images: list[AnnotatedImage]
     failures: list[str]
+    passed_over: Counter[str]
 
 
 def read_annotations(path: str | Path) -> BoxAnnotations:
@@ -71,31 +85,83 @@ def read_annotations(path: str | Path) -> BoxAnnotations:
     """
     path = Path(path)
     index = _index(path)
-    categories: dict[int, str] = {id: category["name"] for id, category in index.cats.items()}
+    failures, passed_over = [], Counter[str]()
+    for annotation in index.anns.values():
+        if annotation["image_id"] not in index.imgs:
+            failures.append(f"{path}: annotation {annotation['id']}: there is no image {annotation['image_id']}")
+    categories = _Categories(index, passed_over)
     # LVIS lists absent categories for each image; a file without such lists labels all categories everywhere.
     federated = any("neg_category_ids" in image for image in index.imgs.values())
-    failures = [
-        f"{path}: annotation {annotation['id']}: there is no image {annotation['image_id']}"
-        for annotation in index.anns.values()
-        if annotation["image_id"] not in index.imgs
-    ]
+    listed = Counter(name for image in index.imgs.values() for name in _names(image)[:1])
     images = []
     for id, image in sorted(index.imgs.items()):
         where = f"{path}: image {id}"
-        boxes, doubtful = _boxes(image, index.imgToAnns.get(id, ()), categories, where, failures)
+        names = _names(image)
+        if names and listed[names[0]] > 1:
+            failures.append(f"{where}: {names[0]} is listed under {listed[names[0]]} ids")
+            continue
+        annotations = index.imgToAnns.get(id, ())
+        if any(annotation["category_id"] in categories.regions for annotation in annotations):
+            passed_over["images with ignored regions"] += 1
+            continue
+        boxes, doubtful = _boxes(image, annotations, categories, where, failures, passed_over)
         left_out = doubtful | _ids(image, "not_exhaustive_category_ids", where)
-        absent = _ids(image, "neg_category_ids", where) & set(categories) if federated else set(categories)
+        absent = _ids(image, "neg_category_ids", where) & set(index.cats) if federated else set(index.cats)
         images.append(
             AnnotatedImage(
                 id=id,
-                names=_names(image),
+                names=names,
                 width=image["width"],
                 height=image["height"],
                 boxes={category: tuple(found) for category, found in boxes.items() if category not in left_out},
-                absent=tuple(sorted(absent - set(boxes) - left_out)),
+                absent=tuple(sorted(absent - set(boxes) - left_out - categories.unasked)),
             )
         )
-    return BoxAnnotations(categories=categories, images=images, failures=failures)
+    return BoxAnnotations(categories=categories.names, images=images, failures=failures, passed_over=passed_over)
+
+
+class _Categories:
+    """How the categories of a file are treated.
+
+    Attributes:
+        names: by id, as the file spells them.
+        same: for each category id, the id that its boxes count for: the first category of that name in any case.
+        regions: ids of categories that mark regions where nothing is annotated.
+        unasked: ids of categories that no question is asked about.
+        below: for the id of a category, the ids of the categories that name it as their supercategory.
+    """
+
+    def __init__(self, index: "COCO", passed_over: Counter[str]) -> None:
+        self.names: dict[int, str] = {id: category["name"] for id, category in index.cats.items()}
+        first: dict[str, int] = {}
+        self.same = {id: first.setdefault(_key(name), id) for id, name in self.names.items()}
+        self.regions = {id for name, id in first.items() if name in _REGIONS}
+        unnamed = {id for name, id in first.items() if _names_nothing(name)}
+        self.below: dict[int, set[int]] = defaultdict(set)
+        for id, category in index.cats.items():
+            above = first.get(_key(str(category.get("supercategory"))))
+            if above is not None and above != self.same[id]:
+                self.below[above].add(self.same[id])
+        used = {self.same.get(annotation["category_id"]) for annotation in index.anns.values()}
+        roots = set(self.below) - used - unnamed - self.regions
+        twice = {id for id, other in self.same.items() if id != other}
+        self.unasked = self.regions | unnamed | roots | twice
+        for kind, ids in (
+            ("categories of ignored regions", self.regions),
+            ("categories that name nothing", unnamed),
+            ("supercategories without annotations", roots),
+            ("categories of a name that another one has", twice),
+        ):
+            if ids:
+                passed_over[kind] += len(ids)
+
+
+def _key(name: str) -> str:
+    return " ".join(name.replace("_", " ").replace("-", " ").lower().split())
+
+
+def _names_nothing(key: str) -> bool:
+    return key in _CATCH_ALL or key.startswith("other ") or not has_letters(key)
 
 
 def _index(path: Path) -> "COCO":
@@ -130,29 +196,76 @@ def _index(path: Path) -> "COCO":
 
 
 def _without_outline(entry: dict[str, Any]) -> dict[str, Any]:
-    return {key: entry[key] for key in _KEPT if key in entry} if "bbox" in entry else entry
+    return {key: value for key, value in entry.items() if key not in _DROPPED} if "bbox" in entry else entry
 
 
 def _boxes(
-    image: Mapping[str, Any], annotations: Any, categories: Mapping[int, str], where: str, failures: list[str]
+    image: Mapping[str, Any],
+    annotations: Iterable[Mapping[str, Any]],
+    categories: _Categories,
+    where: str,
+    failures: list[str],
+    passed_over: Counter[str],
 ) -> tuple[dict[int, list[Box]], set[int]]:
-    """The boxes of an image by category, and the categories that no count can be made of."""
-    boxes: dict[int, list[Box]] = {}
-    doubtful = set()
+    """The boxes of an image by category, and the categories whose count is doubtful."""
+    boxes: dict[int, list[Box]] = defaultdict(list)
+    doubtful: dict[int, str] = {}
     for annotation in annotations:
-        category = annotation["category_id"]
-        if category not in categories:
-            failures.append(f"{where}: annotation {annotation['id']}: there is no category {category}")
+        here = f"{where}: annotation {annotation['id']}"
+        category = categories.same.get(annotation["category_id"])
+        if category is None:
+            failures.append(f"{here}: there is no category {annotation['category_id']}")
             continue
-        found = boxes.setdefault(category, [])
+        if category in categories.unasked:
+            continue
+        found = boxes[category]
+        if _is_flagged(annotation):
+            doubtful[category] = "flagged instances (crowd, ignore, ...)"
         try:
-            found.append(_box(annotation.get("bbox"), image["width"], image["height"]))
+            box = _box(annotation.get("bbox"), image["width"], image["height"])
         except ValueError as error:
-            failures.append(f"{where}: annotation {annotation['id']} ({categories[category]}): {error}")
-            doubtful.add(category)
-        if annotation.get("iscrowd"):
-            doubtful.add(category)
-    return boxes, doubtful
+            failures.append(f"{here} ({categories.names[category]}): {error}")
+            doubtful.setdefault(category, "")
+            continue
+        alike = [other for other in found if _overlap(box, other) >= SAME_OVERLAP]
+        if any(max(abs(a - b) for a, b in zip(box, other, strict=True)) <= TOLERANCE for other in alike):
+            passed_over["boxes annotated twice"] += 1
+            continue
+        if alike:
+            doubtful[category] = "boxes that may be one instance"
+        found.append(box)
+    for category, below in categories.below.items():
+        if below & set(boxes):  # these are instances of the category as well, but are not annotated as such
+            doubtful.setdefault(category, "instances of a subcategory" if category in boxes else "")
+    passed_over.update(f"categories of an image with {reason}" for reason in doubtful.values() if reason)
+    return boxes, set(doubtful)
+
+
+def _is_flagged(annotation: Mapping[str, Any]) -> bool:
+    """Whether it is a group, to be ignored, or no real thing; CrowdHuman's tag "mask" is the second."""
+    if annotation.get("tag") == "mask":
+        return True
+    parts = [annotation, annotation.get("extra"), annotation.get("attributes")]
+    return any(_is_flag(key) and _is_set(part[key]) for part in parts if isinstance(part, dict) for key in part)
+
+
+@lru_cache(maxsize=1024)
+def _is_flag(key: str) -> bool:
+    return key.lower().replace("_", "") in _FLAGS
+
+
+def _is_set(value: Any) -> bool:
+    return value.strip().lower() not in ("", "0", "false", "no") if isinstance(value, str) else bool(value)
+
+
+def _overlap(one: Box, other: Box) -> float:
+    """Intersection over union."""
+    width = min(one[2], other[2]) - max(one[0], other[0])
+    height = min(one[3], other[3]) - max(one[1], other[1])
+    if width <= 0 or height <= 0:
+        return 0.0
+    areas = sum((x2 - x1) * (y2 - y1) for x1, y1, x2, y2 in (one, other))
+    return width * height / (areas - width * height)
 
 
 def _box(values: Any, width: int, height: int) -> Box:

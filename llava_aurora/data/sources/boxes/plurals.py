@@ -1,7 +1,7 @@
-"""What a category of LVIS or COCO is called in a question: "bow_(weapon)" -> "bow (weapon)", "bows (weapon)".
+"""Names of annotated categories in questions, singular and plural: "bow_(weapon)" -> "bow (weapon)", "bows (weapon)".
 
-`inflect` knows the rules of English; the tables below hold the names of LVIS, COCO and their like that it gets wrong:
-words that are plural already, and matter that is counted in pieces or portions.
+Plurals are formed by `inflect`. The tables below hold the words of LVIS, COCO and similar files that it gets wrong, and
+uncountable nouns, which are counted in pieces or portions.
 """
 
 import re
@@ -18,16 +18,15 @@ def _words(text: str) -> frozenset[str]:
     return frozenset(text.split())
 
 
-# Everyday words that need no explanation, though LVIS gives one. Others keep theirs: next to "baseball_bat", a
-# question about "bat_(animal)" has to say which bats it means.
+# Words whose explanation in LVIS is left out. Others keep theirs: since there is "baseball_bat" too, a question about
+# "bat_(animal)" has to name the animal.
 PLAIN = _words(
     "bus car cab crab legging mailbox orange overalls pita sandal slipper stapler statue tights tractor train"
 )
 
-PLURAL_ALREADY = _words(
-    "binoculars clothes goggles grits headphones jeans overalls pants shorts skis spectacles sprouts stairs sunglasses "
-    "suspenders tights tongs underdrawers"
-)
+# Plurals that do not end in s, or in is and us, as singulars do; and singulars in s besides those in ss, is and us.
+PLURALS = _words("bikinis children dice emus feet geese kiwis men menus mice oxen people skis taxis teeth women")
+SINGULARS_IN_S = _words("asbestos atlas bias canvas christmas cosmos gas lens pancreas rhinoceros thermos")
 
 IRREGULAR = {
     "banjo": "banjos",
@@ -54,6 +53,8 @@ PORTIONS = _words(
     "salsa sauce sherbert soap sugar tequila toothpaste vinegar vodka water"
 )
 
+_PREPOSITION = re.compile(r" (of|with|without|in|on) ")  # only what stands before takes the plural
+_LONGEST_ABBREVIATION = 4  # letters; longer words in capitals are taken for English words
 _NAME = re.compile(r"(?P<head>[^(]+?)\s*(?:\((?P<meaning>[^)]*)\).*)?$")
 
 
@@ -64,11 +65,18 @@ class Names(NamedTuple):
     plural: str
 
 
+def has_letters(category: str) -> bool:
+    """Whether a category has a name that can be asked about, in any script; "12" and "_" have none."""
+    found = _NAME.match(_plain(category))
+    return found is not None and any(letter.isalpha() for letter in found["head"])
+
+
 @lru_cache(maxsize=4096)
 def names_of(category: str) -> Names:
     """How a question names a category.
 
-    Underscores become blanks. LVIS's explanation in brackets stays, except with the words in PLAIN.
+    Underscores become blanks; LVIS's explanation in brackets stays, except with the words in PLAIN. A name that is
+    plural already or has letters other than English ones is also its own plural.
 
     Args:
         category: its name in an annotation file, such as "cup", "bow_(weapon)", "pair_of_skis".
@@ -76,26 +84,42 @@ def names_of(category: str) -> Names:
     Raises:
         AuroraError: for a name without a letter.
     """
-    found = _NAME.match(" ".join(category.replace("_", " ").split()))
-    if not found or not any(letter.isalpha() for letter in found["head"]):
-        raise AuroraError(f"{category!r} is no name of a category")
+    found = _NAME.match(_plain(category))
+    if not found or not has_letters(category):
+        raise AuroraError(f"category {category!r}: a name without letters cannot be asked about")
     head, meaning = found["head"], found["meaning"]
     explained = f" ({meaning})" if meaning and head.lower() not in PLAIN else ""
     return Names(head + explained, _plural(head) + explained)
 
 
+def _plain(category: str) -> str:
+    return " ".join(category.replace("_", " ").split())
+
+
 def _plural(head: str) -> str:
-    """The plural of "cup", "steak knife", "pair of skis"; only the last word before an "of" changes."""
-    first, of, rest = head.partition(" of ")
-    start, last = re.fullmatch(r"(.*?)([^ -]+)", first).groups()  # type: ignore[union-attr]
+    """The plural of "cup", "steak knife", "pair of skis", "RBC", "car 1", "people"."""
+    preposition = _PREPOSITION.search(head)
+    first, rest = (head[: preposition.start()], head[preposition.start() :]) if preposition else (head, "")
+    start, last = re.fullmatch(r"(.*?)([^ -]*)", first).groups()  # type: ignore[union-attr]
     word = last.lower()
     if word in PIECES or first.replace(" ", "-").lower() in PIECES:
         return f"pieces of {head}"
     if word in PORTIONS:
         return f"portions of {head}"
-    if word in PLURAL_ALREADY:
+    if not head.isascii() or not last[-1:].isalnum() or _is_plural(word):
         return head
-    return (start + IRREGULAR[word] if word in IRREGULAR else str(_engine().plural_noun(first))) + of + rest
+    if word in IRREGULAR:
+        return start + IRREGULAR[word] + rest
+    if last[-1].isdigit() or (last.isupper() and 1 < len(last) <= _LONGEST_ABBREVIATION):
+        return f"{first}s{rest}"
+    plural = str(_engine().plural_noun(start + word if last.isupper() else first))
+    return (plural.upper() if first.isupper() else plural) + rest
+
+
+def _is_plural(word: str) -> bool:
+    if word in PLURALS or word.endswith(("people", "women", "children")):
+        return True
+    return word.endswith("s") and len(word) > 3 and not word.endswith(("ss", "is", "us")) and word not in SINGULARS_IN_S
 
 
 @lru_cache(maxsize=1)

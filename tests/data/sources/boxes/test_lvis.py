@@ -109,6 +109,131 @@ def test_a_bad_box_is_named_and_nothing_is_counted_of_its_category(read, box, me
     assert message in failure
 
 
+# --- conventions of other files in this layout ------------------------------------------------------------------------
+
+
+@pytest.fixture
+def read_coco(read):
+    """Reads one image of a file without LVIS's lists; returns its boxes by category, absent categories, passed over."""
+
+    def run(annotations, categories=CATEGORIES):
+        known = read(annotations, {"id": 139, "width": 640, "height": 426, "file_name": "1.jpg"}, categories)
+        assert known.failures == []
+        (image,) = known.images
+        return {id: len(boxes) for id, boxes in image.boxes.items()}, image.absent, known.passed_over
+
+    return run
+
+
+@pytest.mark.parametrize(
+    "flag",
+    [
+        {"ignore": 1},
+        {"ignore": True},
+        {"iscrowd": "1"},
+        {"difficult": 1},
+        {"isfake": 1},
+        {"IsGroupOf": True},
+        {"is_group_of": 1},
+        {"tag": "mask"},
+        {"extra": {"ignore": 1, "occ": 0}},
+        {"attributes": {"ignored": True}},
+    ],
+)
+def test_a_flagged_instance_leaves_its_category_out_of_the_image(read_coco, flag):
+    boxes, absent, passed_over = read_coco(
+        [annotation(1, 1, [10, 20, 30, 40]), annotation(2, 1, [90, 20, 30, 40], **flag), annotation(3, 5, [1, 1, 9, 9])]
+    )
+    assert (boxes, absent) == ({5: 1}, (2, 7))
+    assert passed_over == {"categories of an image with flagged instances (crowd, ignore, ...)": 1}
+
+
+@pytest.mark.parametrize(
+    "flag", [{"ignore": 0, "iscrowd": 0}, {"ignore": "0"}, {"tag": "person", "extra": {"ignore": 0}}, {"truncated": 1}]
+)
+def test_a_flag_that_is_not_set_changes_nothing(read_coco, flag):
+    boxes, _, passed_over = read_coco([annotation(1, 1, [10, 20, 30, 40], **flag)])
+    assert (boxes, passed_over) == ({1: 1}, {})
+
+
+def test_an_instance_that_is_annotated_twice_counts_once(read_coco):
+    boxes, _, passed_over = read_coco(
+        [
+            annotation(1, 1, [10, 20, 30, 40]),
+            annotation(2, 1, [10, 20, 30, 40]),
+            annotation(3, 1, [10.4, 20, 29.6, 40.3]),
+            annotation(4, 1, [14, 20, 30, 40]),  # beside it, and overlapping
+            annotation(5, 5, [10, 20, 30, 40]),  # of another category
+        ]
+    )
+    assert boxes == {1: 2, 5: 1}
+    assert passed_over == {"boxes annotated twice": 2}
+
+
+def test_nearly_the_same_box_makes_a_count_doubtful(read_coco):
+    boxes, absent, passed_over = read_coco(
+        [annotation(1, 1, [100, 20, 300, 300]), annotation(2, 1, [104, 20, 300, 300])]
+    )
+    assert (boxes, absent) == ({}, (2, 5, 7))
+    assert passed_over == {"categories of an image with boxes that may be one instance": 1}
+
+
+def category(id, name, above="none"):
+    return {"id": id, "name": name, "supercategory": above}
+
+
+def test_a_supercategory_is_asked_about_only_where_its_count_is_known(read_coco):
+    roboflow = [category(0, "vehicles"), category(1, "car", "vehicles"), category(2, "bus", "vehicles")]
+    boxes, absent, passed_over = read_coco([annotation(1, 1, [10, 20, 30, 40])], roboflow)
+    assert (boxes, absent) == ({1: 1}, (2,))
+    assert passed_over == {"supercategories without annotations": 1}
+    both = [annotation(1, 1, [10, 20, 30, 40]), annotation(2, 0, [90, 20, 30, 40])]
+    boxes, absent, passed_over = read_coco(both, roboflow)
+    assert (boxes, absent) == ({1: 1}, (2,))
+    assert passed_over == {"categories of an image with instances of a subcategory": 1}
+    coco = [category(1, "person", "person"), category(2, "car", "vehicle")]  # as COCO's own: a category above itself
+    assert read_coco([annotation(1, 2, [10, 20, 30, 40])], coco) == ({2: 1}, (1,), {})
+
+
+def test_categories_that_name_nothing_are_not_asked_about(read_coco):
+    names = ["car", "others", "other vehicle", "12", "Misc", "人", "motor"]
+    boxes, absent, passed_over = read_coco(
+        [annotation(1, 0, [10, 20, 30, 40]), annotation(2, 1, [90, 20, 30, 40])],
+        [category(id, name) for id, name in enumerate(names)],
+    )
+    assert (boxes, absent) == ({0: 1}, (5, 6))
+    assert passed_over == {"categories that name nothing": 4}
+
+
+def test_an_image_with_an_ignored_region_is_left_out_whatever_else_is_in_it(read):
+    """VisDrone: what lies in the region is not annotated, so no count is known."""
+    images = [{"id": id, "width": 640, "height": 426, "file_name": f"{id}.jpg"} for id in (139, 140)]
+    boxes = [annotation(1, 0, [10, 20, 30, 40]), annotation(2, 1, [90, 20, 30, 40])]
+    known = read(
+        [*boxes, {**boxes[1], "id": 3, "image_id": 140}],
+        categories=[category(0, "ignored regions"), category(1, "car")],
+        images=images,
+    )
+    assert [(image.id, set(image.boxes), image.absent) for image in known.images] == [(140, {1}, ())]
+    assert known.passed_over == {"categories of ignored regions": 1, "images with ignored regions": 1}
+
+
+def test_categories_of_one_name_are_one(read_coco):
+    boxes, absent, passed_over = read_coco(
+        [annotation(1, 1, [10, 20, 30, 40]), annotation(2, 2, [90, 20, 30, 40])],
+        [category(1, "car"), category(2, "Car"), category(3, "traffic light"), category(4, "traffic_light")],
+    )
+    assert (boxes, absent) == ({1: 2}, (3,))
+    assert passed_over == {"categories of a name that another one has": 2}
+
+
+def test_an_image_that_is_listed_twice_is_named(read):
+    images = [{"id": id, "width": 640, "height": 426, "file_name": "1.jpg"} for id in (139, 140)]
+    known = read([annotation(1, 1, [10, 20, 30, 40])], images=images)
+    assert known.images == []
+    assert all("1.jpg is listed under 2 ids" in failure for failure in known.failures)
+
+
 def test_annotations_of_nothing_are_named(read):
     known = read([annotation(1, 99, [1, 1, 5, 5]), {**annotation(2, 1, [1, 1, 5, 5]), "image_id": 3}])
     assert [failure.split(": ", 1)[1] for failure in known.failures] == [
