@@ -190,6 +190,28 @@ def read_json(path: str | Path, *, what: str) -> Any:
         raise AuroraError(f"{path}: the {what} are JSON that is nested too deeply") from error
 
 
+def read_json_lines(path: str | Path, *, what: str) -> Iterator[tuple[str, Any]]:
+    """The values of a JSONL file, each with its place ("FILE, line 3") for messages; blank lines are skipped.
+
+    Lines end at line feeds only: JSON text may hold other Unicode line separators.
+
+    Raises:
+        AuroraError: if the file cannot be read, or naming the line that is no JSON.
+    """
+    path = Path(path)
+    try:
+        lines = path.read_text(encoding="utf-8").split("\n")
+    except (OSError, UnicodeDecodeError) as error:
+        raise AuroraError(f"{path}: cannot read the {what}: {error}") from error
+    for number, line in enumerate(lines, start=1):
+        if line.strip():
+            try:
+                value = json.loads(line)
+            except (ValueError, RecursionError) as error:
+                raise AuroraError(f"{path}, line {number}: this is no JSON: {error}") from error
+            yield f"{path}, line {number}", value
+
+
 @contextmanager
 def _writing(path: Path) -> Iterator[None]:
     try:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from llava_aurora.cli.data import app
-from llava_aurora.cli.shared import report_failures
+from llava_aurora.cli.shared import report_failures, warn_of_depth
 from llava_aurora.errors import AuroraError
 
 if TYPE_CHECKING:
@@ -111,8 +111,11 @@ def hardblink(
 ) -> None:
     """Mark 3, 4 and 5 points at mid height of each image and ask for the closest: a benchmark like HardBLINK."""
     from llava_aurora.data.sources.hardblink import write_hardblink
+    from llava_aurora.found_files import find_files
+    from llava_aurora.vqvae.maps import MAP_SUFFIXES
 
-    counts, failures = write_hardblink(out, images=images, depth=depth, seed=seed)
-    for points, questions in counts.items():
+    warn_of_depth(find_files(depth, MAP_SUFFIXES).paths)
+    made = write_hardblink(out, images=images, depth=depth, seed=seed)
+    for points, questions in made.counts.items():
         print(f"{points} points: {questions} questions")
-    report_failures(sum(counts.values()), failures, out)
+    report_failures(sum(made.counts.values()), made.failures, out, made.passed_over)

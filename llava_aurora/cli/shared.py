@@ -1,11 +1,14 @@
 """What several commands do alike: check a device, report what failed of many files."""
 
 import sys
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 
 import typer
 
 from llava_aurora.errors import AuroraError
+from llava_aurora.found_files import in_words
 
 
 def usable_device(device: str) -> str:
@@ -19,10 +22,21 @@ def usable_device(device: str) -> str:
     return device
 
 
-def report_failures(written: int, failures: list[str], out: Path) -> None:
-    """Prints what a command on many files did; exit code 1 if some failed, after all were tried."""
-    print(f"{out}: {written} written, {len(failures)} failed")
+def report_failures(
+    written: int, failures: list[str], out: Path, passed_over: Mapping[str, int] = MappingProxyType({})
+) -> None:
+    """Prints one summary line of a command on many files, and each failure on stderr; exit code 1 if some failed."""
+    print(f"{out}: {written} written, {len(failures)} failed{in_words(passed_over)}")
     for failure in failures:
         print(f"error: {failure}", file=sys.stderr)
     if failures:
         raise typer.Exit(1)
+
+
+def warn_of_depth(maps: Sequence[Path]) -> None:
+    """Prints on stderr what seems wrong with relative depth maps, in which higher values should be closer."""
+    from llava_aurora.vqvae.depth_checks import check_depth
+
+    for line in check_depth(maps).lines():
+        if line.startswith("warning"):
+            print(line, file=sys.stderr)

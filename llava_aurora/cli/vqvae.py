@@ -5,7 +5,7 @@ from typing import Annotated, Any
 
 import typer
 
-from llava_aurora.cli.shared import report_failures, usable_device
+from llava_aurora.cli.shared import report_failures, usable_device, warn_of_depth
 from llava_aurora.errors import AuroraError
 
 app = typer.Typer(no_args_is_help=True, help="Train the depth VQ-VAE; turn depth maps into codes and back.")
@@ -24,15 +24,17 @@ def vqvae_train(
     channels: Annotated[str | None, typer.Option(help="Widths, one halving of the frame each: 16,32,64,...")] = None,
     code_dim: Annotated[int | None, typer.Option(help="Length of a code.")] = None,
     codebook_size: Annotated[int | None, typer.Option(help="Number of codes.")] = None,
-    epochs: Annotated[int | None, typer.Option(min=1, help="In all, those before a resume included.")] = None,
+    epochs: Annotated[int | None, typer.Option(min=1, help="In total, including those before a resume.")] = None,
     batch_size: Annotated[int | None, typer.Option(min=1)] = None,
     learning_rate: Annotated[float | None, typer.Option(min=0.0)] = None,
     seed: Annotated[int | None, typer.Option(min=0)] = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on from the state in --out, if there is one.")] = False,
+    resume: Annotated[bool, typer.Option("--resume", help="Continue from the state in --out, if any.")] = False,
     device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1, ...")] = "cpu",
 ) -> None:
-    """Train a depth VQ-VAE; what is left out is as in the paper."""
+    """Train a depth VQ-VAE; options left out are the paper's."""
+    from llava_aurora.found_files import find_files, in_words
     from llava_aurora.vqvae.autoencoder import config_from_dict
+    from llava_aurora.vqvae.maps import MAP_SUFFIXES
     from llava_aurora.vqvae.training import train_depth_vqvae
 
     shape = {"image_size": image_size, "channels": channels, "code_dim": code_dim, "codebook_size": codebook_size}
@@ -45,8 +47,11 @@ def vqvae_train(
         config = config_from_dict(settings)
     except ValueError as error:
         raise AuroraError(f"no VQ-VAE can have this shape: {error}") from error
-    train_depth_vqvae(depth_maps=maps, out=out, config=config, resume=resume, device=usable_device(device), **given)
-    print(f"{out}: the VQ-VAE")
+    device = usable_device(device)
+    found = find_files(maps, MAP_SUFFIXES)
+    warn_of_depth(found.paths)
+    train_depth_vqvae(depth_maps=maps, out=out, config=config, resume=resume, device=device, **given)
+    print(f"{out}: a VQ-VAE trained on {len(found.paths)} maps{in_words(found.passed_over)}")
 
 
 @app.command(
@@ -63,14 +68,17 @@ def vqvae_encode(
     device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1, ...")] = "cpu",
 ) -> None:
     """Turn a folder of depth maps into a file of codes; maps that cannot be used are listed, exit code 1."""
+    from llava_aurora.found_files import find_files
     from llava_aurora.vqvae.checkpoint import load_depth_vqvae
     from llava_aurora.vqvae.folders import encode_folder
+    from llava_aurora.vqvae.maps import MAP_SUFFIXES
 
+    warn_of_depth(find_files(maps, MAP_SUFFIXES).paths)
     model = load_depth_vqvae(vqvae, device=usable_device(device))
     report = encode_folder(model=model, maps=maps, out=out, batch_size=batch_size, workers=workers)
     if report.seconds:
         print(f"{report.written / report.seconds:.1f} maps a second")
-    report_failures(report.written, report.failures, out)
+    report_failures(report.written, report.failures, out, report.passed_over)
 
 
 @app.command(

@@ -10,9 +10,9 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from llava_aurora.batches import batches
 from llava_aurora.data.images.image_files import open_image
 from llava_aurora.data.sources.depth.depth_estimation import SUFFIXES
-from llava_aurora.data.sources.depth.depth_maps import find_inputs
 from llava_aurora.errors import AuroraError
 from llava_aurora.files import atomic_file
+from llava_aurora.found_files import find_files
 from llava_aurora.generation.aurora import Aurora
 from llava_aurora.generation.result import Reasoning
 from llava_aurora.line_file import LineFile
@@ -57,7 +57,7 @@ def ask_folder(
     folder, file = Path(folder), LineFile(Path(out), keys=("image", "model"), what="answer about an image of a folder")
     if pictures is not None and folder.resolve() in (Path(pictures).resolve(), *Path(pictures).resolve().parents):
         raise AuroraError(f"{pictures}: is inside {folder}, where its pictures would be asked about; choose another")
-    names = {path: path.relative_to(folder).as_posix() for path in find_inputs(folder, suffixes=SUFFIXES)}
+    names = {path: path.relative_to(folder).as_posix() for path in find_files(folder, SUFFIXES).paths}
     done = _answered(file, {"model": aurora.name, "question": question, "reasoning": reasoning})
     file.append([])  # whether it can be written is known before anything is asked
     todo = [path for path, name in names.items() if name not in done]

@@ -1,7 +1,7 @@
-"""Whole folders of depth maps to one file of codes, and that file back to pictures."""
+"""Encodes a folder of depth maps into one file of codes, and decodes such a file into maps."""
 
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
@@ -15,10 +15,11 @@ from rich.progress import track
 from llava_aurora.batches import batches
 from llava_aurora.errors import AuroraError
 from llava_aurora.files import atomic_file
+from llava_aurora.found_files import find_files
 from llava_aurora.read_ahead import read_ahead
 from llava_aurora.vqvae.autoencoder import DepthVQVAE
 from llava_aurora.vqvae.code_files import DepthCodes, EncodedMap, code_entries, codes_writer, map_name, read_codes
-from llava_aurora.vqvae.maps import find_maps, from_model_range, read_depth_map, resize_nearest, to_model_range
+from llava_aurora.vqvae.maps import MAP_SUFFIXES, from_model_range, read_depth_map, resize_nearest, to_model_range
 
 __all__ = ["DepthCodes", "FolderReport", "decode_file", "encode_folder", "read_codes"]
 
@@ -28,10 +29,11 @@ _BATCHES_AHEAD = 4
 
 @dataclass
 class FolderReport:
-    """What became of a folder: how many maps went well, a line of each that did not, naming its file, and seconds."""
+    """What was done: maps written, one line for each that failed, files passed over by kind, duration in seconds."""
 
     written: int = 0
     failures: list[str] = field(default_factory=list)
+    passed_over: Mapping[str, int] = field(default_factory=dict)
     seconds: float = 0.0
 
 
@@ -58,16 +60,19 @@ def encode_folder(
     Raises:
         AuroraError: if there is no map, none could be used, or the file system refuses.
     """
-    maps, report, started = Path(maps), FolderReport(), time.monotonic()
+    maps, started = Path(maps), time.monotonic()
+    found = find_files(maps, MAP_SUFFIXES)
+    report = FolderReport(passed_over=found.passed_over)
     side = model.config.image_size
 
     def read(path: Path) -> _Frame:
         depth = read_depth_map(path)
         return _Frame((depth.shape[0], depth.shape[1]), resize_nearest(depth, (side, side)))
 
-    paths = find_maps(maps)
-    reading = read_ahead(_one_a_name(paths, maps, report), read, workers=workers, ahead=_BATCHES_AHEAD * batch_size)
-    shown = track(reading, total=len(paths), description="depth maps to codes", console=Console())
+    reading = read_ahead(
+        _one_a_name(found.paths, maps, report), read, workers=workers, ahead=_BATCHES_AHEAD * batch_size
+    )
+    shown = track(reading, total=len(found.paths), description="depth maps to codes", console=Console())
     with codes_writer(out, model) as add:
         for batch in batches(_without_failures(shown, report), batch_size):
             depth = to_model_range(np.stack([frame.depth for _, frame in batch])).unsqueeze(1)

@@ -1,6 +1,6 @@
-"""Relative depth maps before and after the VQ-VAE: read from a file, resized, scaled to the model's range and back.
+"""Relative depth maps as the VQ-VAE takes and returns them: read from files, resized, scaled to [-1, 1] and back.
 
-A map is uint8 (H, W), higher = closer; the model sees it in [-1, 1].
+A map is uint8 (H, W), higher = closer, 0 = unknown.
 """
 
 from collections.abc import Sequence
@@ -10,8 +10,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from llava_aurora.data.sources.depth.depth_files import read_depth_values
 from llava_aurora.errors import AuroraError
+from llava_aurora.found_files import find_files
+from llava_aurora.vqvae.depth_files import read_depth_values
 
 MAP_SUFFIXES = (".png", ".npy")
 
@@ -82,31 +83,15 @@ def check_depth_map(values: np.ndarray) -> np.ndarray:
     return values
 
 
-def find_maps(folder: str | Path) -> list[Path]:
-    """All .png and .npy files under a folder, sorted by their path; hidden ones may be half written and are left out.
-
-    Raises:
-        AuroraError: if it is no folder or holds none.
-    """
-    folder = Path(folder)
-    if not folder.is_dir():
-        raise AuroraError(f"{folder}: no such folder of depth maps")
-    found = (path for path in folder.rglob("*") if path.suffix.lower() in MAP_SUFFIXES and path.is_file())
-    paths = sorted(path for path in found if not path.name.startswith("."))
-    if not paths:
-        raise AuroraError(f"{folder}: no depth maps ({', '.join(MAP_SUFFIXES)}) in this folder")
-    return paths
-
-
 class DepthMapFolder(Sequence[np.ndarray]):
-    """The maps under a folder, read when asked for: uint8 (H, W) each.
+    """The maps under a folder, uint8 (H, W) each, read when asked for.
 
     Raises:
-        AuroraError: as `find_maps`; an item as `read_depth_map`.
+        AuroraError: as `find_files`; an item as `read_depth_map`.
     """
 
     def __init__(self, folder: str | Path) -> None:
-        self.paths = find_maps(folder)
+        self.paths = find_files(folder, MAP_SUFFIXES).paths
 
     def __len__(self) -> int:
         return len(self.paths)

@@ -91,7 +91,7 @@ def test_a_folder_lists_its_maps_sorted_and_reads_them_when_asked(tmp_path: Path
 
 
 def test_folders_without_maps_are_refused(tmp_path: Path):
-    with pytest.raises(AuroraError, match="no depth maps"):
+    with pytest.raises(AuroraError, match="holds none of"):
         DepthMapFolder(tmp_path)
     with pytest.raises(AuroraError, match="no such folder"):
         DepthMapFolder(tmp_path / "nowhere")

@@ -117,6 +117,17 @@ def orientation(image: Image.Image) -> int:
     return value if value in range(1, 9) else 1
 
 
+def refuse_turned(image: Image.Image, path: Path) -> None:
+    """Raises AuroraError naming the file if its EXIF orientation is not upright. Decodes no upright image."""
+    if orientation(image) != 1:
+        image.load()
+        if (found := orientation(image)) != 1:
+            raise AuroraError(
+                f"{path}: stored turned or mirrored (EXIF orientation {found}); save it upright, for instance by"
+                " `mogrify -auto-orient`"
+            )
+
+
 def is_deep(image: Image.Image) -> bool:
     """Whether its pixels have more than 8 bits a channel; Pillow cuts them off at 255 in a conversion to RGB."""
     return image.mode.startswith(("I", "F"))

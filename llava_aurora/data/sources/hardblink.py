@@ -1,6 +1,6 @@
-"""HardBLINK: which of 3, 4 or 5 points at mid height is closest. Its files are read, and made from one's own images.
+"""HardBLINK: which of 3, 4 or 5 points at mid height is closest. Reads its files, and makes such files of other images.
 
-The published layout, with n points to an image:
+The published layout, with n points in each image:
 
     images/blink{n}pointscenter/N.png               336 × 336, points marked
     questions/blink_{n}pointscenter_questions.jsonl  question_id, image, text, category
@@ -10,6 +10,7 @@ The published layout, with n points to an image:
 import json
 import re
 import zlib
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,18 +20,19 @@ import numpy as np
 from PIL import Image
 from rich.progress import track
 
-from llava_aurora.data.images.image_files import opened_image, path_inside
+from llava_aurora.data.images.image_files import opened_image, path_inside, refuse_turned, to_rgb
 from llava_aurora.errors import AuroraError
-from llava_aurora.files import atomic_folder, write_text
+from llava_aurora.files import atomic_folder, read_json_lines, write_text
+from llava_aurora.found_files import find_files
 from llava_aurora.tasks.forms import LETTERS
 from llava_aurora.tasks.marks import depth_at, depth_radius, draw_points, sample_points
 from llava_aurora.tasks.points import closest, letter_points
-from llava_aurora.vqvae.maps import find_maps, read_depth_map, resize_nearest
+from llava_aurora.vqvae.maps import MAP_SUFFIXES, read_depth_map, resize_nearest
 
 FRAME = 336
 MARGIN = 10  # pixels left and right of all points
-# Rows of the first and last points in eight published questions of each kind. One of those eight with five points
-# leaves its rows, down to 310: where these rows hold no points far enough apart, all rows are taken.
+# Rows of the highest and lowest points in eight published questions of each kind, without one with five points that
+# goes down to row 310. Where these rows hold no points far enough apart, all rows are used.
 MID_HEIGHT: Mapping[int, tuple[int, int]] = {3: (115, 207), 4: (99, 224), 5: (98, 224)}
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp")
 CATEGORY = "relative_depth"
@@ -103,20 +105,9 @@ def _image(folder: Path, points: int, name: Any, where: str) -> Path:
 
 
 def _lines(path: Path) -> Iterator[tuple[str, int, str, dict[str, Any]]]:
-    """Place, question_id, text and all else of each line; no id twice, and at least one line."""
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise AuroraError(f"{path}: cannot read this part of HardBLINK: {error}") from error
+    """Place, question_id, text and the whole entry of each line; ids are unique and there is at least one line."""
     seen = set()
-    for number, line in enumerate(lines, start=1):
-        if not line.strip():
-            continue
-        where = f"{path}, line {number}"
-        try:
-            entry = json.loads(line)
-        except (ValueError, RecursionError) as error:
-            raise AuroraError(f"{where}: this is no JSON: {error}") from error
+    for where, entry in read_json_lines(path, what="HardBLINK file"):
         if not isinstance(entry, dict) or type(entry.get("question_id")) is not int:
             raise AuroraError(f"{where}: there is no whole number under 'question_id'")
         if not isinstance(entry.get("text"), str):
@@ -142,34 +133,40 @@ def _paths(folder: Path, points: int) -> tuple[Path, Path, Path]:
 # --- making -----------------------------------------------------------------------------------------------------------
 
 
-def write_hardblink(out: Path, *, images: Path, depth: Path, seed: int = 0) -> tuple[dict[int, int], list[str]]:
+@dataclass
+class HardblinkReport:
+    """What was made: questions by their number of points, one line for each failure, and files passed over by kind."""
+
+    counts: dict[int, int]
+    failures: list[str]
+    passed_over: Counter[str]
+
+
+def write_hardblink(out: Path, *, images: Path, depth: Path, seed: int = 0) -> HardblinkReport:
     """Makes questions with 3, 4 and 5 points from images and their depth maps.
 
-    An image is resized to 336 × 336 whatever its ratio, as the published ones are. Its position among all images,
-    sorted by path, is its id in all three sets; one without enough points is left out and leaves a gap. Points and
-    letters depend on the path of the image, the number of points and the seed.
+    Images are resized to 336 × 336 whatever their ratio, as the published ones are. The id of an image in all three
+    sets is its position among all images, sorted by path; one without enough points is left out, which leaves a gap in
+    the ids. Points and letters depend on the path of the image, the number of points and the seed.
 
     Args:
         out: a folder to make.
-        images: a folder of .jpg, .jpeg, .png or .webp, also in folders inside.
-        depth: a folder of maps of the same names as the images but for the suffix, higher = closer, see
-            `read_depth_map`; of the image's ratio, or square where the image was resized to a square first.
+        images: a folder of .jpg, .jpeg, .png or .webp files, in folders inside too.
+        depth: a folder of maps with the paths of the images but for the suffix, higher = closer, see `read_depth_map`;
+            each of its image's ratio, or square if the image was resized to a square first.
         seed: of points and letters.
 
-    Returns:
-        How many questions there are of each number of points, and what failed, one line each.
-
     Raises:
-        AuroraError: if `out` is not empty, there are no images or maps, or every one of them failed.
+        AuroraError: if `out` is not empty, there are no images or maps, or no question could be made.
     """
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise AuroraError(f"{out}: there is something already; choose another folder")
-    found = _find_images(images)
-    maps = {path.relative_to(depth).with_suffix("").as_posix(): path for path in find_maps(depth)}
+        raise AuroraError(f"{out}: is not empty; choose another folder")
+    found, found_maps = find_files(images, IMAGE_SUFFIXES), find_files(depth, MAP_SUFFIXES)
+    maps = {path.relative_to(depth).with_suffix("").as_posix(): path for path in found_maps.paths}
     lines: dict[int, list[tuple[str, str]]] = {count: [] for count in MID_HEIGHT}
-    failures = []
+    failures: list[str] = []
     with atomic_folder(out) as folder:
-        for id, path in enumerate(track(found, description="Marking points", transient=True)):
+        for id, path in enumerate(track(found.paths, description="Marking points", transient=True)):
             name = path.relative_to(images).with_suffix("").as_posix()
             try:
                 image, relative_depth = _load(path, maps.get(name), depth / name)
@@ -188,14 +185,8 @@ def write_hardblink(out: Path, *, images: Path, depth: Path, seed: int = 0) -> t
             _, questions_path, answers_path = _paths(folder, count)
             write_text(questions_path, "".join(question for question, _ in written))
             write_text(answers_path, "".join(answer for _, answer in written))
-    return {count: len(written) for count, written in lines.items()}, failures
-
-
-def _find_images(folder: Path) -> list[Path]:
-    found = sorted(path for path in folder.rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES and path.is_file())
-    if not found:
-        raise AuroraError(f"{folder}: no images ({', '.join(IMAGE_SUFFIXES)}) in this folder")
-    return found
+    counts = {count: len(written) for count, written in lines.items()}
+    return HardblinkReport(counts, failures, found.passed_over + found_maps.passed_over)
 
 
 def _load(path: Path, map_path: Path | None, expected: Path) -> tuple[np.ndarray, np.ndarray]:
@@ -203,8 +194,9 @@ def _load(path: Path, map_path: Path | None, expected: Path) -> tuple[np.ndarray
     if map_path is None:
         raise AuroraError(f"{path}: there is no depth map {expected}.png or .npy")
     with opened_image(path) as picture:
+        refuse_turned(picture, path)
         width, height = picture.size
-        image = np.array(picture.convert("RGB").resize((FRAME, FRAME), Image.Resampling.BICUBIC))
+        image = np.array(to_rgb(picture, upright=False, on_white=True).resize((FRAME, FRAME), Image.Resampling.BICUBIC))
     relative_depth = read_depth_map(map_path)
     rows, columns = relative_depth.shape
     if rows != columns and abs(columns * height - rows * width) > max(rows, columns, width, height):
@@ -215,7 +207,7 @@ def _load(path: Path, map_path: Path | None, expected: Path) -> tuple[np.ndarray
 def _mark(
     folder: Path, id: int, image: np.ndarray, relative_depth: np.ndarray, count: int, rng: np.random.Generator
 ) -> tuple[str, str] | None:
-    """Writes the marked image; returns its lines, or None for want of points."""
+    """Writes the marked image; returns its lines of questions and answers, or None if there are too few points."""
     first, last = MID_HEIGHT[count]
     reach = depth_radius(FRAME, FRAME)
     middle = np.zeros_like(relative_depth)  # 0 is unknown depth, where no point is put

@@ -1,10 +1,9 @@
-"""Tables that benchmarks are published as: JSON, JSONL, or Parquet with the images inside, as on the Hugging Face hub.
+"""Reads the tables that benchmarks are published as: JSON, JSONL, or Parquet, which can hold the images too.
 
-Images inside a Parquet file stay there until they are asked for: SEED-Bench's are more than memory holds.
+Images in a Parquet file are read one row group at a time, when needed: SEED-Bench's do not fit into memory.
 """
 
 import io
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -17,14 +16,15 @@ from PIL import Image
 
 from llava_aurora.data.images.image_files import opened_image, path_inside, to_rgb
 from llava_aurora.errors import AuroraError
-from llava_aurora.files import read_json
+from llava_aurora.files import read_json, read_json_lines
+from llava_aurora.found_files import find_files
 
 SUFFIXES = (".parquet", ".jsonl", ".json")
 
 
 @dataclass(frozen=True)
 class EmbeddedImage:
-    """An image in a Parquet file: a struct of `bytes` and `path`, or a list of which the first counts."""
+    """An image in a Parquet file: a struct of `bytes` and `path`, or the first of a list of such structs."""
 
     file: Path
     column: str
@@ -38,7 +38,7 @@ class EmbeddedImage:
         value = value[0] if isinstance(value, list) and value else value
         content = value.get("bytes") if isinstance(value, dict) else None
         if not isinstance(content, bytes):
-            raise AuroraError(f"{where}: there are no bytes of an image in column {self.column}")
+            raise AuroraError(f"{where}: column {self.column} holds no image")
         with opened_image(io.BytesIO(content), name=where) as image:
             return to_rgb(image, upright=True, on_white=True)
 
@@ -51,7 +51,7 @@ class Row:
         where: file and number, for errors.
         folder: that names of image files are relative to.
         values: all columns but those of images inside a Parquet file.
-        embedded: these, by column.
+        embedded: the images inside a Parquet file, by column.
     """
 
     where: str
@@ -74,7 +74,7 @@ class Row:
         return tuple(value)
 
     def image(self, column: str, *, folders: Sequence[str] = ("",)) -> Path | EmbeddedImage:
-        """The image inside the file, or the file that is named, in the first of some folders that has it.
+        """The image in the Parquet file, or else the image file that this column names, in the first folder with it.
 
         Raises:
             AuroraError: if there is neither, or the name leads out of its folder.
@@ -102,18 +102,21 @@ def table_rows(folder: Path, *, images: Sequence[str] = (), rows_under: str | No
     Args:
         folder: or one such file.
         images: columns that hold images in a Parquet file.
-        rows_under: name under which a JSON file keeps its list of rows; the file is that list if left out.
+        rows_under: the key of the list of rows in a JSON file; if left out, the file is that list.
 
     Raises:
         AuroraError: if there is no table, or one is malformed: names file and row.
     """
     root = folder if folder.is_dir() else folder.parent
     for path in _tables(folder):
-        if path.suffix == ".parquet":
+        if path.suffix.lower() == ".parquet":
             yield from _parquet_rows(path, root, images)
             continue
-        for number, values in enumerate(_json_values(path, rows_under), start=1):
-            where = f"{path}, {'line' if path.suffix == '.jsonl' else 'entry'} {number}"
+        if path.suffix.lower() == ".jsonl":
+            values_at = read_json_lines(path, what="questions")
+        else:
+            values_at = _json_values(path, rows_under)
+        for where, values in values_at:
             if not isinstance(values, dict):
                 raise AuroraError(f"{where}: this is no JSON object")
             yield Row(where, root, values, {})
@@ -122,32 +125,18 @@ def table_rows(folder: Path, *, images: Sequence[str] = (), rows_under: str | No
 def _tables(folder: Path) -> list[Path]:
     if folder.is_file() and folder.suffix in SUFFIXES:
         return [folder]
-    for suffix in SUFFIXES:
-        found = sorted(path for path in folder.rglob(f"*{suffix}") if path.is_file() and not path.name.startswith("."))
-        if found:
-            return found
-    raise AuroraError(f"{folder}: holds no table ({', '.join(SUFFIXES)}); give the folder of the benchmark")
+    paths = find_files(folder, SUFFIXES).paths
+    preferred = min((path.suffix.lower() for path in paths), key=SUFFIXES.index)
+    return [path for path in paths if path.suffix.lower() == preferred]
 
 
-def _json_values(path: Path, rows_under: str | None) -> Iterator[Any]:
-    if path.suffix == ".jsonl":
-        try:
-            lines = path.read_text(encoding="utf-8").splitlines()
-        except (OSError, UnicodeDecodeError) as error:
-            raise AuroraError(f"{path}: cannot read the questions: {error}") from error
-        for number, line in enumerate(lines, start=1):
-            if line.strip():
-                try:
-                    yield json.loads(line)
-                except (ValueError, RecursionError) as error:
-                    raise AuroraError(f"{path}, line {number}: this is no JSON: {error}") from error
-        return
+def _json_values(path: Path, rows_under: str | None) -> Iterator[tuple[str, Any]]:
     content = read_json(path, what="questions")
     rows = content.get(rows_under) if rows_under is not None and isinstance(content, dict) else content
     if not isinstance(rows, list):
         under = f" under {rows_under!r}" if rows_under else ""
         raise AuroraError(f"{path}: there is no list of questions{under}")
-    yield from rows
+    yield from ((f"{path}, entry {number}", values) for number, values in enumerate(rows, start=1))
 
 
 def _parquet_rows(path: Path, root: Path, images: Sequence[str]) -> Iterator[Row]:
@@ -161,12 +150,12 @@ def _parquet_rows(path: Path, root: Path, images: Sequence[str]) -> Iterator[Row
                     embedded = {name: EmbeddedImage(path, name, group, number) for name in held}
                     yield Row(f"{path}, row {number} of row group {group}", root, values, embedded)
     except (pa.ArrowException, OSError) as error:
-        raise AuroraError(f"{path}: this is no Parquet file that can be read: {error}") from error
+        raise AuroraError(f"{path}: not a readable Parquet file: {error}") from error
 
 
 @lru_cache(maxsize=2)
 def _column(file: Path, column: str, group: int) -> pa.ChunkedArray:
-    """A column of one row group: questions are asked in the order of the file, so that each is read once."""
+    """A column of one row group. Questions come in the order of the file, so that each is read once."""
     try:
         with pq.ParquetFile(file) as opened:
             return opened.read_row_group(group, columns=[column]).column(column)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import ExifTags, Image
 
 from llava_aurora.data.sources.hardblink import MID_HEIGHT, read_hardblink, write_hardblink
 from llava_aurora.data.sources.scenes.photograph import load_photograph
@@ -17,7 +17,7 @@ from llava_aurora.errors import AuroraError
 from llava_aurora.tasks.marks import draw_points
 from llava_aurora.vqvae.maps import read_depth_map, resize_nearest
 
-SAMPLE = Path(__file__).resolve().parents[3] / "shared" / "data" / "hardblink_sample"
+SAMPLE = Path(__file__).resolve().parents[4] / "shared" / "data" / "hardblink_sample"
 SCENES = 4
 
 
@@ -41,8 +41,8 @@ def sources(tmp_path_factory):
 @pytest.fixture(scope="module")
 def made(sources, tmp_path_factory):
     out = tmp_path_factory.mktemp("made") / "hardblink"
-    counts, failures = write_hardblink(out, images=sources / "images", depth=sources / "depth")
-    return out, counts, failures
+    made = write_hardblink(out, images=sources / "images", depth=sources / "depth")
+    return out, made.counts, made.failures
 
 
 @pytest.fixture
@@ -129,23 +129,31 @@ def test_failures_are_named_and_leave_a_gap(sources, tmp_path):
     Image.fromarray(np.full((60, 168), 9, np.uint8)).save(tmp_path / "depth" / "000002.png")
     (tmp_path / "images" / "broken.png").write_text("no picture")
     shutil.copy(tmp_path / "depth" / "000003.png", tmp_path / "depth" / "broken.png")
-    counts, failures = write_hardblink(tmp_path / "out", images=tmp_path / "images", depth=tmp_path / "depth")
+    turned = Image.new("RGB", (168, 168))
+    exif = turned.getexif()
+    exif[ExifTags.Base.Orientation] = 6
+    turned.save(tmp_path / "images" / "turned.jpg", exif=exif)
+    shutil.copy(tmp_path / "depth" / "000003.png", tmp_path / "depth" / "turned.png")
+    (tmp_path / "images" / "notes.txt").write_text("no picture")
+    made = write_hardblink(tmp_path / "out", images=tmp_path / "images", depth=tmp_path / "depth")
+    assert made.passed_over == {".txt files": 1}
     assert read_hardblink(tmp_path / "out", 3)[0].id == 3
-    assert counts[5] >= 1
-    named = "\n".join(failures)
+    assert made.counts[5] >= 1
+    named = "\n".join(made.failures)
     for message in (
         r"000000.png: there is no depth map",
         r"000001.png: its depth map has no 3 points far enough apart",
         r"000001.png: its depth map has no 5 points far enough apart",
         r"000002.png: the depth map is 168 × 60 pixels, its image 168 × 168",
         r"broken.png: cannot read the image",
+        "turned.jpg: stored turned or mirrored (EXIF orientation 6)",
     ):
         assert message in named
 
 
 def test_a_folder_with_something_in_it_is_left_alone(sources, tmp_path):
     (tmp_path / "kept.txt").write_text("mine")
-    with pytest.raises(AuroraError, match="there is something already"):
+    with pytest.raises(AuroraError, match="is not empty"):
         write_hardblink(tmp_path, images=sources / "images", depth=sources / "depth")
     assert [path.name for path in tmp_path.iterdir()] == ["kept.txt"]
 
@@ -157,7 +165,7 @@ def test_nothing_is_left_where_nothing_could_be_made(tmp_path):
     with pytest.raises(AuroraError, match="no question could be made; the first failure: "):
         write_hardblink(tmp_path / "out", images=tmp_path / "images", depth=tmp_path / "depth")
     assert not (tmp_path / "out").exists()
-    with pytest.raises(AuroraError, match="no images"):
+    with pytest.raises(AuroraError, match="no such folder"):
         write_hardblink(tmp_path / "out", images=tmp_path / "none", depth=tmp_path / "depth")
 
 
@@ -223,7 +231,7 @@ def test_files_that_do_not_match_or_are_missing_are_named(copy):
     with pytest.raises(AuroraError, match=r"answers.jsonl: it holds no questions"):
         read_hardblink(copy, 3)
     answers.unlink()
-    with pytest.raises(AuroraError, match=r"3pointscenter_answers.jsonl: cannot read this part of HardBLINK"):
+    with pytest.raises(AuroraError, match=r"3pointscenter_answers.jsonl: cannot read the HardBLINK file"):
         read_hardblink(copy, 3)
     with pytest.raises(AuroraError, match=r"6pointscenter_answers.jsonl: cannot read"):
         read_hardblink(copy, 6)

@@ -246,14 +246,14 @@ def test_a_malformed_row_is_named(tmp_path, change, message):
 
 def test_folders_without_the_benchmark_are_refused(tmp_path, blink):
     (tmp_path / "empty").mkdir()
-    with pytest.raises(AuroraError, match="holds no table"):
+    with pytest.raises(AuroraError, match=r"holds none of \.parquet"):
         read_cv_bench_counting(tmp_path / "empty")
     with pytest.raises(AuroraError, match="holds no question of this benchmark"):
         read_cv_bench_counting(blink)
     with pytest.raises(AuroraError, match="holds no questions/blink_"):
         read_hardblink_questions(blink)
     (tmp_path / "empty" / "a.parquet").write_bytes(b"no")
-    with pytest.raises(AuroraError, match=r"a\.parquet: this is no Parquet file"):
+    with pytest.raises(AuroraError, match=r"a\.parquet: not a readable Parquet file"):
         read_cv_bench_counting(tmp_path / "empty")
 
 

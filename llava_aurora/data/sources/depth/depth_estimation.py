@@ -1,4 +1,4 @@
-"""Photographs to relative depth maps by a depth estimator, through transformers' `depth-estimation` pipeline."""
+"""Estimates relative depth maps of images by transformers' `depth-estimation` pipeline."""
 
 import os
 import re
@@ -13,26 +13,26 @@ import torch
 from PIL import Image
 from transformers import AutoImageProcessor, pipeline
 
-from llava_aurora.data.images.image_files import opened_image
+from llava_aurora.data.images.image_files import opened_image, refuse_turned, to_rgb
 from llava_aurora.data.sources.depth.depth_maps import (
     Bits,
-    Closer,
     DepthReport,
     DepthScale,
     Share,
     Values,
-    find_inputs,
     refuse_inside,
     write_maps,
 )
 from llava_aurora.errors import AuroraError
+from llava_aurora.found_files import find_files
 from llava_aurora.read_ahead import read_ahead
+from llava_aurora.vqvae.depth_checks import Closer
 
 DEFAULT_MODEL = "depth-anything/Depth-Anything-V2-Large-hf"
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
 _BATCHES_AHEAD = 8
 _HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*(/[\w.-]+)?")
-# What estimators of each type write. Depth Anything comes in both kinds and says which in its configuration.
+# What models of each type output. Depth Anything exists as both and its configuration has the answer.
 _VALUES_OF_TYPE: dict[str, Values] = {
     "depth_pro": "metric",
     "dpt": "relative",
@@ -49,17 +49,17 @@ class DepthEstimator:
         model: folder or name on the hub. Weights in safetensors only.
         device: "cpu", "cuda", "cuda:1", ...
         batch_size: images at once, of those that have the same size.
-        values: what it writes; None asks its configuration.
+        values: what it outputs; None takes this from its configuration.
 
     Raises:
-        AuroraError: if it cannot be loaded or does not say what it writes.
+        AuroraError: if it cannot be loaded, or its configuration does not tell what it outputs.
     """
 
     def __init__(self, *, model: str, device: str = "cpu", batch_size: int = 8, values: Values | None = None) -> None:
         if not Path(model).is_dir() and not _HUB_NAME.fullmatch(model):
             raise AuroraError(f"{model}: no such folder, and no name that the hub could have")
         try:
-            # The slow processor is the one that published estimators were made with.
+            # Published estimators were made with the slow processor.
             processor = AutoImageProcessor.from_pretrained(model, use_fast=False)
             self.pipeline = pipeline(
                 "depth-estimation",
@@ -75,7 +75,7 @@ class DepthEstimator:
         self.values: Values = values or self._values()
 
     def estimate(self, images: Sequence[Image.Image]) -> list[np.ndarray]:
-        """RGB images of one size -> what the model writes for each, float32 (H, W) of that size."""
+        """RGB images of one size -> the model's output for each, float32 (H, W) of that size."""
         with torch.inference_mode():
             outputs = self.pipeline(list(images), batch_size=self.batch_size)
         return [output["predicted_depth"].detach().float().cpu().numpy().squeeze() for output in outputs]
@@ -98,18 +98,19 @@ def estimate_maps(
     workers: int = 4,
     share: Share | None = None,
 ) -> DepthReport:
-    """Writes the relative depth map of every image under `images`; goes on where a run was stopped.
+    """Writes the relative depth map of every image under `images`; continues an interrupted run.
 
     Args:
         images: folder of images.
         out: folder of the maps: PNG, with the images' relative paths and sizes.
-        estimator: makes the depth.
-        bits, clip: of the maps, see `DepthScale`.
+        estimator: the depth estimator.
+        bits, clip: see `DepthScale`.
         workers: threads that read.
-        share: this process's part; all if left out.
+        share: this process's part; everything if left out.
 
     Raises:
-        AuroraError: if there are no images, `out` is among them or holds other maps, or the file system refuses.
+        AuroraError: if there are no images, `out` is inside `images` or holds maps of other settings, or the file
+            system refuses.
     """
     images = Path(images)
     refuse_inside(out, images)
@@ -133,7 +134,7 @@ def estimate_maps(
 
     return write_maps(
         folder=images,
-        paths=find_inputs(images, suffixes=SUFFIXES),
+        found=find_files(images, SUFFIXES),
         out=out,
         settings={**settings, **asdict(scale)},
         produce=produce,
@@ -149,16 +150,15 @@ def default_device() -> str:
 
 
 def read_image(path: Path) -> Image.Image:
-    """An image in RGB, its pixels as they are stored.
-
-    LLaVA does not turn images by the orientation in their EXIF data, so a map must not be turned either; without that
-    data the pipeline has nothing to turn it by.
+    """An upright image in RGB.
 
     Raises:
-        AuroraError: naming the file.
+        AuroraError: naming the file, also if it is stored turned: LLaVA trains on the pixels as they are stored, the
+            estimator needs an upright image, and a map can fit only one of them.
     """
     with opened_image(path) as picture:
-        return Image.fromarray(np.asarray(picture.convert("RGB")))
+        refuse_turned(picture, path)
+        return to_rgb(picture, upright=False, on_white=False)
 
 
 def _estimated(
@@ -183,9 +183,9 @@ def _batch(
     except (RuntimeError, ValueError) as error:
         if len(pairs) == 1:
             reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-            yield pairs[0][0], AuroraError(f"{pairs[0][0]}: the estimator cannot do it: {reason}")
+            yield pairs[0][0], AuroraError(f"{pairs[0][0]}: the depth estimator failed: {reason}")
             return
-        # One of them may be at fault, or all together too large.
+        # One image may be the cause, or the batch may be too large.
         for pair in pairs:
             yield from _batch([pair], estimator, scale)
         return
@@ -193,4 +193,4 @@ def _batch(
         try:
             yield path, scale.relative(depth)
         except ValueError as error:
-            yield path, AuroraError(f"{path}: the estimator wrote no usable depth: {error}")
+            yield path, AuroraError(f"{path}: the depth estimator's output is unusable: {error}")

@@ -1,11 +1,8 @@
-"""Folders of relative depth maps: one PNG for each input, whatever the depth comes from.
+"""The scale of relative depth maps, and the folder that estimated and converted maps are written to.
 
-`depth_estimation.py` and `depth_import.py` make the depth; here is what both share: the scale of a map, which file
-becomes which, what is done already, and what went wrong. A folder holds
-
-    depth_maps.json     what its maps were made with; a run that goes on has to be made with the same
-    failures.jsonl      one line for each input without a map: {"file", "error"}; absent if there is none
-    a/b/name.png        the map of a/b/name.*: relative depth, higher = closer, 0 = unknown
+depth_maps.json     the settings its maps were made with; a continued run must have the same
+failures.jsonl      one line for each input without a map: {"file", "error"}; absent if there is none
+a/b/name.png        the map of a/b/name.*: relative depth, higher = closer, 0 = unknown
 """
 
 import json
@@ -23,9 +20,10 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from llava_aurora.errors import AuroraError
 from llava_aurora.files import atomic_file, read_json, write_json, write_text
+from llava_aurora.found_files import FoundFiles
+from llava_aurora.vqvae.depth_checks import Closer
 
 Values = Literal["metric", "relative"]
-Closer = Literal["higher", "lower"]
 Bits = Literal[8, 16]
 SETTINGS_FILE = "depth_maps.json"
 FAILURES_FILE = "failures.jsonl"
@@ -35,15 +33,15 @@ _WAIT = timedelta(days=7)  # for the slowest process of a run
 
 @dataclass(frozen=True, kw_only=True)
 class DepthScale:
-    """How numbers become relative depth.
+    """How the values of a depth file become relative depth.
 
     Args:
-        values: "metric" are distances from the camera in any unit; what is not positive is unknown. "relative" are
-            linear in inverse depth, as are disparities and what relative estimators write.
-        closer: whether "higher" or "lower" values are closer. A distance is lower where it is closer.
-        zero_unknown: 0 stands for unknown among relative values too.
-        clip: percent of the known pixels at each end of inverse depth that share the farthest and the closest value, so
-            that single wrong pixels do not squeeze all others together; 0 takes minimum and maximum.
+        values: "metric": distances from the camera in any unit, unknown where not positive. "relative": linear in
+            inverse depth, such as disparities and the output of relative estimators.
+        closer: whether "higher" or "lower" values are closer. Of distances the lower are.
+        unknown: further values that mean unknown depth, such as 0 or 65535.
+        clip: percent of the known pixels at each end of inverse depth that get the farthest and the closest value, so
+            that single wrong pixels do not compress the range of all others; 0 takes minimum and maximum.
         bits: 8 or 16 a pixel.
 
     Raises:
@@ -52,7 +50,7 @@ class DepthScale:
 
     values: Values
     closer: Closer
-    zero_unknown: bool = False
+    unknown: tuple[float, ...] = ()
     clip: float = 0.0
     bits: Bits = 8
 
@@ -91,8 +89,8 @@ class DepthScale:
         known = np.isfinite(depth)
         if self.values == "metric":
             known &= depth > 0
-        elif self.zero_unknown:
-            known &= depth != 0
+        for value in self.unknown:
+            known &= ~np.isclose(depth, value, rtol=1e-6, atol=0)
         if not known.any():
             raise ValueError("no depth is known in it")
         if self.values == "metric":
@@ -111,15 +109,21 @@ class DepthScale:
 
 @dataclass
 class DepthReport:
-    """What became of a folder: maps written now, there before, seconds spent, and inputs without a map with the reason.
+    """The result of a run over a folder.
 
-    `main` is true in the one process of a run that is to speak of it.
+    Attributes:
+        written, kept: maps made by this run, and by earlier ones.
+        seconds: duration.
+        failures: the reason for each input without a map.
+        passed_over: entries of the input folder that are no inputs, by kind.
+        main: whether this is the process of the run that reports.
     """
 
     written: int = 0
     kept: int = 0
     seconds: float = 0.0
     failures: dict[str, str] = field(default_factory=dict)
+    passed_over: Mapping[str, int] = field(default_factory=dict)
     main: bool = True
 
     @property
@@ -139,40 +143,24 @@ class Share:
 Produce = Callable[[list[Path]], Iterable[tuple[Path, "np.ndarray | AuroraError"]]]
 
 
-def find_inputs(folder: str | Path, *, suffixes: Iterable[str]) -> list[Path]:
-    """All files of these suffixes under a folder, sorted; hidden ones, which may be half written, are left out.
-
-    Raises:
-        AuroraError: if it is no folder or holds none.
-    """
-    folder, suffixes = Path(folder), tuple(suffixes)
-    if not folder.is_dir():
-        raise AuroraError(f"{folder}: no such folder")
-    found = (path for path in folder.rglob("*") if path.suffix.lower() in suffixes and not path.name.startswith("."))
-    paths = sorted(path for path in found if path.is_file())
-    if not paths:
-        raise AuroraError(f"{folder}: holds none of {', '.join(suffixes)}")
-    return paths
-
-
 def refuse_inside(out: str | Path, folder: str | Path) -> None:
-    """Raises AuroraError if `out` is in `folder`, where its maps would be the inputs of the next run."""
+    """Raises AuroraError if `out` is in `folder`, where the next run would take its maps for inputs."""
     out, folder = Path(out).resolve(), Path(folder).resolve()
     if out == folder or folder in out.parents:
         raise AuroraError(f"{out}: is inside {folder}, where its maps would be taken for inputs; choose another folder")
 
 
 def write_maps(
-    *, folder: Path, paths: list[Path], out: str | Path, settings: Mapping[str, Any], produce: Produce, share: Share
+    *, folder: Path, found: FoundFiles, out: str | Path, settings: Mapping[str, Any], produce: Produce, share: Share
 ) -> DepthReport:
     """Writes the map of each input that has none yet, each whole or not at all; failures are listed and not fatal.
 
     Args:
         folder: holds the inputs.
-        paths: the inputs, in the same order in every process.
+        found: the inputs, in the same order in every process.
         out: folder of the maps.
-        settings: what the maps are made with.
-        produce: makes maps, uint8 or uint16 (H, W), of some inputs, each with its input; an error in place of a map.
+        settings: what the maps are made with, as JSON can hold it.
+        produce: yields the inputs given to it, each with its map, uint8 or uint16 (H, W), or with an error.
         share: which of the inputs are this process's.
 
     Returns:
@@ -181,13 +169,14 @@ def write_maps(
     Raises:
         AuroraError: if `out` holds maps made otherwise, or the file system refuses.
     """
-    out, report, started = Path(out), DepthReport(main=share.index == 0), time.monotonic()
+    out, started = Path(out), time.monotonic()
+    report = DepthReport(passed_over=found.passed_over, main=share.index == 0)
     _claim(out, settings)
     targets: dict[Path, Path] = {}
-    for path in paths:
+    for path in found.paths:
         name = path.relative_to(folder).with_suffix(".png")
         if (first := targets.setdefault(name, path)) != path and report.main:
-            report.failures[str(path)] = f"has the same name but for its ending as {first.name}, which has the map"
+            report.failures[str(path)] = f"differs only in its suffix from {first.name}, whose map has this name"
     mine = {path: out / name for name, path in list(targets.items())[share.index :: share.count]}
     todo = [path for path, target in mine.items() if not target.exists()]
     report.kept = len(mine) - len(todo)
@@ -206,16 +195,16 @@ def write_maps(
 
 
 def process_share(*, cpu: bool) -> Share:
-    """This process's share under `accelerate launch` or torchrun; all of it where there is one process only.
+    """This process's share under `accelerate launch` or torchrun; everything if there is only one process.
 
     Args:
-        cpu: True lets processes talk over the CPU also where there are GPUs.
+        cpu: whether processes communicate over the CPU even if there are GPUs.
     """
     if int(os.environ.get("WORLD_SIZE", "1")) < 2:
         return Share()
     from accelerate import PartialState
 
-    # Processes meet once, at the end; one that had less left to do then waits for the others.
+    # Processes meet only at the end, where the first to finish wait for the others.
     state = PartialState(cpu=cpu, timeout=_WAIT)
     return Share(index=state.process_index, count=state.num_processes)
 
@@ -225,7 +214,7 @@ def _gathered(report: DepthReport, share: Share) -> DepthReport:
         return report
     from accelerate.utils import gather_object
 
-    whole = DepthReport(main=report.main)
+    whole = DepthReport(passed_over=report.passed_over, main=report.main)
     for each in gather_object([report]):
         whole.written, whole.kept = whole.written + each.written, whole.kept + each.kept
         whole.failures |= each.failures
@@ -234,8 +223,8 @@ def _gathered(report: DepthReport, share: Share) -> DepthReport:
 
 
 def _claim(out: Path, settings: Mapping[str, Any]) -> None:
-    """Writes depth_maps.json, or checks that the one there says the same."""
-    header = {"format": _FORMAT, **settings}
+    """Writes depth_maps.json, or checks that the one there has the same settings."""
+    header = json.loads(json.dumps({"format": _FORMAT, **settings}))
     path = out / SETTINGS_FILE
     if not path.exists():
         write_json(path, header)

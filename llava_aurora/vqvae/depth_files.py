@@ -1,7 +1,6 @@
-"""Depth as numbers, from files of every kind that it comes in.
+"""Reads the numbers of depth files (PNG, npy, npz, EXR) as they are, without deciding what they mean.
 
-What the numbers mean is not decided here. Nothing that a file claims is believed before memory is asked for, and no
-pickle is read.
+The size in a file's header is checked before memory is allocated for it, and pickles are refused.
 """
 
 import math
@@ -11,16 +10,18 @@ from pathlib import Path
 from typing import IO
 
 import numpy as np
-from PIL import Image
+from PIL import ExifTags, Image
 
-from llava_aurora.data.images.image_files import opened_image
 from llava_aurora.errors import AuroraError
 
 SUFFIXES = (".png", ".npy", ".npz", ".exr")
+_TURNED = range(2, 9)  # values of the EXIF tag Orientation; 1 is upright
+_FAULTS = (OSError, ValueError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error)
+_PNG_FAULTS = (SyntaxError, Image.DecompressionBombError)  # what Pillow raises besides
 
 
 def read_depth_values(path: Path) -> np.ndarray:
-    """The numbers of a depth file as they are, (H, W) of uint8, uint16 or float.
+    """The numbers of a depth file, (H, W), any integer or float dtype.
 
     PNG of 8 or 16 bits (grey, or colour with three equal channels); npy; npz with one array, or one that is called
     depth; EXR with one channel, one called Z, or three equal ones.
@@ -33,21 +34,23 @@ def read_depth_values(path: Path) -> np.ndarray:
     try:
         if reader is None:
             raise ValueError(f"expected {', '.join(SUFFIXES)}")
+        if path.exists() and not path.is_file():  # a pipe would be waited for
+            raise ValueError("not a regular file")
         values = reader(path)
         values = values[0] if values.ndim == 3 and len(values) == 1 else values
         if values.ndim != 2 or values.size == 0 or values.dtype.kind not in "uif":
             raise ValueError(f"expected height x width numbers, found {values.dtype} {values.shape}")
         return values
-    except (OSError, ValueError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error) as error:
+    except (*_FAULTS, *_PNG_FAULTS) as error:
         raise AuroraError(f"{path}: not a usable depth map: {error}") from error
 
 
 def _read_png(path: Path) -> np.ndarray:
-    try:
-        with opened_image(path) as picture:
-            mode, values = picture.mode, np.asarray(picture)
-    except AuroraError as error:
-        raise ValueError(str(error).removeprefix(f"{path}: ")) from error
+    with Image.open(path, formats=("PNG",)) as picture:
+        _check_pixels(picture.size)
+        if (orientation := picture.getexif().get(ExifTags.Base.Orientation)) in _TURNED:
+            raise ValueError(f"it is stored turned (EXIF orientation {orientation}); save it upright")
+        mode, values = picture.mode, np.asarray(picture)
     if mode in ("L", "I;16", "I;16B"):
         return values
     if mode == "I":  # how older Pillow versions open a 16-bit PNG
@@ -77,7 +80,7 @@ def _read_npz(path: Path) -> np.ndarray:
 
 
 def _read_array(file: IO[bytes]) -> np.ndarray:
-    """An array after its header was looked at: neither pickles nor more pixels than a photograph has are read."""
+    """An array whose header names numbers and a size that is allowed; pickled objects are refused."""
     version = np.lib.format.read_magic(file)
     readers = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
     if version not in readers:
@@ -113,6 +116,6 @@ def _read_exr(path: Path) -> np.ndarray:
 
 
 def _check_pixels(size: tuple[int, ...]) -> None:
-    """Raises ValueError where Pillow would for a picture: memory is asked for by the header, however short the file."""
+    """Raises ValueError for more pixels than Pillow accepts in a picture, whatever the file's kind."""
     if Image.MAX_IMAGE_PIXELS and math.prod(size) > Image.MAX_IMAGE_PIXELS:
         raise ValueError(f"{' x '.join(map(str, size))} pixels are too many")

@@ -7,11 +7,11 @@ import zlib
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import ExifTags, Image
 
-from llava_aurora.data.sources.depth.depth_files import read_depth_values
 from llava_aurora.data.sources.scenes.scene import SceneConfig, render_scene
 from llava_aurora.errors import AuroraError
+from llava_aurora.vqvae.depth_files import read_depth_values
 
 
 @pytest.fixture(scope="module")
@@ -49,6 +49,19 @@ def test_pngs_keep_their_numbers(tmp_path, depth):
         assert (read == values).all()
     grey = np.repeat((depth * 20).astype(np.uint8)[..., None], 3, axis=2)
     assert (read_depth_values(save(tmp_path / "map.png", grey)) == grey[..., 0]).all()
+
+
+def test_a_png_that_is_stored_turned_is_refused(tmp_path, depth):
+    picture = Image.fromarray((depth * 20).astype(np.uint8))
+    exif = picture.getexif()
+    for orientation in range(1, 9):
+        exif[ExifTags.Base.Orientation] = orientation
+        picture.save(tmp_path / "map.png", exif=exif)
+        if orientation == 1:
+            read_depth_values(tmp_path / "map.png")
+        else:
+            with pytest.raises(AuroraError, match=rf"map\.png: .*EXIF orientation {orientation}"):
+                read_depth_values(tmp_path / "map.png")
 
 
 def test_an_exr_of_three_equal_channels_or_one_called_z_is_read(tmp_path, depth):
@@ -101,7 +114,7 @@ def png_bomb(width, height):
         ("map.npz", b"PK", "not a usable depth map"),
         ("map.npz", npz_of(npy_header("(4, 4)") + bytes(64)).replace(b"\xa2", b"\x00"), "not a usable depth map"),
         ("map.jpg", b"", r"expected \.png"),
-        ("map.png", b"no picture", "cannot read the image"),
+        ("map.png", b"no picture", "not a usable depth map"),
         ("map.png", png_bomb(12_000, 12_000), "pixels are too many"),
         ("map.png", png_bomb(90_000, 90_000), "decompression bomb"),
         ("map.exr", b"no picture", "not a usable depth map"),
