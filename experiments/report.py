@@ -4,9 +4,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from llava_aurora.evaluation.report import Section, markdown
-from llava_aurora.evaluation.tables import NONE, Table, interval, percent
-from llava_aurora.files import write_text
+from llava_aurora.report.document import NONE, Section, Table, interval, percent, write_markdown
 
 HOW = (
     "One row for each training. Intervals are 95 % bootstrap over questions; how far two seeds lie apart is seen in"
@@ -67,7 +65,7 @@ def write_report(path: Path, *, size: str, runs: Sequence[Mapping[str, Any]]) ->
         Section("Behind another map", [], [_replacements(name, runs) for name in replaced]),
         Section("Runs", [], [_runs(runs)]),
     ]
-    write_text(path, markdown(f"Experiments of size {size}", [section for section in sections if section.tables]))
+    write_markdown(path, f"Experiments of size {size}", [section for section in sections if section.tables])
     return path
 
 

@@ -120,7 +120,7 @@ def compare(
     from rich.table import Table
 
     from llava_aurora.evaluation.comparison import compare_evaluations
-    from llava_aurora.evaluation.tables import interval
+    from llava_aurora.report.document import interval
 
     table = Table("", title=f"{second} against {first}", title_justify="left")
     for heading in ("questions", "first", "second", "difference", "only first", "only second", "p"):
@@ -179,9 +179,9 @@ def _run(work: Callable[..., object], given: Mapping[str, Any]) -> None:
 
 def _report(out: Path) -> None:
     """Writes the report and prints the main numbers."""
-    from llava_aurora.evaluation.report import write_report
+    from llava_aurora.evaluation.evaluation_report import write_report
     from llava_aurora.evaluation.run import read_results
-    from llava_aurora.evaluation.tables import interval, percent
+    from llava_aurora.report.document import interval, percent
 
     path, results = write_report(out), read_results(out)
     for entry in results["benchmarks"].values():

@@ -4,27 +4,17 @@ Made of results.json alone. A cell is text; what is not there is "–".
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import Any
 
 from llava_aurora.evaluation import paper
 from llava_aurora.evaluation.benchmarks.question import REASONINGS
 from llava_aurora.evaluation.benchmarks.registry import BENCHMARKS
+from llava_aurora.report.document import NONE, Table, interval, number, percent
 
-NONE = "–"
 THEIRS = "AURORA's paper"
 OURS = "this model"
+BASELINES = {"guessing": "guessing", "blind": "blind baseline"}  # in the order of their columns; "blind" where known
 _DEPTH_HEADER = ("from", "relative depth, %", *paper.POINTS, "mean")
-
-
-@dataclass(frozen=True)
-class Table:
-    """Args: title; header; rows: of as many cells; theirs: numbers of the rows that are not our measurements."""
-
-    title: str
-    header: Sequence[str]
-    rows: Sequence[Sequence[str]]
-    theirs: frozenset[int] = field(default_factory=frozenset)
 
 
 def paper_tables(results: Mapping[str, Any]) -> list[Table]:
@@ -32,12 +22,16 @@ def paper_tables(results: Mapping[str, Any]) -> list[Table]:
     found, benchmarks = [], results["benchmarks"]
     if {"hardblink", "blink_depth"} & set(benchmarks):
         groups = [benchmarks[name] for name in ("blink_depth", "hardblink") if name in benchmarks]
-        rows = _theirs(paper.RELATIVE_DEPTH) + _depth_rows(groups)
+        rows = _published(paper.RELATIVE_DEPTH) + _depth_rows(groups)
         found.append(_table("Relative depth: BLINK (2 points) and HardBLINK", _DEPTH_HEADER, rows))
     if set(paper.COUNTING_BENCHMARKS) & set(benchmarks):
-        rows = _theirs(paper.COUNTING)
+        rows = _published(paper.COUNTING)
+        for name, title in BASELINES.items():
+            cells = [_accuracy(benchmarks.get(task), name) for task in paper.COUNTING_BENCHMARKS]
+            if any(cell != NONE for cell in cells):
+                rows.append((title, "", *cells))
         for reasoning in REASONINGS:
-            cells = [_accuracy(benchmarks.get(name), reasoning) for name in paper.COUNTING_BENCHMARKS]
+            cells = [_accuracy(benchmarks.get(task), "accuracy", reasoning) for task in paper.COUNTING_BENCHMARKS]
             if any(cell != NONE for cell in cells):
                 rows.append((OURS, reasoning, *cells))
         header = ("from", "counting, %", "CV-Bench", "SEED-Bench", "BLINK")
@@ -61,12 +55,12 @@ def answer_table(entry: Mapping[str, Any]) -> Table:
                     str(summary["questions"]),
                     interval(summary["accuracy"]),
                     interval(summary.get("accuracy_parsed")),
-                    percent(summary["guessing"]),
+                    *(percent(summary.get(name)) for name in BASELINES),
                     percent(summary["unparsable"]),
                     percent(summary["unfinished"]),
                 )
             )
-    columns = ("questions", "right, % [95 %]", "right of the parsed, % [95 %]", "guessing", "unparsable", "cut off")
+    columns = ("questions", "right, % [95 %]", "right of the parsed, % [95 %]", *BASELINES, "unparsable", "cut off")
     header = ("reasoning", "", *columns)
     return Table(entry["title"], header, rows)
 
@@ -83,15 +77,16 @@ def map_table(benchmarks: Mapping[str, Any]) -> Table | None:
                 f"{title}, {reasoning}",
                 percent(summary["has_map"]),
                 interval(summary.get("read_out")),
+                percent(summary["guessing"]),
                 interval(summary.get("agreement")),
                 *(number(depth.get(name)) for name in ("mse", "aligned_mse", "abs_rel")),
-                percent(depth["delta"]["value"]) if depth else NONE,
+                percent(depth.get("delta")),
                 number(depth.get("spearman")),
                 number(summary.get("location_error"), digits=1),
             )
         )
     header = (
-        *("", "with a map", "read out of it, % [95 %]", "answer agrees with it, %"),
+        *("", "with a map", "read out of it, % [95 %]", "guessing", "answer agrees with it, %"),
         *("MSE", "MSE aligned", "AbsRel", "δ < 1.25", "Spearman", "points off, px"),
     )
     return Table("What the maps are worth", header, rows) if rows else None
@@ -143,26 +138,23 @@ def box_table(benchmarks: Mapping[str, Any]) -> Table | None:
     return Table("Boxes at IoU 0.5, and counts", header, rows) if rows else None
 
 
-def replacement_table(found: Mapping[str, Any]) -> Table:
-    """What each replacement of the map costs."""
+def replacement_table(found: Mapping[str, Any], *, guessing: float | None) -> Table:
+    """What each replacement of the map costs, beside what guessing gets right."""
     rows: list[tuple[str, ...]] = []
     for condition in found["conditions"].values():
         rows.append(
             (
                 condition["put_in"],
                 interval(condition["accuracy"]),
+                percent(guessing),
                 interval(condition["loss"]),
                 f"{condition['p_value']:.2g}",
-                percent(condition["changed"]["value"]),
-                percent(condition["follows"]["value"]) if condition["follows"] else NONE,
+                percent(condition["changed"]),
+                percent(condition["follows"]),
             )
         )
     header = (
-        "in the place of its map",
-        "right, % [95 %]",
-        "lost, points [95 %]",
-        "p",
-        "changed",
+        *("in the place of its map", "right, % [95 %]", "guessing", "lost, points [95 %]", "p", "changed"),
         "follows what is put in",
     )
     return Table(found["title"], header, rows)
@@ -175,31 +167,14 @@ def published_replacement_table() -> Table:
     return Table(title, ("in the place of its map", "right, %"), rows, frozenset(range(len(rows))))
 
 
-# --- cells ------------------------------------------------------------------------------------------------------------
-
-
-def percent(share: float | None) -> str:
-    """A share in percent with one digit."""
-    return NONE if share is None else f"{100 * share:.1f}"
-
-
-def interval(value: Mapping[str, Any] | None) -> str:
-    """A share and its interval in percent."""
-    if value is None or value["value"] is None:
-        return NONE
-    return f"{100 * value['value']:.1f} [{100 * value['low']:.1f}, {100 * value['high']:.1f}]"
-
-
-def number(value: Mapping[str, Any] | None, *, digits: int = 3) -> str:
-    """A mean without its interval."""
-    return NONE if value is None or value["value"] is None else f"{value['value']:.{digits}f}"
+# --- rows -------------------------------------------------------------------------------------------------------------
 
 
 def _table(title: str, header: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:
     return Table(title, header, rows, frozenset(place for place, row in enumerate(rows) if row[0] == THEIRS))
 
 
-def _theirs(figures: Mapping[str, Sequence[float | None]]) -> list[tuple[str, ...]]:
+def _published(figures: Mapping[str, Sequence[float | None]]) -> list[tuple[str, ...]]:
     return [
         (THEIRS, name, *(NONE if value is None else f"{value:.1f}" for value in values))
         for name, values in figures.items()
@@ -207,24 +182,37 @@ def _theirs(figures: Mapping[str, Sequence[float | None]]) -> list[tuple[str, ..
 
 
 def _depth_rows(entries: Sequence[Mapping[str, Any]]) -> list[tuple[str, ...]]:
-    """A row for each way of asking and for what is read out of the maps; the mean where all four are there."""
-    rows = []
+    """Rows of the baselines, then for each way of asking of the answers and of what is read out of the maps."""
+    by_reasoning: dict[str, dict[str, Any]] = {}
+    for entry in entries:
+        for reasoning, asked in entry["reasonings"].items():
+            by_reasoning.setdefault(reasoning, {}).update(asked["categories"])
+    either = {name: group for groups in by_reasoning.values() for name, group in groups.items()}
+    rows = [_by_points(title, "", either, name) for name, title in BASELINES.items()]
     for reasoning in REASONINGS:
-        groups: dict[str, Any] = {}
-        for entry in entries:
-            groups |= entry["reasonings"].get(reasoning, {}).get("categories", {})
-        for label, name in ((reasoning, "accuracy"), (f"{reasoning}, read out of its map", "read_out")):
-            values = [groups.get(points, {}).get(name, {}).get("value") for points in paper.POINTS]
-            if any(value is not None for value in values):
-                there = [value for value in values if value is not None]
-                mean = sum(there) / len(there) if len(there) == len(values) else None
-                rows.append((OURS, label, *map(percent, values), percent(mean)))
-    return rows
+        groups = by_reasoning.get(reasoning, {})
+        rows.append(_by_points(OURS, reasoning, groups, "accuracy"))
+        rows.append(_by_points(OURS, f"{reasoning}, read out of its map", groups, "read_out"))
+    return [row for row in rows if set(row[2:]) != {NONE}]
 
 
-def _accuracy(entry: Mapping[str, Any] | None, reasoning: str) -> str:
-    asked = entry["reasonings"].get(reasoning) if entry else None
-    return percent(asked["summary"]["accuracy"]["value"]) if asked else NONE
+def _by_points(source: str, label: str, groups: Mapping[str, Any], name: str) -> tuple[str, ...]:
+    """A measure by number of points, and its mean where all numbers are there."""
+    values = [_mean(groups.get(points, {}).get(name)) for points in paper.POINTS]
+    known = [value for value in values if value is not None]
+    mean = sum(known) / len(known) if len(known) == len(values) else None
+    return (source, label, *map(percent, values), percent(mean))
+
+
+def _accuracy(entry: Mapping[str, Any] | None, name: str, reasoning: str | None = None) -> str:
+    """A measure of one way of asking, or of the first that was asked."""
+    asked = entry["reasonings"] if entry else {}
+    reasoning = next(iter(asked), None) if reasoning is None else reasoning
+    return percent(asked[reasoning]["summary"].get(name)) if reasoning in asked else NONE
+
+
+def _mean(share: float | Mapping[str, Any] | None) -> float | None:
+    return share["value"] if isinstance(share, Mapping) else share
 
 
 def _summaries(benchmarks: Mapping[str, Any]) -> Iterable[tuple[str, str, Mapping[str, Any]]]:

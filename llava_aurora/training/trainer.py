@@ -14,8 +14,8 @@ from transformers.integrations import TensorBoardCallback
 from transformers.trainer_utils import EvalLoopOutput
 
 from llava_aurora.data.curriculum.length_grouped_batches import LengthGroupedBatches
-from llava_aurora.data.curriculum.report import draw_schedule, print_schedule
 from llava_aurora.data.curriculum.sampler import Curriculum, CurriculumSampler, planned_epochs
+from llava_aurora.data.curriculum.schedule_table import draw_schedule, print_schedule
 from llava_aurora.data.dataset import AuroraDataset
 from llava_aurora.errors import AuroraError
 from llava_aurora.model.aurora_llama import AuroraLlamaForCausalLM

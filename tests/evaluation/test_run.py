@@ -10,7 +10,7 @@ from llava_aurora.data.sources.depth.depth_maps import Share
 from llava_aurora.errors import AuroraError
 from llava_aurora.evaluation.answers import AnswerSettings, AnswerStore
 from llava_aurora.evaluation.benchmarks.registry import BENCHMARKS, Wording
-from llava_aurora.evaluation.report import write_report
+from llava_aurora.evaluation.evaluation_report import write_report
 from llava_aurora.evaluation.run import Plan, evaluate, judged_answers, read_results
 
 

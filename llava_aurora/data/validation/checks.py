@@ -21,9 +21,9 @@ from llava_aurora.data.store.parquet_file import Unreadable
 from llava_aurora.data.store.record_file import as_trained, part_files, unchecked_records
 from llava_aurora.data.store.record_progress import follow
 from llava_aurora.data.store.record_store import record_length
+from llava_aurora.data.validation.findings import Findings, ValidationReport
 from llava_aurora.data.validation.images import Examined, ImageList, Listed, examine
 from llava_aurora.data.validation.records import Report, TextChecks, record_name
-from llava_aurora.data.validation.report import Findings, ValidationReport
 from llava_aurora.errors import AuroraError
 from llava_aurora.tasks.task import task_name
 from llava_aurora.tokens.vocabulary import TokenFamily, depth_family, pixel_family

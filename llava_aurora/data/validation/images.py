@@ -12,7 +12,7 @@ import numpy as np
 from PIL import Image
 
 from llava_aurora.data.images.image_files import is_deep, opened_image, orientation, to_rgb
-from llava_aurora.data.validation.report import Findings
+from llava_aurora.data.validation.findings import Findings
 from llava_aurora.errors import AuroraError
 
 WORDS, BITS = 8, 16

@@ -15,8 +15,8 @@ from llava_aurora.cli.__main__ import app
 from llava_aurora.data.images.image_files import path_inside
 from llava_aurora.data.validation import checks as validation
 from llava_aurora.data.validation.checks import CheckSettings, check_file
+from llava_aurora.data.validation.findings import KINDS, Findings
 from llava_aurora.data.validation.labels import LabelChecks, SpanTokenizer, load_tokenizer, model_limits
-from llava_aurora.data.validation.report import KINDS, Findings
 from llava_aurora.errors import AuroraError
 from llava_aurora.tasks.points import letter_points
 from llava_aurora.tokens.vocabulary import PerceptionVocabulary, depth_family, pixel_family

@@ -9,8 +9,8 @@ from PIL import Image
 from llava_aurora.errors import AuroraError
 from llava_aurora.evaluation import paper
 from llava_aurora.evaluation.benchmarks.registry import BENCHMARKS, Wording
+from llava_aurora.evaluation.evaluation_report import write_report
 from llava_aurora.evaluation.replacement import replacement_test
-from llava_aurora.evaluation.report import write_report
 from llava_aurora.evaluation.run import Plan, evaluate, read_results
 from llava_aurora.evaluation.tables import paper_tables
 from llava_aurora.files import write_json
@@ -103,7 +103,7 @@ def test_pictures_are_there(evaluated):
         with Image.open(evaluated / name) as picture:
             assert min(picture.size) > 250
     (evaluated / named[-1]).rename(evaluated / "moved.png")
-    with pytest.raises(AuroraError, match="a picture of the report is missing"):
+    with pytest.raises(AuroraError, match=r"a picture of report\.html is missing"):
         write_report(evaluated)
     (evaluated / "moved.png").rename(evaluated / named[-1])
 
@@ -127,11 +127,18 @@ def test_the_papers_figures_stand_beside_ours_and_are_marked(evaluated, tmp_path
         "cv_bench_counting": {**results["benchmarks"]["scenes_counting"], "title": "CV-Bench"},
     }
     depth, counting = paper_tables({"benchmarks": published})
-    assert [row[1] for row in depth.rows] == [*paper.RELATIVE_DEPTH, "chain", "chain, read out of its map", "direct"]
-    assert depth.theirs == frozenset(range(5))
+    assert [row[1] for row in depth.rows] == [
+        *paper.RELATIVE_DEPTH,
+        "",
+        "chain",
+        "chain, read out of its map",
+        "direct",
+    ]
+    assert depth.rows[5] == ("guessing", "", "50.0", "33.3", "25.0", "20.0", "32.1")
+    assert depth.published == frozenset(range(5))
     assert depth.rows[2] == ("AURORA's paper", "AURORA", "64.5", "66.9", "60.5", "54.8", "61.6")
     ours = [100 * point_groups["chain"][name]["accuracy"]["value"] for name in paper.POINTS]
-    assert depth.rows[5][2:] == (*(f"{value:.1f}" for value in ours), f"{sum(ours) / 4:.1f}")
+    assert depth.rows[6][2:] == (*(f"{value:.1f}" for value in ours), f"{sum(ours) / 4:.1f}")
     assert counting.rows[-1][0] == "this model"
     assert counting.rows[-1][3:] == ("–", "–")
     write_json(tmp_path / "results.json", {**results, "benchmarks": published, "replacement": {}})
@@ -140,7 +147,7 @@ def test_the_papers_figures_stand_beside_ours_and_are_marked(evaluated, tmp_path
             asked["gallery"] = []
     write_json(tmp_path / "results.json", {**results, "benchmarks": published, "replacement": {}})
     page = write_report(tmp_path).read_text()
-    assert page.count('class="theirs"') == 9
+    assert page.count('class="published"') == 9
     assert "| *AURORA's paper* | *AURORA* | *64.5* |" in (tmp_path / "report.md").read_text()
 
 

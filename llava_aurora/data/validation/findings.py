@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from llava_aurora.files import atomic_file, write_json
+from llava_aurora.files import write_json
 
 LOG_WIDTH = 140
 TITLE_WIDTH = 40
@@ -194,41 +194,16 @@ class ValidationReport:
 
     def save(self, folder: str | Path) -> None:
         """Writes report.json, lengths.png and counts.png. Raises AuroraError if they cannot be written."""
+        from llava_aurora.report.plots import histogram  # matplotlib: not in every worker
+
         folder = Path(folder)
         write_json(folder / "report.json", self.as_dict())
         unit = "tokens, image included" if self.in_tokens else "words and perception tokens"
-        _histogram(folder / "lengths.png", self.findings.lengths, label=unit, limit=self.max_length, bars=LENGTH_BARS)
-        _histogram(folder / "counts.png", self.findings.boxes, label="boxes in the truth of a record")
+        histogram(folder / "lengths.png", self.findings.lengths, label=unit, limit=self.max_length, bars=LENGTH_BARS)
+        histogram(folder / "counts.png", self.findings.boxes, label="boxes in the truth of a record")
 
 
 def _middle(counts: Counter[int]) -> int:
     """The median of values given with their numbers, the lower of two."""
     half, seen = (counts.total() + 1) // 2, 0
     return next(value for value, number in sorted(counts.items()) if (seen := seen + number) >= half)
-
-
-def _histogram(
-    path: Path, counts: Mapping[int, int], *, label: str, limit: int | None = None, bars: int | None = None
-) -> None:
-    """A PNG of how many records have which value; one bar a value, or so many bars from 0 to the limit or beyond."""
-    import numpy as np
-    from matplotlib.figure import Figure
-    from matplotlib.ticker import MaxNLocator
-
-    figure = Figure(figsize=(7, 3.6), layout="constrained")
-    axes = figure.subplots()
-    values = sorted(counts)
-    if values:
-        top = max(values[-1], limit or 0) + 0.5
-        edges = (np.linspace(-0.5, top, bars + 1) if bars else np.arange(-0.5, top + 1)).tolist()
-        axes.hist(values, bins=edges, weights=[counts[value] for value in values], color="#4477aa", rwidth=0.9)
-    else:
-        axes.text(0.5, 0.5, "none", transform=axes.transAxes, ha="center")
-    if limit is not None:
-        axes.axvline(limit, color="#cc3311", label=f"maximum length {limit:,}")
-        axes.legend(frameon=False)
-    axes.set(xlabel=label, ylabel="records")
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    axes.spines[["top", "right"]].set_visible(False)
-    with atomic_file(path) as temporary:
-        figure.savefig(temporary, format="png", dpi=120)

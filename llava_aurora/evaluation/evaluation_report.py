@@ -1,48 +1,32 @@
 """The report of an evaluation: report.md, and report.html with everything in one file, both made of results.json."""
 
-import base64
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
-
-from llava_aurora.errors import AuroraError
 from llava_aurora.evaluation.gallery import PICTURES
-from llava_aurora.evaluation.plots import plot_accuracy, plot_replacements
 from llava_aurora.evaluation.run import read_results
 from llava_aurora.evaluation.tables import (
-    Table,
     answer_table,
     box_table,
-    interval,
     map_table,
     paper_tables,
     published_replacement_table,
     replacement_table,
     value_table,
 )
-from llava_aurora.files import write_text
+from llava_aurora.report.document import Section, Table, interval, write_html, write_markdown
+from llava_aurora.report.plots import bars, new_axes, save_axes
 
 MARKDOWN, HTML = "report.md", "report.html"
+COLORS = {"chain": "#4477aa", "direct": "#ee9944"}
 HOW = (
-    "Right is an answer that states exactly the truth; one that states none is unparsable and wrong, and left out of"
-    " the accuracy of the parsed. Options of"
-    " multiple-choice questions are left out. Intervals are 95 % percentile bootstrap over questions; a mean over"
-    " several numbers of points counts each alike. Guessing takes any point, or always the most frequent number."
-    " An interval without width says no more than that all answers came out alike."
+    "An answer is right if it states exactly the truth. One that states nothing is unparsable: wrong, and left out of"
+    " the accuracy of the parsed. Options of multiple-choice questions are left out. Intervals are 95 % percentile"
+    " bootstrap over questions; a mean over several numbers of points counts each alike. Guessing takes any point, or"
+    " always the most frequent number; the blind baseline is the best answer without the image. An interval without"
+    " width only says that all answers came out alike."
 )
-
-
-@dataclass(frozen=True)
-class Section:
-    """A part of the report: what is said, tables, and pictures relative to the folder with what they show."""
-
-    title: str
-    text: list[str] = field(default_factory=list)
-    tables: list[Table] = field(default_factory=list)
-    pictures: list[tuple[str, str]] = field(default_factory=list)
 
 
 def write_report(out: Path) -> Path:
@@ -61,24 +45,18 @@ def write_report(out: Path) -> Path:
     for task, found in results.get("replacement", {}).items():
         plot_replacements(out / PICTURES / f"{task}.replacement.png", found)
     title = f"Evaluation of {Path(results['asked']['model']).name}"
-    write_text(out / MARKDOWN, markdown(title, sections))
-    page = _environment().get_template("report.html.jinja")
-    write_text(out / HTML, page.render(title=title, sections=sections, inline=lambda picture: _inline(out / picture)))
+    write_markdown(out / MARKDOWN, title, sections)
+    write_html(out / HTML, title, sections)
     return out / HTML
-
-
-def markdown(title: str, sections: Sequence[Section]) -> str:
-    """Sections as one text in Markdown."""
-    template = _environment().get_template("report.md.jinja")
-    return template.render(title=title, sections=sections, cell=_markdown_cell)
 
 
 def report_sections(results: Mapping[str, Any]) -> list[Section]:
     """The report's parts, in their order."""
     benchmarks, sections = results["benchmarks"], []
     if tables := paper_tables(results):
-        theirs = ["Rows in italics are the paper's figures, not ours."] if any(table.theirs for table in tables) else []
-        sections.append(Section("In the paper's form", theirs, tables))
+        quoted = any(table.published for table in tables)
+        text = ["Rows in italics are figures of the paper, not measured here."] if quoted else []
+        sections.append(Section("In the paper's form", text, tables))
     answers = Section("Answers", [HOW])
     for task, entry in benchmarks.items():
         answers.tables.append(answer_table(entry))
@@ -88,7 +66,7 @@ def report_sections(results: Mapping[str, Any]) -> list[Section]:
     found = (map_table(benchmarks), value_table(benchmarks), box_table(benchmarks))
     if worth := [table for table in found if table is not None]:
         sections.append(Section("What it wrote on the way", _MEASURES, worth))
-    sections += _replacement(results.get("replacement", {}))
+    sections += _replacement(results)
     for right, title in ((True, "Right cases"), (False, "Wrong cases")):
         pictures = [
             (each["picture"], f"{entry['title']}, {reasoning}: {each['id']}")
@@ -124,24 +102,29 @@ def _about(entry: Mapping[str, Any]) -> list[str]:
     return lines
 
 
-def _replacement(found: Mapping[str, Any]) -> list[Section]:
+def _replacement(results: Mapping[str, Any]) -> list[Section]:
+    found = results.get("replacement")
     if not found:
         return []
     section = Section("Does it use its map?")
     for task, each in found.items():
         said = each["verdict"]
-        told = said["finding"] != "cannot be told"
-        finding = f"it {said['finding']}" if told else "whether it uses its map cannot be told"
+        known = said["finding"] != "cannot be told"
+        finding = f"it {said['finding']}" if known else "whether it uses its map cannot be told"
         section.text.append(f"{each['title']}: {finding}.")
         section.text.append(
             f"{said['reason']} Maps could be replaced in {each['chains']} of {each['questions']} chains; going on from"
             f" its own map, it gives the chain's own answer in {100 * each['control_repeats_chain']:.1f} %."
         )
-        section.tables.append(replacement_table(each))
+        section.tables.append(replacement_table(each, guessing=_guessing(results, task)))
         section.pictures.append((f"{PICTURES}/{task}.replacement.png", each["title"]))
     section.text.append(next(iter(found.values()))["verdict"]["rule"])
     section.tables.append(published_replacement_table())
     return [section]
+
+
+def _guessing(results: Mapping[str, Any], task: str) -> float | None:
+    return results["benchmarks"][task]["reasonings"]["chain"]["summary"]["guessing"]
 
 
 def _again(results: Mapping[str, Any]) -> Section:
@@ -156,23 +139,35 @@ def _again(results: Mapping[str, Any]) -> Section:
     return Section("Again", [], [Table("", ("", ""), [(name, str(value)) for name, value in facts])])
 
 
-def _environment() -> Environment:
-    return Environment(
-        loader=FileSystemLoader(Path(__file__).parent),
-        autoescape=lambda name: name is not None and ".html" in name,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
+# --- plots ------------------------------------------------------------------------------------------------------------
 
 
-def _markdown_cell(text: str, *, theirs: bool = False) -> str:
-    text = text.replace("|", "\\|").replace("\n", " ")
-    return f"*{text}*" if theirs and text else text
+def plot_accuracy(path: Path, entry: Mapping[str, Any]) -> None:
+    """A PNG with a bar for each category and reasoning, and guessing as a line."""
+    ways = list(entry["reasonings"])
+    categories = list(entry["reasonings"][ways[0]]["categories"])
+    axes = new_axes(width=max(4.0, 1.6 + 1.5 * len(categories)))
+    for place, reasoning in enumerate(ways):
+        groups = entry["reasonings"][reasoning]["categories"]
+        offset = (place - (len(ways) - 1) / 2) * 0.36
+        shares = [groups[name]["accuracy"] for name in categories]
+        bars(axes, shares, offset=offset, color=COLORS[reasoning], label=reasoning)
+    for place, name in enumerate(categories):
+        guessing = entry["reasonings"][ways[0]]["categories"][name]["guessing"]
+        if guessing is not None:
+            label = "guessing" if place == 0 else ""
+            axes.hlines(100 * guessing, place - 0.45, place + 0.45, colors="black", linestyles="--", label=label)
+    axes.set_xticks(range(len(categories)), categories)
+    save_axes(axes, path, title=entry["title"], ylim=(0, 100), ylabel="right, %")
 
 
-def _inline(path: Path) -> str:
-    try:
-        return "data:image/png;base64," + base64.b64encode(path.read_bytes()).decode()
-    except OSError as error:
-        raise AuroraError(f"{path}: a picture of the report is missing; run the evaluation again") from error
+def plot_replacements(path: Path, found: Mapping[str, Any]) -> None:
+    """A PNG with a bar for each replacement of the map, and the control's accuracy as a line."""
+    conditions = found["conditions"]
+    axes = new_axes(width=max(4.0, 1.6 + 1.2 * len(conditions)))
+    bars(axes, [each["accuracy"] for each in conditions.values()], color=COLORS["chain"])
+    control = next(iter(conditions.values()))["accuracy"]["value"]
+    axes.axhline(100 * control, color="#555555", linestyle=":", label="control")
+    axes.set_xticks(range(len(conditions)), list(conditions))
+    title = f"{found['title']}: {found['verdict']['finding']}"
+    save_axes(axes, path, title=title, ylim=(0, 100), ylabel="right, %")

@@ -6,9 +6,9 @@ import pytest
 from PIL import Image
 from rich.console import Console
 
-from llava_aurora.data.curriculum.report import draw_schedule, print_schedule
 from llava_aurora.data.curriculum.sampler import Curriculum
 from llava_aurora.data.curriculum.schedule import LinearSchedule
+from llava_aurora.data.curriculum.schedule_table import draw_schedule, print_schedule
 
 COUNTS = {"depth_generation": 40, "depth_chain": 10, "depth_direct": 10, "counting_direct": 8, None: 2}
 

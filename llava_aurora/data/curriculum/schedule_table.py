@@ -6,7 +6,6 @@ from rich.console import Console
 from rich.table import Table
 
 from llava_aurora.data.curriculum.sampler import Curriculum
-from llava_aurora.files import atomic_file
 from llava_aurora.tasks.task import OTHER, Kind
 from llava_aurora.tasks.task import tasks as registered
 
@@ -45,12 +44,11 @@ def print_schedule(curriculum: Curriculum, epochs: int, *, console: Console | No
 def draw_schedule(curriculum: Curriculum, epochs: int, path: str | Path) -> None:
     """Writes a PNG of stacked bars, one an epoch. Raises AuroraError if it cannot be written."""
     import matplotlib
-    from matplotlib.figure import Figure
-    from matplotlib.ticker import MaxNLocator
+
+    from llava_aurora.report.plots import new_axes, save_axes, whole_numbers
 
     plan = [curriculum.quotas(epoch, epochs=epochs) for epoch in range(epochs)]
-    figure = Figure(figsize=(8, 4.2), layout="constrained")
-    axes = figure.subplots()
+    axes = new_axes(width=8, height=4.2)
     bottoms = [0.0] * epochs
     kinds = [*HUES]
     tasks = sorted(plan[0], key=lambda task: len(kinds) if task == OTHER else kinds.index(registered()[task].kind))
@@ -60,14 +58,12 @@ def draw_schedule(curriculum: Curriculum, epochs: int, path: str | Path) -> None
         color = "grey" if task == OTHER else matplotlib.colormaps[HUES[registered()[task].kind]](_shade(task, tasks))
         axes.bar(range(1, epochs + 1), heights, bottom=bottoms, label=label, color=color, edgecolor="white", width=0.9)
         bottoms = [bottom + height for bottom, height in zip(bottoms, heights, strict=True)]
-    axes.set(xlabel="epoch", ylabel="% of the epoch's records", ylim=(0, 100), xlim=(0.4, epochs + 0.6))
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    axes.set_title(f"{curriculum.schedule.source}: {curriculum.length:,} records an epoch", loc="left")
-    axes.spines[["top", "right"]].set_visible(False)
+    whole_numbers(axes)
     handles, labels = axes.get_legend_handles_labels()
     axes.legend(handles[::-1], labels[::-1], loc="center left", bbox_to_anchor=(1, 0.5), frameon=False)
-    with atomic_file(path) as temporary:
-        figure.savefig(temporary, format="png", dpi=120)
+    title = f"{curriculum.schedule.source}: {curriculum.length:,} records an epoch"
+    limits = {"ylim": (0, 100), "xlim": (0.4, epochs + 0.6)}
+    save_axes(axes, path, title=title, xlabel="epoch", ylabel="% of the epoch's records", **limits)
 
 
 def _shade(task: str, tasks: list[str]) -> float:
