@@ -4,7 +4,6 @@ Boxes and points are drawn where the record's text has them, so that what is see
 of a record reaches the page but as text, and the page loads nothing.
 """
 
-import base64
 import io
 import json
 from collections import Counter
@@ -14,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from PIL import Image
 
 from llava_aurora.data.images.image_files import path_inside
@@ -23,6 +21,7 @@ from llava_aurora.data.validation.checks import named_records
 from llava_aurora.data.validation.records import TextChecks, truth_problem
 from llava_aurora.errors import AuroraError
 from llava_aurora.files import read_json, write_text
+from llava_aurora.report.document import data_uri, render
 from llava_aurora.tasks.marks import draw_points
 from llava_aurora.tasks.points import mentions
 from llava_aurora.tasks.task import task_name, task_names
@@ -32,7 +31,6 @@ from llava_aurora.tokens.kind import TokenKind, build_kinds
 from llava_aurora.tokens.vocabulary import MalformedSpan, TokenFamily
 
 SIDE = 336
-TEMPLATE = "view.html.jinja"
 Named = tuple[str, Any]
 
 
@@ -101,12 +99,9 @@ class RecordPage:
         """Writes the page. Raises AuroraError if that fails."""
         shown = [self.show(name, record) for name, record in records]
         tasks = Counter(record.task for record in shown)
-        environment = Environment(
-            loader=FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=StrictUndefined
-        )
         in_order = {task: tasks[task] for task in task_names() if tasks[task]}
-        page = environment.get_template(TEMPLATE)
-        write_text(out, page.render(title=title, summary=summary, tasks=in_order, records=shown))
+        template = Path(__file__).with_name("view.html.jinja")
+        write_text(out, render(template, title=title, summary=summary, tasks=in_order, records=shown))
 
     def show(self, name: str, record: Any) -> Shown:
         """A record with its pictures, or with what is wrong with it."""
@@ -219,8 +214,7 @@ def trained_modalities(folder: Path) -> Mapping[str, TokenKind]:
 def _picture(image: Image.Image, caption: str, *, kind: str) -> Picture:
     file = io.BytesIO()
     image.save(file, format=kind, quality=85)
-    data = base64.b64encode(file.getvalue()).decode()
-    return Picture(caption, f"data:image/{kind.lower()};base64,{data}", image.width, image.height)
+    return Picture(caption, data_uri(file.getvalue(), kind=kind.lower()), image.width, image.height)
 
 
 # --- which records ----------------------------------------------------------------------------------------------------
