@@ -15,7 +15,7 @@ _PUBLIC = {
     "Aurora": "llava_aurora.generation.aurora",
     "TokenKind": "llava_aurora.tokens",
     "PerceptionTokens": "llava_aurora.tokens.perception",
-    "PerceptionLogitsProcessor": "llava_aurora.generation.constraint",
+    "PerceptionLogitsProcessor": "llava_aurora.model.constraint",
     "PerceptionVocabulary": "llava_aurora.tokens.vocabulary",
     "Predictor": "llava_aurora.generation.predictor",
     "Result": "llava_aurora.generation.result",

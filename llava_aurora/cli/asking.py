@@ -26,22 +26,24 @@ def ask(
     image: Annotated[Path | None, typer.Option(help="The image to ask about.")] = None,
     folder: Annotated[Path | None, typer.Option(help="Ask about every image under this folder instead.")] = None,
     reasoning: Annotated[
-        Literal["chain", "direct"], typer.Option(help="Step by step, or the answer at once.")
+        Literal["chain", "direct"], typer.Option(help="With a chain of thought, or the answer at once.")
     ] = "chain",
     decoding: Annotated[
         Literal["greedy", "verified", "parallel"],
-        typer.Option(help="A pass a token; the same in few passes; or maps as few passes leave them."),
+        typer.Option(help="One pass for each token; the same text in few passes; or maps after --refinements passes."),
     ] = "greedy",
-    refinements: Annotated[int, typer.Option(min=1, help="Passes over each map, for parallel.")] = 1,
+    refinements: Annotated[int, typer.Option(min=1, help="Passes over each map, for parallel decoding.")] = 1,
     picture: Annotated[
         Path | None, typer.Option(help="PNG of the answer; NAME.answer.png in this folder if left out.")
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print all that is known of the answer as JSON.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the whole result as JSON.")] = False,
     out: Annotated[Path | None, typer.Option(help="With --folder: the JSONL file of the answers.")] = None,
     pictures: Annotated[Path | None, typer.Option(help="With --folder: a folder for pictures.")] = None,
     batch_size: Annotated[int, typer.Option(min=1, help="Images at once.")] = 16,
-    max_new_tokens: Annotated[int | None, typer.Option(min=1, help="An answer; else what the context leaves.")] = None,
-    base: Annotated[str | None, typer.Option(help="What a projector alone was trained on.")] = None,
+    max_new_tokens: Annotated[
+        int | None, typer.Option(min=1, help="Of each answer; what the context leaves by default.")
+    ] = None,
+    base: Annotated[str | None, typer.Option(help="The base model of a folder that holds a projector alone.")] = None,
     device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, ...; a GPU if there is one.")] = None,
     device_map: Annotated[str | None, typer.Option(help="auto: spread over all GPUs.")] = None,
     load_8bit: Annotated[bool, typer.Option("--load-8bit", help="Quantize to 8 bits.")] = False,

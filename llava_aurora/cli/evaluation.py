@@ -22,7 +22,7 @@ _Tasks = Annotated[
 _Model = Annotated[Path, typer.Option(help="Folder of the model: whole, LoRA, or with --base a projector alone.")]
 _Out = Annotated[Path, typer.Option(help="Folder of the evaluation; one of the same model goes on and is added to.")]
 _Data = Annotated[Path | None, typer.Option(help="Folder of the benchmark; of scenes it is rendered if left out.")]
-_Base = Annotated[str | None, typer.Option(help="What a projector was trained on.")]
+_Base = Annotated[str | None, typer.Option(help="The base model of a folder that holds a projector alone.")]
 _Device = Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, …; this process's GPU or else the CPU.")]
 _Batch = Annotated[int, typer.Option(min=1, help="Questions at a time.")]
 _Tokens = Annotated[int, typer.Option(min=1, help="Most tokens of an answer.")]
@@ -33,9 +33,7 @@ _Seed = Annotated[int, typer.Option(help="Of rendered scenes and of what is put 
 _Pictures = Annotated[int, typer.Option(min=0, help="Right and wrong cases drawn, of each benchmark and reasoning.")]
 _Decoding = Annotated[
     Literal["greedy", "verified", "parallel"],
-    typer.Option(
-        help="One forward pass for each token; the same text in few passes; or maps after --refinements passes."
-    ),
+    typer.Option(help="One pass for each token; the same text in few passes; or maps after --refinements passes."),
 ]
 _Refinements = Annotated[int, typer.Option(min=1, help="Passes over each map, for parallel decoding.")]
 _Unconstrained = Annotated[bool, typer.Option("--unconstrained", help="Let spans of tokens be malformed.")]

@@ -99,11 +99,7 @@ class AnswerStore:
     def read(self, task: str, reasoning: str) -> dict[str, Answer]:
         """The answers that there are, by the id of their question."""
         paths = [self._whole(task, reasoning), *self._parts(task, reasoning)]
-        return {
-            line["id"]: Answer(text=line["text"], ids=tuple(line["ids"]), finished=line["finished"])
-            for path in paths
-            for line in _line_file(path).read()
-        }
+        return {line["id"]: _answer(line, path) for path in paths for line in _line_file(path).read()}
 
     def ask(
         self,
@@ -156,7 +152,8 @@ class AnswerStore:
         if not path.exists():
             return None
         header = read_json(path, what="header of the evaluation")
-        if not isinstance(header, dict) or header.get("format") != _FORMAT:
+        parts = [header.get(name) for name in ("asked", "benchmarks")] if isinstance(header, dict) else []
+        if not parts or header.get("format") != _FORMAT or not all(isinstance(part, dict) for part in parts):
             raise AuroraError(f"{path}: this is no header of an evaluation ({_FORMAT}); choose another folder")
         return header
 
@@ -169,6 +166,13 @@ class AnswerStore:
 
 def _line_file(path: Path) -> LineFile:
     return LineFile(path, keys=("id", "text", "ids", "finished"), what="answer of an evaluation")
+
+
+def _answer(line: Mapping[str, Any], path: Path) -> Answer:
+    text, ids, finished = line["text"], line["ids"], line["finished"]
+    if not (isinstance(text, str) and isinstance(ids, list) and isinstance(finished, bool)):
+        raise AuroraError(f"{path}: the line of {line['id']} is damaged; delete it, and the question is asked again")
+    return Answer(text=text, ids=tuple(ids), finished=finished)
 
 
 def _line(id: str, result: Answer) -> dict[str, Any]:

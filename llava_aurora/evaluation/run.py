@@ -161,7 +161,10 @@ def read_results(out: Path) -> dict[str, Any]:
     """What `write_results` wrote. Raises AuroraError if there is nothing."""
     if not (out / RESULTS).exists():
         raise AuroraError(f"{out}: no results here ({RESULTS} is missing); run `llava-aurora eval` to its end first")
-    return read_json(out / RESULTS, what="results of the evaluation")
+    results = read_json(out / RESULTS, what="results of the evaluation")
+    if not isinstance(results, dict) or not isinstance(results.get("benchmarks"), dict):
+        raise AuroraError(f"{out / RESULTS}: holds no results of an evaluation; run `llava-aurora eval` again")
+    return results
 
 
 def judged_answers(entry: dict[str, Any], reasoning: str) -> list[Judged]:

@@ -6,10 +6,10 @@ import torch
 from torch import Tensor
 from transformers import GenerationMixin, LogitsProcessor, LogitsProcessorList
 
-from llava_aurora.generation.constraint import PerceptionLogitsProcessor
 from llava_aurora.generation.inputs import Inputs
 from llava_aurora.generation.span_decoding import Decoded
 from llava_aurora.model.aurora_llama import AuroraLlamaForCausalLM
+from llava_aurora.model.constraint import PerceptionLogitsProcessor
 
 
 def decode_by_token(

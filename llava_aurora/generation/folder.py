@@ -84,7 +84,7 @@ def _answered(file: LineFile, about: dict[str, str]) -> set[str]:
     """The images that the file has answers for. Raises AuroraError if one is of another model or question."""
     done = set()
     for number, answer in enumerate(file.read(), start=1):
-        done.add(answer["image"])
+        done.add(str(answer["image"]))
         for name, value in about.items():
             if answer.get(name) != value:
                 raise AuroraError(

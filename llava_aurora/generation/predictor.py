@@ -13,7 +13,6 @@ from PIL import Image
 
 from llava_aurora.data.images.frame import FrameTransform
 from llava_aurora.errors import AuroraError
-from llava_aurora.generation.constraint import PerceptionLogitsProcessor
 from llava_aurora.generation.decoding import decode_by_token
 from llava_aurora.generation.drafts import Phrases, wording_of
 from llava_aurora.generation.inputs import Inputs, Starts, decoded_text, prepare_inputs, start_ids
@@ -22,6 +21,7 @@ from llava_aurora.generation.span_decoding import Decoded, Mode, SpanDecoder
 from llava_aurora.generation.streaming import stream_pieces
 from llava_aurora.model.aurora_llama import AuroraLlamaForCausalLM
 from llava_aurora.model.checkpoint import load_pretrained_model
+from llava_aurora.model.constraint import PerceptionLogitsProcessor
 from llava_aurora.tasks.prompts import Prompts
 from llava_aurora.tokens.perception import PerceptionTokens
 
@@ -156,6 +156,8 @@ class Predictor:
                 reasoning or decoding, numbers of images and questions that differ, or options that do not go together.
         """
         began = time.perf_counter()
+        if max_new_tokens is not None and max_new_tokens < 1:
+            raise AuroraError(f"an answer takes at least one new token (max_new_tokens), not {max_new_tokens}")
         decoder = self._decoder(decoding, refinements)
         inputs = prepare_inputs(
             self.tokenizer,

@@ -21,11 +21,11 @@ from torch import Tensor
 from transformers import DynamicCache
 
 from llava_aurora.errors import AuroraError
-from llava_aurora.generation.constraint import PerceptionLogitsProcessor
 from llava_aurora.generation.drafts import LONGEST, Phrases
 from llava_aurora.generation.inputs import Inputs
 from llava_aurora.model.aurora_llama import AuroraLlamaForCausalLM
 from llava_aurora.model.cached_mask import cached_mask
+from llava_aurora.model.constraint import PerceptionLogitsProcessor
 from llava_aurora.model.span_masking import MaskedSpan, masked_spans
 
 Mode = Literal["verified", "parallel"]

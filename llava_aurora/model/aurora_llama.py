@@ -16,8 +16,8 @@ from transformers import DynamicCache, LogitsProcessorList
 from transformers.modeling_outputs import CausalLMOutputWithPast
 
 from llava_aurora.errors import AuroraError
-from llava_aurora.generation.constraint import PerceptionLogitsProcessor
 from llava_aurora.model.cached_mask import cached_mask
+from llava_aurora.model.constraint import PerceptionLogitsProcessor
 from llava_aurora.model.context_mask import text_and_image
 from llava_aurora.model.embeddings import (
     RowStart,

@@ -81,6 +81,17 @@ def test_two_processes_write_what_one_writes(evaluated, finetuned, scenes, forke
     assert done.output.count("report: ") == 1
 
 
+def test_verified_decoding_gives_the_same_answers_and_is_part_of_the_evaluation(evaluated, run, tmp_path):
+    some = ("--limit", 6, "--decoding", "verified", "--reasoning", "chain", "--pictures", 0)
+    code, output, _ = run("eval", "scenes_depth", tmp_path / "verified", *some)
+    assert code == 0, output
+    name = "answers/scenes_depth.chain.jsonl"
+    found, greedy = (lines(folder / name) for folder in (tmp_path / "verified", evaluated[0]))
+    assert len(found) == 6
+    assert found == {id: greedy[id] for id in found}
+    assert read_json(tmp_path / "verified" / "evaluation.json", what="header")["asked"]["decoding"] == "verified"
+
+
 def test_a_model_compared_with_itself_differs_in_nothing(evaluated):
     done = CliRunner().invoke(app, ["compare", str(evaluated[0]), str(evaluated[0])], env={"COLUMNS": "200"})
     assert done.exit_code == 0

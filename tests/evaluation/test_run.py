@@ -194,6 +194,19 @@ def test_a_stopped_run_goes_on_where_it_was_cut_off(seeing, scenes, tmp_path):
     assert not part.exists()
 
 
+def test_a_damaged_line_and_a_damaged_header_are_named(seeing, scenes, tmp_path):
+    wanted = plan(scenes, reasonings=["chain"], limit=2)
+    evaluate(seeing, wanted, out=tmp_path)
+    answers = tmp_path / "answers" / "scenes_coordinates.chain.jsonl"
+    answers.write_text('{"id": "7", "text": 3, "ids": 5, "finished": true}\n')
+    with pytest.raises(AuroraError, match=r"chain\.jsonl: the line of 7 is damaged"):
+        evaluate(seeing, wanted, out=tmp_path)
+    for content in ('{"format": "llava_aurora evaluation 1"}', "[]", "{"):
+        (tmp_path / "evaluation.json").write_text(content)
+        with pytest.raises(AuroraError, match=r"evaluation\.json"):
+            evaluate(seeing, wanted, out=tmp_path)
+
+
 def test_several_processes_answer_what_one_does(seeing, scenes, tmp_path):
     wanted = plan(scenes, reasonings=["chain"], limit=21)
     evaluate(seeing, wanted, out=tmp_path / "one")

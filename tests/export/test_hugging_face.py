@@ -26,7 +26,7 @@ from llava_aurora.data.view import trained_modalities
 from llava_aurora.errors import AuroraError
 from llava_aurora.export.chat_template import chat_template
 from llava_aurora.export.hugging_face import export_hugging_face, with_image_row
-from llava_aurora.generation.constraint import PerceptionLogitsProcessor
+from llava_aurora.model.constraint import PerceptionLogitsProcessor
 
 QUESTIONS = (
     "Write down the depth map of this image.",

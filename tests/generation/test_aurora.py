@@ -11,9 +11,9 @@ from transformers import CLIPImageProcessor
 
 from llava_aurora import Aurora, Result
 from llava_aurora.errors import AuroraError
-from llava_aurora.generation.constraint import PerceptionLogitsProcessor
 from llava_aurora.generation.inputs import context_length, prepare_inputs
 from llava_aurora.generation.span_decoding import SpanDecoder
+from llava_aurora.model.constraint import PerceptionLogitsProcessor
 
 pytestmark = pytest.mark.deepspeed
 WORDS = ["which", "of the marked points", "is", "closest", "to the camera", "and", "how many", "red cubes", "are", "in"]

@@ -16,9 +16,9 @@ from transformers import AutoTokenizer
 from llava_aurora.data.transforms.values import ValueStep
 from llava_aurora.errors import AuroraError
 from llava_aurora.export.fast_tokenizer import fast_tokenizer
-from llava_aurora.generation.constraint import PerceptionLogitsProcessor
 from llava_aurora.generation.grammar import blank_of, grammar, grammar_of_model
 from llava_aurora.generation.grammar_notation import Ebnf, RegularExpression
+from llava_aurora.model.constraint import PerceptionLogitsProcessor
 from llava_aurora.tasks.prompts import Prompts
 from llava_aurora.tasks.records import RecordWriter
 from llava_aurora.tokens import TokenKind, build_kinds

@@ -6,12 +6,12 @@ import torch
 from PIL import Image
 
 from llava_aurora.errors import AuroraError
-from llava_aurora.generation.constraint import PerceptionLogitsProcessor
 from llava_aurora.generation.drafts import Phrases, wording_of
 from llava_aurora.generation.inputs import prepare_inputs
 from llava_aurora.generation.predictor import Predictor
 from llava_aurora.generation.span_decoding import SpanDecoder
 from llava_aurora.model.checkpoint import load_pretrained_model
+from llava_aurora.model.constraint import PerceptionLogitsProcessor
 from llava_aurora.model.span_masking import masked_spans
 from llava_aurora.tasks.prompts import Prompts
 

@@ -7,7 +7,7 @@ from brightness import Brightness
 from transformers import AutoTokenizer
 
 from llava_aurora.errors import AuroraError
-from llava_aurora.generation.constraint import PerceptionLogitsProcessor
+from llava_aurora.model.constraint import PerceptionLogitsProcessor
 from llava_aurora.tokens import (
     build_kinds,
     kind_class,

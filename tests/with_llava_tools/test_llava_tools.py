@@ -14,8 +14,8 @@ from PIL import Image
 from transformers import LogitsProcessor, LogitsProcessorList
 
 from llava_aurora import Predictor, load_pretrained_model
-from llava_aurora.generation.constraint import PerceptionLogitsProcessor
 from llava_aurora.model.aurora_llama import AuroraLlamaForCausalLM
+from llava_aurora.model.constraint import PerceptionLogitsProcessor
 
 QUESTIONS = ("Write down the depth map of this image.", "How many red cubes are in the image? Think step by step.")
 NEW_TOKENS = 60

@@ -1,4 +1,4 @@
-"""What makes a span well-formed, read one id at a time: the rules that the constraint keeps."""
+"""The rules of well-formed spans that the constraint keeps, applied one token id at a time."""
 
 from typing import Any, NamedTuple, Protocol
 
@@ -19,7 +19,7 @@ TEXT = Choice(False, 0, 0)
 
 
 class Rule(Protocol):
-    """What is well-formed of one kind of span. Its state is what it keeps of the ids before, None outside of a span."""
+    """The rule of one kind of span. Its state is what it needs to know of the ids before; None outside of a span."""
 
     reach: int
 
@@ -28,10 +28,10 @@ class Rule(Protocol):
         """Ids that cannot stand in text."""
 
     def alike(self) -> dict[int, int]:
-        """The ids that it looks at, each with the one that stands for all that mean the same to it."""
+        """The ids that matter to it, each with one id that stands for all of the same meaning."""
 
     def after(self, state: Any, token_id: int) -> Any:
-        """The state behind one more id, one that stands for others or any that it does not look at."""
+        """The state behind one more id: one of the values of `alike`, or any that does not matter."""
 
     def choice(self, state: Any) -> Choice:
         """What may come next in an open span."""
@@ -55,7 +55,7 @@ class DelimitedRule:
         return range(self.end, self.stop)
 
     def alike(self) -> dict[int, int]:
-        """START, and the codes: all alike where none depends on another, so that maps share their places."""
+        """START and the codes; all codes are alike where none depends on another, so that maps share their states."""
         codes = range(self.first, self.stop)
         return {self.start: self.start} | {token_id: token_id if self.narrows else self.first for token_id in codes}
 

@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import AutoTokenizer
 
-from llava_aurora.generation import constraint
-from llava_aurora.generation.constraint import PerceptionLogitsProcessor
+from llava_aurora.model import constraint
+from llava_aurora.model.constraint import PerceptionLogitsProcessor
 from llava_aurora.tokens import TokenKind, build_kinds, register_kind, unregister_kind
 from llava_aurora.tokens.perception import PerceptionTokens
 from llava_aurora.tokens.vocabulary import TokenFamily

@@ -1,12 +1,10 @@
-"""Constrained decoding: what a model writes is always a well-formed span, whatever it samples.
+"""Constrained decoding: a `LogitsProcessor` that keeps spans of perception tokens well-formed, whatever is sampled.
 
-A `LogitsProcessor` that decides by the ids alone: whether a span is open in a row, and how far it has come. So rows of
-a batch may be at different places, beams may be reordered, and text outside spans is untouched (only tokens that cannot
-stand there are ruled out).
+It decides by the ids of each row alone, so rows of a batch may be at different places and beams may be reordered. Of
+the tokens outside spans only those are ruled out that cannot stand there.
 
-The rules of spans (span_rules.py) make up an automaton. In a step each row goes one edge further in it, and to the
-scores are added masks of 0 and -inf. Edges and masks are made where they are first met, and kept as long as the model's
-perception lives.
+The rules of spans (span_rules.py) form an automaton. In each step each row follows one of its edges, and a mask of 0
+and -inf is added to the scores. Edges and masks are made when they are first needed and kept with the model's tokens.
 """
 
 import weakref
@@ -19,7 +17,7 @@ import torch
 from torch import Tensor
 from transformers import LogitsProcessor
 
-from llava_aurora.generation.span_rules import TEXT, Choice, DelimitedRule, Rule, SeparatedRule
+from llava_aurora.model.span_rules import TEXT, Choice, DelimitedRule, Rule, SeparatedRule
 from llava_aurora.tokens.perception import PerceptionTokens
 
 # Kept at once. AURORA's boxes need 340 masks, with room for more 66 MB for 32,000 words in float32; a box is 7 places.
@@ -30,8 +28,7 @@ MOST_PLACES = 16_384
 class PerceptionLogitsProcessor(LogitsProcessor):
     """Keeps every span that a model writes well-formed: its length, its order, its range.
 
-    Works with greedy search, sampling and beams, on any batch. Ids and lengths come from the checkpoint. What it
-    remembers of a step only saves reading the same ids again in the next.
+    Works with greedy search, sampling and beams, on any batch. It remembers the last step's places only to save time.
 
     Args:
         perception: of the loaded model.
@@ -119,9 +116,9 @@ class PerceptionLogitsProcessor(LogitsProcessor):
 
 
 class _Place:
-    """Where a text may be: each rule's state, what may come next, and the places behind the ids met so far.
+    """A state of the automaton: each rule's state, what may come next, and the states behind the ids met so far.
 
-    Ids stand there for all that are alike, -1 for those at which no rule looks.
+    An id stands for all that mean the same to the rules, -1 for those that mean nothing to them.
     """
 
     __slots__ = ("choice", "states", "then")
@@ -132,9 +129,9 @@ class _Place:
 
 
 class _Kept:
-    """What all processors of a model share: the places met so far, and the masks by number, device and type of scores.
+    """What all processors of a model share: the states met so far, and the masks by number, device and type of scores.
 
-    Places are forgotten all at once when they are too many; who stands on one can go on from it.
+    When there are too many states all are forgotten; a processor that holds one can go on from it.
     """
 
     def __init__(self, perception: PerceptionTokens) -> None:
@@ -178,7 +175,7 @@ _KEPT: dict[int, _Kept] = {}
 
 
 def _kept_of(perception: PerceptionTokens) -> _Kept:
-    """What was made for a model so far; its calls of `generate` share it."""
+    """What was made for a model so far; all its processors share it."""
     key = id(perception)
     if key not in _KEPT:
         _KEPT[key] = _Kept(perception)
@@ -187,9 +184,9 @@ def _kept_of(perception: PerceptionTokens) -> _Kept:
 
 
 class _Masks:
-    """The masks of the choices met so far, 0 and -inf, on one device; forgotten all at once when they are too many.
+    """The masks of the choices met so far, 0 and -inf, on one device; all forgotten when there are too many.
 
-    Adding goes at the speed of memory; to fill in -inf where a mask says so, torch looks at one score after the other.
+    They are added because that is faster in torch than filling in -inf where a boolean mask says so.
 
     Args:
         outside: ids that cannot stand in text.
