@@ -1,8 +1,7 @@
-"""How a trained model is put into a folder: whole, LoRA, or projector only.
+"""Writes a trained model into a folder: whole, LoRA, or projector only.
 
-Every folder appears file by file under its final name only when all of it is written. It is what upstream writes, and
-beside that what makes it describe itself: the block `aurora` in config.json, the tokenizer, the files of the kinds
-and the vision tower, if that was trained.
+Files get their final names only when all are written. Beside upstream's files stand the block `aurora` in config.json,
+the tokenizer, the files of the token kinds, and the vision tower if it was trained. checkpoint.py loads all of it.
 """
 
 import copy
@@ -60,7 +59,7 @@ def write_merged_folder(folder: Path, *, model: AuroraLlamaForCausalLM, tokenize
 def write_lora_folder(
     folder: Path, *, model: Any, tokenizer: Any, adapter: Mapping[str, Tensor], others: Mapping[str, Tensor]
 ) -> None:
-    """Writes LoRA's matrices and, beside them, all else that was trained: projector, rows of new tokens, tower.
+    """Writes LoRA weights and, beside them, everything else that was trained: projector, rows of new tokens, tower.
 
     Args:
         folder: the final folder.
@@ -82,7 +81,7 @@ def write_lora_folder(
 def write_projector_folder(
     folder: Path, *, model: AuroraLlamaForCausalLM, tokenizer: Any, weights: Mapping[str, Tensor]
 ) -> None:
-    """Writes the projector, and beside it in the same file the rows of new tokens, which upstream overlooks.
+    """Writes the projector, and in the same file the rows of new tokens, which upstream ignores.
 
     Args:
         folder: the final folder.

@@ -22,14 +22,14 @@ ANEW = "or start anew with --resume_from_checkpoint False"
 
 @dataclass(frozen=True)
 class RunRecord:
-    """What a run has to share with the one it goes on from.
+    """The settings of a run that another one must share to resume from its checkpoints.
 
     Args:
         world_size: number of ranks.
         per_device_batch: records of a rank in one forward pass.
         accumulation: forward passes in a step.
         zero_stage: of DeepSpeed; None without it.
-        lora: whether an adapter is trained.
+        lora: whether LoRA weights are trained.
         order: the flags on which the order of the records depends, with their values.
         data_path: the training file.
         records: how many it has.
@@ -64,7 +64,7 @@ class RunRecord:
             ) from error
 
     def check(self, checkpoint: Path, now: "RunRecord") -> None:
-        """Raises AuroraError if the run `now` would not go on where this one, which wrote `checkpoint`, stopped."""
+        """Raises AuroraError if the run `now` would not continue this one, which wrote `checkpoint`."""
         for problem in (self._model_problem(now), self._batch_problem(now), self._order_problem(now)):
             if problem:
                 raise AuroraError(f"{checkpoint}: {problem}, {ANEW}")
@@ -231,7 +231,7 @@ def check_optimizer_states(folder: Path, optimizer_states: str) -> None:
 
 
 def staging_for(run_folder: Path, name: str) -> Path:
-    """Where the ranks write checkpoint `name`, as a folder of that name; the same path on every rank."""
+    """The folder in which the ranks write checkpoint `name`; the same path on every rank."""
     return run_folder / f"{STAGING_PREFIX}{name}"
 
 
@@ -255,7 +255,7 @@ def put_in_place(staging: Path, final: Path) -> None:
 
 
 def clear_leftovers(run_folder: Path) -> None:
-    """Removes what a killed run was writing; what it was about to replace goes back."""
+    """Removes a checkpoint that a killed run was writing; one that it had moved aside to replace is put back."""
     for staging in run_folder.glob(f"{STAGING_PREFIX}*"):
         final = run_folder / staging.name.removeprefix(STAGING_PREFIX)
         if (staging / REPLACED).is_dir() and not final.exists():

@@ -1,4 +1,4 @@
-"""How a training script reads its flags, and what it says when they cannot be read."""
+"""The command line of a training script: parser, help, and the message for missing flags."""
 
 import argparse
 import textwrap
@@ -9,15 +9,15 @@ from llava_aurora.errors import AuroraError
 from llava_aurora.training.recipes import DROP_IN, RECIPES, Recipe
 
 WAYS = """\
-The paper's recipe:
+With the paper's recipe:
 
 {paper}
 
-LLaVA's flags, every one yours:
+With LLaVA's flags, all given by you:
 
 {drop_in}
 
-The demo, which needs neither GPU nor data nor model:
+As a demo, which needs no GPU, data or model:
 
     bash scripts/demo.sh
 
@@ -25,25 +25,24 @@ The demo, which needs neither GPU nor data nor model:
 
 
 class UsageError(AuroraError):
-    """A command line that cannot be understood: exit code 2."""
+    """Missing or unknown flags: exit code 2."""
 
 
 def ways_to_start(recipe: Recipe) -> str:
-    """How training can be started, and where all flags are listed."""
+    """Three ways to start training, and where all flags are listed."""
     ways = WAYS.format(paper=_call(RECIPES["aurora_lora"]), drop_in=_call(DROP_IN))
     return f"{ways}All flags: bash {recipe.script} --help"
 
 
 def _call(recipe: Recipe) -> str:
-    """A typical call, to be copied: two or three flags a line."""
-    # A flag and its value stay on one line.
+    """A typical call over several lines; a flag and its value stay on one line."""
     pairs = recipe.example.replace(" --", "\n--").replace(" ", "\0").replace("\n", " ")
     lines = [line.replace("\0", " ") for line in textwrap.wrap(pairs, width=100, break_on_hyphens=False)]
     return " \\\n".join([f"    deepspeed {recipe.script}", *(f"        {line}" for line in lines)])
 
 
 def flag_parser(recipe: Recipe, defaults: Mapping[str, str]) -> argparse.ArgumentParser:
-    """Reads the flags as LLaVA's train() will, without making anything of them. Errors are a UsageError."""
+    """A parser for the flags of LLaVA's train(), as it will parse them itself. Errors are a UsageError."""
     from llava.train import train as upstream
     from transformers import HfArgumentParser
 
@@ -62,7 +61,7 @@ def flag_parser(recipe: Recipe, defaults: Mapping[str, str]) -> argparse.Argumen
         _call(recipe),
         f"    NUM_GPUS=2 bash {recipe.script} [the same flags]",
         f"    torchrun --nproc_per_node 8 {recipe.script} [the same flags]",
-        *(["", "What this script fills in where you give nothing else:", filled] if defaults else []),
+        *(["", "Defaults of this script:", filled] if defaults else []),
     ]
     return Parser(
         (upstream.ModelArguments, upstream.DataArguments, upstream.TrainingArguments),

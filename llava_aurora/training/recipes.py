@@ -1,7 +1,7 @@
-"""Recipes: named sets of flags that a training script fills in where the user gives none.
+"""Recipes: the default flags of each training script. Nothing heavy is imported here.
 
-`scripts/finetune_aurora_lora.sh` trains with `aurora_lora`, `scripts/pretrain_aurora.sh` with `pretrain`;
-`scripts/finetune_aurora.sh` has none. Nothing heavy is imported here.
+`scripts/finetune_aurora_lora.sh` uses `aurora_lora`, `scripts/pretrain_aurora.sh` uses `pretrain`, and
+`scripts/finetune_aurora.sh` has no defaults of its own.
 """
 
 from collections.abc import Mapping, Sequence
@@ -15,13 +15,13 @@ from llava_aurora.training.legacy_flags import RENAMED
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
-    """Flags of one kind of run.
+    """The default flags of one training script.
 
     Args:
-        name: what a script asks for.
+        name: of the recipe.
         title: what it trains, in one line.
-        script: the script that uses it, relative to the repository.
-        needs: flags without which nothing can be trained; the recipe cannot know them.
+        script: that uses it, relative to the repository.
+        needs: flags that have no default and must be given.
         example: the flags of a typical call.
         deepspeed: name of a file in deepspeed_configs/.
         flags: all others, by name.
@@ -36,16 +36,12 @@ class Recipe:
     flags: Mapping[str, Any]
 
     def defaults(self, root: Path) -> dict[str, str]:
-        """Every flag as text.
-
-        Args:
-            root: the repository, so that its DeepSpeed configuration is found from any working directory.
-        """
+        """All flags as text; `root` is the repository, where the DeepSpeed configuration is."""
         config = {"deepspeed": root / "deepspeed_configs" / self.deepspeed} if self.deepspeed else {}
         return {name: str(value) for name, value in {**config, **self.flags}.items()}
 
 
-# LLaVA-1.5: the projector in front of a CLIP tower, and what its scripts say about memory, schedule and log.
+# From LLaVA-1.5's scripts: CLIP tower and projector, memory, schedule, log.
 _LLAVA_15 = {
     "vision_tower": "openai/clip-vit-large-patch14-336",
     "mm_vision_select_layer": -2,
@@ -66,7 +62,7 @@ _LLAVA_15 = {
 
 DROP_IN = Recipe(
     name="",
-    title="LLaVA's fine-tuning with perception tokens; every flag is yours",
+    title="LLaVA's fine-tuning with perception tokens, without default flags",
     script="scripts/finetune_aurora.sh",
     needs=("model_name_or_path", "data_path"),
     example="--model_name_or_path liuhaotian/llava-v1.5-13b --version v1 --data_path train.json --image_folder images"
@@ -78,8 +74,8 @@ DROP_IN = Recipe(
 
 _RECIPES = (
     # Source: AURORA (arXiv 2412.03548) and its supplement, which also trains the words' rows (--train_base_vocabulary
-    # True): two whole matrices and their optimizer states, where the new rows alone are megabytes. Batches are of
-    # like length, as in LLaVA's own scripts.
+    # True): gigabytes of gradients and optimizer states, where the new rows alone need megabytes. Batches are grouped
+    # by length, as in LLaVA's own scripts.
     Recipe(
         name="aurora_lora",
         title="AURORA as in the paper: LoRA on LLaVA-1.5-13B with depth and box tokens, by a curriculum of ten epochs",
@@ -137,7 +133,7 @@ RECIPES = {recipe.name: recipe for recipe in _RECIPES}
 
 
 def find_recipe(name: str | None) -> Recipe:
-    """The recipe of this name; without a name, the one that fills nothing in.
+    """The recipe of this name; without a name, the one that has no defaults.
 
     Raises:
         AuroraError: if there is none of this name.
@@ -165,14 +161,14 @@ def given(arguments: Sequence[str]) -> set[str]:
 def fill(arguments: Sequence[str], defaults: Mapping[str, str]) -> list[str]:
     """Adds each default whose flag is not on the command line.
 
-    They are put first: of a flag that comes twice (`--learning_ra 1`, an abbreviation, is not known as one here) the
-    last one counts, which is the user's.
+    Defaults come first: of a flag that is given twice the last one counts, and an abbreviation such as `--learning_ra 1`
+    is not recognised here.
     """
     known = given(arguments)
     return [f"--{name}={value}" for name, value in defaults.items() if name not in known] + list(arguments)
 
 
 def missing(arguments: Sequence[str], needs: Sequence[str]) -> list[str]:
-    """Those of the needed flags that are not on the command line, abbreviations understood."""
+    """The needed flags that are not on the command line, where they may be abbreviated."""
     known = given(arguments) - {""}
     return [name for name in needs if not any(name.startswith(flag) for flag in known)]

@@ -35,7 +35,7 @@ class ResumableTrainer(LLaVATrainer):
     """A training step computes what upstream's does."""
 
     _staging: Path | None = None  # where a checkpoint is being written
-    _universal: Path | None = None  # what is resumed, cut anew for another number of ranks
+    _universal: Path | None = None  # the resumed checkpoint, converted for another number of ranks
     _resumed_order: dict[str, torch.Tensor] | None = None
     _resumed_step: int = 0
     _epoch_order: EpochOrder | None = None
@@ -99,7 +99,7 @@ class ResumableTrainer(LLaVATrainer):
         return broadcast_object_list(found)[0]
 
     def _prepared_checkpoint(self, checkpoint: Path) -> Path:
-        """Checks that this run continues `checkpoint`; returns the folder to load, another one for other ranks."""
+        """Checks that this run continues `checkpoint`; returns the folder to load, for other ranks a converted one."""
         written, now = RunRecord.read(checkpoint), self._run_record()
         written.check(checkpoint, now)
         checkpoint_folder.check_optimizer_states(checkpoint, "latest" if self.is_deepspeed_enabled else "optimizer.pt")
@@ -114,8 +114,8 @@ class ResumableTrainer(LLaVATrainer):
         if written.world_size == now.world_size:
             return checkpoint
         self._say(
-            f"resuming with {now.world_size} ranks what {written.world_size} wrote: random states are not taken over,"
-            " so dropout differs from an unbroken run"
+            f"resuming with {now.world_size} ranks what {written.world_size} ranks wrote: random states are not kept,"
+            " so dropout differs from an uninterrupted run"
         )
         if written.zero_stage is None:
             return checkpoint
@@ -163,7 +163,7 @@ class ResumableTrainer(LLaVATrainer):
     def _get_train_sampler(self, train_dataset: Any = None) -> Sampler[int] | None:
         sampler = super()._get_train_sampler(train_dataset)
         if isinstance(sampler, RandomSampler) and self.args.accelerator_config.use_seedable_sampler:
-            # what accelerate would put in its place
+            # accelerate would replace it by this one
             sampler = SeedableRandomSampler(sampler.data_source, data_seed=self.args.data_seed)
         elif not isinstance(sampler, LengthGroupedSampler):
             return sampler
@@ -171,7 +171,7 @@ class ResumableTrainer(LLaVATrainer):
         return self._epoch_order
 
     def _order_flags(self) -> dict[str, Any]:
-        """The flags on which records and their order depend. A curriculum is stretched over the whole run."""
+        """The flags on which records and their order depend. A curriculum depends on the length of the run too."""
         args, data = self.args, self.train_dataset.data_args
         flags = {flag: getattr(args, flag) for flag in ("seed", "data_seed", "group_by_modality_length")}
         flags |= {
@@ -190,7 +190,7 @@ class ResumableTrainer(LLaVATrainer):
         return flags
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
-        """Without DeepSpeed. Upstream reads a whole model or an adapter; this reads what else was trained."""
+        """Without DeepSpeed. Upstream loads a whole model or LoRA weights, this all else that was trained."""
         folder, model = Path(resume_from_checkpoint), self.model if model is None else model
         lora, projector = isinstance(model, PeftModel), (folder / PROJECTOR_WEIGHTS).is_file()
         if not projector:
@@ -213,15 +213,15 @@ class ResumableTrainer(LLaVATrainer):
         super()._load_optimizer_and_scheduler(checkpoint)
         if self._universal is None:
             return
-        # Under ZeRO-3 DeepSpeed gives every group what the first one had, its learning rate and its weight decay, and
-        # all the same tensor to count steps, which Adam then advances once a group.
+        # Under ZeRO-3 DeepSpeed gives every group the learning rate and weight decay of the first, and all groups the
+        # same tensor as step counter, which Adam then advances once a group.
         optimizer, rates = self.lr_scheduler.optimizer, self.lr_scheduler.get_last_lr()
         for group, settings, rate in zip(optimizer.param_groups, self._group_settings, rates, strict=True):
             group.update(settings, lr=rate)
         for state in optimizer.state.values():
             if torch.is_tensor(state.get("step")):
                 state["step"] = state["step"].clone()
-        # The checkpoints of this run itself are no universal ones.
+        # This run's own checkpoints are not universal.
         self.deepspeed._config.load_universal_checkpoint = False
         self.accelerator.wait_for_everyone()
         if self.args.process_index == 0:
@@ -232,7 +232,7 @@ class ResumableTrainer(LLaVATrainer):
     # --- saving -------------------------------------------------------------------------------------------------------
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
-        """Writes checkpoint-N beside its place; it gets its name when every rank has written its part."""
+        """Writes checkpoint-N under another name, and renames it when every rank has written its part."""
         run_folder = Path(self._get_output_dir(trial))
         final = run_folder / f"checkpoint-{self.state.global_step}"
         self._refuse_broken_weights(final.name)
@@ -260,7 +260,7 @@ class ResumableTrainer(LLaVATrainer):
                 self._push_from_checkpoint(str(final))
 
     def _put_in_place(self, final: Path) -> None:
-        """Rank 0 renames; then, on disks that it does not share, the first rank of each node."""
+        """Rank 0 renames the checkpoint; then the first rank of each node whose disk rank 0 does not share."""
         staging, self._staging = self._staging, None
         assert staging is not None
         if self.args.process_index == 0:
@@ -276,7 +276,7 @@ class ResumableTrainer(LLaVATrainer):
             checkpoint_folder.clear_leftovers(run_folder)
         self.accelerator.wait_for_everyone()
 
-    # What upstream asks for while it writes a checkpoint, and what it does too early:
+    # While a checkpoint is written, upstream gets the temporary folder, and neither rotates nor pushes checkpoints:
 
     def _get_output_dir(self, trial: Any) -> str:
         return super()._get_output_dir(trial) if self._staging is None else str(self._staging)
@@ -289,7 +289,7 @@ class ResumableTrainer(LLaVATrainer):
         if self._staging is None:
             super()._push_from_checkpoint(checkpoint_folder)
 
-    # --- finite or not ------------------------------------------------------------------------------------------------
+    # --- loss and weights are finite ----------------------------------------------------------------------------------
 
     def training_step(self, model: Any, inputs: dict[str, Any], num_items_in_batch: Any = None) -> torch.Tensor:
         self._batch_records = inputs.pop("record_indices", None)

@@ -1,7 +1,7 @@
-"""Reading a checkpoint without running what is pickled in it.
+"""Loads DeepSpeed's checkpoint files without running code that is pickled in them.
 
-DeepSpeed's files are pickles, and it opens them in a dozen places with `weights_only=False`. torch itself has the
-switch that overrules all of them, and the list of classes that may be built all the same.
+DeepSpeed opens its files in many places with `weights_only=False`. An environment variable of torch overrides all of
+them, and torch's list of safe globals names the classes that may still be built.
 """
 
 import os
@@ -20,7 +20,7 @@ FORCE, FORBID = "TORCH_FORCE_WEIGHTS_ONLY_LOAD", "TORCH_FORCE_NO_WEIGHTS_ONLY_LO
 
 
 def safe_classes() -> list[Callable[..., Any] | tuple[Callable[..., Any], str]]:
-    """What DeepSpeed's files hold beside tensors and plain values: three records of numbers and one enumeration."""
+    """The classes that DeepSpeed's files hold beside tensors: three records of numbers and one enumeration."""
     from deepspeed.runtime.fp16.loss_scaler import DynamicLossScaler, LossScaler
     from deepspeed.runtime.zero.config import ZeroStageEnum
     from deepspeed.utils.tensor_fragment import fragment_address
@@ -29,7 +29,7 @@ def safe_classes() -> list[Callable[..., Any] | tuple[Callable[..., Any], str]]:
 
 
 def _member(enumeration: Any, name: str) -> Any:
-    """In the place of getattr, by which some versions of Python (3.11.2) pickle the members of an enumeration."""
+    """Stands in for getattr, with which some versions of Python (3.11.2) pickle the members of an enumeration."""
     from deepspeed.runtime.zero.config import ZeroStageEnum
 
     if enumeration is not ZeroStageEnum:
@@ -39,7 +39,7 @@ def _member(enumeration: Any, name: str) -> Any:
 
 @contextmanager
 def weights_only_loading() -> Iterator[None]:
-    """While it lasts, every torch.load of this process builds tensors, plain values and `safe_classes`, no more.
+    """Within the block, torch.load in this process builds only tensors, plain values and `safe_classes`.
 
     Raises:
         AuroraError: naming the file and what is in it, if another object is pickled there or the file is damaged.
@@ -60,7 +60,7 @@ def weights_only_loading() -> Iterator[None]:
 
 
 def _file_of(error: BaseException) -> object | None:
-    """The file that torch.load was reading when `error` came up; torch's messages do not name it."""
+    """The file that torch.load was reading when `error` was raised; torch's messages do not name it."""
     for frame, _ in traceback.walk_tb(error.__traceback__):
         if frame.f_code is torch.load.__code__:
             return frame.f_locals["f"]
@@ -70,5 +70,5 @@ def _file_of(error: BaseException) -> object | None:
 def _reason(error: BaseException) -> str:
     foreign = re.search(r"GLOBAL (\S+)", str(error)) or re.search(r"got <class '(\S+)'>", str(error))
     if foreign:
-        return f"it holds {foreign[1]} as a pickled object, which would run code of whoever wrote the file"
+        return f"it holds {foreign[1]} as a pickled object, which could run code from the file"
     return f"the file is damaged ({type(error).__name__}: {str(error).strip().splitlines()[0]})"

@@ -1,4 +1,4 @@
-"""The trained weights of a model: read from a file by name, and looked through for NaN."""
+"""Loads trained weights from a file by name, and finds weights that are not finite."""
 
 from pathlib import Path
 
@@ -9,15 +9,15 @@ from llava_aurora.errors import AuroraError
 
 
 def load_exactly(model: nn.Module, path: Path, *, names: set[str]) -> None:
-    """Gives a model the weights of a file.
+    """Loads some of a model's weights.
 
     Args:
-        model: of whose weights the file holds some.
+        model: to load into.
         path: written by torch.save, tensors by name.
-        names: what the file must hold, no more and no fewer.
+        names: the weights that the file must hold, exactly.
 
     Raises:
-        AuroraError: if the file is missing or holds others.
+        AuroraError: if the file is missing or holds other weights.
     """
     if not path.is_file():
         raise AuroraError(
@@ -33,9 +33,9 @@ def load_exactly(model: nn.Module, path: Path, *, names: set[str]) -> None:
 
 
 def first_broken(model: nn.Module, device: torch.device) -> str | None:
-    """The first trained weight with a NaN or an infinity on any rank, each looking at what it holds itself.
+    """The name of a trained weight with a NaN or an infinity on any rank; None if there is none.
 
-    A collective operation: every rank gets the same answer.
+    A collective operation: each rank checks the part that it holds, and every rank gets the same answer.
     """
     trained = [(name, value) for name, value in model.named_parameters() if value.requires_grad]
     held = [getattr(value, "ds_tensor", value).detach() for _, value in trained]  # under ZeRO-3 a part

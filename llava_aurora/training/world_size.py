@@ -1,7 +1,7 @@
-"""A checkpoint of ZeRO for another number of ranks: DeepSpeed's universal checkpoint, made on the way.
+"""Converts a ZeRO checkpoint for another number of ranks, by way of DeepSpeed's universal checkpoint.
 
-ZeRO cuts optimizer states in as many parts as there are ranks. Its universal checkpoint has them whole, one folder a
-parameter. The original stays as it is.
+ZeRO splits optimizer states into one part a rank. A universal checkpoint has them whole, one folder a parameter. The
+original is not changed.
 """
 
 import argparse
@@ -18,7 +18,7 @@ SCHEDULE = "scheduler.pt"
 
 
 def check_convertible(checkpoint: Path, written: RunRecord, world_size: int) -> None:
-    """Raises AuroraError if `checkpoint` cannot be cut anew for `world_size` ranks."""
+    """Raises AuroraError if `checkpoint` cannot be converted for `world_size` ranks."""
     remedy = f"start {written.world_size} ranks"
     what = f"{checkpoint}: written by {written.world_size} ranks, this run has {world_size}"
     if written.zero_stage not in STAGES:
@@ -32,9 +32,9 @@ def check_convertible(checkpoint: Path, written: RunRecord, world_size: int) -> 
 
 
 def convert(checkpoint: Path, into: Path) -> None:
-    """Writes `checkpoint` as a universal checkpoint, with what the Trainer needs beside it. For one rank to do.
+    """Writes `checkpoint` as a universal checkpoint, with the files that the Trainer reads. Called on one rank only.
 
-    Inside `weights_only_loading`, which DeepSpeed's converter needs as much as its engine.
+    To be called within `weights_only_loading`, since DeepSpeed's converter unpickles too.
     """
     from deepspeed.checkpoint import ds_to_universal
 
@@ -43,7 +43,7 @@ def convert(checkpoint: Path, into: Path) -> None:
     for name in (STATE, SCHEDULE):
         if (checkpoint / name).is_file():
             shutil.copy2(checkpoint / name, into)
-    # One worker each: a process of its own would read without the guard of this one.
+    # One worker each: another process would load without the guard of this one.
     settings = argparse.Namespace(
         input_folder=str(checkpoint / tag),
         output_folder=str(universal_folder(into, tag)),
@@ -58,7 +58,7 @@ def convert(checkpoint: Path, into: Path) -> None:
             ds_to_universal.main(settings)
     except (AssertionError, KeyError, ValueError, NotImplementedError, OSError) as error:
         raise AuroraError(
-            f"{checkpoint}: DeepSpeed cannot cut it anew for another number of ranks ({type(error).__name__}: {error});"
+            f"{checkpoint}: DeepSpeed cannot convert it for another number of ranks ({type(error).__name__}: {error});"
             " start as many ranks as wrote it"
         ) from error
 

@@ -29,6 +29,7 @@ from llava_aurora.training.checkpoint_folder import (
 from llava_aurora.training.resumable import ResumableTrainer
 from llava_aurora.training.run_lock import run_lock
 from llava_aurora.training.safe_loading import FORBID, FORCE, weights_only_loading
+from llava_aurora.training.trained_weights import load_exactly
 from llava_aurora.training.world_size import check_convertible
 
 WRITTEN = RunRecord(
@@ -171,6 +172,30 @@ def test_nothing_is_unpickled_while_a_run_is_resumed(monkeypatch):
     trainer.args = SimpleNamespace(output_dir="out")
     trainer.train()
     assert seen == ["1"]
+
+
+def test_weights_of_another_run_or_none_are_refused(tmp_path):
+    model, file = torch.nn.Linear(2, 1), tmp_path / "mm_projector.bin"
+    with pytest.raises(AuroraError, match=f"{file}: missing"):
+        load_exactly(model, file, names={"weight"})
+    torch.save({"weight": torch.ones(1, 2), "bias": torch.ones(1)}, file)
+    with pytest.raises(AuroraError, match=f"{file}: bias is trained in the file alone"):
+        load_exactly(model, file, names={"weight"})
+    load_exactly(model, file, names={"weight", "bias"})
+    assert model.weight.tolist() == [[1, 1]]
+
+
+def test_weights_that_are_not_finite_end_the_run_unsaved(checkpoint, tmp_path):
+    trainer = object.__new__(ResumableTrainer)
+    trainer.model = torch.nn.Linear(2, 1)
+    trainer.args = SimpleNamespace(output_dir=str(tmp_path), device=torch.device("cpu"))
+    trainer.state = SimpleNamespace(global_step=7)
+    trainer._refuse_broken_weights("checkpoint-7")
+    torch.nn.init.constant_(trainer.model.bias, float("nan"))
+    with pytest.raises(AuroraError, match=r"step 7: bias .*checkpoint-7 is not saved. No checkpoint"):
+        trainer._refuse_broken_weights("checkpoint-7")
+    with pytest.raises(AuroraError, match=f"--resume_from_checkpoint {checkpoint(5)}"):
+        trainer._refuse_broken_weights("checkpoint-7")
 
 
 def test_a_second_run_is_refused_and_told_which_one_is_first(tmp_path):
