@@ -161,8 +161,8 @@ def given(arguments: Sequence[str]) -> set[str]:
 def fill(arguments: Sequence[str], defaults: Mapping[str, str]) -> list[str]:
     """Adds each default whose flag is not on the command line.
 
-    Defaults come first: of a flag that is given twice the last one counts, and an abbreviation such as `--learning_ra 1`
-    is not recognised here.
+    Defaults come first, since of a flag that is given twice the last one counts. An abbreviation (`--learning_ra 1`) is
+    not recognised here.
     """
     known = given(arguments)
     return [f"--{name}={value}" for name, value in defaults.items() if name not in known] + list(arguments)
