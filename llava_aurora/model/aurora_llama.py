@@ -1,7 +1,4 @@
-"""LLaVA's own Llama model, which can be given perception tokens.
-
-Without them it is upstream's model: the same weights, the same names, the same numbers.
-"""
+"""LLaVA's Llama model with perception tokens; without tokens it computes the same as upstream's, bit for bit."""
 
 import os
 from dataclasses import replace
@@ -39,8 +36,8 @@ VISION_TOWER_FOLDER = "vision_tower"
 class AuroraLlamaForCausalLM(LlavaLlamaForCausalLM):
     """`perception` is None until tokens are given (`initialize_vision_tokenizer`) or found in a folder (checkpoint.py).
 
-    A vision tower that was trained (`config.mm_vision_tower_trained`) lies in the checkpoint's own folder; it is found
-    there wherever the folder was moved to.
+    `training_loss` is None until `start_training`. A trained vision tower (`config.mm_vision_tower_trained`) is read
+    from the checkpoint's own folder, wherever that was moved to.
     """
 
     # The tower is loaded from its own folder, as upstream does; the state dict only repeats it.
@@ -56,9 +53,9 @@ class AuroraLlamaForCausalLM(LlavaLlamaForCausalLM):
 
     @classmethod
     def from_pretrained(cls, *args: Any, **kwargs: Any) -> Any:
-        """As upstream's; with 4 or 8 bits the output head stays whole, since new rows are joined to it.
+        """As upstream's; with 4 or 8 bits the output head is not quantized, since new rows are joined to it.
 
-        LLaVA says twice that it wants fewer bits; transformers 4.57 refuses to hear it beside the config.
+        LLaVA passes load_in_4bit both alone and in the quantization config, which transformers 4.57 refuses.
         """
         quantization = kwargs.get("quantization_config")
         if quantization is not None:
@@ -102,7 +99,7 @@ class AuroraLlamaForCausalLM(LlavaLlamaForCausalLM):
     # --- given its tokens ---------------------------------------------------------------------------------------------
 
     def initialize_vision_tokenizer(self, model_args: Any, tokenizer: Any) -> None:
-        """LLaVA's train() calls this when model and tokenizer stand, before the trainer is built.
+        """Called by LLaVA's train() after model and tokenizer are loaded, before the trainer is built.
 
         Adds the tokens of `model_args.perception_modalities` and sets what is trained: in a full fine-tuning both
         whole vocabulary matrices, otherwise the tokens' rows alone (`train_base_vocabulary` trains the whole matrices
@@ -195,9 +192,9 @@ class AuroraLlamaForCausalLM(LlavaLlamaForCausalLM):
     # --- forward ------------------------------------------------------------------------------------------------------
 
     def encode_images(self, images: torch.Tensor) -> torch.Tensor:
-        """Image features for the language model; with gradients for the vision tower where it is trained.
+        """Image features for the language model, (B, patches, D), with gradients for a vision tower that is trained.
 
-        Upstream's tower runs without gradients always, so a trained tower is called past that.
+        Upstream's tower always runs under no_grad, so a trained tower's module is called directly.
         """
         tower = self.get_vision_tower()
         if not getattr(self.config, "mm_vision_tower_trained", False):
@@ -223,8 +220,8 @@ class AuroraLlamaForCausalLM(LlavaLlamaForCausalLM):
         cache_position: torch.LongTensor | None = None,
         logits_to_keep: int | torch.Tensor = 0,
     ) -> tuple | CausalLMOutputWithPast:
-        """As upstream's; but in training and its evaluations, a model with perception tokens computes logits only where
-        there is a label, and returns the loss alone (training_loss.py).
+        """As upstream's; after `start_training`, training and its evaluations compute logits only where there is a
+        label, and return the loss alone (training_loss.py).
         """
         if self.training_loss is None or labels is None or not (self.training or self.training_loss.metrics):
             if self.perception is not None and images is None and isinstance(past_key_values, DynamicCache):
@@ -292,11 +289,11 @@ class AuroraLlamaForCausalLM(LlavaLlamaForCausalLM):
     # --- generate -----------------------------------------------------------------------------------------------------
 
     def generate(self, *args: Any, constrained: bool = True, **kwargs: Any) -> Any:
-        """As upstream's; a model with perception tokens keeps their spans well-formed, whichever tool calls it.
+        """As upstream's; a model with perception tokens writes well-formed spans only, whichever tool calls it.
 
         Args:
             args, kwargs: upstream's.
-            constrained: False leaves all to the model, and to the `logits_processor` given.
+            constrained: False leaves out the constraint; a `logits_processor` that was given still applies.
         """
         given = kwargs.get("logits_processor") or []
         if (

@@ -1,8 +1,8 @@
-"""The attention mask of a decoding step, made at once.
+"""The attention mask of a decoding step with a key/value cache.
 
-In every pass over a padded batch transformers builds its mask element by element with vmap (4.57,
-`masking_utils.create_causal_mask`), which for a small model takes nearly half of the pass. With a key/value cache the
-mask is one comparison; one that has four dimensions already is taken as it is.
+transformers 4.57 builds the mask of a padded batch element by element with vmap (`masking_utils.create_causal_mask`),
+which takes nearly half of a small model's pass. Here it is one comparison; transformers uses a mask of four dimensions
+as it is.
 """
 
 import torch
@@ -10,16 +10,16 @@ from torch import Tensor
 
 
 def cached_mask(valid: Tensor, *, queries: int, implementation: str | None) -> Tensor:
-    """What each new token may look at: whatever is valid, up to itself.
+    """Which keys each new token attends to: those that are valid, up to itself.
 
     Args:
         valid: int64 or bool (B, K), 0 at padding; the last `queries` columns are the new tokens.
-        queries: Q, tokens that are read now.
+        queries: Q, the number of new tokens.
         implementation: of attention, as in the model's config.
 
     Returns:
-        bool (B, 1, Q, K); or `valid` as it was where transformers does better by itself: while there is no cache yet,
-        for one token of one row, and for other kernels than SDPA's, which take other masks.
+        bool (B, 1, Q, K); `valid` itself where transformers is faster alone: without a cache, for one token of one row,
+        and for kernels other than SDPA's, which take other masks.
     """
     rows, keys = valid.shape
     if implementation != "sdpa" or keys == queries or rows == queries == 1:

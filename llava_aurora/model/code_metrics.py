@@ -1,7 +1,7 @@
-"""How well a model writes its tokens while it is trained: each code predicted with the true ones before it.
+"""Metrics of perception tokens in evaluations during training: each code is predicted from the true ones before it.
 
-No text is generated, so an evaluation costs one forward pass a batch and is the same under every ZeRO stage. Whole
-answers, written by the model alone, are the business of evaluation/.
+No text is generated, so an evaluation costs one forward pass a batch and works under every ZeRO stage. Answers that the
+model generates are evaluated in evaluation/.
 """
 
 from collections.abc import Iterator
@@ -20,7 +20,7 @@ PICTURE_SIDE = 160
 
 
 class CodeMetrics:
-    """Running figures of one evaluation.
+    """Running metrics of one evaluation.
 
     Args:
         perception: the model's tokens.
@@ -60,7 +60,7 @@ class CodeMetrics:
     def _spans(
         self, kind: TokenKind, logits: Tensor, tokens: LabelledTokens
     ) -> Iterator[tuple[tuple[int, ...], tuple[int, ...]]]:
-        """Codes as the model would write them, and the true ones, of each span; rows that are cut off are left out."""
+        """The most probable codes and the true codes of each span; rows with a span that is cut off are left out."""
         ids, family = self.perception.ids, kind.family
         first = ids.first_code_id(family)
         best = logits[:, first : first + family.size].argmax(dim=1).tolist()
@@ -77,7 +77,7 @@ class CodeMetrics:
                 yield written, span.codes
 
     def read(self) -> dict[str, float]:
-        """Every figure over all ranks, and `loss_` for each part. A collective operation."""
+        """Every metric over all ranks, and `loss_` for each part. A collective operation."""
         sums, counts = summed_over_ranks(self.sums).tolist()
         figures = {name: total / count for name, total, count in zip(self.names, sums, counts, strict=True) if count}
         return figures | {f"loss_{name}": value for name, value in self.parts.read().items()}

@@ -1,11 +1,11 @@
-"""The information bottleneck: what follows a map sees the map, and not what was said before it.
+"""The context mask (AURORA's information bottleneck): what follows a map sees the map, and not what was before it.
 
-Without it an answer may be taken from anywhere, and the map written and never read. The mask hides the earlier steps of
-the chain, and if asked for the image too, from every token behind the map, END included, since the first word after the
-map is predicted there. The map's own tokens see everything. AURORA describes this and never released it.
+Without it the answer can be taken from the chain or the image, and the map is never read. The mask hides the earlier
+steps of the chain, the image, or both from every token behind the map, END included, since END predicts the first token
+behind it. The map's own tokens see everything. AURORA describes this and did not release it.
 
-Whoever asks the model, and upstream's tools among them, hides nothing. A model that has never seen image or chain from
-behind a map is lost when it does: so only some of the answers are learned under the mask, and the others without.
+Generation hides nothing, in upstream's tools neither, and a model that was trained with the mask alone fails there. So
+the mask is applied to a share of the rows.
 """
 
 from collections.abc import Sequence
@@ -24,8 +24,8 @@ class ContextMask:
     """What is hidden behind a map, and how often.
 
     Args:
-        hidden: "chain" (the answer's steps before it), "image", or both.
-        probability: of a row to be learned so, in (0, 1].
+        hidden: "chain" (the answer's steps before the map), "image", or both.
+        probability: that a row gets the mask, in (0, 1].
     """
 
     hidden: frozenset[str]
@@ -51,13 +51,13 @@ class ContextMask:
         end_ids: Sequence[int],
         dtype: torch.dtype,
     ) -> Tensor:
-        """The attention mask of a batch, some of its rows under the bottleneck.
+        """The causal attention mask of a batch, with the context hidden in some of its rows.
 
         Args:
             labels: int64 (B, T), -100 where nothing is to be learned; an answer is a run of labelled tokens.
             valid: bool (B, T), False at padding.
-            images: where the image's features stand in each row; an empty range for a row without.
-            start_ids, end_ids: of each family whose spans are maps.
+            images: the positions of the image's features in each row; an empty range for a row without an image.
+            start_ids, end_ids: of each family whose spans hide their context.
             dtype: of the model's activations.
 
         Returns:
@@ -69,26 +69,26 @@ class ContextMask:
         drawn = torch.rand(len(labels)).tolist()  # on the CPU, whose random state a checkpoint keeps
         for row, (row_labels, image, chance) in enumerate(zip(labels.tolist(), images, drawn, strict=True)):
             for answer in _runs(row_labels) if chance < self.probability else ():
-                spoken: list[int] = []  # positions of this answer that belong to no map
+                steps: list[int] = []  # positions of this answer outside maps
                 opened = None
                 for place in answer:
                     if row_labels[place] in start_ids:
                         opened = place
                     elif opened is not None and row_labels[place] in end_ids:
                         if "chain" in self.hidden:
-                            allowed[row, place : answer.stop, spoken] = False
+                            allowed[row, place : answer.stop, steps] = False
                         if "image" in self.hidden:
                             allowed[row, place : answer.stop, image.start : image.stop] = False
                         opened = None
                     elif opened is None:
-                        spoken.append(place)
+                        steps.append(place)
         return torch.zeros(allowed.shape, dtype=dtype, device=labels.device).masked_fill_(
             ~allowed, torch.finfo(dtype).min
         )[:, None]
 
 
 def _runs(labels: Sequence[int], ignore_index: int = -100) -> list[range]:
-    """The stretches of labelled positions."""
+    """The runs of labelled positions."""
     runs, start = [], None
     for place, label in enumerate([*labels, ignore_index]):
         if label != ignore_index and start is None:
@@ -100,9 +100,9 @@ def _runs(labels: Sequence[int], ignore_index: int = -100) -> list[range]:
 
 
 def text_and_image(input_ids: Tensor, attention_mask: Tensor | None, image_id: int) -> list[tuple[int, int]]:
-    """For each row before the image's features are put in: where the image goes (-1: nowhere), and the tokens of text.
+    """For each row, before image features are inserted: the position of the image (-1: none), and the tokens of text.
 
-    A record holds at most one image, as `read_records` sees to.
+    A record holds at most one image; `read_records` refuses more.
     """
     valid = torch.ones_like(input_ids, dtype=torch.bool) if attention_mask is None else attention_mask.bool()
     rows = [ids[kept].tolist() for ids, kept in zip(input_ids, valid, strict=True)]
@@ -110,7 +110,7 @@ def text_and_image(input_ids: Tensor, attention_mask: Tensor | None, image_id: i
 
 
 def image_features(places: Sequence[tuple[int, int]], lengths: Sequence[int]) -> list[range]:
-    """Where the image's features stand in each row.
+    """The positions of the image's features in each row.
 
     Args:
         places: from `text_and_image`.

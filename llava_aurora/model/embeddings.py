@@ -16,7 +16,7 @@ Method = Literal["mean", "noise", "words", "neighbours"]
 
 @dataclass(frozen=True, kw_only=True)
 class RowStart:
-    """How new rows start. All of it is the same on every rank, whatever is partitioned.
+    """How new rows are initialised; the same on every rank, also when parameters are partitioned.
 
     Args:
         method: "mean": every row is the mean of the words' rows. "noise": the mean plus noise as large as the words'
@@ -44,12 +44,12 @@ class RowStart:
 
 
 def initial_rows(words: Tensor, *, ids: range, start: RowStart, number: int) -> Tensor:
-    """The rows that new tokens start from.
+    """The initial rows of new tokens.
 
     Args:
-        words: (words, D), the rows of all tokens there were before.
+        words: (words, D), the rows of words.
         ids: of the new tokens.
-        start: how.
+        start: how they are initialised.
         number: 0 for the input embedding, 1 for the output head, so that their noise differs.
 
     Returns:
@@ -81,7 +81,7 @@ def initial_rows_of(model: PreTrainedModel, *, ids: range, start: RowStart) -> d
 
 
 def present_rows_of(model: PreTrainedModel, *, ids: range) -> dict[str, Tensor]:
-    """The rows that both matrices have for `ids` already, copied, "input" and "output"."""
+    """A copy of the rows that both matrices have for `ids`, "input" and "output"."""
     rows = {}
     for name, matrix in _matrices(model).items():
         with whole([matrix]):

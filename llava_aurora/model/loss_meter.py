@@ -1,7 +1,6 @@
-"""The training loss, told apart by what was to be said: text, depth codes, coordinates.
+"""Running means of the training loss by kind of token (text, depth codes, coordinates) and of auxiliary losses.
 
-One number for the whole loss hides that a model learns to chat while its maps stay noise; so each part is summed up
-beside it. Nothing here changes a gradient.
+The loss as a whole hides that a model learns text while its maps stay noise. Nothing here changes a gradient.
 """
 
 from collections.abc import Mapping
@@ -14,8 +13,8 @@ class LossMeter:
     """Running means of the token losses since the last `read`, per part, and of whole-batch losses beside them.
 
     Args:
-        id_ranges: for each part, the token ids that belong to it; every other id is "text".
-        extra: names of losses that are no token losses (the reconstruction loss), one number a batch.
+        id_ranges: for each part, its token ids; every other id is "text".
+        extra: names of losses of a whole batch, such as the reconstruction loss.
     """
 
     def __init__(self, *, id_ranges: Mapping[str, range], extra: tuple[str, ...] = ()) -> None:

@@ -1,9 +1,8 @@
-"""Rows of their own for the perception tokens: an embedding and a head that leave the words' matrices frozen.
+"""Embedding and output head with separate, trainable rows for the perception tokens beside frozen matrices of words.
 
-Where the language model is not fully trained, its two vocabulary matrices must not be either; only what the new tokens
-need is trainable: one small parameter beside each matrix. The logits of the perception-token head are joined to the
-words' logits, so that everything behind the model sees one vocabulary. PEFT's way (`trainable_token_indices`) copies
-the whole matrix in every forward pass; docs/trainable_rows.md compares the two.
+Where the language model is not fully trained, its two vocabulary matrices stay frozen too, and each gets one small
+parameter with the tokens' rows. The logits are joined, so that code that uses the model sees one vocabulary. PEFT's
+`trainable_token_indices` copies the whole matrix in every forward pass; docs/trainable_rows.md compares the two.
 """
 
 from collections.abc import Mapping
@@ -21,9 +20,9 @@ class PerceptionEmbedding(nn.Module):
     """An input embedding whose rows for `ids` are a parameter of their own.
 
     Args:
-        words: the frozen embedding of all other ids; whatever rows it has for `ids` are overlooked.
+        words: the frozen embedding of all other ids; rows that it has for `ids` are not used.
         ids: the perception tokens.
-        rows: (len(ids), D), what they start from.
+        rows: (len(ids), D), their initial values.
     """
 
     def __init__(self, *, words: nn.Module, ids: range, rows: Tensor) -> None:
@@ -78,7 +77,7 @@ def split_rows(model: PreTrainedModel, *, ids: range, rows: Mapping[str, Tensor]
 
 
 def is_split(model: PreTrainedModel) -> bool:
-    """Whether the model's perception tokens have rows of their own."""
+    """Whether the model's perception tokens have separate rows."""
     return isinstance(model.get_output_embeddings(), PerceptionHead)
 
 

@@ -1,8 +1,8 @@
-"""The contract of a token kind, and the registry of all there are.
+"""The contract of a token kind, and the registry of all kinds.
 
-A kind turns an annotation of an image (a depth map, a box) into codes and back. The codes become tokens of its
-family (vocabulary.py), tokens become words of the language model, and everything around (records, decoding,
-checkpoints, evaluation) knows only this contract. A new kind is one new file in this folder.
+A kind turns an annotation of an image (a depth map, a box) into codes and back; codes are written as tokens of its
+family (vocabulary.py). Records, decoding, checkpoints and evaluation use this contract only. A new kind is one new file
+in this folder.
 """
 
 import importlib
@@ -92,13 +92,13 @@ class TokenKind(ABC):
     # how far off a span is ----------------------------------------------------------------------------------------
 
     def compare(self, written: Sequence[int], true: Sequence[int]) -> float | None:
-        """How alike two spans of codes are, in [0, 1], 1 = the same; None where that is not measured."""
+        """Similarity of two spans of codes, in [0, 1], 1 = the same; None where it is not measured."""
         return None
 
     # what its tokens start from ---------------------------------------------------------------------------------------
 
     def code_features(self) -> "torch.Tensor | None":
-        """What each code stands for, (family.size, F): codes alike in it start alike. None: by chance."""
+        """Features of each code, (family.size, F): codes with similar ones start alike. None: codes start at random."""
         return None
 
     # what a checkpoint keeps --------------------------------------------------------------------------------------

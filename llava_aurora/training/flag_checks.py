@@ -1,4 +1,4 @@
-"""What can be known to fail before a model is loaded: flags against each other, and against the disk."""
+"""Checks of training flags against each other and against the disk, before a model is loaded."""
 
 import argparse
 import importlib.util

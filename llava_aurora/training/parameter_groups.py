@@ -1,4 +1,4 @@
-"""A learning rate for each part of the model: rows of new tokens, projector, vision tower, all the rest."""
+"""Optimizer groups with a learning rate for each part of the model: new tokens' rows, projector, vision tower, rest."""
 
 from collections.abc import Collection, Iterable, Mapping
 from typing import Any

@@ -1,4 +1,4 @@
-"""The training entry: LLaVA's own train() with everything registered.
+"""The entry point of training: LLaVA's own train() with the plugin registered.
 
 Started on every rank by the scripts/*_aurora*.sh. All of LLaVA's flags work; ours are in configuration.py.
 """

@@ -1,4 +1,4 @@
-"""LLaVA's trainer: each part of the loss in the log, a learning rate for each part of the model, whole folders."""
+"""LLaVA's trainer with perception tokens: parts of the loss in the log, learning rates by part, complete folders."""
 
 from pathlib import Path
 from typing import Any
@@ -27,9 +27,12 @@ from llava_aurora.model.writing import write_lora_folder, write_projector_folder
 from llava_aurora.training.parameter_groups import PARTS, parameter_groups
 from llava_aurora.training.resumable import ResumableTrainer
 
+# Flags that change the training of perception tokens.
+NEED_TOKENS = ("aux_losses", "information_bottleneck", "span_mask_probability")
+
 
 class AuroraTrainer(ResumableTrainer):
-    """As upstream's as long as the model has no perception tokens and its vision tower is frozen."""
+    """The same as upstream's as long as the model has no perception tokens and its vision tower is frozen."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -44,6 +47,8 @@ class AuroraTrainer(ResumableTrainer):
                 values=self.train_dataset.data_args.value_step,
             )
             self.aurora_model.start_training(settings, tokenizer=self.processing_class)
+        elif wanted := [flag for flag in NEED_TOKENS if getattr(self.args, flag)]:
+            raise AuroraError(f"--{wanted[0]} needs a model with perception tokens: give --perception_modalities")
         self.projector_only = self.args.tune_mm_mlp_adapter
         # Upstream asks these two whether to write a folder by itself, file by file under its final name; without them
         # it leaves every folder to the trainer's save_model.

@@ -1,4 +1,6 @@
-"""Hiding a map's codes while they are learned: inputs change, labels stay, and nothing is learned behind the gap."""
+"""Masking the input codes of maps: inputs change, labels stay, and what follows the map gets no labels."""
+
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -7,6 +9,7 @@ from transformers import AutoTokenizer
 from llava_aurora.model.span_masking import MOST_WRONG, SpanMasking, masked_spans
 from llava_aurora.tokens import build_kinds
 from llava_aurora.tokens.perception import PerceptionTokens
+from llava_aurora.tokens.vocabulary import PerceptionIds, PerceptionVocabulary, TokenFamily
 
 CODES = 9
 QUESTION, WORDS, ANSWER = [1, -200, 5, 6], [7, 8], [10, 11, 2]
@@ -46,6 +49,18 @@ def test_inputs_of_codes_are_masked_and_what_follows_is_not_learned(perception, 
     assert torch.equal(masked_ids[1], input_ids[1])
     assert torch.equal(masked_labels[1], labels[1])
     assert all(torch.equal(*pair) for pair in zip((input_ids, labels), before, strict=True))
+
+
+def test_spans_of_every_length_are_masked():
+    family = TokenFamily("SHORT", 4, (2, 3), delimited=True)
+    ids = PerceptionIds(vocabulary=PerceptionVocabulary((family,)), first_ids={"SHORT": 20}, separators={})
+    perception = PerceptionTokens(kinds={"short": SimpleNamespace(family=family)}, ids=ids)
+    two, three = ids.ids(family, [0, 1]), ids.ids(family, [1, 2, 3])
+    torch.manual_seed(0)
+    masked_ids, _ = SpanMasking(perception, probability=1.0)(*batch(*[two, three] * 20))
+    for row, span in enumerate([two, three] * 20):
+        assert masked_ids[row, len(QUESTION) + len(span) - 2 :].tolist()[:2] == [span[-1]] * 2
+        assert masked_ids[row, len(QUESTION)] == span[0]
 
 
 def test_half_of_them_are_masked_whole_and_the_others_from_any_code_on(perception, span):

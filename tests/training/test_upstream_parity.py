@@ -49,6 +49,7 @@ def test_losses_weights_and_tokenizer_are_upstreams(workshop, start, forked, tmp
             r"train.json: record \d+ .*: cannot read its image",
         ),
         ({"modality_options": "{"}, "error: --modality_options is not valid JSON"),
+        ({"aux_losses": "answer=0.3"}, "error: --aux_losses needs a model with perception tokens"),
     ],
 )
 def test_bad_input_is_one_line_and_exit_code_one(workshop, forked, tmp_path, changes, message):
