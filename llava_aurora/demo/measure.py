@@ -3,13 +3,14 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from rich.progress import track
 
 from llava_aurora.batches import batches
 from llava_aurora.data.images.image_files import open_image
+from llava_aurora.demo.demo_folder import DemoFolder
 from llava_aurora.demo.stages import mean_map
 from llava_aurora.evaluation.benchmarks.scene_questions import question_of
 from llava_aurora.evaluation.written import closest_by, read_written
@@ -23,9 +24,6 @@ from llava_aurora.tasks.task import Record
 from llava_aurora.tokens import build_kinds
 from llava_aurora.tokens.perception import PerceptionTokens
 from llava_aurora.vqvae.maps import read_depth_map, resize_nearest
-
-if TYPE_CHECKING:
-    from llava_aurora.demo.pipeline import Demo
 
 _BATCH = 32
 
@@ -95,7 +93,7 @@ class Row:
     count: int
 
 
-def depth_errors(demo: "Demo", perception: PerceptionTokens, asked: Sequence[Asked]) -> dict[str, float]:
+def depth_errors(demo: DemoFolder, perception: PerceptionTokens, asked: Sequence[Asked]) -> dict[str, float]:
     """Mean squared error of maps in [0, 1] against the truth: the VQ-VAE's copy, the model's map, two baselines.
 
     A map that was not written counts as the mean map.
@@ -141,7 +139,7 @@ def answer_rows(by_task: Mapping[str, Sequence[Asked]], *, frame: int) -> list[R
     return rows
 
 
-def behind_other_maps(demo: "Demo", predictor: Predictor, asked: Sequence[Asked]) -> dict[str, tuple[float, int]]:
+def behind_other_maps(demo: DemoFolder, predictor: Predictor, asked: Sequence[Asked]) -> dict[str, tuple[float, int]]:
     """Share of right answers, and of how many, behind the model's own map and behind others in its place.
 
     Of chains about three to five points, or whatever there is. `llava-aurora replace-test` is the whole test.
@@ -174,7 +172,7 @@ def behind_other_maps(demo: "Demo", predictor: Predictor, asked: Sequence[Asked]
     return shares
 
 
-def _untrained(demo: "Demo") -> Predictor:
+def _untrained(demo: DemoFolder) -> Predictor:
     """The base model with its new tokens, before any training."""
     tokenizer, model, image_processor, _ = load_pretrained_model(str(demo.work / "base"))
     settings: dict[str, dict[str, Any]] = {
@@ -215,7 +213,7 @@ def _range(counts: Sequence[int]) -> str:
     return str(counts[0]) if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"
 
 
-def read_out_limits(demo: "Demo", perception: PerceptionTokens, asked: Sequence[Asked]) -> list[Row]:
+def read_out_limits(demo: DemoFolder, perception: PerceptionTokens, asked: Sequence[Asked]) -> list[Row]:
     """What reading points out of a map gives: of the VQ-VAE's copy at best, of the mean map without looking."""
     kind, frame = perception.kinds["depth"], demo.preset.model.frame
     true = [true_depth(each.record, images=demo.images, size=frame) for each in asked]

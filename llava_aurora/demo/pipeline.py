@@ -13,8 +13,9 @@ from llava_aurora.data.sources.scenes.photograph import load_photograph
 from llava_aurora.data.sources.scenes.scene_folder import write_scenes
 from llava_aurora.data.sources.scenes.scene_records import SceneTasks, write_scene_records
 from llava_aurora.data.transforms.values import ValueStep
+from llava_aurora.demo.demo_folder import DemoFolder
+from llava_aurora.demo.demo_report import write_report
 from llava_aurora.demo.launch import finetune_command, run_training
-from llava_aurora.demo.presets import PRESETS
 from llava_aurora.demo.stages import (
     Stages,
     as_arguments,
@@ -24,7 +25,6 @@ from llava_aurora.demo.stages import (
     token_families,
     train_small_vqvae,
 )
-from llava_aurora.errors import AuroraError
 from llava_aurora.files import atomic_folder, write_json
 from llava_aurora.tasks.prompts import Prompts
 from llava_aurora.tasks.records import RecordWriter
@@ -44,18 +44,14 @@ HELD_OUT_TASKS = (
 )
 
 
-class Demo:
+class Demo(DemoFolder):
     """Args: name: of the preset; out: the output folder, whose folder `work` holds what the stages leave."""
 
     def __init__(self, *, name: str, out: Path) -> None:
-        if name not in PRESETS:
-            raise AuroraError(f"unknown preset {name!r}; there are: {', '.join(PRESETS)}")
-        self.name = name
-        self.preset = PRESETS[name]
-        self.out = out
-        self.work = out / "work"
+        super().__init__(name=name, out=out)
         self.console = Console()
         self.stages = Stages(self.console)
+        self.seconds = self.stages.seconds
 
     def run(self) -> Path:
         """Runs every stage. Returns the path of the report.
@@ -73,21 +69,9 @@ class Demo:
         stage("Fine-tune it with perception tokens", self.work / "model", self._finetune)
         started = time.perf_counter()
         self.console.rule("Ask it about scenes it has never seen")
-        from llava_aurora.demo.report import write_report
-
         report = write_report(self)
         self.console.print(f"Report: {report} ({time.perf_counter() - started:.0f} s)")
         return report
-
-    @property
-    def images(self) -> Path:
-        """The held-out scenes."""
-        return self.work / "scenes" / "held_out"
-
-    @property
-    def seconds(self) -> dict[str, float]:
-        """What each stage took."""
-        return self.stages.seconds
 
     def _scenes(self, folder: Path) -> None:
         preset = self.preset

@@ -1,22 +1,15 @@
-"""Pictures of what a model saw: its map beside the true one, its boxes in the image, its loss over the steps."""
+"""Panels of what a model saw and wrote, maps and boxes beside the true ones, and its text without tokens."""
 
-import textwrap
 from collections.abc import Mapping, Sequence
-from pathlib import Path
-from typing import Any
 
 import numpy as np
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
 from PIL import Image
 
-from llava_aurora.files import atomic_file
+from llava_aurora.report.plots import Panel
 from llava_aurora.tasks.marks import draw_points
 from llava_aurora.tokens.box import BoxKind
 from llava_aurora.tokens.depth import color_map
 from llava_aurora.tokens.vocabulary import MalformedSpan, TokenFamily
-
-Panel = tuple[str, Image.Image]
 
 
 def depth_panels(
@@ -57,40 +50,6 @@ def box_panels(
     ]
 
 
-def save_panels(path: Path, panels: Sequence[Panel], *, question: str, answer: str, truth: str) -> None:
-    """Writes the panels in a row, with question, answer and truth below, as a PNG."""
-    figure = Figure(figsize=(3.2 * len(panels), 4.6), dpi=100)
-    FigureCanvasAgg(figure)
-    for number, (title, picture) in enumerate(panels, start=1):
-        axes = figure.add_subplot(1, len(panels), number)
-        axes.imshow(picture, interpolation="nearest")
-        axes.set_title(title, fontsize=11)
-        axes.set_axis_off()
-    width = 26 * len(panels)
-    lines = [f"Q: {question}", f"A: {answer}", f"true: {truth}"]
-    text = "\n".join(textwrap.fill(line, width, subsequent_indent="   ") for line in lines)
-    figure.subplots_adjust(left=0.01, right=0.99, top=0.93, bottom=0.3, wspace=0.03)
-    figure.text(0.02, 0.27, text, fontsize=10, va="top", family="monospace", parse_math=False)
-    save_figure(figure, path)
-
-
-def save_loss_curves(path: Path, history: Sequence[Mapping[str, Any]]) -> None:
-    """Draws the whole loss and its parts from a trainer's log history, as a PNG."""
-    figure = Figure(figsize=(7, 4), dpi=100)
-    FigureCanvasAgg(figure)
-    axes = figure.add_subplot()
-    logged = [entry for entry in history if "loss" in entry]
-    for name in ("loss", *sorted({key for entry in logged for key in entry if key.startswith("loss_")})):
-        points = [(entry["step"], entry[name]) for entry in logged if name in entry]
-        axes.plot(*zip(*points, strict=True), label=name.replace("loss_", ""), linewidth=2.5 if name == "loss" else 1)
-    axes.set_xlabel("step")
-    axes.set_ylabel("cross-entropy (nats a token)")
-    axes.grid(alpha=0.3)
-    axes.legend()
-    figure.tight_layout()
-    save_figure(figure, path)
-
-
 def fold_spans(text: str, families: Sequence[TokenFamily]) -> str:
     """Shortens each span of a delimited family to its name, so that a chain can be read."""
     for family in families:
@@ -110,9 +69,3 @@ def readable(text: str, families: Sequence[TokenFamily]) -> str:
         return fold_spans(text, families)
     except MalformedSpan:
         return text
-
-
-def save_figure(figure: Figure, path: Path) -> None:
-    """Writes a figure as a PNG, atomically."""
-    with atomic_file(path) as temporary:
-        figure.savefig(temporary, format="png")

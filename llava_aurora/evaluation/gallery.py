@@ -9,10 +9,11 @@ import numpy as np
 from PIL import Image
 
 from llava_aurora.evaluation.benchmarks.question import Question
-from llava_aurora.evaluation.figures import Panel, readable, save_panels
+from llava_aurora.evaluation.figures import readable
 from llava_aurora.evaluation.measure import decode, judge
 from llava_aurora.evaluation.written import Written, read_written
 from llava_aurora.generation.result import Answer
+from llava_aurora.report.plots import Panel, save_panels
 from llava_aurora.tasks.marks import draw_points
 from llava_aurora.tokens.box import BoxKind
 from llava_aurora.tokens.depth import color_map

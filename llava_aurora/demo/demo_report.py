@@ -4,7 +4,7 @@ import platform
 import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
@@ -13,6 +13,7 @@ from PIL import Image
 from llava_aurora import integration
 from llava_aurora.data.sources.scenes.photograph import load_photograph
 from llava_aurora.data.sources.scenes.scene import relative_depth
+from llava_aurora.demo.demo_folder import DemoFolder
 from llava_aurora.demo.measure import (
     Asked,
     Row,
@@ -26,10 +27,11 @@ from llava_aurora.demo.measure import (
     true_depth,
 )
 from llava_aurora.evaluation.benchmarks.scene_questions import question_of
-from llava_aurora.evaluation.figures import Panel, box_panels, depth_panels, readable, save_loss_curves, save_panels
+from llava_aurora.evaluation.figures import box_panels, depth_panels, readable
 from llava_aurora.evaluation.written import read_written
 from llava_aurora.files import read_json, write_json, write_text
 from llava_aurora.generation.predictor import Predictor
+from llava_aurora.report.plots import Panel, loss_curves, save_panels
 from llava_aurora.tasks.depth import DepthFacts
 from llava_aurora.tasks.forms import LETTERS
 from llava_aurora.tasks.marks import depth_at, sample_points
@@ -38,11 +40,8 @@ from llava_aurora.tasks.prompts import Prompts
 from llava_aurora.tasks.records import RecordWriter
 from llava_aurora.tokens.perception import PerceptionTokens
 
-if TYPE_CHECKING:
-    from llava_aurora.demo.pipeline import Demo
 
-
-def write_report(demo: "Demo") -> Path:
+def write_report(demo: DemoFolder) -> Path:
     """Asks the trained model about the held-out scenes and the photograph; writes all of it into the output folder."""
     predictor = Predictor.from_pretrained(demo.work / "model")
     perception = predictor.perception
@@ -60,7 +59,7 @@ def write_report(demo: "Demo") -> Path:
     behind = behind_other_maps(demo, predictor, by_task["depth_chain_from_coordinates"])
     pictures = [*draw_held_out(demo, perception, by_task), draw_photograph(demo, predictor)]
     history = read_json(demo.work / "model" / "trainer_state.json", what="log of the training run")["log_history"]
-    save_loss_curves(demo.out / "loss.png", history)
+    loss_curves(demo.out / "loss.png", history)
     result = {
         "depth_mse": depth,
         "answers": [vars(row) for row in rows],
@@ -74,7 +73,7 @@ def write_report(demo: "Demo") -> Path:
     return path
 
 
-def draw_held_out(demo: "Demo", perception: PerceptionTokens, by_task: Mapping[str, Sequence[Asked]]) -> list[Path]:
+def draw_held_out(demo: DemoFolder, perception: PerceptionTokens, by_task: Mapping[str, Sequence[Asked]]) -> list[Path]:
     """A picture each of the first few chains about depth, and of one about counting."""
     frame, paths = demo.preset.model.frame, []
     for outcome in by_task["depth_chain_from_coordinates"][: demo.preset.pictures]:
@@ -91,7 +90,7 @@ def draw_held_out(demo: "Demo", perception: PerceptionTokens, by_task: Mapping[s
     return paths
 
 
-def draw_photograph(demo: "Demo", predictor: Predictor) -> Path:
+def draw_photograph(demo: DemoFolder, predictor: Predictor) -> Path:
     """The motorcycle: a real photograph with measured depth, unlike anything the model was trained on."""
     perception = predictor.perception
     assert perception is not None
@@ -130,7 +129,7 @@ def _depth_panels(
     return depth_panels(image, points=points, frame=frame, true=true, copy=copy, written=asked.result.depth)
 
 
-def _save(demo: "Demo", perception: PerceptionTokens, name: str, panels: Sequence[Any], outcome: Asked) -> Path:
+def _save(demo: DemoFolder, perception: PerceptionTokens, name: str, panels: Sequence[Any], outcome: Asked) -> Path:
     path = demo.out / f"{name}.png"
     families = perception.vocabulary.families
     save_panels(
@@ -144,7 +143,7 @@ def _save(demo: "Demo", perception: PerceptionTokens, name: str, panels: Sequenc
 
 
 def _text(
-    demo: "Demo",
+    demo: DemoFolder,
     depth: Mapping[str, float],
     rows: Sequence[Row],
     behind: Mapping[str, tuple[float, int]],
@@ -263,7 +262,7 @@ def _behind(behind: Mapping[str, tuple[float, int]]) -> list[str]:
     return ["| in the place of its map | right | questions |", "|---|---|---|", *lines]
 
 
-def _portable(command: str, demo: "Demo") -> str:
+def _portable(command: str, demo: DemoFolder) -> str:
     """The command with paths from the root of the repository."""
     from llava_aurora.demo.launch import REPOSITORY
 
