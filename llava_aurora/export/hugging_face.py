@@ -1,7 +1,7 @@
 """A trained model in transformers' own LLaVA format, for `transformers serve`, vLLM, SGLang and whatever reads it.
 
 What is written is LlavaForConditionalGeneration with LlavaProcessor. What gives the perception tokens their meaning
-stays beside it as in our own folders (modeling/checkpoint.py): the block `aurora` in config.json, and the VQ-VAE.
+stays beside it as in our own folders (model/checkpoint.py): the block `aurora` in config.json, and the VQ-VAE.
 """
 
 import copy

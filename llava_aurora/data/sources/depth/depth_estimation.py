@@ -60,11 +60,12 @@ class DepthEstimator:
             raise AuroraError(f"{model}: no such folder, and no name that the hub could have")
         try:
             # Published estimators were made with the slow processor.
-            processor = AutoImageProcessor.from_pretrained(model, use_fast=False)
+            processor = AutoImageProcessor.from_pretrained(model, use_fast=False, trust_remote_code=False)
             self.pipeline = pipeline(
                 "depth-estimation",
                 model=model,
                 image_processor=processor,
+                trust_remote_code=False,
                 device=device,
                 model_kwargs={"use_safetensors": True},
             )
