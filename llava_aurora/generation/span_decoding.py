@@ -1,15 +1,15 @@
-"""Greedy decoding in few forward passes: many tokens are fed at once, and the model says which of them it would write.
+"""Greedy decoding in few forward passes: several tokens are fed at once, and the model accepts or replaces them.
 
-What is fed behind the last token written is a *draft*: words that the chain's wording forces (drafts.py), and maps,
-which a model trained with --span_mask_probability writes in one pass (modeling/span_masking.py): behind START one mask
-is fed for each code but the last, and all codes are read at once. The next pass feeds those codes; at the first that
-the model would not write it writes its own, and what the same pass says about all that follows is the next draft
-(Jacobi iteration). That ends with the first word that changes into one of another kind, as all behind it was said about
-other words. "verified" keeps a token only if greedy decoding would write it; "parallel" takes a map as it is after a
+What is fed behind the last written token is a *draft*. It holds words that the wording of a chain makes likely
+(drafts.py), and for a map, with a model trained with --span_mask_probability (model/span_masking.py), one mask behind
+START for each code but the last, so that one pass predicts all codes. The next pass feeds these codes. At the first one
+that the model would not write, its own is written, and what the same pass predicts behind it becomes the next draft
+(Jacobi iteration), up to the first word that changes into one of another kind: what follows that was predicted behind
+other words. "verified" keeps a token only if greedy decoding would write it; "parallel" keeps each map as it is after a
 fixed number of passes.
 
-Rows of a batch advance by different numbers of tokens; after each pass the cache is moved so that all stay padded on
-the left.
+Rows of a batch advance by different numbers of tokens; after each pass the cache is moved so that all rows stay padded
+on the left.
 """
 
 from collections.abc import Callable, Sequence

@@ -95,6 +95,18 @@ def test_one_image_with_many_questions_and_one_question_about_many_images(aurora
         aurora.ask([image] * 3, ["?", "?"])
 
 
+def test_an_image_is_asked_about_as_it_is_to_be_seen(aurora, image, tmp_path):
+    exif = Image.Exif()
+    exif[0x0112] = 6  # stored on its side
+    image.save(tmp_path / "turned.png", exif=exif)
+    upright = image.transpose(Image.Transpose.ROTATE_270)
+    expected = aurora.ask(upright, "How far?", max_new_tokens=9)
+    for given in (tmp_path / "turned.png", Image.open(tmp_path / "turned.png")):
+        result = aurora.ask(given, "How far?", max_new_tokens=9)
+        assert result == expected
+        assert result.image.size == upright.size
+
+
 def test_a_chain_and_a_direct_answer_are_asked_for_differently(aurora, image):
     chain, direct = (
         aurora.ask(image, "How many cubes?", reasoning=each, max_new_tokens=9) for each in ("chain", "direct")
