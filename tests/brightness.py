@@ -15,7 +15,7 @@ class Brightness(TokenKind):
 
     def __init__(self, *, levels: int) -> None:
         self.levels = levels
-        self.family = TokenFamily("LIGHT", levels, (4,), delimited=True)
+        self.family = TokenFamily("LIGHT", levels, (4,), delimited=True, kind="brightness")
 
     def encode(self, annotation):
         grey = np.asarray(annotation, dtype=float) / 256

@@ -16,7 +16,7 @@ _Tasks = Annotated[
         metavar="TASK",
         help="hardblink, blink_depth, cv_bench_depth, blink_counting, cv_bench_counting, seed_bench_counting, "
         "scenes_depth, scenes_coordinates, scenes_counting, or scenes for these three; scenes_one_height, "
-        "scenes_one_height_coordinates; several with commas.",
+        "scenes_one_height_coordinates; records: your own, in records.json of --data; several with commas.",
     ),
 ]
 _Model = Annotated[Path, typer.Option(help="Folder of the model: whole, LoRA, or with --base a projector alone.")]

@@ -13,13 +13,14 @@ from llava_aurora.data.images.image_files import open_image
 from llava_aurora.demo.demo_folder import DemoFolder
 from llava_aurora.demo.stages import mean_map
 from llava_aurora.evaluation.benchmarks.scene_questions import question_of
-from llava_aurora.evaluation.written import closest_by, read_written
+from llava_aurora.evaluation.written import read_written
 from llava_aurora.generation.predictor import Predictor
 from llava_aurora.generation.result import Result
 from llava_aurora.model.aurora_llama import AuroraLlamaForCausalLM
 from llava_aurora.model.checkpoint import load_pretrained_model
 from llava_aurora.model.embeddings import RowStart, grow_embeddings
 from llava_aurora.tasks.answers import stated_answer
+from llava_aurora.tasks.depth import closest_by
 from llava_aurora.tasks.task import Record
 from llava_aurora.tokens import build_kinds
 from llava_aurora.tokens.perception import PerceptionTokens

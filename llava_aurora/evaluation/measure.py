@@ -14,9 +14,10 @@ from llava_aurora.evaluation.benchmarks.question import Question
 from llava_aurora.evaluation.box_quality import BoxMatch, match_boxes
 from llava_aurora.evaluation.map_quality import map_quality
 from llava_aurora.evaluation.statistics import Interval, bootstrap_mean
-from llava_aurora.evaluation.written import Written, closest_by, read_written, values_of_map
+from llava_aurora.evaluation.written import Written, read_written, values_of_map
 from llava_aurora.generation.result import Answer
 from llava_aurora.tasks.answers import stated
+from llava_aurora.tasks.task import family_named
 from llava_aurora.tokens.perception import PerceptionTokens
 
 _SAMPLES, _SAMPLE_LENGTH = 5, 300  # of texts that state no answer
@@ -94,10 +95,12 @@ class Judged:
 
 def judge(question: Question, line: Answer, perception: PerceptionTokens | None) -> Judged:
     """Judges one answer. Raises AuroraError if the true depth map cannot be read."""
-    written = read_written(line.text, line.ids, perception)
-    depth = decode(written, perception)
-    true = question.true_depth() if depth is not None else None
-    quality = asdict(map_quality(depth, true)) if depth is not None and true is not None else None
+    family = family_named(question.family)
+    kind = family.replaced_kind
+    written = read_written(line.text, line.ids, perception, kind=kind)
+    annotation = decode(written, perception, kind=kind)
+    true = question.true_depth() if kind == "depth" and annotation is not None else None
+    quality = asdict(map_quality(annotation, true)) if annotation is not None and true is not None else None
     matched = match_boxes(written.boxes, question.boxes) if question.boxes is not None else None
     by_map = replace(written, values=values_of_map(written, perception))
     answer = stated(line.text, kind=question.kind, choices=question.choices)
@@ -109,10 +112,8 @@ def judge(question: Question, line: Answer, perception: PerceptionTokens | None)
         truth=question.answer,
         stated=answer,
         finished=line.finished,
-        has_map=depth is not None,
-        read_out=closest_by(depth, question.points, frame=question.frame)
-        if depth is not None and question.points
-        else None,
+        has_map=annotation is not None,
+        read_out=family.answer_by(question, annotation) if annotation is not None else None,
         points_known=bool(question.points),
         location_error=_location_error(question, written),
         depth=quality,
@@ -125,11 +126,11 @@ def judge(question: Question, line: Answer, perception: PerceptionTokens | None)
     )
 
 
-def decode(written: Written, perception: PerceptionTokens | None) -> np.ndarray | None:
-    """The map that was written, uint8 (H, W); None if there is none."""
-    if written.codes is None or perception is None:
+def decode(written: Written, perception: PerceptionTokens | None, *, kind: str | None = "depth") -> Any:
+    """The annotation that was written, such as a depth map, uint8 (H, W); None if there is none."""
+    if written.codes is None or perception is None or kind is None:
         return None
-    return perception.kinds["depth"].decode(written.codes)
+    return perception.kinds[kind].decode(written.codes)
 
 
 def _location_error(question: Question, written: Written) -> float | None:
@@ -155,7 +156,7 @@ def summarize(judged: Sequence[Judged]) -> dict[str, Any]:
         "guessing": guessing(judged),
         "has_map": _share(judged, lambda each: each.has_map),
     }
-    known = [each for each in judged if each.points_known]
+    known = [each for each in judged if each.points_known or each.read_out is not None]
     if any(each.has_map for each in known):
         summary["read_out"] = bootstrap_mean([each.read_out == each.truth for each in known]).to_json()
     measured: dict[str, Sequence[float | None]] = {

@@ -23,10 +23,12 @@ from llava_aurora.evaluation.measure import Judged, accuracy, by_category, guess
 from llava_aurora.evaluation.run import RESULTS, Plan, evaluate, paired_json, read_questions, read_results, right, wait
 from llava_aurora.evaluation.statistics import Interval, bootstrap_mean, compare_paired
 from llava_aurora.evaluation.verdict import Loss, verdict
-from llava_aurora.evaluation.written import closest_by, read_written
+from llava_aurora.evaluation.written import read_written
 from llava_aurora.files import write_json
 from llava_aurora.generation.predictor import Predictor
 from llava_aurora.generation.result import Answer, Result
+from llava_aurora.tasks.task import family_named
+from llava_aurora.tokens.kind import TokenKind
 from llava_aurora.tokens.perception import PerceptionTokens
 
 CONTROL = "own"
@@ -61,22 +63,23 @@ def replacement_test(predictor: Predictor, plan: Plan, *, out: Path, share: Shar
         By benchmark, what results.json keeps under "replacement"; nothing in processes other than the first.
 
     Raises:
-        AuroraError: if the model has no depth tokens, a benchmark is not about depth, no chain holds a map, or as
-            `evaluate`.
+        AuroraError: if the model has no tokens of the kind that chains answer from, no chain holds such a span, or
+            as `evaluate`.
     """
     share, names = share or Share(), benchmark_names(plan.tasks)
-    if predictor.perception is None or "depth" not in predictor.perception.kinds:
-        raise AuroraError("this model has no depth tokens, so that there is no map to replace")
-    if others := [name for name in names if BENCHMARKS[name].domain != "depth"]:
-        raise AuroraError(f"{others[0]}: its chains hold no depth map; the test is about questions of depth")
+    if predictor.perception is None:
+        raise AuroraError("this model has no perception tokens, so that there is no span to replace")
+    for name in names:
+        _check_kind(name, BENCHMARKS[name].family, predictor.perception)
     evaluate(predictor, replace(plan, reasonings=["chain"]), out=out, share=share)
     wait(share)
     store, found = AnswerStore(out), {}
     for task in names:
         questions = read_questions(task, plan, predictor=predictor, out=out).questions
+        _check_kind(task, questions[0].family, predictor.perception)
         chains = whole_chains(questions, store.read(task, "chain"), predictor.perception)
         if not chains:
-            raise AuroraError(f"{out}: none of the {len(questions)} chains of {task} holds a whole depth map")
+            raise AuroraError(f"{out}: none of the {len(questions)} chains of {task} holds a whole span to replace")
         asked = [chain.question for chain in chains]
         codes = replacements(chains, predictor.perception, seed=plan.seed)
         for name, maps in codes.items():
@@ -96,6 +99,22 @@ def replacement_test(predictor: Predictor, plan: Plan, *, out: Path, share: Shar
     return found
 
 
+def _check_kind(name: str, family: str | None, perception: PerceptionTokens) -> None:
+    """Raises AuroraError if a benchmark's chains hold no span to replace, or the model has no tokens for it."""
+    kind = family_named(family).replaced_kind if family is not None else None
+    if family is not None and kind is None:
+        raise AuroraError(f"{name}: answers of {family} do not follow from one span; there is none to replace")
+    if kind is not None and kind not in perception.kinds:
+        raise AuroraError(f"{name}: this model has no {kind} tokens, so that there is no span to replace")
+
+
+def _replaced(question: Question, perception: PerceptionTokens) -> TokenKind:
+    """The token kind whose spans are replaced."""
+    kind = family_named(question.family).replaced_kind
+    assert kind is not None, "_check_kind has seen to it"
+    return perception.kinds[kind]
+
+
 def whole_chains(
     questions: Sequence[Question], answers: Mapping[str, Answer], perception: PerceptionTokens
 ) -> list[Chain]:
@@ -103,7 +122,8 @@ def whole_chains(
     chains = []
     for question in questions:
         result = answers[question.id]
-        written = read_written(result.text, result.ids, perception)
+        kind = family_named(question.family).replaced_kind
+        written = read_written(result.text, result.ids, perception, kind=kind)
         if written.codes is not None:
             chains.append(Chain(question, result, result.ids[: written.map_start], written.codes))
     return chains
@@ -117,13 +137,14 @@ def replacements(
     What is drawn at random depends on question and seed alone. The true map is left out where one is not known, another
     image's where there is only one image.
     """
-    family = perception.kinds["depth"].family
+    kind = _replaced(chains[0].question, perception)
+    family = kind.family
 
-    def drawn(kind: Callable[[Chain, np.random.Generator], Sequence[int]]) -> dict[str, tuple[int, ...]]:
+    def drawn(codes_for: Callable[[Chain, np.random.Generator], Sequence[int]]) -> dict[str, tuple[int, ...]]:
         result = {}
         for chain in chains:
             rng = np.random.default_rng([seed, zlib.crc32(chain.question.id.encode())])
-            result[chain.question.id] = tuple(int(code) for code in kind(chain, rng))
+            result[chain.question.id] = tuple(int(code) for code in codes_for(chain, rng))
         return result
 
     found = {
@@ -133,9 +154,10 @@ def replacements(
         "first": drawn(lambda chain, rng: chain.codes[:1] * len(chain.codes)),
         "shuffled": drawn(lambda chain, rng: rng.permutation(chain.codes).tolist()),
     }
-    if all(chain.question.depth is not None for chain in chains):
-        encode = perception.kinds["depth"].encode
-        found["true"] = drawn(lambda chain, rng: encode(chain.question.true_depth()))
+    if all(kind.name in chain.question.codes for chain in chains):
+        found["true"] = drawn(lambda chain, rng: chain.question.codes[kind.name])
+    elif kind.name == "depth" and all(chain.question.depth is not None for chain in chains):
+        found["true"] = drawn(lambda chain, rng: kind.encode(chain.question.true_depth()))
     if len({str(chain.question.image) for chain in chains}) > 1:
         found["other"] = _of_another_image(chains)
     return {name: found[name] for name in REPLACEMENTS if name in found}
@@ -160,7 +182,7 @@ def _go_on(
 ) -> list[Result]:
     perception = predictor.perception
     assert perception is not None
-    family = perception.kinds["depth"].family
+    family = _replaced(batch[0], perception).family
     starts = [[*chains[q.id].prefix, *perception.ids.ids(family, maps[q.id])] for q in batch]
     images, prompts = [q.open() for q in batch], [q.prompt("chain") for q in batch]
     return predictor.write(images, prompts, answer_start=starts, **asdict(settings))
@@ -218,11 +240,11 @@ def _follows(
     codes: Mapping[str, tuple[int, ...]],
     perception: PerceptionTokens,
 ) -> Interval | None:
-    decode = perception.kinds["depth"].decode
-    followed = [
-        answer.stated == closest_by(decode(codes[q.id]), q.points, frame=q.frame)
-        for chain, answer in zip(chains, answers, strict=True)
-        for q in [chain.question]
-        if q.points
-    ]
+    followed = []
+    for chain, answer in zip(chains, answers, strict=True):
+        question = chain.question
+        annotation = _replaced(question, perception).decode(codes[question.id])
+        implied = family_named(question.family).answer_by(question, annotation)
+        if implied is not None:
+            followed.append(answer.stated == implied)
     return bootstrap_mean(followed) if followed else None

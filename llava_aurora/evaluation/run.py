@@ -13,6 +13,7 @@ from llava_aurora.errors import AuroraError
 from llava_aurora.evaluation.answers import AnswerSettings, AnswerStore
 from llava_aurora.evaluation.benchmarks.question import REASONINGS, Question, QuestionSet
 from llava_aurora.evaluation.benchmarks.registry import BENCHMARKS, GROUPS, Wording, benchmark_names
+from llava_aurora.evaluation.blind import blind_baseline
 from llava_aurora.evaluation.gallery import draw_gallery
 from llava_aurora.evaluation.measure import Judged, by_category, judge, summarize
 from llava_aurora.evaluation.provenance import provenance
@@ -138,9 +139,9 @@ def write_results(out: Path, *, predictor: Predictor, asked: Sequence[Asked], pl
         }
         entry = results["benchmarks"].setdefault(each.task, {"reasonings": {}})
         benchmark = BENCHMARKS[each.task]
-        entry |= {"title": benchmark.title, "domain": benchmark.domain, **header["benchmarks"][each.task]}
+        entry |= {"title": benchmark.title, "family": each.questions.family, **header["benchmarks"][each.task]}
         for name, answers in judged.items():
-            entry["reasonings"][name] = _entry(answers)
+            entry["reasonings"][name] = _entry(answers, each.questions.questions)
             entry["reasonings"][name]["gallery"] = draw_gallery(
                 out,
                 task=each.task,
@@ -187,13 +188,19 @@ def _answer(predictor: Predictor, settings: AnswerSettings, reasoning: str, batc
     return predictor.write([question.open() for question in batch], prompts, **asdict(settings))
 
 
-def _entry(judged: list[Judged]) -> dict[str, Any]:
+def _entry(judged: list[Judged], questions: Sequence[Question]) -> dict[str, Any]:
     groups = by_category(judged)
+    asked = {name: [each for each in questions if each.category == name] for name in groups}
     return {
-        "summary": summarize(judged),
-        "categories": {name: summarize(group) for name, group in groups.items()},
+        "summary": summarize(judged) | _blind(questions),
+        "categories": {name: summarize(group) | _blind(asked[name]) for name, group in groups.items()},
         "answers": [asdict(each) for each in judged],
     }
+
+
+def _blind(questions: Sequence[Question]) -> dict[str, Any]:
+    blind = blind_baseline(questions)
+    return {"blind": blind.accuracy, "blind_rule": blind.rule} if blind is not None else {}
 
 
 def _data(plan: Plan, out: Path) -> Path:

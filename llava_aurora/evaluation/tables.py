@@ -37,7 +37,7 @@ def paper_tables(results: Mapping[str, Any]) -> list[Table]:
         header = ("from", "counting, %", "CV-Bench", "SEED-Bench", "BLINK")
         found.append(_table("Counting", header, rows))
     for name in benchmarks:
-        if name in BENCHMARKS and name.startswith("scenes") and BENCHMARKS[name].domain == "depth":
+        if name in BENCHMARKS and name.startswith("scenes") and BENCHMARKS[name].family == "depth":
             found.append(_table(benchmarks[name]["title"], _DEPTH_HEADER, _depth_rows([benchmarks[name]])))
     return found
 

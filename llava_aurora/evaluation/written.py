@@ -3,10 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-import numpy as np
-
 from llava_aurora.data.transforms.values import ValueStep
-from llava_aurora.tasks.marks import depth_at
 from llava_aurora.tasks.points import mentions
 from llava_aurora.tokens.perception import PerceptionTokens
 from llava_aurora.tokens.vocabulary import MalformedSpan
@@ -17,8 +14,8 @@ class Written:
     """What stands in an answer; what was cut off counts as not written.
 
     Attributes:
-        codes: of the last whole depth map; None if there is none.
-        map_end: how many of the answer's ids end with that map.
+        codes: of the last whole span of a token kind, such as a depth map; None if there is none.
+        map_end: how many of the answer's ids end with that span.
         boxes: (x1, y1, x2, y2) each, in the coordinate frame, as tokens or as plain numbers.
         points: (x, y) by the letter in front of them.
         values: how close points are said to be, in hundredths, 99 the closest, by letter (`ValueStep` teaches them).
@@ -42,12 +39,20 @@ class Written:
         return tuple(letter for letter, value in self.values.items() if value == most)
 
 
-def read_written(text: str, ids: Sequence[int], perception: PerceptionTokens | None) -> Written:
-    """Reads an answer. Args: text and ids of what the model wrote; perception: of the model."""
+def read_written(
+    text: str, ids: Sequence[int], perception: PerceptionTokens | None, *, kind: str | None = "depth"
+) -> Written:
+    """Reads an answer.
+
+    Args:
+        text, ids: of what the model wrote.
+        perception: of the model.
+        kind: the token kind whose spans are looked for; None for none.
+    """
     found = _coordinates(text)
-    if perception is None or "depth" not in perception.kinds:
+    if perception is None or kind is None or kind not in perception.kinds:
         return found
-    family = perception.kinds["depth"].family
+    family = perception.kinds[kind].family
     end_id = perception.ids.end_id(family)
     whole = len(ids) - list(ids)[::-1].index(end_id) if end_id in ids else 0
     try:
@@ -66,19 +71,6 @@ def values_of_map(written: Written, perception: PerceptionTokens | None) -> dict
         return {}
     step = ValueStep.of(perception)
     return {letter: int(step.value(written.codes, place)) for letter, place in written.points.items()}
-
-
-def closest_by(depth: np.ndarray, points: Mapping[str, Sequence[int]], *, frame: int) -> str:
-    """Letter of the point with the highest value in a map of any size; of equals, the first letter.
-
-    Args:
-        depth: (H, W), higher = closer; it covers the frame.
-        points: (x, y) in the frame by letter.
-        frame: side of the frame.
-    """
-    across, down = depth.shape[1] / frame, depth.shape[0] / frame
-    values = {letter: depth_at(depth, (int(x * across), int(y * down))) for letter, (x, y) in sorted(points.items())}
-    return max(values, key=lambda letter: values[letter])
 
 
 def _coordinates(text: str) -> Written:

@@ -30,6 +30,7 @@ from llava_aurora.tasks.points import (
 )
 from llava_aurora.tasks.task import (
     AnnotatedImage,
+    Asked,
     Coordinates,
     Drawing,
     Problem,
@@ -113,6 +114,33 @@ class DepthFamily(TaskFamily):
             "depths": {point.letter: point.depth for point in facts.points},
             "answer": closest(facts.points).letter,
         }
+
+    # --- evaluation ---------------------------------------------------------------------------------------------------
+
+    def answer_by(self, question: Asked, annotation: np.ndarray) -> str | None:
+        """The point that is closest by a map."""
+        return closest_by(annotation, question.points, frame=question.frame) if question.points else None
+
+    def blind_answers(self, questions: Sequence[Asked]) -> dict[str, list[str | None]]:
+        """The lowest point, since what is lower in an image is mostly closer; the closest by the mean map of the other
+        images, where true maps are known."""
+        rules: dict[str, list[str | None]] = {}
+        if any(question.points for question in questions):
+            rules["the lowest point"] = [
+                max(sorted(each.points), key=lambda letter: each.points[letter][1]) if each.points else None
+                for each in questions
+            ]
+        maps = {str(each.image): depth for each in questions if (depth := each.true_depth()) is not None}
+        if len(maps) > 1:
+            small = {image: _shrunk(depth) for image, depth in maps.items()}
+            total = sum(small.values())
+            rules["the mean map of the other images"] = [
+                self.answer_by(each, total - small[str(each.image)]) if str(each.image) in small else None
+                for each in questions
+            ]
+        return rules
+
+    # --- records drawn anew -------------------------------------------------------------------------------------------
 
     def facts_of(self, task: Task, record: Record, image: AnnotatedImage) -> DepthFacts:
         about = record["aurora"]
@@ -224,6 +252,25 @@ def state_values(answer: str, values: Mapping[str, str], *, end: str) -> str:
     if sorted(mention.letter for mention in point_mentions(behind)) != sorted(values):
         raise AuroraError("its answer does not give each point's letter and coordinates, which --value_step needs")
     return before + span_end + with_values(behind, lambda letter: values[letter])
+
+
+def closest_by(depth: np.ndarray, points: Mapping[str, Sequence[int]], *, frame: int) -> str:
+    """Letter of the point with the highest value in a map of any size; of equals, the first letter.
+
+    Args:
+        depth: (H, W), higher = closer; it covers the frame.
+        points: (x, y) in the frame by letter.
+        frame: side of the frame.
+    """
+    across, down = depth.shape[1] / frame, depth.shape[0] / frame
+    values = {letter: depth_at(depth, (int(x * across), int(y * down))) for letter, (x, y) in sorted(points.items())}
+    return max(values, key=lambda letter: values[letter])
+
+
+def _shrunk(depth: np.ndarray, side: int = 64) -> np.ndarray:
+    """A map as int64 (side, side), by nearest neighbour."""
+    rows, columns = (np.arange(side) * length // side for length in depth.shape)
+    return depth[rows[:, None], columns].astype(np.int64)
 
 
 def _lettered(

@@ -12,7 +12,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, get_args
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, Protocol, get_args
 
 import numpy as np
 
@@ -169,6 +169,25 @@ class Source(NamedTuple):
     weights: Mapping[int, float]
 
 
+class Asked(Protocol):
+    """A question of a benchmark, as families see it (evaluation/benchmarks/question.py)."""
+
+    @property
+    def image(self) -> Any:
+        """What tells its image from others."""
+
+    @property
+    def points(self) -> Mapping[str, tuple[int, int]]:
+        """The marked points (x, y) in the frame, by letter; none if they are not known."""
+
+    @property
+    def frame(self) -> int:
+        """Side of the square frame that points refer to."""
+
+    def true_depth(self) -> np.ndarray | None:
+        """uint8 (H, W), higher = closer; None if it is not known."""
+
+
 class TaskFamily(ABC):
     """Tasks about the same facts of an image, such as marked points and a depth map.
 
@@ -210,6 +229,19 @@ class TaskFamily(ABC):
     def is_none(self, facts: Any) -> bool:
         """Whether the facts are that there is nothing of what is asked for."""
         return False
+
+    # a question and what the model wrote -----------------------------------------------------------------------------
+
+    def answer_by(self, question: "Asked", annotation: Any) -> str | None:
+        """The answer that an annotation of `replaced_kind` implies, whatever the text says; None if it implies none."""
+        return None
+
+    def blind_answers(self, questions: Sequence["Asked"]) -> Mapping[str, Sequence[str | None]]:
+        """Answers that do not need the question's own image, by the rule that gives them, one for each question.
+
+        Always giving the same answer is a rule of every family and need not be among them.
+        """
+        return {}
 
     # record -> facts drawn anew ---------------------------------------------------------------------------------------
 
@@ -310,6 +342,11 @@ def _known() -> _Known:
 def families() -> list[TaskFamily]:
     """All families, in order."""
     return _known().families
+
+
+def family_named(name: str) -> TaskFamily:
+    """Raises KeyError if there is none of that name."""
+    return {family.name: family for family in families()}[name]
 
 
 def tasks() -> Mapping[str, Task]:

@@ -61,25 +61,13 @@ class DepthKind(TokenKind):
         maps = [self.decode([code] * self.grid**2) for code in range(self.family.size)]
         return np.rint([depth.mean() for depth in maps]).astype(np.uint8)
 
-    def depth_of_cell(self, codes: Sequence[int], point: tuple[int, int], *, frame: int) -> int:
-        """How close the cell is in which a point lies, 0 to 255, by its code alone.
+    def depth_between_cells(self, codes: Sequence[int], point: tuple[int, int], *, frame: int) -> int:
+        """How close a point is, 0 to 255: interpolated between the cells around it, each by its code alone.
 
         Args:
             codes: of a map, row by row.
             point: x, y in pixels of a square frame.
             frame: its side.
-        """
-        return int(self.code_depths[codes[self.cell_of(point, frame=frame)]])
-
-    def cell_of(self, point: tuple[int, int], *, frame: int) -> int:
-        """The number of the cell in which a point lies, row by row; arguments as for `depth_of_cell`."""
-        column, row = (min(place * self.grid // frame, self.grid - 1) for place in point)
-        return row * self.grid + column
-
-    def depth_between_cells(self, codes: Sequence[int], point: tuple[int, int], *, frame: int) -> int:
-        """How close a point is, 0 to 255: of the cells around it, each by its code alone, more the nearer it is.
-
-        Arguments as for `depth_of_cell`, which is the same for all points of a cell.
         """
         around = self.cells_around(point, frame=frame)
         return round(sum(weight * float(self.code_depths[codes[cell]]) for cell, weight in around.items()))
@@ -88,7 +76,7 @@ class DepthKind(TokenKind):
         """The up to four cells between whose centres a point lies, and their weights: bilinear interpolation.
 
         Returns:
-            positive weights, 1 in all, by the numbers of the cells, row by row; arguments as for `depth_of_cell`.
+            positive weights, 1 in all, by the numbers of the cells, row by row; arguments as for `depth_between_cells`.
         """
         across, down = (self._neighbours(place, frame) for place in point)
         return {

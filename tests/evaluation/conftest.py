@@ -1,14 +1,12 @@
 """Models to evaluate that need no training: they do what a test says."""
 
-from collections.abc import Callable, Sequence
-
 import numpy as np
 import pytest
+from stub_predictor import StubPredictor
 from transformers import AutoTokenizer
 
 from llava_aurora.data.sources.scenes.scene import SceneConfig
 from llava_aurora.data.sources.scenes.scene_folder import write_scenes
-from llava_aurora.generation.result import Answer
 from llava_aurora.tokens.box import BoxKind
 from llava_aurora.tokens.kind import TokenKind
 from llava_aurora.tokens.perception import PerceptionTokens
@@ -35,7 +33,8 @@ class PlainDepth(TokenKind):
         cells = (np.array(codes) * LEVELS + LEVELS // 2).astype(np.uint8).reshape(GRID, GRID)
         return np.kron(cells, np.ones((8, 8), np.uint8))
 
-    def depth_of_cell(self, codes, point, *, frame):
+    def depth_between_cells(self, codes, point, *, frame):
+        """Of the point's own cell, so that what a code means stays plain to see."""
         x, y = (place * GRID // frame for place in point)
         return codes[y * GRID + x] * LEVELS + LEVELS // 2
 
@@ -48,35 +47,6 @@ class PlainDepth(TokenKind):
     @classmethod
     def from_settings(cls, settings, folder):
         return cls()
-
-
-class StubPredictor:
-    """A model that says what a function of question and beginning says.
-
-    Args:
-        respond: (prompt, text so far) to the rest of the text; asked for each row.
-    """
-
-    image_size = FRAME
-
-    def __init__(self, tokenizer, perception: PerceptionTokens, respond: Callable[[str, str], str]) -> None:
-        self.tokenizer, self.perception, self.respond = tokenizer, perception, respond
-        self.identity = {"model": "stub", "fingerprint": "0"}
-        self.batches: list[list[str]] = []
-        self.settings: dict = {}
-
-    def write(self, images: Sequence, questions: Sequence[str], *, answer_start=None, **settings) -> list[Answer]:
-        starts = answer_start or [[]] * len(questions)
-        assert len(images) == len(questions) == len(starts)
-        self.batches.append(list(questions))
-        self.settings = settings
-        results = []
-        for question, start in zip(questions, starts, strict=True):
-            so_far = self.tokenizer.decode(start, spaces_between_special_tokens=False) if start else ""
-            rest = self.respond(question, so_far)
-            ids = (*start, *self.tokenizer(rest, add_special_tokens=False).input_ids)
-            results.append(Answer(text=(so_far + rest).strip(), ids=ids, finished=True))
-        return results
 
 
 @pytest.fixture(scope="session")

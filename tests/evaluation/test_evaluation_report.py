@@ -127,10 +127,11 @@ def test_the_papers_figures_stand_beside_ours_and_are_marked(evaluated, tmp_path
         "cv_bench_counting": {**results["benchmarks"]["scenes_counting"], "title": "CV-Bench"},
     }
     for asked in published["cv_bench_counting"]["reasonings"].values():
-        asked["summary"]["blind"] = 0.375  # an evaluation need not have it
+        asked["summary"]["blind"] = 0.375
     depth, counting = paper_tables({"benchmarks": published})
     assert [row[1] for row in depth.rows] == [
         *paper.RELATIVE_DEPTH,
+        "",
         "",
         "chain",
         "chain, read out of its map",
@@ -140,7 +141,8 @@ def test_the_papers_figures_stand_beside_ours_and_are_marked(evaluated, tmp_path
     assert depth.published == frozenset(range(5))
     assert depth.rows[2] == ("AURORA's paper", "AURORA", "64.5", "66.9", "60.5", "54.8", "61.6")
     ours = [100 * point_groups["chain"][name]["accuracy"]["value"] for name in paper.POINTS]
-    assert depth.rows[6][2:] == (*(f"{value:.1f}" for value in ours), f"{sum(ours) / 4:.1f}")
+    assert depth.rows[6][0] == "blind baseline"
+    assert depth.rows[7][2:] == (*(f"{value:.1f}" for value in ours), f"{sum(ours) / 4:.1f}")
     assert counting.rows[-1][0] == "this model"
     assert ("blind baseline", "", "37.5", "–", "–") in counting.rows
     assert counting.rows[-1][3:] == ("–", "–")

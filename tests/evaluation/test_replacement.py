@@ -10,7 +10,7 @@ from llava_aurora.evaluation.replacement import REPLACEMENTS, replacement_test
 from llava_aurora.evaluation.run import Plan, read_results
 from llava_aurora.evaluation.statistics import Interval
 from llava_aurora.evaluation.verdict import LEAST_CHAINS, Loss, verdict
-from llava_aurora.evaluation.written import closest_by
+from llava_aurora.tasks.depth import closest_by
 
 MAP = re.compile(r"<DEPTH_START>.*<DEPTH_END>")
 
@@ -122,13 +122,13 @@ def test_another_images_map_is_another_images(reader, scenes, plain_depth, teste
 
 
 def test_without_maps_there_is_nothing_to_replace(stub, scenes, tmp_path):
-    with pytest.raises(AuroraError, match="none of the 8 chains of scenes_coordinates holds a whole depth map"):
+    with pytest.raises(AuroraError, match="none of the 8 chains of scenes_coordinates holds a whole span to replace"):
         run(stub(lambda prompt, start: "(A)"), scenes, tmp_path, limit=8)
-    with pytest.raises(AuroraError, match="scenes_counting: its chains hold no depth map"):
+    with pytest.raises(AuroraError, match="scenes_counting: answers of counting do not follow"):
         replacement_test(stub(lambda *_: ""), Plan(tasks=["scenes"], data=scenes), out=tmp_path)
     blind = stub(lambda *_: "")
     blind.perception = None
-    with pytest.raises(AuroraError, match="has no depth tokens"):
+    with pytest.raises(AuroraError, match="has no perception tokens"):
         replacement_test(blind, Plan(tasks=["scenes_depth"], data=scenes), out=tmp_path)
 
 

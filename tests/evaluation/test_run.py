@@ -105,7 +105,7 @@ def test_values_that_were_to_be_read_in_the_map_are_compared_with_it(stub, quest
     for place, question in enumerate(asked):
         codes = plain_depth.encode(question.true_depth())
         values = {
-            letter: plain_depth.depth_of_cell(codes, point, frame=56) * 100 // 256
+            letter: plain_depth.depth_between_cells(codes, point, frame=56) * 100 // 256
             for letter, point in question.points.items()
         }
         right = min(letter for letter in values if values[letter] == max(values.values())) == question.answer
@@ -114,7 +114,7 @@ def test_values_that_were_to_be_read_in_the_map_are_compared_with_it(stub, quest
         text = f"The depth map is {plain_depth.family.text(codes)}. The points are {said}. The answer is (A)."
         by_prompt[question.prompt("chain")] = (text, right)
     model = stub(lambda prompt, start: by_prompt[prompt][0])
-    model.perception = replace(model.perception, values="map")
+    model.perception = replace(model.perception, values="interpolated")
     evaluate(model, plan(scenes, reasonings=["chain"]), out=tmp_path)
     found = read_results(tmp_path)["benchmarks"]["scenes_coordinates"]["reasonings"]["chain"]["summary"]["values"]
     exact = sum(place % 3 > 0 for place in range(len(asked)))

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from transformers import AutoTokenizer
 
-from llava_aurora.evaluation.written import closest_by, read_written, values_of_map
+from llava_aurora.evaluation.written import read_written, values_of_map
+from llava_aurora.tasks.depth import closest_by
 from llava_aurora.tokens import build_kinds
 from llava_aurora.tokens.perception import PerceptionTokens
 

@@ -74,6 +74,7 @@ def read_hardblink_questions(folder: Path) -> QuestionSet:
                     kind="letter",
                     answer=each.answer,
                     category=f"{count} points",
+                    family="depth",
                     chance=1 / count,
                     frame=FRAME,
                     points=points,
@@ -92,7 +93,12 @@ def read_blink_depth(folder: Path) -> QuestionSet:
             named = re.findall(r"\b([A-Z])\b", each.right)
             answer = named[0] if len(named) == 1 else each.letter.strip("() ")
             yield Question(
-                **_about(each), kind="letter", answer=answer, category="2 points", chance=1 / len(each.options)
+                **_about(each),
+                kind="letter",
+                answer=answer,
+                category="2 points",
+                family="depth",
+                chance=1 / len(each.options),
             )
 
     return question_set(questions(), where=folder, left_out=left_out)
@@ -117,6 +123,7 @@ def read_cv_bench_depth(folder: Path) -> QuestionSet:
             answer=each.right,
             choices=each.options,
             category="depth",
+            family="depth",
             chance=1 / len(each.options),
         )
         for each in _cv_bench(folder, "Depth")
@@ -139,7 +146,7 @@ def _counting(folder: Path, category: str, read: Callable[[Counter[str]], Iterat
             if number is None:
                 left_out["the right option is no number"] += 1
                 continue
-            yield Question(**_about(each), kind="number", answer=number, category=category)
+            yield Question(**_about(each), kind="number", answer=number, category=category, family="counting")
 
     return question_set(questions(), where=folder, left_out=left_out)
 

@@ -31,6 +31,7 @@ class Question:
         kind: of the answer.
         answer: the truth, as `scoring.stated` returns it: a letter, a number in digits, or one of `choices`.
         category: of the table that it is counted in, such as "3 points".
+        family: name of the task family that it is about.
         choices: what can be named, where the kind is "choice".
         chance: share that guessing gets right; None where that is not known.
         frame: side of the square frame that `points` and `boxes` refer to; the whole image fills it.
@@ -38,6 +39,7 @@ class Question:
         unmarked: the points are still to be drawn into the image.
         boxes: the true ones (x1, y1, x2, y2), where they are known.
         depth: file of the true depth map, where there is one.
+        codes: of the true span of a token kind, by its name, where they are known without encoding.
     """
 
     id: str
@@ -46,6 +48,7 @@ class Question:
     kind: AnswerKind
     answer: str
     category: str
+    family: str
     choices: tuple[str, ...] = ()
     chance: float | None = None
     frame: int = 336
@@ -53,6 +56,7 @@ class Question:
     unmarked: bool = False
     boxes: tuple[tuple[int, ...], ...] | None = None
     depth: Path | None = None
+    codes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
 
     def prompt(self, reasoning: str) -> str:
         """What the model is asked: "direct" as it is, "chain" to think step by step."""
@@ -87,6 +91,11 @@ class QuestionSet:
     left_out: Mapping[str, int] = field(default_factory=dict)
 
     @property
+    def family(self) -> str:
+        """Name of the task family that the questions are about."""
+        return self.questions[0].family
+
+    @property
     def digest(self) -> str:
         """What tells these questions from others: a hash of ids, texts and answers."""
         lines = [json.dumps([q.id, q.text, q.kind, q.answer]) for q in self.questions]
@@ -103,6 +112,11 @@ def question_set(questions: Iterable[Question], *, where: Path, left_out: Mappin
     if not found:
         reasons = "; ".join(f"{number} left out: {reason}" for reason, number in left_out.items())
         raise AuroraError(f"{where}: holds no question of this benchmark{f' ({reasons})' if reasons else ''}")
+    if len(families := {question.family for question in found}) > 1:
+        raise AuroraError(
+            f"{where}: its questions are of several task families ({', '.join(sorted(families))}); a"
+            " folder has those of one"
+        )
     repeated = _repeated([question.id for question in found])
     if repeated is not None:
         raise AuroraError(f"{where}: question {repeated} occurs twice; give a folder with one copy of the benchmark")

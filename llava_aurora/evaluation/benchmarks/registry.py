@@ -3,11 +3,11 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 from llava_aurora.errors import AuroraError
 from llava_aurora.evaluation.benchmarks import published
 from llava_aurora.evaluation.benchmarks.question import QuestionSet
+from llava_aurora.evaluation.benchmarks.record_questions import read_record_questions
 from llava_aurora.evaluation.benchmarks.scene_questions import read_scene_counting, read_scene_depth
 from llava_aurora.tasks.prompts import Prompts
 from llava_aurora.tasks.records import RecordWriter
@@ -42,12 +42,12 @@ class Benchmark:
 
     Args:
         title: as reports call it.
-        domain: what its chains write.
+        family: name of the task family that it is about; None where its records say so.
         read: questions from a folder.
     """
 
     title: str
-    domain: Literal["depth", "counting"]
+    family: str | None
     read: Read
 
 
@@ -85,6 +85,7 @@ BENCHMARKS: dict[str, Benchmark] = {
         lambda folder, wording: read_scene_counting(folder, writer=wording.writer, frame=wording.frame),
     ),
 }
+BENCHMARKS["records"] = Benchmark("Own records", None, lambda folder, _: read_record_questions(folder))
 GROUPS = {"scenes": ("scenes_depth", "scenes_coordinates", "scenes_counting")}
 
 
