@@ -39,13 +39,9 @@ def serve(
         import gradio  # noqa: F401  said before the model is loaded
     except ImportError as error:
         raise AuroraError(f"the page needs Gradio ({error}); pip install 'llava-aurora[serve]'") from error
-    from llava_aurora.generation.aurora import Aurora
     from llava_aurora.serving.server import ServerSettings
     from llava_aurora.serving.server import serve as serve_page
 
-    aurora = Aurora.from_pretrained(
-        model, base=base, device=device, device_map=device_map, load_8bit=load_8bit, load_4bit=load_4bit
-    )
     settings = ServerSettings(
         host=host,
         port=port,
@@ -55,8 +51,14 @@ def serve(
         decoding=decoding,
         examples=examples,
     )
+    settings.check()
+    from llava_aurora.generation.aurora import Aurora
+
+    aurora = Aurora.from_pretrained(
+        model, base=base, device=device, device_map=device_map, load_8bit=load_8bit, load_4bit=load_4bit
+    )
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         serve_page(aurora, settings, name=model.resolve().name)
     except KeyboardInterrupt:
-        print("ended")
+        print("stopped")

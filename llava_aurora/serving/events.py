@@ -1,9 +1,9 @@
-"""What happens when a visitor uploads, clicks and asks: from the values of the page to its new values."""
+"""Handlers of the page's events: from the values of its components to their new values."""
 
 import json
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import replace
 from html import escape
@@ -11,122 +11,118 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import gradio as gr
-from PIL import Image
 
 from llava_aurora.data.images.frame import FrameTransform
 from llava_aurora.errors import AuroraError
-from llava_aurora.generation.result import Reasoning, Result
+from llava_aurora.generation.result import Reasoning, Result, folded
 from llava_aurora.serving.examples import Example
-from llava_aurora.serving.marks import COORDINATES, MarkedImage, Marker, suggested_question, was_suggested
-from llava_aurora.serving.view import AnswerView
+from llava_aurora.serving.marks import COORDINATES, MarkedImage, Marker, read_upload, suggested_question
+from llava_aurora.serving.view import map_html, written_codes
 from llava_aurora.tasks.marks import REFERENCE_FRAME
 
 if TYPE_CHECKING:
     from llava_aurora.generation.aurora import Aurora
     from llava_aurora.generation.predictor import Decoding
     from llava_aurora.tokens.box import BoxKind
+    from llava_aurora.tokens.depth import DepthKind
 
 
 class Shown(NamedTuple):
-    """The new values of the right column, in the order of its components; `gr.skip()` leaves one as it is."""
+    """New values of the right column; `gr.skip()` leaves one as it is."""
 
-    seen: Any = gr.skip()
     map: Any = gr.skip()
     answer: Any = gr.skip()
     chain: Any = gr.skip()
-    picture_file: Any = gr.skip()
+    picture: Any = gr.skip()
     json_file: Any = gr.skip()
 
 
+# New values of the picture, of what the server keeps of it, and of the question.
+Image = tuple[str | None, MarkedImage | None, str]
+
+
 class PageEvents:
-    """Handlers of the page's events; what they know of a visitor comes in as an argument.
+    """What is known of a visitor comes in as an argument.
 
     Args:
         aurora: the model.
-        folder: for the files of all visitors; what is in it may be sent out.
-        examples: by their place on the page.
+        folder: for the files of all visitors.
+        examples: in their order on the page.
         decoding: for `Aurora.stream`.
         interval: seconds between two pictures of a map that is being written.
     """
 
     def __init__(
-        self,
-        aurora: "Aurora",
-        *,
-        folder: Path,
-        examples: list[Example],
-        decoding: "Decoding" = "greedy",
-        interval: float = 0.2,
+        self, aurora: "Aurora", *, folder: Path, examples: list[Example], decoding: "Decoding", interval: float
     ) -> None:
         self.aurora, self.folder, self.examples = aurora, folder, examples
         self.decoding, self.interval = decoding, interval
-        self.marker = Marker(folder=folder, side=self._frame_side)
-        perception = aurora.model.perception
-        self.view = AnswerView(perception=perception)
-        self.box = cast("BoxKind | None", perception.kinds.get("box") if perception is not None else None)
+        self.perception = aurora.model.perception
+        kinds = self.perception.kinds if self.perception is not None else {}
+        self.depth, self.box = cast("DepthKind | None", kinds.get("depth")), cast("BoxKind | None", kinds.get("box"))
+        self.marker = Marker(
+            folder=folder,
+            side=lambda *size: round(REFERENCE_FRAME / max(self._transform(size, frame=REFERENCE_FRAME).scale)),
+        )
 
-    # --- the image ----------------------------------------------------------------------------------------------------
+    # Handlers of the image: of what is kept of it, the question, and how points are given.
 
-    def choose(self, path: str | None, question: str, given: str) -> tuple[Any, MarkedImage | None, str]:
-        """An image was uploaded or taken away: picture, what is kept of it, question."""
-        with _errors_shown():
-            return self._changed(self.marker.choose(path, given=given) if path else None, question)
+    def choose(self, marked: MarkedImage | None, question: str, given: str, path: str | None) -> Image:
+        """An image was uploaded or removed."""
+        return self._changed(marked, question, lambda: self._opened(path, given=given) if path else None)
 
-    def click(self, marked: MarkedImage | None, question: str, event: gr.SelectData) -> tuple[Any, Any, str]:
-        """The picture was clicked on: the place becomes a point."""
-        with _errors_shown():
-            if marked is None:
-                raise AuroraError("choose an image first")
-            return self._changed(self.marker.add_point(marked, tuple(event.index)), question)
-
-    def undo(self, marked: MarkedImage | None, question: str) -> tuple[Any, MarkedImage | None, str]:
-        """The last point goes."""
-        return self._with_points(marked, slice(-1), question)
-
-    def clear(self, marked: MarkedImage | None, question: str) -> tuple[Any, MarkedImage | None, str]:
-        """All points go."""
-        return self._with_points(marked, slice(0), question)
-
-    def give(self, marked: MarkedImage | None, question: str, given: str) -> tuple[Any, MarkedImage | None, str]:
-        """Points are to be given in another way."""
-        return self._changed(replace(marked, given=given) if marked is not None else None, question)
-
-    def example(self, given: str, event: gr.SelectData) -> tuple[Any, MarkedImage | None, str]:
+    def example(self, marked: MarkedImage | None, question: str, given: str, event: gr.SelectData) -> Image:
         """An example was clicked on."""
-        with _errors_shown():
-            chosen = self.examples[event.index]
-            return self._changed(self.marker.choose(chosen.path, chosen.points, given=given), chosen.question)
+        chosen = self.examples[event.index]
+        return self._changed(
+            marked, chosen.question, lambda: replace(self._opened(chosen.path, given=given), points=chosen.points)
+        )
 
-    def _with_points(self, marked: MarkedImage | None, kept: slice, question: str) -> tuple[Any, Any, str]:
+    def click(self, marked: MarkedImage | None, question: str, given: str, event: gr.SelectData) -> Image:
+        """The picture was clicked on: the place becomes a point."""
         if marked is None:
-            return gr.skip(), None, question
+            raise gr.Error("choose an image first", print_exception=False)
+        return self._changed(marked, question, lambda: marked.with_point(event.index))
+
+    def undo(self, marked: MarkedImage | None, question: str, given: str) -> Image:
+        """The last point is removed."""
+        return self._changed(marked, question, lambda: marked and replace(marked, points=marked.points[:-1]))
+
+    def clear(self, marked: MarkedImage | None, question: str, given: str) -> Image:
+        """All points are removed."""
+        return self._changed(marked, question, lambda: marked and replace(marked, points=()))
+
+    def give(self, marked: MarkedImage | None, question: str, given: str) -> Image:
+        """Points are to be given in another way."""
+        return self._changed(marked, question, lambda: marked and replace(marked, given=given))
+
+    def _opened(self, path: str, *, given: str) -> MarkedImage:
+        return MarkedImage(path=path, size=read_upload(path).size, given=given)
+
+    def _changed(self, before: MarkedImage | None, question: str, change: Callable[[], MarkedImage | None]) -> Image:
+        """Makes a change; a question that the page proposed, or none, becomes the one it proposes now."""
         with _errors_shown():
-            return self._changed(self.marker.with_points(marked, marked.points[kept]), question)
+            after = change()
+            proposed = question.strip() in ("", before.suggested if before else "")
+            if after is None:
+                return None, None, "" if proposed else question
+            suggested = suggested_question(after.letters, self._coordinates(after))
+            after = self.marker.shown(replace(after, suggested=suggested))
+            return after.shown, after, suggested if proposed else question
 
-    def _changed(self, marked: MarkedImage | None, question: str) -> tuple[Any, MarkedImage | None, str]:
-        """A question that only named the points before names those there are now."""
-        if was_suggested(question.strip()):
-            question = self._suggested(marked) if marked is not None else ""
-        return marked.shown if marked else None, marked, question
-
-    def _suggested(self, marked: MarkedImage) -> str:
+    def _coordinates(self, marked: MarkedImage) -> list[str]:
+        """Of each point as the question has to name it; none if points are drawn into the image."""
         if marked.given != COORDINATES or self.box is None:
-            return suggested_question(marked.letters)
-        transform = self._transform(*marked.size, frame=self.box.frame)
-        places = [self.box.family.text(transform.pixel(point)) for point in marked.points]
-        return suggested_question(marked.letters, places)
+            return []
+        transform = self._transform(marked.size, frame=self.box.frame)
+        return [self.box.family.text(transform.pixel(point)) for point in marked.points]
 
-    def _frame_side(self, width: int, height: int) -> int:
-        return round(REFERENCE_FRAME / max(self._transform(width, height, frame=REFERENCE_FRAME).scale))
-
-    def _transform(self, width: int, height: int, *, frame: int) -> FrameTransform:
+    def _transform(self, size: tuple[int, ...], *, frame: int) -> FrameTransform:
         seen = self.aurora.model.config, self.aurora.image_processor
-        return FrameTransform.of_model(*seen, width=width, height=height, frame=frame)
-
-    # --- the question -------------------------------------------------------------------------------------------------
+        return FrameTransform.of_model(*seen, width=size[0], height=size[1], frame=frame)
 
     def ask(self, path: str | None, marked: MarkedImage | None, question: str, reasoning: Reasoning) -> Iterator[Shown]:
-        """Asks about the image with its points, and shows the text and its map while they are written.
+        """Asks about the image with its points, and shows text and map while they are written.
 
         Args:
             path: of the picture on the page, or of an image that came with the request.
@@ -142,11 +138,14 @@ class PageEvents:
             if not question.strip():
                 raise AuroraError("the question is empty; type one")
             if marked is None or marked.shown != path:
-                marked = self.marker.choose(path)
-            image = self.marker.drawn(marked)
-            waiting = self.view.empty("no depth map yet")
-            yield Shown(self.view.picture(image), waiting, self.view.empty("…"), self.view.chain(""), None, None)
-            text, codes, due = "", 0, 0.0
+                marked = self._opened(path, given="")
+            for letter, place in zip(marked.letters, self._coordinates(marked), strict=False):
+                if place not in question:
+                    raise AuroraError(f"point {letter} is not in the question: insert {letter} {place}, or draw points")
+            image = self.marker.seen(marked)
+            yield Shown("", "", "", None, None)
+            codes: tuple[int, ...] = ()
+            text, due = "", 0.0
             writing: Any = self.aurora.stream(image, question, reasoning=reasoning, decoding=self.decoding)
             with closing(writing) as pieces:
                 for piece in pieces:
@@ -155,30 +154,42 @@ class PageEvents:
                         return
                     text += piece
                     if time.monotonic() >= due:
-                        count, drawn = self.view.map(text, image.size)
-                        yield Shown(map=drawn if count != codes else gr.skip(), chain=self.view.chain(text))
-                        codes, due = count, time.monotonic() + self.interval
+                        before, codes = codes, self._codes(text)
+                        yield Shown(
+                            self._map(codes, image.size) if codes != before else gr.skip(), chain=self._chain(text)
+                        )
+                        due = time.monotonic() + self.interval
 
     def _answered(self, result: Result) -> Shown:
-        _, drawn = self.view.map(result.text, result.image.size, whole=True)
         folder = Path(tempfile.mkdtemp(dir=self.folder))
         picture, record = folder / "answer.png", folder / "answer.json"
         result.figure().save(picture)
         record.write_text(json.dumps(result.to_json(), indent=2, ensure_ascii=False), encoding="utf-8")
+        answer = result.answer if result.finished else f"{result.answer} (cut off: the context is full)"
         return Shown(
-            seen=self.view.picture(result.image, boxes=result.boxes, points=result.points),
-            map=drawn,
-            answer=self.view.answer(result),
-            chain=self.view.chain(result.text),
-            picture_file=str(picture),
-            json_file=str(record),
+            self._map(self._codes(result.text), result.image.size),
+            answer,
+            self._chain(result.text),
+            str(picture),
+            str(record),
         )
+
+    def _codes(self, text: str) -> tuple[int, ...]:
+        return written_codes(text, self.depth.family) if self.depth is not None else ()
+
+    def _map(self, codes: tuple[int, ...], size: tuple[int, int]) -> str:
+        return map_html(self.depth, codes, size) if self.depth is not None else ""
+
+    def _chain(self, text: str) -> str:
+        """A text that may still be written, with maps folded and coordinates as numbers."""
+        text = folded(text, self.perception)
+        return self.box.family.plain(text) if self.box is not None else text
 
 
 @contextmanager
 def _errors_shown() -> Iterator[None]:
-    """What a visitor can mend is shown as it is; anything else is the server's matter and stays in its log."""
+    """A visitor sees the errors that she can correct; all others stay in the server's log."""
     try:
         yield
-    except (AuroraError, Image.DecompressionBombError) as error:
+    except AuroraError as error:
         raise gr.Error(escape(str(error), quote=False), duration=None, print_exception=False) from error

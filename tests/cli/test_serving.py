@@ -37,6 +37,15 @@ def test_what_cannot_be_served_is_said(forked, options, message):
     assert "Traceback" not in run.output
 
 
+def test_a_port_in_use_is_named_before_the_model_is_loaded(forked):
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        run = forked("-m", "llava_aurora.cli", "serve", "--model", "nowhere", "--port", port)
+    assert run.code == 1
+    assert f"127.0.0.1:{port}: " in run.output
+    assert "nowhere" not in run.output
+
+
 @pytest.fixture
 def served(finetuned, forked, tmp_path, request):
     """The running command and its address; a parameter is more options of it."""
@@ -73,9 +82,9 @@ def test_a_trained_model_answers_and_ends_when_told(served, workshop, tmp_path):
     (path,) = httpx.post(f"{site}gradio_api/upload", files={"files": ("0.png", content)}).json()
     kind, data = ask(site, path)
     assert kind == "complete"
-    assert "aurora-answer" in data[2]
-    record = json.loads(Path(data[5]["path"]).read_text())
+    record = json.loads(Path(data[4]["path"]).read_text())
     assert record["question"] == QUESTION
+    assert record["answer"] == data[1]
     kind, data = ask(site, path, "word " * 600)
     assert kind == "error"
     assert "the model's context has 512" in str(data)
@@ -90,7 +99,7 @@ def test_a_trained_model_answers_and_ends_when_told(served, workshop, tmp_path):
 
     assert list(tmp_path.glob("llava-aurora-*"))
     process.send_signal(signal.SIGTERM)
-    assert "ended\n" in running.output.readlines()
+    assert "stopped\n" in running.output.readlines()
     running.process.join()
     assert running.process.exitcode == 0
     assert not list(tmp_path.glob("llava-aurora-*"))
@@ -104,4 +113,4 @@ def test_verified_decoding_answers_as_greedy_does(served, finetuned, workshop):
     kind, data = ask(site, path)
     assert kind == "complete"
     greedy = Aurora.from_pretrained(finetuned[0]).ask(image, QUESTION, reasoning="direct")
-    assert json.loads(Path(data[5]["path"]).read_text())["text"] == greedy.text
+    assert json.loads(Path(data[4]["path"]).read_text())["text"] == greedy.text

