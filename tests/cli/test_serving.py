@@ -13,6 +13,7 @@ import pytest
 from forked import begin
 
 from llava_aurora.generation.aurora import Aurora
+from llava_aurora.training.ports import free_port
 
 pytest.importorskip("gradio", reason="pip install 'llava-aurora[serve]'")
 
@@ -28,10 +29,14 @@ def test_help_has_examples_and_loads_neither_torch_nor_gradio(start):
 
 @pytest.mark.parametrize(
     ("options", "message"),
-    [(["--model", "nowhere"], "nowhere"), (["--model", ".", "--port", "0"], "--port"), ([], "--model")],
+    [
+        (["--model", "nowhere", "--port", "{free}"], "nowhere"),
+        (["--model", ".", "--port", "0"], "--port"),
+        ([], "--model"),
+    ],
 )
 def test_what_cannot_be_served_is_said(forked, options, message):
-    run = forked("-m", "llava_aurora.cli", "serve", *options)
+    run = forked("-m", "llava_aurora.cli", "serve", *(option.format(free=free_port()) for option in options))
     assert run.code in (1, 2)
     assert message in run.output
     assert "Traceback" not in run.output
@@ -49,8 +54,7 @@ def test_a_port_in_use_is_named_before_the_model_is_loaded(forked):
 @pytest.fixture
 def served(finetuned, forked, tmp_path, request):
     """The running command and its address; a parameter is more options of it."""
-    with socket.create_server(("127.0.0.1", 0)) as found:
-        port = found.getsockname()[1]
+    port = free_port()
     command = ("-m", "llava_aurora.cli", "serve", "--model", finetuned[0], "--port", port, "--queue", 2)
     with begin(*command, *getattr(request, "param", []), TMPDIR=str(tmp_path)) as running:
         try:
@@ -84,7 +88,7 @@ def test_a_trained_model_answers_and_ends_when_told(served, workshop, tmp_path):
     assert kind == "complete"
     record = json.loads(Path(data[4]["path"]).read_text())
     assert record["question"] == QUESTION
-    assert record["answer"] == data[1]
+    assert data[1].startswith(record["answer"])
     kind, data = ask(site, path, "word " * 600)
     assert kind == "error"
     assert "the model's context has 512" in str(data)
