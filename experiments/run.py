@@ -33,7 +33,7 @@ from llava_aurora.errors import AuroraError
 from llava_aurora.evaluation.provenance import commit
 from llava_aurora.files import read_json, write_json, write_text
 from llava_aurora.tasks.prompts import Prompts
-from llava_aurora.tasks.task import tasks
+from llava_aurora.tasks.registry import tasks
 from llava_aurora.training.checkpoint_folder import checkpoints, newest_whole
 from llava_aurora.vqvae.checkpoint import load_depth_vqvae
 

@@ -24,7 +24,7 @@ from llava_aurora.files import read_json, write_text
 from llava_aurora.report.document import data_uri, render
 from llava_aurora.tasks.marks import draw_points
 from llava_aurora.tasks.points import mentions
-from llava_aurora.tasks.task import task_name, task_names
+from llava_aurora.tasks.registry import task_name, task_names
 from llava_aurora.tokens.box import BoxKind
 from llava_aurora.tokens.depth import color_map
 from llava_aurora.tokens.kind import TokenKind, build_kinds

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from llava_aurora.evaluation.benchmarks.question import Question
-from llava_aurora.tasks.task import family_named
+from llava_aurora.tasks.registry import family_named
 
 
 @dataclass(frozen=True)

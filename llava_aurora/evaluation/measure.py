@@ -17,7 +17,7 @@ from llava_aurora.evaluation.statistics import Interval, bootstrap_mean
 from llava_aurora.evaluation.written import Written, read_written, values_of_map
 from llava_aurora.generation.result import Answer
 from llava_aurora.tasks.answers import stated
-from llava_aurora.tasks.task import family_named
+from llava_aurora.tasks.registry import family_named
 from llava_aurora.tokens.perception import PerceptionTokens
 
 _SAMPLES, _SAMPLE_LENGTH = 5, 300  # of texts that state no answer

@@ -27,7 +27,7 @@ from llava_aurora.evaluation.written import read_written
 from llava_aurora.files import write_json
 from llava_aurora.generation.predictor import Predictor
 from llava_aurora.generation.result import Answer, Result
-from llava_aurora.tasks.task import family_named
+from llava_aurora.tasks.registry import family_named
 from llava_aurora.tokens.kind import TokenKind
 from llava_aurora.tokens.perception import PerceptionTokens
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from llava_aurora.tasks.forms import example
 from llava_aurora.tasks.prompts import Prompts
-from llava_aurora.tasks.task import family_of, tasks
+from llava_aurora.tasks.registry import family_of, tasks
 from llava_aurora.tokens.perception import PerceptionTokens
 from llava_aurora.tokens.vocabulary import by_kind
 

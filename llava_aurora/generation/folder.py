@@ -1,5 +1,6 @@
 """Asking one question about every image of a folder: a line of JSON each, in a file that a second run continues."""
 
+from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -23,11 +24,13 @@ _THREADS = 2
 
 @dataclass
 class FolderReport:
-    """How many images were answered now, how many before, and a message for each that could not be read."""
+    """How many images were answered now, how many before, a message for each that could not be read, and how many other
+    entries of the folder were passed over, by kind."""
 
     answered: int = 0
     kept: int = 0
     failures: list[str] = field(default_factory=list)
+    passed_over: Counter[str] = field(default_factory=Counter)
 
 
 def ask_folder(
@@ -57,11 +60,12 @@ def ask_folder(
     folder, file = Path(folder), LineFile(Path(out), keys=("image", "model"), what="answer about an image of a folder")
     if pictures is not None and folder.resolve() in (Path(pictures).resolve(), *Path(pictures).resolve().parents):
         raise AuroraError(f"{pictures}: is inside {folder}, where its pictures would be asked about; choose another")
-    names = {path: path.relative_to(folder).as_posix() for path in find_files(folder, SUFFIXES).paths}
+    found = find_files(folder, SUFFIXES)
+    names = {path: path.relative_to(folder).as_posix() for path in found.paths}
     done = _answered(file, {"model": aurora.name, "question": question, "reasoning": reasoning})
     file.append([])  # whether it can be written is known before anything is asked
     todo = [path for path, name in names.items() if name not in done]
-    report = FolderReport(kept=len(names) - len(todo))
+    report = FolderReport(kept=len(names) - len(todo), passed_over=found.passed_over)
     with _progress() as progress:
         bar = progress.add_task("Asking", total=len(names), completed=report.kept)
         read = read_ahead(todo, open_image, workers=_THREADS, ahead=2 * batch_size)

@@ -22,7 +22,8 @@ from llava_aurora.errors import AuroraError
 from llava_aurora.generation.grammar_notation import Ebnf, Notation, RegularExpression
 from llava_aurora.tasks import forms
 from llava_aurora.tasks.prompts import Prompts
-from llava_aurora.tasks.task import Task, family_of, task_named
+from llava_aurora.tasks.registry import family_of, task_named
+from llava_aurora.tasks.task import Task
 from llava_aurora.tokens.perception import PerceptionTokens
 from llava_aurora.tokens.vocabulary import PerceptionVocabulary, TokenFamily, by_kind
 

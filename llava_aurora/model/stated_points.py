@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from llava_aurora.tasks.task import Source, TaskFamily, families
+from llava_aurora.tasks.registry import families
+from llava_aurora.tasks.task import Source, TaskFamily
 from llava_aurora.tokens.perception import PerceptionTokens, depth_and_box
 
 STEPS = ("copy", "lookup", "choice")

@@ -10,7 +10,7 @@ from PIL import Image
 from llava_aurora.data.sources.scenes.scene import SceneConfig, relative_depth, render_scene, scene_seed
 from llava_aurora.errors import AuroraError
 from llava_aurora.tasks.marks import Point, sample_points
-from llava_aurora.tasks.task import task_named
+from llava_aurora.tasks.registry import task_named
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
 MOST = 12  # of a folder

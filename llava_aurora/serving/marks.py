@@ -15,7 +15,7 @@ from PIL import Image
 from llava_aurora.data.images.image_files import opened_image, to_rgb
 from llava_aurora.errors import AuroraError
 from llava_aurora.tasks.marks import Point, draw_points
-from llava_aurora.tasks.task import task_named
+from llava_aurora.tasks.registry import task_named
 
 SHOWN_SIDE = 768
 MAX_PIXELS = 25_000_000  # of an upload; decoding takes up to 16 bytes a pixel

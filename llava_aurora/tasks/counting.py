@@ -14,6 +14,7 @@ import numpy as np
 from llava_aurora.tasks.forms import Coordinates as CoordinatesForm
 from llava_aurora.tasks.forms import Form, Listed, Number, Words, sequence
 from llava_aurora.tasks.points import mentions
+from llava_aurora.tasks.registry import register_family
 from llava_aurora.tasks.task import (
     ANSWER_IS,
     STEP_BY_STEP,
@@ -23,7 +24,6 @@ from llava_aurora.tasks.task import (
     Problem,
     Task,
     TaskFamily,
-    register_family,
     wording,
 )
 from llava_aurora.tokens.box import BoxKind

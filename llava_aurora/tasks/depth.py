@@ -28,6 +28,7 @@ from llava_aurora.tasks.points import (
     with_values,
     write_points,
 )
+from llava_aurora.tasks.registry import register_family
 from llava_aurora.tasks.task import (
     AnnotatedImage,
     Asked,
@@ -38,7 +39,6 @@ from llava_aurora.tasks.task import (
     Source,
     Task,
     TaskFamily,
-    register_family,
 )
 from llava_aurora.tokens.vocabulary import TokenFamily
 

@@ -8,7 +8,8 @@ import numpy as np
 
 from llava_aurora.errors import AuroraError
 from llava_aurora.files import read_json
-from llava_aurora.tasks.task import Task, Wording, tasks
+from llava_aurora.tasks.registry import tasks
+from llava_aurora.tasks.task import Task, Wording
 
 
 class Prompts:

@@ -203,7 +203,7 @@ class DepthVQVAE(nn.Module):
         if len(codes) != self.codes_per_map:
             raise ValueError(f"expected {self.codes_per_map} codes ({self.grid}x{self.grid}), found {len(codes)}")
         for position, code in enumerate(codes):
-            if not isinstance(code, int | np.integer):
+            if isinstance(code, bool) or not isinstance(code, int | np.integer):
                 raise ValueError(f"code {code!r} at position {position} is no whole number")
             if not 0 <= code < self.config.codebook_size:
                 raise ValueError(f"code {code} at position {position} is not in [0, {self.config.codebook_size})")

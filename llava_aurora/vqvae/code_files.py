@@ -155,7 +155,7 @@ def _line(encoded: EncodedMap) -> str:
 
 def _json_entries(path: str | Path, model: DepthVQVAE) -> Iterator[CodeEntry]:
     try:
-        lines = Path(path).read_text(encoding="utf-8").splitlines()
+        lines = Path(path).read_text(encoding="utf-8").removesuffix("\n").split("\n")
     except (OSError, UnicodeDecodeError) as error:
         raise AuroraError(f"{path}: cannot read the codes: {error}") from error
     try:

@@ -76,12 +76,12 @@ def test_a_folder_is_asked_about_once_and_failures_are_exit_code_one(run, photo,
     arguments = "--folder", photo.parent, "--out", out, "--pictures", tmp_path / "seen", "How far?"
     code, output, _, _ = run(*arguments)
     assert code == 0
-    assert "1 answered, 0 were there, 0 failed" in output
+    assert "1 answered, 0 already done, 0 failed" in output
     assert (tmp_path / "seen" / "street.png.png").is_file()
     (photo.parent / "broken.jpg").write_bytes(b"no image")
     code, output, errors, _ = run(*arguments)
     assert code == 1
-    assert "0 answered, 1 were there, 1 failed" in output
+    assert "0 answered, 1 already done, 1 failed" in output
     assert "broken.jpg: cannot read the image" in errors
     assert len(out.read_text().splitlines()) == 1
 

@@ -16,7 +16,7 @@ from written import write_record
 from llava_aurora.cli.__main__ import app
 from llava_aurora.data.view import RecordPage, sample_records
 from llava_aurora.errors import AuroraError
-from llava_aurora.tasks.task import task_name
+from llava_aurora.tasks.registry import task_name
 from llava_aurora.tokens.box import BoxKind
 from llava_aurora.tokens.depth import DepthKind
 from llava_aurora.tokens.vocabulary import depth_family

@@ -15,7 +15,7 @@ from llava_aurora.tasks.answers import (
     stated_letter,
     stated_number,
 )
-from llava_aurora.tasks.task import tasks
+from llava_aurora.tasks.registry import tasks
 
 # X is the letter or number that is stated; Y and Z are others.
 LETTER_FORMS = r"""

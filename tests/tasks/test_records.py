@@ -10,7 +10,7 @@ from llava_aurora.errors import AuroraError
 from llava_aurora.tasks.points import MarkedPoint, closest, hundredths, letter_points
 from llava_aurora.tasks.prompts import Prompts, _problem
 from llava_aurora.tasks.records import RecordWriter
-from llava_aurora.tasks.task import family_of, tasks
+from llava_aurora.tasks.registry import family_of, tasks
 from llava_aurora.tokens.vocabulary import depth_family, pixel_family
 
 DEPTH, PIXELS = depth_family(codebook_size=16, codes_per_map=4), pixel_family(frame=336)

@@ -6,10 +6,8 @@ import pytest
 from written import write_record
 
 from llava_aurora.tasks import forms
-from llava_aurora.tasks.task import (
-    KINDS,
+from llava_aurora.tasks.registry import (
     OTHER,
-    TaskFamily,
     families,
     family_of,
     register_family,
@@ -18,6 +16,7 @@ from llava_aurora.tasks.task import (
     task_of,
     tasks,
 )
+from llava_aurora.tasks.task import KINDS, TaskFamily
 from llava_aurora.tokens.vocabulary import by_kind
 
 

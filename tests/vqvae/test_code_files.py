@@ -167,3 +167,16 @@ def test_the_commands_take_parquet(tmp_path: Path, maps: Path, model: DepthVQVAE
     assert "maps a second" in result.output
     assert run("decode", tmp_path / "codes.parquet", "--out", tmp_path / "out").exit_code == 0
     assert len(list((tmp_path / "out").rglob("*.png"))) == 5
+
+
+def test_lines_end_at_line_feeds_alone_and_true_is_no_code(tmp_path: Path, maps: Path, model: DepthVQVAE):
+    path = tmp_path / "codes.jsonl"
+    encode_folder(model=model, maps=maps, out=path)
+    header, first, *_ = path.read_text().split("\n")
+    codes = json.loads(first)["codes"]
+    odd = json.dumps({"name": "a\u2028b", "codes": codes}, ensure_ascii=False)
+    path.write_text(f"{header}\n{odd}\n")
+    assert read_codes(path, model=model).codes == {"a\u2028b": codes}
+    path.write_text(f"{header}\n{json.dumps({'name': 'a', 'codes': [True, *codes[1:]]})}\n")
+    with pytest.raises(AuroraError, match="code True at position 0 is no whole number"):
+        read_codes(path, model=model)

@@ -18,7 +18,7 @@ from llava_aurora.data.curriculum.length_grouped_batches import LengthGroupedBat
 from llava_aurora.data.curriculum.schedule import Schedule
 from llava_aurora.data.store.record_store import RecordStore
 from llava_aurora.errors import AuroraError
-from llava_aurora.tasks.task import OTHER, family_of, task_names, tasks
+from llava_aurora.tasks.registry import OTHER, family_of, task_names, tasks
 
 
 @dataclass(frozen=True)

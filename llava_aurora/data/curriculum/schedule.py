@@ -10,7 +10,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TypeVar
 
-from llava_aurora.tasks.task import KINDS, Kind, families, family_of, tasks
+from llava_aurora.tasks.registry import families, family_of, tasks
+from llava_aurora.tasks.task import KINDS, Kind
 
 Counts = Mapping[str, int]
 Shares = dict[str, float]

@@ -10,7 +10,7 @@ import yaml
 
 from llava_aurora.data.curriculum.schedule import BUILT_IN, MixtureSchedule, Schedule
 from llava_aurora.errors import AuroraError
-from llava_aurora.tasks.task import OTHER, task_named
+from llava_aurora.tasks.registry import OTHER, task_named
 
 # Lowest and highest value of each number in a file.
 RANGES = {"start": (0, 1), "end": (0, 1), "tau0": (1e-6, math.inf), "cooling": (0, math.inf), "even_at": (0, 1)}

@@ -6,12 +6,13 @@ from rich.console import Console
 from rich.table import Table
 
 from llava_aurora.data.curriculum.sampler import Curriculum
-from llava_aurora.tasks.task import OTHER, Kind
-from llava_aurora.tasks.task import tasks as registered
+from llava_aurora.tasks.registry import OTHER
+from llava_aurora.tasks.registry import tasks as registered
+from llava_aurora.tasks.task import Kind
 
 LOG_WIDTH = 140
 WIDTH_OF_TEN_EPOCHS = 130
-# One hue a domain would hide which kind a task is of, so a hue is a kind, and its shades are tasks.
+# One hue a family would hide which kind a task is of, so a hue is a kind, and its shades are tasks.
 HUES: dict[Kind, str] = {"atomic": "Blues", "chain": "Oranges", "direct": "Greens"}
 
 

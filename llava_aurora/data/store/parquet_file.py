@@ -22,7 +22,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from llava_aurora.errors import AuroraError
-from llava_aurora.tasks.task import task_name, tasks
+from llava_aurora.tasks.registry import task_name, tasks
 
 ROWS_PER_READ = 1024
 OTHER_FIELDS = "other_fields"

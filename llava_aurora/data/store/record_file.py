@@ -130,7 +130,7 @@ def record_problem(record: Any, families: tuple[TokenFamily, ...]) -> str | None
         return f"its image {record['image']} leads out of the image folder"
     places = [turn["value"].count(DEFAULT_IMAGE_TOKEN) for turn in learned]
     if any(places[1::2]):
-        return f"{DEFAULT_IMAGE_TOKEN} stands in an answer; it belongs into the question"
+        return f"{DEFAULT_IMAGE_TOKEN} stands in an answer; it belongs in the question"
     if sum(places) != 1:
         return f"has an image and {sum(places)} places for it; exactly one {DEFAULT_IMAGE_TOKEN} is expected"
     return None

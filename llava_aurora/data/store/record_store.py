@@ -24,7 +24,8 @@ from llava_aurora.data.store.record_file import as_trained, check_records, part_
 from llava_aurora.data.store.record_progress import follow
 from llava_aurora.errors import AuroraError
 from llava_aurora.files import atomic_file
-from llava_aurora.tasks.task import KINDS, OTHER, task_name, task_names, tasks
+from llava_aurora.tasks.registry import OTHER, task_name, task_names, tasks
+from llava_aurora.tasks.task import KINDS
 from llava_aurora.tokens.vocabulary import TokenFamily
 
 FORMAT = 3

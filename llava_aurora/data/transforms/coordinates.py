@@ -7,7 +7,8 @@ from llava_aurora.data.store.record_store import RecordStore
 from llava_aurora.data.transforms.transform import Transform, register_transform, with_turns
 from llava_aurora.errors import AuroraError
 from llava_aurora.tasks.points import mentions
-from llava_aurora.tasks.task import Record, Task, task_name
+from llava_aurora.tasks.registry import task_name
+from llava_aurora.tasks.task import Record, Task
 from llava_aurora.tokens.vocabulary import depth_family, pixel_family
 
 if TYPE_CHECKING:

@@ -14,7 +14,8 @@ import numpy as np
 from llava_aurora.data.images.image_reader import ImageChange
 from llava_aurora.data.store.record_store import RecordStore
 from llava_aurora.errors import AuroraError
-from llava_aurora.tasks.task import Record, Task, task_names, tasks
+from llava_aurora.tasks.registry import task_names, tasks
+from llava_aurora.tasks.task import Record, Task
 
 if TYPE_CHECKING:
     from llava_aurora.tokens.perception import PerceptionTokens

@@ -7,7 +7,8 @@ from llava_aurora.errors import AuroraError
 from llava_aurora.tasks.depth import state_values
 from llava_aurora.tasks.depth_tasks import DepthTask
 from llava_aurora.tasks.points import hundredths
-from llava_aurora.tasks.task import Record, Task, task_of
+from llava_aurora.tasks.registry import task_of
+from llava_aurora.tasks.task import Record, Task
 from llava_aurora.tokens.perception import depth_and_box
 
 if TYPE_CHECKING:

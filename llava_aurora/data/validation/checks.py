@@ -25,7 +25,7 @@ from llava_aurora.data.validation.findings import Findings, ValidationReport
 from llava_aurora.data.validation.images import Examined, ImageList, Listed, examine
 from llava_aurora.data.validation.records import Report, TextChecks, record_name
 from llava_aurora.errors import AuroraError
-from llava_aurora.tasks.task import task_name
+from llava_aurora.tasks.registry import task_name
 from llava_aurora.tokens.vocabulary import TokenFamily, depth_family, pixel_family
 
 if TYPE_CHECKING:

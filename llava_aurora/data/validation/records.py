@@ -13,7 +13,7 @@ from llava_aurora.data.images.image_files import path_inside
 from llava_aurora.data.store.record_file import record_problem
 from llava_aurora.errors import AuroraError
 from llava_aurora.tasks.points import mentions
-from llava_aurora.tasks.task import family_of, task_of
+from llava_aurora.tasks.registry import family_of, task_of
 from llava_aurora.tokens.box import BoxKind
 from llava_aurora.tokens.vocabulary import MalformedSpan, TokenFamily, by_kind, depth_family, pixel_family
 
@@ -123,10 +123,14 @@ def truth_problem(about: Any) -> str | None:
         return "'aurora' has boxes that are not [[x1, y1, x2, y2], …]"
     if not isinstance(points, Mapping) or not all(_are_numbers(place, 2) for place in points.values()):
         return "'aurora' has points that are not {letter: [x, y]}"
-    if not isinstance(depths, Mapping) or not all(isinstance(depth, int | float) for depth in depths.values()):
+    if not isinstance(depths, Mapping) or not all(map(_is_number, depths.values())):
         return "'aurora' has depths that are not {letter: number}"
     return None
 
 
 def _are_numbers(values: Any, number: int) -> bool:
-    return isinstance(values, list) and len(values) == number and all(isinstance(each, int | float) for each in values)
+    return isinstance(values, list) and len(values) == number and all(map(_is_number, values))
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)

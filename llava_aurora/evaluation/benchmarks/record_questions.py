@@ -9,7 +9,8 @@ from llava_aurora.data.images.image_files import path_inside
 from llava_aurora.data.store.record_file import read_records
 from llava_aurora.errors import AuroraError
 from llava_aurora.evaluation.benchmarks.question import Question, QuestionSet, question_set
-from llava_aurora.tasks.task import Record, Task, family_of, task_of
+from llava_aurora.tasks.registry import family_of, task_of
+from llava_aurora.tasks.task import Record, Task
 
 NAMES = ("records.json", "records.jsonl", "records.parquet")
 

@@ -13,6 +13,7 @@ from lmms_eval.api.model import lmms
 from PIL import Image
 
 from llava_aurora.batches import batches
+from llava_aurora.data.images.image_files import open_image
 from llava_aurora.data.sources.depth.depth_estimation import default_device
 from llava_aurora.errors import AuroraError
 from llava_aurora.evaluation.answers import AnswerSettings
@@ -102,4 +103,4 @@ class LlavaAuroraModel(lmms):
         visuals = doc_to_visual(self.task_dict[task][split][doc_id])
         if len(visuals) != 1 or not isinstance(visuals[0], Image.Image):
             raise AuroraError(f"{task}, question {doc_id}: holds {len(visuals)} images or videos; one image is needed")
-        return visuals[0].convert("RGB")
+        return open_image(visuals[0])

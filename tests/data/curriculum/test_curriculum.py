@@ -16,7 +16,7 @@ from llava_aurora.data.curriculum.length_grouped_batches import LengthGroupedBat
 from llava_aurora.data.curriculum.sampler import Curriculum, CurriculumSampler, planned_epochs
 from llava_aurora.data.curriculum.schedule import BUILT_IN, ConstantSchedule, LinearSchedule, MixtureSchedule
 from llava_aurora.errors import AuroraError
-from llava_aurora.tasks.task import task_names, tasks
+from llava_aurora.tasks.registry import task_names, tasks
 
 COUNTS = {
     "depth_generation": 48,

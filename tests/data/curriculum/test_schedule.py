@@ -12,7 +12,7 @@ from llava_aurora.data.curriculum.schedule import (
     SoftmaxSchedule,
     progress,
 )
-from llava_aurora.tasks.task import family_of, tasks
+from llava_aurora.tasks.registry import family_of, tasks
 
 AURORA = {
     "depth_generation": 20_000,

@@ -15,7 +15,7 @@ from llava_aurora.data.store import record_store as store_module
 from llava_aurora.data.store.record_file import read_records
 from llava_aurora.data.store.record_store import RecordStore, cache_folder
 from llava_aurora.errors import AuroraError
-from llava_aurora.tasks.task import task_names
+from llava_aurora.tasks.registry import task_names
 from llava_aurora.tokens.vocabulary import depth_family, pixel_family
 
 DEPTH, PIXELS = depth_family(codebook_size=16, codes_per_map=9), pixel_family(frame=56)

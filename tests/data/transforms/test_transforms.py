@@ -17,7 +17,7 @@ from llava_aurora.errors import AuroraError
 from llava_aurora.tasks.points import closest, hundredths, letter_points, mentions
 from llava_aurora.tasks.prompts import Prompts
 from llava_aurora.tasks.records import RecordWriter
-from llava_aurora.tasks.task import task_named
+from llava_aurora.tasks.registry import task_named
 from llava_aurora.tokens.box import BoxKind
 from llava_aurora.tokens.depth import DepthKind
 from llava_aurora.tokens.vocabulary import depth_family, pixel_family

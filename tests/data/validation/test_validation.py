@@ -131,6 +131,11 @@ MAP = DEPTH.text(range(CELLS))
         ("format", {"id": "x", "text": "?"}, "not LLaVA's format"),
         ("format", plain(question="no place"), "has an image and 0 places"),
         ("format", plain(aurora={"task": "depth_direct", "points": {"A": 3}}), "points that are not {letter: [x, y]}"),
+        (
+            "format",
+            plain(aurora={"task": "depth_direct", "points": {"A": [True, 3]}}),
+            "points that are not {letter: [x, y]}",
+        ),
         ("path", plain(image="../secret.png"), "'../secret.png' leads out of the folder"),
         ("path", plain(image="sub/../../secret.png"), "leads out"),
         ("path", plain(image="/etc/passwd"), "'/etc/passwd' leads out"),

@@ -9,7 +9,8 @@ from llava_aurora.data.sources.scenes.scene_folder import read_scenes
 from llava_aurora.errors import AuroraError
 from llava_aurora.evaluation.benchmarks.registry import BENCHMARKS, Wording, benchmark_names
 from llava_aurora.tasks.marks import depth_at
-from llava_aurora.tasks.task import STEP_BY_STEP, tasks
+from llava_aurora.tasks.registry import tasks
+from llava_aurora.tasks.task import STEP_BY_STEP
 from llava_aurora.tokens.vocabulary import pixel_family
 
 WORDING = Wording(56, pixel_family(frame=56))

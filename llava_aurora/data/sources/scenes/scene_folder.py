@@ -107,7 +107,7 @@ def read_scenes(folder: str | Path) -> list[SceneRecord]:
     """
     path = Path(folder) / "scenes.jsonl"
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        lines = path.read_text(encoding="utf-8").split("\n")
     except (OSError, UnicodeDecodeError) as error:
         raise AuroraError(
             f"{path}: cannot read the scenes: {error}; make them with `llava-aurora data scenes`"

@@ -16,7 +16,8 @@ from llava_aurora.tasks.depth_tasks import DepthTask
 from llava_aurora.tasks.forms import LETTERS
 from llava_aurora.tasks.marks import draw_points
 from llava_aurora.tasks.records import RecordWriter, write_records
-from llava_aurora.tasks.task import AnnotatedImage, AnnotatedObject, Drawing, Record, task_named, task_of
+from llava_aurora.tasks.registry import task_named, task_of
+from llava_aurora.tasks.task import AnnotatedImage, AnnotatedObject, Drawing, Record
 from llava_aurora.vqvae.maps import read_depth_map
 
 # The paper's mixture asks for maps and for answers; locating points and points given by coordinates are added, since
