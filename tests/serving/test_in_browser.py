@@ -152,6 +152,7 @@ def test_points_are_marked_where_the_click_was(page, tmp_path, aurora):
     try:
         page.upload(path)
         page.click_at(0.25, 0.75)
+        page.question("What is at A?")  # of one point nothing is asked by itself
         page.press("ask")
         page.until(lambda: page.written("answer") == "(B)")
     finally:
