@@ -39,12 +39,12 @@ class Stated:
     """What the chains of a batch state.
 
     Attributes:
-        looks: for each of STEPS, the tokens that are read from others.
+        targets: for each of STEPS, the tokens that are read from others.
         answers: row and position of the tokens of each answer, in rows with perception tokens. Where there are none,
             the answer is most of what is learned anyway.
     """
 
-    looks: Mapping[str, list[AttentionTarget]]
+    targets: Mapping[str, list[AttentionTarget]]
     answers: list[tuple[int, int]]
 
 
@@ -93,7 +93,7 @@ class StatedPoints:
         answer: Sequence[int] = ()
         for family in self.families:
             for source in family.sources(text, self.perception, behind=behind, learned=is_learned):
-                stated.looks[source.step].append(_target(row, source, position))
+                stated.targets[source.step].append(_target(row, source, position))
             answer = answer or family.answer_characters(learned_text, behind=behind)
         stated.answers.extend((row, at) for at in sorted({position(character) for character in answer}))
 

@@ -30,22 +30,22 @@ def test_coordinates_of_a_point_are_copied_from_where_it_was_named_in_the_questi
     ids = labels_of(tokenizer, f"Which of C (<PIXEL_30>,<PIXEL_55>), A (<PIXEL_0>,<PIXEL_0>)? {chain()}", "No points.")
     labels = ids.clone()
     labels[0, : ids[0].tolist().index(tokenizer.convert_tokens_to_ids("<DEPTH_START>"))] = -100
-    assert not points.read(labels).looks["copy"]
-    looks = points.read(labels, ids).looks["copy"]
-    assert [look.row for look in looks] == [0] * 4  # B was not asked about
+    assert not points.read(labels).targets["copy"]
+    targets = points.read(labels, ids).targets["copy"]
+    assert [target.row for target in targets] == [0] * 4  # B was not asked about
     coordinates = [f"<PIXEL_{value}>" for letter in "AC" for value in PLACES[letter]]
-    assert said(tokenizer, ids, [(0, look.query + 1) for look in looks]) == coordinates
-    assert said(tokenizer, ids, [(0, key) for look in looks for key in look.keys]) == coordinates
-    sources = [next(iter(look.keys)) for look in looks]
+    assert said(tokenizer, ids, [(0, target.query + 1) for target in targets]) == coordinates
+    assert said(tokenizer, ids, [(0, key) for target in targets for key in target.keys]) == coordinates
+    sources = [next(iter(target.keys)) for target in targets]
     assert min(sources[:2]) > max(sources[2:])  # A is asked about behind C
 
 
 def test_of_points_named_more_than_once_the_first_is_copied(stated):
     tokenizer, points = stated
     labels = labels_of(tokenizer, f"{marked_chain({'A': (1, 2)})} Again A (<PIXEL_1>,<PIXEL_2>).")
-    looks = points.read(labels).looks["copy"]
-    assert len(looks) == 4
-    assert len({key for look in looks for key in look.keys}) == 2
+    targets = points.read(labels).targets["copy"]
+    assert len(targets) == 4
+    assert len({key for target in targets for key in target.keys}) == 2
 
 
 @pytest.mark.parametrize(
@@ -59,27 +59,27 @@ def test_of_points_named_more_than_once_the_first_is_copied(stated):
 )
 def test_other_coordinates_are_copied_from_nowhere(stated, text):
     tokenizer, points = stated
-    assert not points.read(labels_of(tokenizer, text)).looks["copy"]
+    assert not points.read(labels_of(tokenizer, text)).targets["copy"]
 
 
 def test_each_digit_of_a_value_is_read_from_the_codes_around_its_point(stated):
     tokenizer, points = stated
     labels = labels_of(tokenizer, "Some words.", chain())
     first = labels[1].tolist().index(tokenizer.convert_tokens_to_ids("<DEPTH_START>")) + 1
-    looks = points.read(labels).looks["lookup"]
-    assert [look.row for look in looks] == [1] * 6  # two digits a value
-    assert "".join(said(tokenizer, labels, [(1, look.query + 1) for look in looks])) == "071727"
+    targets = points.read(labels).targets["lookup"]
+    assert [target.row for target in targets] == [1] * 6  # two digits a value
+    assert "".join(said(tokenizer, labels, [(1, target.query + 1) for target in targets])) == "071727"
     depth = points.perception.kinds["depth"]
-    for look, place in zip(looks, [place for place in PLACES.values() for _ in range(2)], strict=True):
-        assert {key - first: share for key, share in look.keys.items()} == depth.cells_around(place, frame=56)
-    assert {len(look.keys) for look in looks} == {1, 2}  # a corner; two at edges
+    for target, place in zip(targets, [place for place in PLACES.values() for _ in range(2)], strict=True):
+        assert {key - first: share for key, share in target.keys.items()} == depth.cells_around(place, frame=56)
+    assert {len(target.keys) for target in targets} == {1, 2}  # a corner; two at edges
 
 
 def test_of_two_maps_the_last_is_read(stated):
     tokenizer, points = stated
     labels = labels_of(tokenizer, f"The depth map is {MAP}. {chain({'A': (0, 0)}, codes=CODES[::-1])}")
-    looks = points.read(labels).looks["lookup"]
-    assert set(said(tokenizer, labels, [(0, key) for look in looks for key in look.keys])) == {"<DEPTH_5>"}
+    targets = points.read(labels).targets["lookup"]
+    assert set(said(tokenizer, labels, [(0, key) for target in targets for key in target.keys])) == {"<DEPTH_5>"}
 
 
 @pytest.mark.parametrize(
@@ -95,7 +95,7 @@ def test_of_two_maps_the_last_is_read(stated):
 )
 def test_other_digits_are_read_from_no_map(stated, text):
     tokenizer, points = stated
-    assert not points.read(labels_of(tokenizer, text)).looks["lookup"]
+    assert not points.read(labels_of(tokenizer, text)).targets["lookup"]
 
 
 def test_a_map_that_is_not_learned_is_not_looked_at(stated):
@@ -103,19 +103,19 @@ def test_a_map_that_is_not_learned_is_not_looked_at(stated):
     labels = labels_of(tokenizer, chain())
     start = labels[0].tolist().index(tokenizer.convert_tokens_to_ids("<DEPTH_START>"))
     labels[0, start + 4] = -100
-    assert not points.read(labels).looks["lookup"]
-    assert points.read(labels).looks["choice"]  # what is chosen from are the values
+    assert not points.read(labels).targets["lookup"]
+    assert points.read(labels).targets["choice"]  # what is chosen from are the values
 
 
 @pytest.mark.parametrize("chosen", ["A", "B", "C"])
 def test_each_time_the_chosen_point_is_named_it_is_read_from_its_value(stated, chosen):
     tokenizer, points = stated
     labels = labels_of(tokenizer, end_of_chain(chosen=chosen))
-    looks = points.read(labels).looks["choice"]
-    assert said(tokenizer, labels, [(0, look.query + 1) for look in looks]) == [chosen, chosen]
-    assert looks[1].query > looks[0].query + 3
-    for look in looks:
-        (value,) = look.keys
+    targets = points.read(labels).targets["choice"]
+    assert said(tokenizer, labels, [(0, target.query + 1) for target in targets]) == [chosen, chosen]
+    assert targets[1].query > targets[0].query + 3
+    for target in targets:
+        (value,) = target.keys
         before = tokenizer.decode(labels[0, : value + 1])
         assert before.endswith(f"{'ABC'.index(chosen)}7")
         assert before.count("(") == "ABC".index(chosen) + 1
@@ -136,7 +136,9 @@ def test_each_time_the_chosen_point_is_named_it_is_read_from_its_value(stated, c
 def test_of_the_letters_only_the_chosen_one_behind_values_is_read_from_one(stated, text, expected):
     tokenizer, points = stated
     labels = labels_of(tokenizer, text)
-    assert said(tokenizer, labels, [(0, look.query + 1) for look in points.read(labels).looks["choice"]]) == expected
+    assert (
+        said(tokenizer, labels, [(0, target.query + 1) for target in points.read(labels).targets["choice"]]) == expected
+    )
 
 
 @pytest.mark.parametrize(

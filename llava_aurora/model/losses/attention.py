@@ -60,7 +60,7 @@ class AttentionLoss(AuxiliaryLoss):
 
     def __call__(self, context: LossContext) -> dict[str, Tensor]:
         assert context.stated is not None
-        targets = context.stated.looks
+        targets = context.stated.targets
         losses = {name: head(targets[name], context.attention_mask) for name, head in self.heads.items()}
         return {name: loss for name, loss in losses.items() if loss is not None}
 

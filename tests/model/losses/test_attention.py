@@ -59,7 +59,7 @@ def batch(tokenizer, *texts):
 
 
 def targets_of(model, inputs, name):
-    return model.training_loss.points.read(inputs["labels"]).looks[name]
+    return model.training_loss.points.read(inputs["labels"]).targets[name]
 
 
 def forward(model, inputs):
