@@ -19,6 +19,13 @@ LOSS_FLAGS = {
     "--choice_loss_weight": "choice",
     "--answer_loss_weight": "answer",
 }
+# Flags that are not read, and what does their work here.
+REPLACED = {
+    "--depth_data": "--perception_modalities depth,box --depth_vqvae FOLDER",
+    "--annealing_data": "--curriculum linear",
+    "--custom_image_size": "--coordinate_frame",
+    "--swapped_map_probability": "nothing: it was removed, since it did not help",
+}
 
 
 def translate(arguments: Sequence[str], *, cuda: bool, tf32: bool) -> tuple[list[str], list[str]]:
@@ -31,7 +38,13 @@ def translate(arguments: Sequence[str], *, cuda: bool, tf32: bool) -> tuple[list
 
     Returns:
         the new command line, and a note for each change.
+
+    Raises:
+        AuroraError: for one of REPLACED, naming what replaces it, and for an old weight that is no number.
     """
+    for flag, _ in _pairs(arguments):
+        if flag in REPLACED:
+            raise AuroraError(f"{flag} is not a flag here; in its place: {REPLACED[flag]}")
     pairs, notes = _translate_losses(_pairs(arguments))
     translated: list[str] = []
     given = {flag for flag, _ in pairs}

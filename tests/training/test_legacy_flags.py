@@ -55,3 +55,11 @@ def test_an_old_weight_that_is_no_number_is_named():
     with pytest.raises(AuroraError, match="--answer_loss_weight x"):
         translate(["--answer_loss_weight", "x"], cuda=False, tf32=False)
     assert translate(["--copy_loss_weight", "0"], cuda=False, tf32=False)[0] == ["--aux_losses", ""]
+
+
+@pytest.mark.parametrize(
+    "flag", ["--depth_data", "--annealing_data", "--custom_image_size", "--swapped_map_probability"]
+)
+def test_flags_of_auroras_code_and_removed_ones_name_what_replaces_them(flag):
+    with pytest.raises(AuroraError, match=f"{flag} is not a flag here; in its place: "):
+        translate(["--seed", "1", flag, "1"], cuda=False, tf32=False)
