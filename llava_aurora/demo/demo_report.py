@@ -53,8 +53,8 @@ def write_report(demo: DemoFolder) -> Path:
         by_task.setdefault(outcome.truth["task"].removesuffix("_of_none"), []).append(outcome)
 
     depth = depth_errors(demo, perception, by_task["depth_generation"])
-    rows = answer_rows(by_task, frame=demo.preset.model.frame)
-    rows += read_out_of_generated_maps(by_task, frame=demo.preset.model.frame)
+    rows = answer_rows(by_task, demo=demo)
+    rows += read_out_of_generated_maps(by_task, demo=demo)
     rows += read_out_limits(demo, perception, by_task["depth_chain_from_coordinates"])
     behind = behind_other_maps(demo, predictor, by_task["depth_chain_from_coordinates"])
     pictures = [*draw_held_out(demo, perception, by_task), draw_photograph(demo, predictor)]
@@ -175,13 +175,15 @@ def _text(
         "",
         "## Answers",
         "",
-        "| question | right | chance | questions | |",
-        "|---|---|---|---|---|",
+        "| question | right | blind | chance | questions | |",
+        "|---|---|---|---|---|---|",
         *(_line(row) for row in rows),
         "",
-        "Chance is one over the number of points; for counting, always giving the most frequent count. A row is marked"
-        " only where it lies more than two standard errors from chance. *Read out of its map* decodes the map that the"
-        " model wrote and takes the point with the highest value, whatever the model answered.",
+        "*Blind* are the best answers without the image: always the same answer, the lowest point, or the closest point"
+        " by the other scenes' mean map, whichever gets most right. Chance is one over the number of points. A row"
+        " is marked where it lies more than two standard errors above the higher of both, or below the lower. *Read"
+        " out of its map* decodes the map that the model wrote and takes the point with the highest value, whatever the"
+        " model answered.",
         "",
         *_lessons(rows),
         "",
@@ -234,25 +236,27 @@ _NAMES = {
 
 
 def _verdict(row: Row) -> str:
-    """Above or below chance by more than two standard errors of a share; empty in between."""
-    if row.chance is None or not row.count:
-        return ""
-    error = (row.chance * (1 - row.chance) / row.count) ** 0.5
-    distance = row.value - row.chance
-    return "" if abs(distance) <= 2 * error else "above chance" if distance > 0 else "below chance"
+    """Above blind answers and chance, or below both, by more than two standard errors of a share; empty in between."""
+    baselines = [row.blind] if row.chance is None else [row.blind, row.chance]
+    low, high = ((share, 2 * (share * (1 - share) / row.count) ** 0.5) for share in (min(baselines), max(baselines)))
+    if row.value > sum(high):
+        return "above blind"
+    return "below chance" if row.value < low[0] - low[1] else ""
 
 
 def _line(row: Row) -> str:
     chance = "–" if row.chance is None else f"{100 * row.chance:.0f} %"
-    return f"| {row.name} | {100 * row.value:.0f} % | {chance} | {row.count} | {_verdict(row)} |"
+    return (
+        f"| {row.name} | {100 * row.value:.0f} % | {100 * row.blind:.0f} % | {chance} | {row.count} | {_verdict(row)} |"
+    )
 
 
 def _lessons(rows: Sequence[Row]) -> list[str]:
     """What was not learned, said plainly."""
-    missed = [row.name for row in rows if _verdict(row) != "above chance"]
+    missed = [row.name for row in rows if _verdict(row) != "above blind"]
     if not missed:
-        return ["Every row is above chance."]
-    return ["Not learned in this time (not above chance):", "", *(f"- {name}" for name in missed)]
+        return ["Every row is above blind answers."]
+    return ["Not above what can be answered without the image:", "", *(f"- {name}" for name in missed)]
 
 
 def _behind(behind: Mapping[str, tuple[float, int]]) -> list[str]:

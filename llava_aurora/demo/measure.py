@@ -1,7 +1,7 @@
 """What the demo's model has learned: its maps, its answers, points read out of its maps; each beside a baseline."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,9 @@ from llava_aurora.batches import batches
 from llava_aurora.data.images.image_files import open_image
 from llava_aurora.demo.demo_folder import DemoFolder
 from llava_aurora.demo.stages import mean_map
+from llava_aurora.evaluation.benchmarks.record_questions import record_question
 from llava_aurora.evaluation.benchmarks.scene_questions import question_of
+from llava_aurora.evaluation.blind import blind_baseline
 from llava_aurora.evaluation.written import read_written
 from llava_aurora.generation.predictor import Predictor
 from llava_aurora.generation.result import Result
@@ -21,6 +23,7 @@ from llava_aurora.model.checkpoint import load_pretrained_model
 from llava_aurora.model.embeddings import RowStart, grow_embeddings
 from llava_aurora.tasks.answers import stated_answer
 from llava_aurora.tasks.depth import closest_by
+from llava_aurora.tasks.registry import task_of
 from llava_aurora.tasks.task import Record
 from llava_aurora.tokens import build_kinds
 from llava_aurora.tokens.perception import PerceptionTokens
@@ -86,11 +89,20 @@ def true_depth(record: Record, *, images: Path, size: int) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Row:
-    """One line of the table of results. `chance` is what guessing would give."""
+    """One line of the table of results.
+
+    Attributes:
+        name: of the questions, and what of the answers is measured.
+        value: share that is right.
+        chance: share that guessing one of the points would get right; None for counting.
+        blind: share that the best answers without the image get right.
+        count: questions.
+    """
 
     name: str
     value: float
     chance: float | None
+    blind: float
     count: int
 
 
@@ -118,8 +130,22 @@ def depth_errors(demo: DemoFolder, perception: PerceptionTokens, asked: Sequence
     return {name: _mse(maps, true) for name, maps in pairs.items()}
 
 
-def answer_rows(by_task: Mapping[str, Sequence[Asked]], *, frame: int) -> list[Row]:
-    """Accuracy of answers and of the maps behind them, by task and number of points, each with its chance level."""
+def _row(name: str, value: float, asked: Sequence[Asked], *, demo: DemoFolder) -> Row:
+    """A row about questions, with its chance level and blind baseline."""
+    frame, questions = demo.preset.model.frame, []
+    for each in asked:
+        task = task_of(each.record)
+        assert task is not None
+        questions.append(replace(record_question(demo.images, each.record, task), frame=frame))
+    blind = blind_baseline(questions)
+    points = [len(each.truth["points"]) for each in asked if "points" in each.truth]
+    chance = float(np.mean([1 / count for count in points])) if points else None
+    return Row(name, value, chance, blind.accuracy if blind is not None else float("nan"), len(asked))
+
+
+def answer_rows(by_task: Mapping[str, Sequence[Asked]], *, demo: DemoFolder) -> list[Row]:
+    """Accuracy of answers and of the maps behind them, by task and number of points."""
+    frame = demo.preset.model.frame
     rows = []
     for task in ("depth_chain_from_coordinates", "depth_direct_from_coordinates", "depth_chain"):
         for counts in ((2,), (3,), (4,), (5,), (3, 4, 5)):
@@ -127,16 +153,13 @@ def answer_rows(by_task: Mapping[str, Sequence[Asked]], *, frame: int) -> list[R
             if not asked:
                 continue
             name = f"{task}, {_range(counts)} points"
-            chance = float(np.mean([1 / len(each.truth["points"]) for each in asked]))
-            rows.append(Row(f"{name}: answer", accuracy(asked, lambda o: o.correct), chance, len(asked)))
+            rows.append(_row(f"{name}: answer", accuracy(asked, lambda o: o.correct), asked, demo=demo))
             if "chain" in task:
                 right = accuracy(asked, lambda o: o.read_out(frame=frame) == o.truth["answer"])
-                rows.append(Row(f"{name}: read out of its map", right, chance, len(asked)))
+                rows.append(_row(f"{name}: read out of its map", right, asked, demo=demo))
     for task in ("counting_chain", "counting_direct"):
-        asked = list(by_task.get(task, ()))
-        answers = [each.truth["answer"] for each in asked]
-        most_frequent = max(map(answers.count, answers)) / len(answers) if answers else None
-        rows.append(Row(f"{task}: answer", accuracy(asked, lambda o: o.correct), most_frequent, len(asked)))
+        if asked := list(by_task.get(task, ())):
+            rows.append(_row(f"{task}: answer", accuracy(asked, lambda o: o.correct), asked, demo=demo))
     return rows
 
 
@@ -188,21 +211,20 @@ def _untrained(demo: DemoFolder) -> Predictor:
     return Predictor(tokenizer=tokenizer, model=model, image_processor=image_processor)
 
 
-def read_out_of_generated_maps(by_task: Mapping[str, Sequence[Asked]], *, frame: int) -> list[Row]:
+def read_out_of_generated_maps(by_task: Mapping[str, Sequence[Asked]], *, demo: DemoFolder) -> list[Row]:
     """Points of a scene's question, read out of the map that the model wrote when it was asked for the map alone."""
     maps = {scene_of(each): each.result.depth for each in by_task["depth_generation"]}
-    asked = by_task["depth_chain_from_coordinates"]
-    rows = []
+    frame, rows = demo.preset.model.frame, []
+
+    def right(each: Asked) -> bool:
+        depth, truth = maps.get(scene_of(each)), each.truth
+        return depth is not None and closest_by(depth, truth["points"], frame=frame) == truth["answer"]
+
     for counts in ((2,), (3,), (4,), (5,), (3, 4, 5)):
-        right = []
-        for each in asked:
-            depth, truth = maps.get(scene_of(each)), each.truth
-            if len(truth["points"]) in counts:
-                right.append(depth is not None and closest_by(depth, truth["points"], frame=frame) == truth["answer"])
-        if right:
-            chance = float(np.mean([1 / len(o.truth["points"]) for o in asked if len(o.truth["points"]) in counts]))
+        chains = by_task["depth_chain_from_coordinates"]
+        if asked := [each for each in chains if len(each.truth["points"]) in counts]:
             name = f"depth_generation, {_range(counts)} points: read out of its map"
-            rows.append(Row(name, sum(right) / len(right), chance, len(right)))
+            rows.append(_row(name, accuracy(asked, right), asked, demo=demo))
     return rows
 
 
@@ -223,14 +245,13 @@ def read_out_limits(demo: DemoFolder, perception: PerceptionTokens, asked: Seque
         "the VQ-VAE's copy": [kind.decode(kind.encode(depth)) for depth in true],
         "the mean map, the same for every scene": [mean] * len(true),
     }
-    chance = float(np.mean([1 / len(each.truth["points"]) for each in asked]))
     rows = []
     for name, depths in maps.items():
         right = sum(
             closest_by(depth, each.truth["points"], frame=frame) == each.truth["answer"]
             for depth, each in zip(depths, asked, strict=True)
         )
-        rows.append(Row(f"all points: read out of {name}", right / len(asked), chance, len(asked)))
+        rows.append(_row(f"all points: read out of {name}", right / len(asked), asked, demo=demo))
     return rows
 
 
