@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from llava_aurora.data.images.image_files import path_inside
+from llava_aurora.data.images.image_files import opened_image, path_inside
 from llava_aurora.data.store.record_store import record_length
 from llava_aurora.data.validation.checks import named_records
 from llava_aurora.data.validation.records import TextChecks, truth_problem
@@ -149,7 +149,7 @@ class RecordPage:
     # --- pictures -----------------------------------------------------------------------------------------------------
 
     def _pictures(self, record: Mapping[str, Any]) -> list[Picture]:
-        with Image.open(path_inside(self.image_folder, record["image"])) as opened:
+        with opened_image(path_inside(self.image_folder, record["image"])) as opened:
             opened.draft("RGB", (2 * SIDE, 2 * SIDE))
             size = opened.size
             image = opened.convert("RGB")
