@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from llava_aurora.cli.data import app
-from llava_aurora.cli.shared import report_failures, warn_of_depth
+from llava_aurora.cli.depth_options import CloserOption, UnknownOption, ValuesOption, checked_scale
+from llava_aurora.cli.shared import report_failures
 from llava_aurora.errors import AuroraError
 
 if TYPE_CHECKING:
@@ -107,6 +108,9 @@ def hardblink(
     images: Annotated[Path, typer.Option(help="Folder of images without marks.")],
     depth: Annotated[Path, typer.Option(help="Folder of their depth maps.")],
     out: Annotated[Path, typer.Option(help="Folder to make, in the layout that HardBLINK is published in.")],
+    values: ValuesOption = None,
+    closer: CloserOption = None,
+    unknown: UnknownOption = "",
     seed: Annotated[int, typer.Option(help="Another seed, other points and letters.")] = 0,
 ) -> None:
     """Mark 3, 4 and 5 points at mid height of each image and ask for the closest: a benchmark like HardBLINK."""
@@ -114,8 +118,9 @@ def hardblink(
     from llava_aurora.found_files import find_files
     from llava_aurora.vqvae.maps import MAP_SUFFIXES
 
-    warn_of_depth(find_files(depth, MAP_SUFFIXES).paths)
-    made = write_hardblink(out, images=images, depth=depth, seed=seed)
+    found = find_files(depth, MAP_SUFFIXES)
+    scale = checked_scale(depth, found.paths, values=values, closer=closer, unknown=unknown)
+    made = write_hardblink(out, images=images, depth=depth, scale=scale, seed=seed)
     for points, questions in made.counts.items():
         print(f"{points} points: {questions} questions")
     report_failures(sum(made.counts.values()), made.failures, out, made.passed_over)

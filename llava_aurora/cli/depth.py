@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
 import typer
 
 from llava_aurora.cli.data import app
+from llava_aurora.cli.depth_options import CloserOption, UnknownOption, ValuesOption, depth_scale
 from llava_aurora.cli.shared import usable_device
 from llava_aurora.errors import AuroraError
 from llava_aurora.found_files import in_words
@@ -24,14 +25,9 @@ def depth(
     out: Annotated[Path, typer.Option(help="Folder for the maps: PNG, higher = closer, 0 = unknown.")],
     images: Annotated[Path | None, typer.Option(help="Folder of images whose depth to estimate.")] = None,
     maps: Annotated[Path | None, typer.Option(help="Folder of PNG, npy, npz or EXR depth to convert instead.")] = None,
-    values: Annotated[
-        str | None,
-        typer.Option(help="metric (distances) or relative. Needed with --maps; else the estimator's."),
-    ] = None,
-    closer: Annotated[str | None, typer.Option(help="higher or lower: which values are closer; with --maps.")] = None,
-    unknown: Annotated[
-        str, typer.Option(help="Values in --maps that mean unknown depth, with commas, such as 0,65535.")
-    ] = "",
+    values: ValuesOption = None,
+    closer: CloserOption = None,
+    unknown: UnknownOption = "",
     model: Annotated[
         str, typer.Option(help="Depth estimator: a folder, or a name on the hub.")
     ] = "depth-anything/Depth-Anything-V2-Large-hf",
@@ -44,8 +40,9 @@ def depth(
     workers: Annotated[int, typer.Option(min=0, help="Threads that read files.")] = 4,
 ) -> None:
     """Make relative depth maps: estimate them from --images, or convert --maps. Exit code 1 if some files failed."""
-    from llava_aurora.data.sources.depth.depth_maps import Bits, process_share
+    from llava_aurora.data.sources.depth.depth_maps import process_share
     from llava_aurora.found_files import find_files
+    from llava_aurora.vqvae.depth_scale import Bits
 
     if (images is None) == (maps is None):
         raise AuroraError("give either --images, to estimate depth, or --maps, to convert existing depth")
@@ -54,22 +51,10 @@ def depth(
     made: dict[str, Any] = {"out": out, "workers": workers, "share": process_share(cpu=device == "cpu" or bool(maps))}
     if maps is not None:
         from llava_aurora.data.sources.depth.depth_import import check_folder, import_maps
-        from llava_aurora.data.sources.depth.depth_maps import DepthScale, Values
-        from llava_aurora.vqvae.depth_checks import Closer
 
         if values is None or closer is None:
             raise AuroraError("--maps needs --values metric|relative and --closer higher|lower: the files do not tell")
-        try:
-            markers = tuple(float(value) for value in unknown.split(",") if value.strip())
-        except ValueError as error:
-            raise AuroraError(f"--unknown {unknown}: expected numbers with commas between them") from error
-        scale = DepthScale(
-            values=cast(Values, values),
-            closer=cast(Closer, closer),
-            unknown=markers,
-            clip=clip,
-            bits=cast(Bits, bits),
-        )
+        scale = depth_scale(values, closer, unknown, clip=clip, bits=bits)
         if made["share"].index == 0:
             print(*check_folder(maps, scale).lines(scale.closer), sep="\n", file=sys.stderr)
         report = import_maps(maps=maps, scale=scale, **made)

@@ -1,7 +1,7 @@
 """What several commands do alike: check a device, report what failed of many files."""
 
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
 
@@ -31,12 +31,3 @@ def report_failures(
         print(f"error: {failure}", file=sys.stderr)
     if failures:
         raise typer.Exit(1)
-
-
-def warn_of_depth(maps: Sequence[Path]) -> None:
-    """Prints on stderr what seems wrong with relative depth maps, in which higher values should be closer."""
-    from llava_aurora.vqvae.depth_checks import check_depth
-
-    for line in check_depth(maps).lines():
-        if line.startswith("warning"):
-            print(line, file=sys.stderr)

@@ -5,7 +5,8 @@ from typing import Annotated, Any
 
 import typer
 
-from llava_aurora.cli.shared import report_failures, usable_device, warn_of_depth
+from llava_aurora.cli.depth_options import CloserOption, UnknownOption, ValuesOption, checked_scale
+from llava_aurora.cli.shared import report_failures, usable_device
 from llava_aurora.errors import AuroraError
 
 app = typer.Typer(no_args_is_help=True, help="Train the depth VQ-VAE; turn depth maps into codes and back.")
@@ -20,6 +21,9 @@ app = typer.Typer(no_args_is_help=True, help="Train the depth VQ-VAE; turn depth
 def vqvae_train(
     maps: Annotated[Path, typer.Argument(help="Folder of relative depth maps (.png of 8 or 16 bits, .npy).")],
     out: Annotated[Path, typer.Option(help="Folder for the checkpoint, the log and the state to resume from.")],
+    values: ValuesOption = None,
+    closer: CloserOption = None,
+    unknown: UnknownOption = "",
     image_size: Annotated[int | None, typer.Option(help="Side of the frame in pixels.")] = None,
     channels: Annotated[str | None, typer.Option(help="Widths, one halving of the frame each: 16,32,64,...")] = None,
     code_dim: Annotated[int | None, typer.Option(help="Length of a code.")] = None,
@@ -49,8 +53,8 @@ def vqvae_train(
         raise AuroraError(f"no VQ-VAE can have this shape: {error}") from error
     device = usable_device(device)
     found = find_files(maps, MAP_SUFFIXES)
-    warn_of_depth(found.paths)
-    train_depth_vqvae(depth_maps=maps, out=out, config=config, resume=resume, device=device, **given)
+    scale = checked_scale(maps, found.paths, values=values, closer=closer, unknown=unknown)
+    train_depth_vqvae(depth_maps=maps, out=out, scale=scale, config=config, resume=resume, device=device, **given)
     print(f"{out}: a VQ-VAE trained on {len(found.paths)} maps{in_words(found.passed_over)}")
 
 
@@ -63,6 +67,9 @@ def vqvae_encode(
     maps: Annotated[Path, typer.Argument(help="Folder of relative depth maps (.png of 8 or 16 bits, .npy).")],
     vqvae: Annotated[Path, typer.Option(help="VQ-VAE folder, or a published .pt file.")],
     out: Annotated[Path, typer.Option(help="The file of codes to write: .parquet, or .jsonl to read by eye.")],
+    values: ValuesOption = None,
+    closer: CloserOption = None,
+    unknown: UnknownOption = "",
     batch_size: Annotated[int, typer.Option(min=1)] = 32,
     workers: Annotated[int, typer.Option(min=0, help="Threads that read maps.")] = 2,
     device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1, ...")] = "cpu",
@@ -73,9 +80,10 @@ def vqvae_encode(
     from llava_aurora.vqvae.folders import encode_folder
     from llava_aurora.vqvae.maps import MAP_SUFFIXES
 
-    warn_of_depth(find_files(maps, MAP_SUFFIXES).paths)
+    found = find_files(maps, MAP_SUFFIXES)
+    scale = checked_scale(maps, found.paths, values=values, closer=closer, unknown=unknown)
     model = load_depth_vqvae(vqvae, device=usable_device(device))
-    report = encode_folder(model=model, maps=maps, out=out, batch_size=batch_size, workers=workers)
+    report = encode_folder(model=model, maps=maps, out=out, scale=scale, batch_size=batch_size, workers=workers)
     if report.seconds:
         print(f"{report.written / report.seconds:.1f} maps a second")
     report_failures(report.written, report.failures, out, report.passed_over)

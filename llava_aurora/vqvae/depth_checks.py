@@ -8,15 +8,14 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 
 from llava_aurora.errors import AuroraError
 from llava_aurora.vqvae.depth_files import read_depth_values
+from llava_aurora.vqvae.depth_scale import Closer
 from llava_aurora.vqvae.maps import check_depth_map
 
-Closer = Literal["higher", "lower"]
 _CHECKED = 64  # maps of a folder
 _Z_99 = 2.576  # standard deviations of a two-sided 99 % confidence interval
 _COMMON = 0.01  # least share of a map's pixels that have a marker
@@ -30,6 +29,11 @@ class Tilt:
     closer_below: int
     judged: int
 
+    @property
+    def seems_reversed(self) -> bool:
+        """Whether most of them run the wrong way."""
+        return 2 * self.closer_below < self.judged
+
     def verdict(self, closer: Closer) -> str:
         """One line on whether `closer` fits; it starts with "warning" where that seems wrong.
 
@@ -39,7 +43,7 @@ class Tilt:
         other = "lower" if closer == "higher" else "higher"
         if not self.judged or 2 * self.closer_below == self.judged:
             return f"{found}: this does not tell whether closer is {closer}"
-        if 2 * self.closer_below > self.judged:
+        if not self.seems_reversed:
             return f"{found}, as in photographs"
         share, weight = self.closer_below / self.judged, _Z_99**2 / self.judged
         spread = _Z_99 * math.sqrt(share * (1 - share) / self.judged + weight / (4 * self.judged))
@@ -68,8 +72,7 @@ class DepthCheck:
         """All findings, one line each; those that start with "warning" call for action."""
         marked = [
             f"warning: {maps} of {self.checked} maps have {value:.9g} in at least {_COMMON:.0%} of their pixels"
-            " and no other value near it: if it means unknown depth, convert them by"
-            f" `llava-aurora data depth --maps FOLDER --unknown {value:.9g}`"
+            f" and no other value near it: if it means unknown depth, give --unknown {value:.9g}"
             for value, maps in sorted(self.markers.items())
         ]
         return [self.tilt.verdict(closer), f"{self.unknown:.1%} of the pixels have unknown depth", *marked]
@@ -100,12 +103,15 @@ def check_depth(paths: Sequence[Path], *, relative: Callable[[np.ndarray], np.nd
 def tilt(maps: Iterable[np.ndarray]) -> Tilt:
     """Compares the medians of the lower and the upper third of each map, (H, W), higher = closer, 0 = unknown.
 
-    A map with equal medians, or with no known pixel in one of the thirds, is not judged.
+    Thirds of the rows from the first to the last with a known pixel: sensors often see no sky. A map with equal
+    medians, or with no known pixel in one of the thirds, is not judged.
     """
     below = judged = 0
     for relative in maps:
-        third = len(relative) // 3
-        upper, lower = (part[part > 0] for part in (relative[:third], relative[len(relative) - third :]))
+        rows = np.flatnonzero((relative > 0).any(axis=1))
+        seen = relative[rows[0] : rows[-1] + 1] if rows.size else relative
+        third = len(seen) // 3
+        upper, lower = (part[part > 0] for part in (seen[:third], seen[len(seen) - third :]))
         if upper.size and lower.size and (difference := float(np.median(lower)) - float(np.median(upper))):
             judged += 1
             below += difference > 0

@@ -19,6 +19,7 @@ from llava_aurora.found_files import find_files
 from llava_aurora.read_ahead import read_ahead
 from llava_aurora.vqvae.autoencoder import DepthVQVAE
 from llava_aurora.vqvae.code_files import DepthCodes, EncodedMap, code_entries, codes_writer, map_name, read_codes
+from llava_aurora.vqvae.depth_scale import DepthScale
 from llava_aurora.vqvae.maps import MAP_SUFFIXES, from_model_range, read_depth_map, resize_nearest, to_model_range
 
 __all__ = ["DepthCodes", "FolderReport", "decode_file", "encode_folder", "read_codes"]
@@ -46,7 +47,13 @@ class _Frame:
 
 
 def encode_folder(
-    *, model: DepthVQVAE, maps: str | Path, out: str | Path, batch_size: int = 32, workers: int = 0
+    *,
+    model: DepthVQVAE,
+    maps: str | Path,
+    out: str | Path,
+    scale: DepthScale | None = None,
+    batch_size: int = 32,
+    workers: int = 0,
 ) -> FolderReport:
     """Encodes every .png/.npy map under `maps` into the file `out`, which appears when all are done.
 
@@ -54,6 +61,7 @@ def encode_folder(
 
     Args:
         out: ends in .jsonl or .parquet, see `code_files`.
+        scale: what the values mean, if not relative depth as `read_depth_map` takes it.
         batch_size: maps that the model takes at once.
         workers: threads that read maps while the model works; 0 reads in between.
 
@@ -66,7 +74,7 @@ def encode_folder(
     side = model.config.image_size
 
     def read(path: Path) -> _Frame:
-        depth = read_depth_map(path)
+        depth = read_depth_map(path, scale)
         return _Frame((depth.shape[0], depth.shape[1]), resize_nearest(depth, (side, side)))
 
     reading = read_ahead(

@@ -13,6 +13,7 @@ from torch import Tensor
 from llava_aurora.errors import AuroraError
 from llava_aurora.found_files import find_files
 from llava_aurora.vqvae.depth_files import read_depth_values
+from llava_aurora.vqvae.depth_scale import DepthScale
 
 MAP_SUFFIXES = (".png", ".npy")
 
@@ -45,17 +46,17 @@ def resize_nearest(depth: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     return depth[rows[:, None], columns]
 
 
-def read_depth_map(path: str | Path) -> np.ndarray:
+def read_depth_map(path: str | Path, scale: DepthScale | None = None) -> np.ndarray:
     """Reads relative depth as uint8 (H, W), higher = closer.
 
-    A file as for `read_depth_values`, of uint8, uint16 or float in [0, 1].
+    A file as for `read_depth_values`, of uint8, uint16 or float in [0, 1]; with a scale (of 8 bits), of any values.
 
     Raises:
         AuroraError: naming the file, if it cannot be read, is no such map, or holds NaN or nothing but zeros.
     """
     path = Path(path)
     try:
-        return check_depth_map(read_depth_values(path))
+        return (scale.relative if scale else check_depth_map)(read_depth_values(path))
     except ValueError as error:
         raise AuroraError(f"{path}: not a usable depth map: {error}") from error
 
@@ -72,7 +73,10 @@ def check_depth_map(values: np.ndarray) -> np.ndarray:
         if not np.isfinite(values).all():
             raise ValueError("it holds NaN or infinite values")
         if values.min() < 0 or values.max() > 1:
-            raise ValueError(f"expected relative depth in [0, 1], found {values.min():g} to {values.max():g}")
+            raise ValueError(
+                f"expected relative depth in [0, 1], found {values.min():g} to {values.max():g};"
+                " say what it is by --values, or convert it by `llava-aurora data depth --maps`"
+            )
         values = np.round(values * 255).astype(np.uint8)
     elif values.dtype == np.uint16:
         values = np.round(values / 257).astype(np.uint8)
@@ -90,11 +94,11 @@ class DepthMapFolder(Sequence[np.ndarray]):
         AuroraError: as `find_files`; an item as `read_depth_map`.
     """
 
-    def __init__(self, folder: str | Path) -> None:
-        self.paths = find_files(folder, MAP_SUFFIXES).paths
+    def __init__(self, folder: str | Path, scale: DepthScale | None = None) -> None:
+        self.paths, self.scale = find_files(folder, MAP_SUFFIXES).paths, scale
 
     def __len__(self) -> int:
         return len(self.paths)
 
     def __getitem__(self, index: int) -> np.ndarray:  # type: ignore[override]
-        return read_depth_map(self.paths[index])
+        return read_depth_map(self.paths[index], self.scale)

@@ -24,6 +24,7 @@ from llava_aurora.errors import AuroraError
 from llava_aurora.files import atomic_folder, remove_leftovers
 from llava_aurora.vqvae.autoencoder import DepthVQVAE, DepthVQVAEConfig, build_depth_vqvae
 from llava_aurora.vqvae.checkpoint import CONFIG_FILE, WEIGHTS_FILE, refuse_foreign_files, write_checkpoint_files
+from llava_aurora.vqvae.depth_scale import DepthScale
 from llava_aurora.vqvae.maps import DepthMapFolder, check_depth_map, resize_nearest, to_model_range
 from llava_aurora.vqvae.quantizer import perplexity
 
@@ -74,6 +75,7 @@ def train_depth_vqvae(
     *,
     depth_maps: Sequence[np.ndarray] | str | Path,
     out: str | Path,
+    scale: DepthScale | None = None,
     config: DepthVQVAEConfig | None = None,
     epochs: int = 20,
     batch_size: int = 8,
@@ -90,6 +92,7 @@ def train_depth_vqvae(
     Args:
         depth_maps: relative depth maps (see `maps.check_depth_map`), in memory or a folder of .png/.npy files.
         out: checkpoint folder; also gets training_log.jsonl and training_state.pt.
+        scale: what the values of files mean, if not relative depth.
         epochs: in all, those before a resume included.
         resume: go on from the state in `out`, where there is one. On CPU the result is, bit for bit, that of an
             uninterrupted run, as all randomness derives from the seed and the step.
@@ -111,9 +114,9 @@ def train_depth_vqvae(
     remove_leftovers(out.parent)
     if not resume and (out / WEIGHTS_FILE).exists():
         raise AuroraError(f"{out}: holds a VQ-VAE already; resume its training or choose another folder")
-    maps = DepthMapFolder(depth_maps) if isinstance(depth_maps, str | Path) else depth_maps
+    maps = DepthMapFolder(depth_maps, scale) if isinstance(depth_maps, str | Path) else depth_maps
     frames = Frames(maps, (config or DepthVQVAEConfig()).image_size)
-    run = _Run(config or DepthVQVAEConfig(), recipe, frames, device)
+    run = _Run(config or DepthVQVAEConfig(), recipe, frames, device, scale)
     if (out / STATE_FILE).exists():
         run.restore(out / STATE_FILE)
     with _progress() as progress:
@@ -172,8 +175,10 @@ class _Tally:
 class _Run:
     """The state of one training: model, optimizer, history."""
 
-    def __init__(self, config: DepthVQVAEConfig, recipe: Recipe, frames: Frames, device: str) -> None:
-        self.recipe = recipe
+    def __init__(
+        self, config: DepthVQVAEConfig, recipe: Recipe, frames: Frames, device: str, scale: DepthScale | None
+    ) -> None:
+        self.recipe, self.scale = recipe, scale
         self.frames = frames
         self.device = device
         self.model = build_depth_vqvae(config, seed=recipe.seed).to(device)
@@ -238,7 +243,8 @@ class _Run:
 
     def settings(self) -> dict[str, Any]:
         """What a resumed run has to share with the one it continues."""
-        return {"maps": len(self.frames), **asdict(self.recipe), **asdict(self.model.config)}
+        scale = {"depth": asdict(self.scale)} if self.scale else {}
+        return {"maps": len(self.frames), **scale, **asdict(self.recipe), **asdict(self.model.config)}
 
     def save(self, out: Path) -> None:
         history = [asdict(log) for log in self.history]
@@ -268,8 +274,9 @@ class _Run:
             raise AuroraError(f"{path}: damaged, training cannot go on from it ({type(error).__name__})") from error
 
     def _check_settings(self, path: Path, found: dict[str, Any]) -> None:
-        for name, value in self.settings().items():
-            if found.get(name) != value:
+        asked = self.settings()
+        for name in {**found, **asked}:
+            if found.get(name) != (value := asked.get(name)):
                 raise AuroraError(
                     f"{path}: was trained with {name} {found.get(name)}, asked for is {value}; "
                     "resume with the same settings or choose another folder"

@@ -6,11 +6,13 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from llava_aurora.cli.__main__ import app
-from llava_aurora.data.sources.depth.depth_maps import DepthScale
+from llava_aurora.data.sources.depth.depth_import import import_maps
 from llava_aurora.data.sources.scenes.photograph import load_photograph
 from llava_aurora.data.sources.scenes.scene import SceneConfig, render_scene
+from llava_aurora.errors import AuroraError
 from llava_aurora.vqvae import DepthVQVAEConfig, build_depth_vqvae, save_depth_vqvae
 from llava_aurora.vqvae.depth_checks import Tilt, check_depth, likely_markers, tilt
+from llava_aurora.vqvae.depth_scale import DepthScale
 
 METRIC = DepthScale(values="metric", closer="lower")
 TINY = DepthVQVAEConfig(image_size=16, channels=(4, 8), residual_blocks=1, code_dim=4, codebook_size=16)
@@ -102,22 +104,107 @@ def test_a_folder_is_checked_and_unreadable_maps_are_skipped(tmp_path):
     assert (found.markers, found.unknown) == ({}, 9 / 40)
 
 
-@pytest.mark.parametrize("door", ["vqvae train", "vqvae encode", "data hardblink"])
-def test_every_command_that_takes_depth_maps_warns_of_reversed_depth(tmp_path, door):
-    """Depth in metres × 256 (KITTI), the ground close: every pixel is read the wrong way round."""
+# --- the doors through which depth maps come in -----------------------------------------------------------------------
+
+DOORS = ["vqvae train", "vqvae encode", "data hardblink"]
+SHAPE = ["--image-size", 16, "--channels", "4,8", "--code-dim", 4, "--codebook-size", 16, "--epochs", 1]
+
+
+@pytest.fixture
+def kitti(tmp_path):
+    """Eight images with depth in metres × 256, the ground close: as relative depth, all is the wrong way round."""
     for name in ("maps", "images"):
         (tmp_path / name).mkdir()
     for number in range(8):
-        depth = (ramp(80, 4 + number, np.float32) * 256).astype(np.uint16)
+        depth = (ramp(250, 50 + number, np.float32) * 256).astype(np.uint16)
+        depth[:10] = 0  # no echo from the sky
         Image.fromarray(depth).save(tmp_path / "maps" / f"{number}.png")
         Image.new("RGB", (40, 40)).save(tmp_path / "images" / f"{number}.png")
     save_depth_vqvae(build_depth_vqvae(TINY, seed=0), tmp_path / "vqvae")
-    shape = ["--image-size", 16, "--channels", "4,8", "--code-dim", 4, "--codebook-size", 16, "--epochs", 1]
+    return tmp_path
+
+
+def enter(door, folder, maps, *options):
+    """Runs a command on a folder of maps; its output is the file or folder out.jsonl."""
+    out = ["--out", folder / "out.jsonl"]
     arguments = {
-        "vqvae train": [tmp_path / "maps", "--out", tmp_path / "trained", *shape],
-        "vqvae encode": [tmp_path / "maps", "--out", tmp_path / "codes.jsonl", "--vqvae", tmp_path / "vqvae"],
-        "data hardblink": ["--images", tmp_path / "images", "--depth", tmp_path / "maps", "--out", tmp_path / "out"],
+        "vqvae train": [maps, *out, *SHAPE],
+        "vqvae encode": [maps, *out, "--vqvae", folder / "vqvae"],
+        "data hardblink": ["--images", folder / "images", "--depth", maps, *out],
     }
-    result = CliRunner().invoke(app, [*door.split(), *map(str, arguments[door])])
-    assert "warning: 0 of 8 maps" in result.stderr
-    assert "closer is very likely lower" in result.stderr
+    return CliRunner().invoke(app, [*door.split(), *map(str, [*arguments[door], *options])])
+
+
+def written(folder):
+    """The output and its content; without the times that a training took and its state."""
+    out = folder / "out.jsonl"
+    files = [out] if out.is_file() else sorted(out.rglob("*.*"))
+    return {
+        path.name: path.read_bytes() for path in files if path.name not in ("training_log.jsonl", "training_state.pt")
+    }
+
+
+@pytest.mark.parametrize("door", DOORS)
+def test_reversed_depth_is_refused_until_its_polarity_is_said(kitti, door):
+    result = enter(door, kitti, kitti / "maps")
+    assert isinstance(result.exception, AuroraError)
+    assert "0 of 8 maps" in str(result.exception)
+    assert "closer is very likely lower. Say what the values are: --values metric" in str(result.exception)
+    assert not (kitti / "out.jsonl").exists()
+    result = enter(door, kitti, kitti / "maps", "--closer", "higher")
+    assert (result.exit_code, "warning: 0 of 8 maps" in result.stderr) == (0, True)
+    assert written(kitti)
+
+
+@pytest.mark.parametrize("door", DOORS)
+def test_maps_read_by_their_scale_are_the_converted_ones(kitti, door):
+    scale = ["--values", "metric", "--closer", "lower", "--unknown", "65535"]
+    result = CliRunner().invoke(
+        app, ["data", "depth", "--maps", str(kitti / "maps"), "--out", str(kitti / "converted"), *scale]
+    )
+    assert result.exit_code == 0, result.output
+    assert enter(door, kitti, kitti / "converted").exit_code == 0
+    converted = written(kitti)
+    (kitti / "out.jsonl").rename(kitti / "first")
+    result = enter(door, kitti, kitti / "maps", *scale)
+    assert (result.exit_code, "warning" in result.stderr) == (0, False)
+    assert written(kitti) == converted
+
+
+@pytest.mark.parametrize("door", DOORS)
+def test_what_a_command_of_this_project_wrote_has_its_polarity(kitti, door):
+    """Photographs of a ceiling: unusual, and right all the same."""
+    for path in (kitti / "maps").iterdir():
+        Image.fromarray(np.ascontiguousarray(np.array(Image.open(path))[::-1])).save(path)
+    scale = DepthScale(values="metric", closer="lower")
+    import_maps(maps=kitti / "maps", out=kitti / "converted", scale=scale)
+    result = enter(door, kitti, kitti / "converted")
+    assert (result.exit_code, "closer is very likely lower" in result.stderr) == (0, True)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--closer", "lower"], "need --values"),
+        (["--unknown", "0"], "need --values"),
+        (["--closer", "up"], "higher or lower"),
+        (["--values", "metres"], "metric or relative"),
+        (["--values", "metric", "--closer", "higher"], "lower where it is closer"),
+        (["--values", "metric", "--unknown", "x"], "numbers with commas"),
+        (["--values", "relative"], "needs --closer"),
+    ],
+)
+def test_options_that_do_not_say_what_the_values_are(kitti, options, message):
+    result = enter("vqvae encode", kitti, kitti / "maps", *options)
+    assert isinstance(result.exception, AuroraError)
+    assert message in str(result.exception)
+    assert not (kitti / "out.jsonl").exists()
+
+
+def test_a_vqvae_goes_on_with_the_scale_it_began_with(kitti):
+    metric = ["--values", "metric"]
+    assert enter("vqvae train", kitti, kitti / "maps", *metric).exit_code == 0
+    for options in ([], ["--values", "relative", "--closer", "lower"]):
+        result = enter("vqvae train", kitti, kitti / "maps", "--closer", "higher", "--resume", *options)
+        assert "was trained with depth" in str(result.exception)
+    assert enter("vqvae train", kitti, kitti / "maps", *metric, "--resume").exit_code == 0

@@ -27,6 +27,7 @@ from llava_aurora.found_files import find_files
 from llava_aurora.tasks.forms import LETTERS
 from llava_aurora.tasks.marks import depth_at, depth_radius, draw_points, sample_points
 from llava_aurora.tasks.points import closest, letter_points
+from llava_aurora.vqvae.depth_scale import DepthScale
 from llava_aurora.vqvae.maps import MAP_SUFFIXES, read_depth_map, resize_nearest
 
 FRAME = 336
@@ -142,7 +143,9 @@ class HardblinkReport:
     passed_over: Counter[str]
 
 
-def write_hardblink(out: Path, *, images: Path, depth: Path, seed: int = 0) -> HardblinkReport:
+def write_hardblink(
+    out: Path, *, images: Path, depth: Path, scale: DepthScale | None = None, seed: int = 0
+) -> HardblinkReport:
     """Makes questions with 3, 4 and 5 points from images and their depth maps.
 
     Images are resized to 336 × 336 whatever their ratio, as the published ones are. The id of an image in all three
@@ -154,6 +157,7 @@ def write_hardblink(out: Path, *, images: Path, depth: Path, seed: int = 0) -> H
         images: a folder of .jpg, .jpeg, .png or .webp files, in folders inside too.
         depth: a folder of maps with the paths of the images but for the suffix, higher = closer, see `read_depth_map`;
             each of its image's ratio, or square if the image was resized to a square first.
+        scale: what the values of the maps mean, if not relative depth.
         seed: of points and letters.
 
     Raises:
@@ -169,7 +173,7 @@ def write_hardblink(out: Path, *, images: Path, depth: Path, seed: int = 0) -> H
         for id, path in enumerate(track(found.paths, description="Marking points", transient=True)):
             name = path.relative_to(images).with_suffix("").as_posix()
             try:
-                image, relative_depth = _load(path, maps.get(name), depth / name)
+                image, relative_depth = _load(path, maps.get(name), depth / name, scale)
             except AuroraError as error:
                 failures.append(str(error))
                 continue
@@ -189,7 +193,7 @@ def write_hardblink(out: Path, *, images: Path, depth: Path, seed: int = 0) -> H
     return HardblinkReport(counts, failures, found.passed_over + found_maps.passed_over)
 
 
-def _load(path: Path, map_path: Path | None, expected: Path) -> tuple[np.ndarray, np.ndarray]:
+def _load(path: Path, map_path: Path | None, expected: Path, scale: DepthScale | None) -> tuple[np.ndarray, np.ndarray]:
     """Image uint8 (336, 336, 3) and relative depth uint8 (336, 336)."""
     if map_path is None:
         raise AuroraError(f"{path}: there is no depth map {expected}.png or .npy")
@@ -197,7 +201,7 @@ def _load(path: Path, map_path: Path | None, expected: Path) -> tuple[np.ndarray
         refuse_turned(picture, path)
         width, height = picture.size
         image = np.array(to_rgb(picture, upright=False, on_white=True).resize((FRAME, FRAME), Image.Resampling.BICUBIC))
-    relative_depth = read_depth_map(map_path)
+    relative_depth = read_depth_map(map_path, scale)
     rows, columns = relative_depth.shape
     if rows != columns and abs(columns * height - rows * width) > max(rows, columns, width, height):
         raise AuroraError(f"{map_path}: the depth map is {columns} × {rows} pixels, its image {width} × {height}")

@@ -14,19 +14,11 @@ from PIL import Image
 from transformers import AutoImageProcessor, pipeline
 
 from llava_aurora.data.images.image_files import opened_image, refuse_turned, to_rgb
-from llava_aurora.data.sources.depth.depth_maps import (
-    Bits,
-    DepthReport,
-    DepthScale,
-    Share,
-    Values,
-    refuse_inside,
-    write_maps,
-)
+from llava_aurora.data.sources.depth.depth_maps import DepthReport, Share, refuse_inside, write_maps
 from llava_aurora.errors import AuroraError
 from llava_aurora.found_files import find_files
 from llava_aurora.read_ahead import read_ahead
-from llava_aurora.vqvae.depth_checks import Closer
+from llava_aurora.vqvae.depth_scale import Bits, Closer, DepthScale, Values
 
 DEFAULT_MODEL = "depth-anything/Depth-Anything-V2-Large-hf"
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")

@@ -5,12 +5,13 @@ from pathlib import Path
 
 import numpy as np
 
-from llava_aurora.data.sources.depth.depth_maps import DepthReport, DepthScale, Share, refuse_inside, write_maps
+from llava_aurora.data.sources.depth.depth_maps import DepthReport, Share, refuse_inside, write_maps
 from llava_aurora.errors import AuroraError
 from llava_aurora.found_files import find_files
 from llava_aurora.read_ahead import read_ahead
 from llava_aurora.vqvae.depth_checks import DepthCheck, check_depth
 from llava_aurora.vqvae.depth_files import SUFFIXES, read_depth_values
+from llava_aurora.vqvae.depth_scale import DepthScale
 
 
 def import_maps(

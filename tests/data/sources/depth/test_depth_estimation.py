@@ -12,8 +12,8 @@ from typer.testing import CliRunner
 
 from llava_aurora.cli.__main__ import app
 from llava_aurora.data.sources.depth.depth_estimation import DepthEstimator, default_device, estimate_maps, read_image
-from llava_aurora.data.sources.depth.depth_maps import DepthScale
 from llava_aurora.errors import AuroraError
+from llava_aurora.vqvae.depth_scale import DepthScale
 
 SIDE = 56
 

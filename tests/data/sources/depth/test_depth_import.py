@@ -7,9 +7,9 @@ from typer.testing import CliRunner
 
 from llava_aurora.cli.__main__ import app
 from llava_aurora.data.sources.depth.depth_import import import_maps
-from llava_aurora.data.sources.depth.depth_maps import DepthScale
 from llava_aurora.data.sources.scenes.scene import SceneConfig, render_scene
 from llava_aurora.errors import AuroraError
+from llava_aurora.vqvae.depth_scale import DepthScale
 
 METRIC = DepthScale(values="metric", closer="lower")
 

@@ -8,7 +8,6 @@ import pytest
 from PIL import Image
 
 from llava_aurora.data.sources.depth.depth_maps import (
-    DepthScale,
     Share,
     process_share,
     refuse_inside,
@@ -17,6 +16,7 @@ from llava_aurora.data.sources.depth.depth_maps import (
 from llava_aurora.data.sources.scenes.scene import SceneConfig, relative_depth, render_scene
 from llava_aurora.errors import AuroraError
 from llava_aurora.found_files import find_files
+from llava_aurora.vqvae.depth_scale import DepthScale
 from llava_aurora.vqvae.maps import read_depth_map
 
 HIGHER = DepthScale(values="relative", closer="higher")
