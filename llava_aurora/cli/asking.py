@@ -28,6 +28,9 @@ def ask(
     reasoning: Annotated[
         Literal["chain", "direct"], typer.Option(help="With a chain of thought, or the answer at once.")
     ] = "chain",
+    reasoning_prompt: Annotated[
+        str | None, typer.Option(help="What asks for a chain, in place of 'Think step by step.'")
+    ] = None,
     decoding: Annotated[
         Literal["greedy", "verified", "parallel"],
         typer.Option(help="One pass for each token; the same text in few passes; or maps after --refinements passes."),
@@ -70,8 +73,8 @@ def ask(
         load_4bit=load_4bit,
         use_flash_attn=flash_attn,
     )
-    options: dict[str, Any] = {"reasoning": reasoning, "max_new_tokens": max_new_tokens}
-    options |= {"decoding": decoding, "refinements": refinements}
+    options: dict[str, Any] = {"reasoning": reasoning, "reasoning_prompt": reasoning_prompt}
+    options |= {"max_new_tokens": max_new_tokens, "decoding": decoding, "refinements": refinements}
     if image is not None:
         _ask_one(aurora, image, question, picture=picture, as_json=as_json, **options)
     else:

@@ -26,6 +26,7 @@ _Base = Annotated[str | None, typer.Option(help="The base model of a folder that
 _Device = Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, …; this process's GPU or else the CPU.")]
 _Batch = Annotated[int, typer.Option(min=1, help="Questions at a time.")]
 _Tokens = Annotated[int, typer.Option(min=1, help="Most tokens of an answer.")]
+_Prompt = Annotated[str | None, typer.Option(help="What asks for a chain, in place of 'Think step by step.'")]
 _Conversation = Annotated[str, typer.Option(help="LLaVA's conversation template.")]
 _Limit = Annotated[int | None, typer.Option(min=1, help="Only the first so many questions of each benchmark.")]
 _Scenes = Annotated[int, typer.Option(min=1, help="How many scenes are rendered where --data is left out.")]
@@ -57,6 +58,7 @@ def evaluate_model(
     device: _Device = None,
     batch_size: _Batch = 16,
     max_new_tokens: _Tokens = 512,
+    reasoning_prompt: _Prompt = None,
     conversation: _Conversation = "vicuna_v1",
     decoding: _Decoding = "greedy",
     refinements: _Refinements = 1,
@@ -90,6 +92,7 @@ def replace_test(
     device: _Device = None,
     batch_size: _Batch = 16,
     max_new_tokens: _Tokens = 512,
+    reasoning_prompt: _Prompt = None,
     conversation: _Conversation = "vicuna_v1",
     decoding: _Decoding = "greedy",
     refinements: _Refinements = 1,
@@ -159,7 +162,7 @@ def _run(work: Callable[..., object], given: Mapping[str, Any]) -> None:
 
     settings = AnswerSettings(
         constrained=not given["unconstrained"],
-        **chosen("conversation", "max_new_tokens", "decoding", "refinements"),
+        **chosen("reasoning_prompt", "conversation", "max_new_tokens", "decoding", "refinements"),
     )
     plan = Plan(
         tasks=_names(given["tasks"]),

@@ -33,6 +33,7 @@ _FORMAT = "llava_aurora evaluation 1"
 class AnswerSettings:
     """How answers are written, beside the model; arguments of `Predictor.write`."""
 
+    reasoning_prompt: str | None = None
     conversation: str = "vicuna_v1"
     max_new_tokens: int = 512
     constrained: bool = True

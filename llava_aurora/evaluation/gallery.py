@@ -28,6 +28,7 @@ def draw_gallery(
     *,
     task: str,
     reasoning: str,
+    reasoning_prompt: str | None = None,
     questions: Sequence[Question],
     lines: Sequence[Answer],
     perception: PerceptionTokens | None,
@@ -57,7 +58,7 @@ def draw_gallery(
         save_panels(
             path,
             panels(question, written, decode(written, perception)),
-            question=readable(question.prompt(reasoning), families),
+            question=readable(question.prompt(reasoning, reasoning_prompt), families),
             answer=readable(line.text, families),
             truth=question.answer,
         )

@@ -184,8 +184,8 @@ def _go_on(
     assert perception is not None
     family = _replaced(batch[0], perception).family
     starts = [[*chains[q.id].prefix, *perception.ids.ids(family, maps[q.id])] for q in batch]
-    images, prompts = [q.open() for q in batch], [q.prompt("chain") for q in batch]
-    return predictor.write(images, prompts, answer_start=starts, **asdict(settings))
+    prompts = [question.prompt("chain", settings.reasoning_prompt) for question in batch]
+    return predictor.write([q.open() for q in batch], prompts, answer_start=starts, **asdict(settings))
 
 
 def measure_replacements(

@@ -146,6 +146,7 @@ def write_results(out: Path, *, predictor: Predictor, asked: Sequence[Asked], pl
                 out,
                 task=each.task,
                 reasoning=name,
+                reasoning_prompt=plan.settings.reasoning_prompt,
                 questions=each.questions.questions,
                 lines=each.answers[name],
                 perception=predictor.perception,
@@ -184,7 +185,7 @@ def paired_json(paired: Paired) -> dict[str, Any]:
 
 
 def _answer(predictor: Predictor, settings: AnswerSettings, reasoning: str, batch: Sequence[Question]) -> list[Result]:
-    prompts = [question.prompt(reasoning) for question in batch]
+    prompts = [question.prompt(reasoning, settings.reasoning_prompt) for question in batch]
     return predictor.write([question.open() for question in batch], prompts, **asdict(settings))
 
 

@@ -43,7 +43,7 @@ class Aurora(Predictor):
             question: without the image token; one, or a list. One of the two may be single beside a list.
             reasoning: "chain" asks the model to think step by step, "direct" leaves the question as it is.
             batch_size: questions at once.
-            options: for `Predictor.write`: max_new_tokens, constrained, decoding, answer_start (a text), …
+            options: for `Predictor.write`: max_new_tokens, constrained, decoding, reasoning_prompt, …
 
         Returns:
             a result, or a list of them if `image` or `question` is one.

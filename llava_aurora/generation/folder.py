@@ -62,7 +62,8 @@ def ask_folder(
         raise AuroraError(f"{pictures}: is inside {folder}, where its pictures would be asked about; choose another")
     found = find_files(folder, SUFFIXES)
     names = {path: path.relative_to(folder).as_posix() for path in found.paths}
-    done = _answered(file, {"model": aurora.name, "question": question, "reasoning": reasoning})
+    about = {"question": question, "reasoning": reasoning, "reasoning_prompt": options.get("reasoning_prompt")}
+    done = _answered(file, {"model": aurora.name, **about})
     file.append([])  # whether it can be written is known before anything is asked
     todo = [path for path, name in names.items() if name not in done]
     report = FolderReport(kept=len(names) - len(todo), passed_over=found.passed_over)
@@ -84,7 +85,7 @@ def ask_folder(
     return report
 
 
-def _answered(file: LineFile, about: dict[str, str]) -> set[str]:
+def _answered(file: LineFile, about: dict[str, str | None]) -> set[str]:
     """The images that the file has answers for. Raises AuroraError if one is of another model or question."""
     done = set()
     for number, answer in enumerate(file.read(), start=1):

@@ -127,6 +127,7 @@ class Predictor:
         questions: Sequence[str],
         *,
         reasoning: Reasoning = "direct",
+        reasoning_prompt: str | None = None,
         answer_start: Starts = "",
         conversation: str = "vicuna_v1",
         max_new_tokens: int | None = None,
@@ -141,6 +142,8 @@ class Predictor:
             images: one for each question; any size and mode, as they are to be seen.
             questions: without the image token.
             reasoning: "chain" asks the model to think step by step, "direct" leaves the question as it is.
+            reasoning_prompt: what asks for a chain in place of "Think step by step.", such as the words a model was
+                trained with.
             answer_start: what the answers begin with: a text for all, or the token ids of each.
             conversation: name of LLaVA's conversation template.
             max_new_tokens: of each answer, without its beginning; never more than the context leaves, the default.
@@ -164,7 +167,7 @@ class Predictor:
             self.model,
             self.image_processor,
             images=images,
-            questions=[asked(question, reasoning) for question in questions],
+            questions=[asked(question, reasoning, reasoning_prompt) for question in questions],
             conversation=conversation,
             answer_start=answer_start,
         )
@@ -195,6 +198,7 @@ class Predictor:
                 finished=finished,
                 question=question,
                 reasoning=reasoning,
+                reasoning_prompt=reasoning_prompt,
                 image=image,
                 token_log_probabilities=(*[0.0] * len(start), *noted)[: len(ids)] if noted is not None else None,
                 timings=timings,

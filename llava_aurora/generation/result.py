@@ -65,6 +65,7 @@ class Result(Answer):
     Attributes:
         question: as it was asked, without the request for a chain.
         reasoning: "chain" or "direct".
+        reasoning_prompt: what asked for a chain; None for "Think step by step."
         image: that was asked about.
         timings: of the batch in which it was asked.
         token_log_probabilities: for each id, the natural log of its probability among all that could stand there, under
@@ -76,6 +77,7 @@ class Result(Answer):
 
     question: str
     reasoning: str
+    reasoning_prompt: str | None = None
     image: Image.Image = field(compare=False, repr=False)
     timings: Timings = field(compare=False)
     token_log_probabilities: tuple[float, ...] | None = field(compare=False, repr=False)
@@ -159,6 +161,7 @@ class Result(Answer):
         return {
             "question": self.question,
             "reasoning": self.reasoning,
+            "reasoning_prompt": self.reasoning_prompt,
             "answer": self.answer,
             "text": self.text,
             "boxes": [list(box) for box in self.boxes],
@@ -187,18 +190,23 @@ class Result(Answer):
         ]
 
 
-def asked(question: str, reasoning: str) -> str:
-    """The question as the model gets it: for a chain with "Think step by step." at its end.
+def asked(question: str, reasoning: str, prompt: str | None = None) -> str:
+    """The question as the model gets it: for a chain with what asks for one at its end, if it does not stand there.
+
+    Args:
+        question: without it.
+        reasoning: "chain" or "direct".
+        prompt: what asks for a chain, behind a blank unless it begins with one; None for "Think step by step."
 
     Raises:
         AuroraError: for another kind of reasoning.
     """
     if reasoning not in ("chain", "direct"):
         raise AuroraError(f"unknown reasoning {reasoning!r}; there are: chain, direct")
-    question = question.strip()
-    if reasoning == "direct" or not question or question.lower().endswith(STEP_BY_STEP.lower()):
+    question, prompt = question.strip(), STEP_BY_STEP if prompt is None else prompt
+    if reasoning == "direct" or not question or question.lower().endswith(prompt.strip().lower()):
         return question
-    return f"{question} {STEP_BY_STEP}"
+    return f"{question}{'' if prompt[0].isspace() else ' '}{prompt.rstrip()}"
 
 
 def whole_spans(family: TokenFamily, text: str) -> list[Span]:

@@ -69,6 +69,9 @@ def test_json_holds_the_result(run, photo):
     result = json.loads(output)
     assert (result["question"], result["reasoning"], result["finished"]) == ("How far?", "direct", False)
     assert result["timings"]["forward_passes"] == 8
+    code, output, _, _ = run("--image", photo, "--json", "--reasoning-prompt", "Reason.", "How far?")
+    assert code == 0
+    assert json.loads(output)["reasoning_prompt"] == "Reason."
 
 
 def test_a_folder_is_asked_about_once_and_failures_are_exit_code_one(run, photo, tmp_path):

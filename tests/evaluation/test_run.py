@@ -241,6 +241,17 @@ def test_a_folder_belongs_to_one_model_and_its_questions(seeing, scenes, tmp_pat
         evaluate(seeing, plan(scenes, reasonings=["direct"], limit=9), out=tmp_path)
     with pytest.raises(AuroraError, match="holds answers with decoding greedy, not verified"):
         evaluate(seeing, replace(wanted, settings=AnswerSettings(decoding="verified")), out=tmp_path)
+    with pytest.raises(AuroraError, match=r"holds answers with reasoning_prompt None, not Reason\."):
+        evaluate(seeing, replace(wanted, settings=AnswerSettings(reasoning_prompt="Reason.")), out=tmp_path)
+
+
+def test_chains_are_asked_for_by_the_prompt_that_is_given(stub, questions, scenes, tmp_path):
+    settings = AnswerSettings(reasoning_prompt="\nReason about the depth.")
+    model = stub(lambda prompt, start: "The answer is (A).")
+    evaluate(model, plan(scenes, settings=settings), out=tmp_path)
+    texts = [question.text for question in questions.values()]
+    prompts = [prompt for batch in model.batches for prompt in batch]
+    assert sorted(prompts) == sorted([*texts, *(f"{text}\nReason about the depth." for text in texts)])
 
 
 def test_what_is_no_folder_of_an_evaluation_is_left_alone(seeing, scenes, tmp_path):

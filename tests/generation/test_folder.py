@@ -102,6 +102,14 @@ def test_images_that_cannot_be_read_are_listed_and_tried_again(run, photos, tmp_
     assert (run().answered, run().failures) == (1, [])
 
 
+def test_answers_to_another_request_for_a_chain_are_not_added_to(run, tmp_path):
+    run(reasoning_prompt="Reason.")
+    assert {answer["reasoning_prompt"] for answer in lines(tmp_path / "answers.jsonl")} == {"Reason."}
+    assert run(reasoning_prompt="Reason.").kept == 5
+    with pytest.raises(AuroraError, match=r"with the reasoning_prompt 'Reason\.', and now it is None"):
+        run()
+
+
 def test_pictures_lie_under_the_images_paths(run, photos, tmp_path):
     run(pictures=tmp_path / "seen")
     found = {path.relative_to(tmp_path / "seen").as_posix() for path in (tmp_path / "seen").rglob("*.png")}

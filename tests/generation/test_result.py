@@ -161,7 +161,18 @@ def test_json_holds_all_but_pictures(perception):
     )
     content = json.loads(json.dumps(result.to_json()))
     assert set(content) == {
-        *("question", "reasoning", "answer", "text", "boxes", "points", "log_probabilities", "timings", "finished")
+        *(
+            "question",
+            "reasoning",
+            "reasoning_prompt",
+            "answer",
+            "text",
+            "boxes",
+            "points",
+            "log_probabilities",
+            "timings",
+            "finished",
+        )
     }
     assert content["points"]["A"] == pytest.approx([6, 12])
     assert content["timings"] == {
@@ -199,3 +210,17 @@ def test_a_chain_is_asked_for_by_its_cue_once():
     assert asked(" ", "chain") == ""
     with pytest.raises(AuroraError, match="unknown reasoning 'none'; there are: chain, direct"):
         asked("?", "none")
+
+
+@pytest.mark.parametrize(
+    ("prompt", "chain"),
+    [
+        ("Where, how deep, and so?", "How many? Where, how deep, and so?"),
+        ("\nWhere, how deep, and so? ", "How many?\nWhere, how deep, and so?"),
+        ("", "How many?"),
+        (None, "How many? Think step by step."),
+    ],
+)
+def test_what_asks_for_a_chain_can_be_given(prompt, chain):
+    assert asked("How many? ", "chain", prompt) == asked(chain, "chain", prompt) == chain
+    assert asked("How many?", "direct", prompt) == "How many?"

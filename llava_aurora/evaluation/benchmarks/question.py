@@ -58,9 +58,9 @@ class Question:
     depth: Path | None = None
     codes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
 
-    def prompt(self, reasoning: str) -> str:
-        """What the model is asked: "direct" as it is, "chain" to think step by step."""
-        return asked(self.text, reasoning)
+    def prompt(self, reasoning: str, reasoning_prompt: str | None = None) -> str:
+        """What the model is asked: "direct" as it is, "chain" to think step by step or as `reasoning_prompt` says."""
+        return asked(self.text, reasoning, reasoning_prompt)
 
     def open(self) -> Image.Image:
         """The image as the model is shown it, RGB. Raises AuroraError naming file and question."""
