@@ -19,7 +19,7 @@ def run_summary(results: Mapping[str, Any]) -> dict[str, Any]:
 
     Returns:
         "benchmarks": by benchmark its title and, by reasoning and category ("all" is the mean over categories), numbers
-        of questions and of those right, with shares and intervals of MEASURES, guessing and, if known, blind;
+        of questions and of those right, with shares and intervals of MEASURES, chance and, if known, blind;
         "replacement": by benchmark the verdict and, by what is put in the place of the map, accuracy and what is lost.
     """
     benchmarks = {
@@ -50,7 +50,7 @@ def run_summary(results: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _numbers(summary: Mapping[str, Any]) -> dict[str, Any]:
-    kept = {name: summary[name] for name in (*MEASURES, "guessing", "blind") if name in summary}
+    kept = {name: summary[name] for name in (*MEASURES, "chance", "blind") if name in summary}
     counts = {"questions": summary["questions"], "right": round(summary["accuracy"]["value"] * summary["questions"])}
     return {**counts, **kept}
 
@@ -70,7 +70,7 @@ def write_report(path: Path, *, size: str, runs: Sequence[Mapping[str, Any]]) ->
 
 
 def _answers(name: str, measure: str, runs: Sequence[Mapping[str, Any]]) -> Table:
-    """A row for each run and way of asking; in front what guessing and the blind baseline get right."""
+    """A row for each run and way of asking; in front what chance and the blind baseline get right."""
     asked = [
         (run, reasoning, run["benchmarks"][name][reasoning])
         for run in runs
@@ -87,7 +87,7 @@ def _answers(name: str, measure: str, runs: Sequence[Mapping[str, Any]]) -> Tabl
             rows.append((run["title"], str(run["seed"]), reasoning, *cells))
     if rows:
         groups = asked[0][2]
-        for baseline in ("blind", "guessing"):
+        for baseline in ("blind", "chance"):
             if any(groups[category].get(baseline) is not None for category in categories):
                 shares = [percent(groups[category].get(baseline)) for category in categories]
                 rows.insert(0, (baseline, "", "", *shares))

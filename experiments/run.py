@@ -261,7 +261,7 @@ class Experiment:
         done["evaluation"] = self.command(out, "eval", asked, reasoning=",".join(variant["asked"]), **settings)
         found = read_json(out / RESULTS, what="results of an evaluation")["benchmarks"]
         chains = {name: found[name]["reasonings"].get("chain") for name in benchmarks.get("depth", ())}
-        if replaced := [name for name, chain in chains.items() if chain and chain["summary"]["has_map"]]:
+        if replaced := [name for name, chain in chains.items() if chain and chain["summary"]["has_span"]]:
             done["replacement"] = self.command(folder / "replacement", "replace-test", ",".join(replaced), **settings)
         result = {
             "variant": run.variant,

@@ -6,7 +6,7 @@ from brightness import Brightness
 
 from llava_aurora.tasks.forms import Letter, Span
 from llava_aurora.tasks.registry import register_family
-from llava_aurora.tasks.task import Problem, Task, TaskFamily, wording
+from llava_aurora.tasks.task import Example, Problem, Task, TaskFamily, wording
 from llava_aurora.tokens import register_kind
 
 QUARTERS = "ABCD"  # row by row
@@ -55,6 +55,12 @@ class Brightest(TaskFamily):
         for span in families["brightness"].parse(answer):
             if task.stated(answer) != brightest(span.codes):
                 yield Problem("letters", f"the text answers {task.stated(answer)}, not {brightest(span.codes)}")
+
+    def panels(self, question, written, annotation, image):
+        return [("brightness it wrote", Brightness(levels=8).draw([annotation], image))]
+
+    def example(self, image, rng):
+        return Example("Which quarter is brightest?")
 
     def answer_by(self, question, annotation):
         return brightest(annotation.ravel())

@@ -190,7 +190,8 @@ def _report(out: Path) -> None:
             summary = asked["summary"]
             print(
                 f"{entry['title']}, {reasoning}: {interval(summary['accuracy'])} % of {summary['questions']} right,"
-                f" {percent(summary['unparsable'])} % unparsable, guessing {percent(summary['guessing'])} %"
+                f" {percent(summary['unparsable'])} % unparsable, chance"
+                f" {percent(summary['chance'])} %, blind {percent(summary.get('blind'))} %"
             )
     for found in results.get("replacement", {}).values():
         print(f"{found['title']}: {found['verdict']['finding']}. {found['verdict']['reason']}")

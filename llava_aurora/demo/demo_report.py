@@ -28,7 +28,6 @@ from llava_aurora.demo.measure import (
 )
 from llava_aurora.evaluation.benchmarks.scene_questions import question_of
 from llava_aurora.evaluation.figures import box_panels, depth_panels, readable
-from llava_aurora.evaluation.written import read_written
 from llava_aurora.files import read_json, write_json, write_text
 from llava_aurora.generation.predictor import Predictor
 from llava_aurora.report.plots import Panel, loss_curves, save_panels
@@ -38,6 +37,7 @@ from llava_aurora.tasks.marks import depth_at, sample_points
 from llava_aurora.tasks.points import MarkedPoint
 from llava_aurora.tasks.prompts import Prompts
 from llava_aurora.tasks.records import RecordWriter
+from llava_aurora.tasks.written import read_written
 from llava_aurora.tokens.perception import PerceptionTokens
 
 
@@ -84,7 +84,7 @@ def draw_held_out(demo: DemoFolder, perception: PerceptionTokens, by_task: Mappi
     counted = [outcome for outcome in by_task["counting_chain"] if outcome.truth["boxes"]]
     for outcome in counted[: max(1, demo.preset.pictures // 3)]:
         with Image.open(demo.images / outcome.record["image"]) as image:
-            written = read_written(outcome.result.text, outcome.result.ids, perception).boxes
+            written = read_written(outcome.result.text, outcome.result.ids, perception, kind="depth").boxes
             panels = box_panels(image, true=outcome.truth["boxes"], written=written, frame=frame)
         paths.append(_save(demo, perception, f"scene_{scene_of(outcome)}_boxes", panels, outcome))
     return paths

@@ -15,7 +15,6 @@ from llava_aurora.demo.stages import mean_map
 from llava_aurora.evaluation.benchmarks.record_questions import record_question
 from llava_aurora.evaluation.benchmarks.scene_questions import question_of
 from llava_aurora.evaluation.blind import blind_baseline
-from llava_aurora.evaluation.written import read_written
 from llava_aurora.generation.predictor import Predictor
 from llava_aurora.generation.result import Result
 from llava_aurora.model.aurora_llama import AuroraLlamaForCausalLM
@@ -25,6 +24,7 @@ from llava_aurora.tasks.answers import stated_answer
 from llava_aurora.tasks.depth import closest_by
 from llava_aurora.tasks.registry import task_of
 from llava_aurora.tasks.task import Record
+from llava_aurora.tasks.written import read_written
 from llava_aurora.tokens import build_kinds
 from llava_aurora.tokens.perception import PerceptionTokens
 from llava_aurora.vqvae.maps import read_depth_map, resize_nearest
@@ -170,7 +170,7 @@ def behind_other_maps(demo: DemoFolder, predictor: Predictor, asked: Sequence[As
     """
     perception = predictor.perception
     assert perception is not None
-    written = [(each, read_written(each.result.text, each.result.ids, perception)) for each in asked]
+    written = [(each, read_written(each.result.text, each.result.ids, perception, kind="depth")) for each in asked]
     whole = [(each, found) for each, found in written if found.codes is not None]
     whole = [(each, found) for each, found in whole if len(each.truth["points"]) > 2] or whole
     if not whole:

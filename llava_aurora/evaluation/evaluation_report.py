@@ -8,12 +8,10 @@ from llava_aurora.evaluation.gallery import PICTURES
 from llava_aurora.evaluation.run import read_results
 from llava_aurora.evaluation.tables import (
     answer_table,
-    box_table,
-    map_table,
+    family_tables,
     paper_tables,
     published_replacement_table,
     replacement_table,
-    value_table,
 )
 from llava_aurora.report.document import Section, Table, interval, write_html, write_markdown
 from llava_aurora.report.plots import bars, new_axes, save_axes
@@ -23,9 +21,13 @@ COLORS = {"chain": "#4477aa", "direct": "#ee9944"}
 HOW = (
     "An answer is right if it states exactly the truth. One that states nothing is unparsable: wrong, and left out of"
     " the accuracy of the parsed. Options of multiple-choice questions are left out. Intervals are 95 % percentile"
-    " bootstrap over questions; a mean over several numbers of points counts each alike. Guessing takes any point, or"
-    " always the most frequent number; the blind baseline is the best answer without the image. An interval without"
-    " width only says that all answers came out alike."
+    " bootstrap over questions; a mean over several numbers of points counts each alike. Chance is one over the"
+    " number of options, or the share of the most frequent number; the blind baseline is the best answer"
+    " without the image. An interval without width only says that all answers came out alike."
+)
+SPANS = (
+    "Computed from a span: the answer that the span implies, such as the closest of the marked points by a depth map,"
+    " whatever the text says; no span counts as wrong."
 )
 
 
@@ -63,9 +65,9 @@ def report_sections(results: Mapping[str, Any]) -> list[Section]:
         answers.pictures.append((f"{PICTURES}/{task}.png", entry["title"]))
         answers.text.extend(_about(entry))
     sections.append(answers)
-    found = (map_table(benchmarks), value_table(benchmarks), box_table(benchmarks))
-    if worth := [table for table in found if table is not None]:
-        sections.append(Section("What it wrote on the way", _MEASURES, worth))
+    tables, notes = family_tables(benchmarks)
+    if tables:
+        sections.append(Section("What its chains hold", [SPANS, *notes], tables))
     sections += _replacement(results)
     for right, title in ((True, "Right cases"), (False, "Wrong cases")):
         pictures = [
@@ -80,13 +82,6 @@ def report_sections(results: Mapping[str, Any]) -> list[Section]:
     return [*sections, _again(results)]
 
 
-_MEASURES = [
-    "Read out: the closest of the marked points by the map that was written; no map counts as wrong. Depth measures are"
-    " over maps that were written and pixels whose depth is known: MSE of maps in [0, 1] as they stand; aligned MSE,"
-    " AbsRel and δ after the best scale and shift; Spearman is 0 for a map that is the same everywhere.",
-]
-
-
 def _about(entry: Mapping[str, Any]) -> list[str]:
     lines = [f"{entry['title']}: {number} left out: {reason}." for reason, number in entry["left_out"].items()]
     for reasoning, asked in entry["reasonings"].items():
@@ -95,7 +90,7 @@ def _about(entry: Mapping[str, Any]) -> list[str]:
             lines.append(f"{entry['title']}, {reasoning}, unparsable answers end with: {shown}.")
     if paired := entry.get("chain_less_direct"):
         lines.append(
-            f"{entry['title']}, chain less direct: {interval(paired['difference'])} points; only the chain is right in"
+            f"{entry['title']}, chain minus direct: {interval(paired['difference'])} points; only the chain is right in"
             f" {paired['only_second']} questions, only the direct answer in {paired['only_first']}; McNemar's exact"
             f" p = {paired['p_value']:.2g}."
         )
@@ -116,15 +111,11 @@ def _replacement(results: Mapping[str, Any]) -> list[Section]:
             f"{said['reason']} Maps could be replaced in {each['chains']} of {each['questions']} chains; going on from"
             f" its own map, it gives the chain's own answer in {100 * each['control_repeats_chain']:.1f} %."
         )
-        section.tables.append(replacement_table(each, guessing=_guessing(results, task)))
+        section.tables.append(replacement_table(each))
         section.pictures.append((f"{PICTURES}/{task}.replacement.png", each["title"]))
     section.text.append(next(iter(found.values()))["verdict"]["rule"])
     section.tables.append(published_replacement_table())
     return [section]
-
-
-def _guessing(results: Mapping[str, Any], task: str) -> float | None:
-    return results["benchmarks"][task]["reasonings"]["chain"]["summary"]["guessing"]
 
 
 def _again(results: Mapping[str, Any]) -> Section:
@@ -143,7 +134,7 @@ def _again(results: Mapping[str, Any]) -> Section:
 
 
 def plot_accuracy(path: Path, entry: Mapping[str, Any]) -> None:
-    """A PNG with a bar for each category and reasoning, and guessing as a line."""
+    """A PNG with a bar for each category and reasoning, and chance as a line."""
     ways = list(entry["reasonings"])
     categories = list(entry["reasonings"][ways[0]]["categories"])
     axes = new_axes(width=max(4.0, 1.6 + 1.5 * len(categories)))
@@ -153,10 +144,13 @@ def plot_accuracy(path: Path, entry: Mapping[str, Any]) -> None:
         shares = [groups[name]["accuracy"] for name in categories]
         bars(axes, shares, offset=offset, color=COLORS[reasoning], label=reasoning)
     for place, name in enumerate(categories):
-        guessing = entry["reasonings"][ways[0]]["categories"][name]["guessing"]
-        if guessing is not None:
-            label = "guessing" if place == 0 else ""
-            axes.hlines(100 * guessing, place - 0.45, place + 0.45, colors="black", linestyles="--", label=label)
+        summary = entry["reasonings"][ways[0]]["categories"][name]
+        for baseline, color in (("chance", "black"), ("blind", "#aa3377")):
+            if summary.get(baseline) is not None:
+                label = baseline if place == 0 else ""
+                axes.hlines(
+                    100 * summary[baseline], place - 0.45, place + 0.45, colors=color, linestyles="--", label=label
+                )
     axes.set_xticks(range(len(categories)), categories)
     save_axes(axes, path, title=entry["title"], ylim=(0, 100), ylabel="right, %")
 

@@ -19,11 +19,11 @@ from llava_aurora.errors import AuroraError
 from llava_aurora.evaluation.answers import AnswerSettings, AnswerStore
 from llava_aurora.evaluation.benchmarks.question import Question
 from llava_aurora.evaluation.benchmarks.registry import BENCHMARKS, benchmark_names
-from llava_aurora.evaluation.measure import Judged, accuracy, by_category, guessing, judge
+from llava_aurora.evaluation.blind import blind_baseline
+from llava_aurora.evaluation.measure import Judged, accuracy, by_category, chance, judge, written_of
 from llava_aurora.evaluation.run import RESULTS, Plan, evaluate, paired_json, read_questions, read_results, right, wait
 from llava_aurora.evaluation.statistics import Interval, bootstrap_mean, compare_paired
 from llava_aurora.evaluation.verdict import Loss, verdict
-from llava_aurora.evaluation.written import read_written
 from llava_aurora.files import write_json
 from llava_aurora.generation.predictor import Predictor
 from llava_aurora.generation.result import Answer, Result
@@ -122,8 +122,7 @@ def whole_chains(
     chains = []
     for question in questions:
         result = answers[question.id]
-        kind = family_named(question.family).replaced_kind
-        written = read_written(result.text, result.ids, perception, kind=kind)
+        written, _ = written_of(question, result, perception)
         if written.codes is not None:
             chains.append(Chain(question, result, result.ids[: written.map_start], written.codes))
     return chains
@@ -154,13 +153,20 @@ def replacements(
         "first": drawn(lambda chain, rng: chain.codes[:1] * len(chain.codes)),
         "shuffled": drawn(lambda chain, rng: rng.permutation(chain.codes).tolist()),
     }
-    if all(kind.name in chain.question.codes for chain in chains):
-        found["true"] = drawn(lambda chain, rng: chain.question.codes[kind.name])
-    elif kind.name == "depth" and all(chain.question.depth is not None for chain in chains):
-        found["true"] = drawn(lambda chain, rng: kind.encode(chain.question.true_depth()))
+    true = {chain.question.id: _true_codes(chain.question, kind) for chain in chains}
+    if all(codes is not None for codes in true.values()):
+        found["true"] = drawn(lambda chain, rng: true[chain.question.id] or ())
     if len({str(chain.question.image) for chain in chains}) > 1:
         found["other"] = _of_another_image(chains)
     return {name: found[name] for name in REPLACEMENTS if name in found}
+
+
+def _true_codes(question: Question, kind: TokenKind) -> Sequence[int] | None:
+    """Of the true span; None if it is not known."""
+    if kind.name in question.codes:
+        return question.codes[kind.name]
+    annotation = family_named(question.family).true_annotation(question)
+    return kind.encode(annotation) if annotation is not None else None
 
 
 def _of_another_image(chains: Sequence[Chain]) -> dict[str, tuple[int, ...]]:
@@ -223,8 +229,11 @@ def measure_replacements(
         losses[name] = Loss(loss=loss, changed=changed, p_value=paired["p_value"])
     originals = [judge(chain.question, chain.result, perception) for chain in chains]
     repeated = sum(a.stated == b.stated for a, b in zip(originals, control, strict=True)) / len(chains)
-    said = verdict(losses, control=accuracy(control), guessing=guessing(control))
-    return {"conditions": conditions, "control_repeats_chain": repeated, "verdict": asdict(said)}
+    blind = blind_baseline([chain.question for chain in chains])
+    baselines = {"chance": chance(control), "blind": blind.accuracy if blind is not None else None}
+    known = [share for share in baselines.values() if share is not None]
+    said = verdict(losses, control=accuracy(control), baseline=max(known, default=None))
+    return {"conditions": conditions, "control_repeats_chain": repeated, **baselines, "verdict": asdict(said)}
 
 
 def _loss(control: Sequence[Judged], answers: Sequence[Judged]) -> Interval:

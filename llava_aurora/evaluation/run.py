@@ -22,7 +22,7 @@ from llava_aurora.files import read_json, write_json
 from llava_aurora.generation.predictor import Predictor
 from llava_aurora.generation.result import Answer, Result
 
-RESULTS = "results.json"
+RESULTS, FORMAT = "results.json", 2
 SCENES = "scenes"
 
 
@@ -125,7 +125,9 @@ def read_questions(task: str, plan: Plan, *, predictor: Predictor, out: Path) ->
 def write_results(out: Path, *, predictor: Predictor, asked: Sequence[Asked], plan: Plan) -> None:
     """Writes or extends results.json and the pictures of cases: what was asked before and not now stays."""
     path, header = out / RESULTS, AnswerStore(out).header()
-    results = read_json(path, what="results of the evaluation") if path.exists() else {"benchmarks": {}, "runs": []}
+    results = read_json(path, what="results of the evaluation") if path.exists() else {}
+    if not isinstance(results, dict) or results.get("format") != FORMAT:  # answers are kept, so nothing is asked again
+        results = {"format": FORMAT, "benchmarks": {}, "runs": []}
     results["asked"] = header["asked"]
     made = {**provenance(), "seed": plan.seed}
     if made not in results["runs"]:
@@ -166,6 +168,11 @@ def read_results(out: Path) -> dict[str, Any]:
     results = read_json(out / RESULTS, what="results of the evaluation")
     if not isinstance(results, dict) or not isinstance(results.get("benchmarks"), dict):
         raise AuroraError(f"{out / RESULTS}: holds no results of an evaluation; run `llava-aurora eval` again")
+    if results.get("format") != FORMAT:
+        raise AuroraError(
+            f"{out / RESULTS}: written by another version of llava_aurora; run the same `llava-aurora eval` again; it"
+            " takes the answers that are there"
+        )
     return results
 
 

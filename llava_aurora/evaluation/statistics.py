@@ -1,6 +1,6 @@
 """How sure a number is: bootstrap intervals, and paired comparison of two models on the same questions.
 
-Everything is a mean over questions: of right and wrong (accuracy), of a difference between two models, of an error.
+A number is a mean over questions (accuracy, a difference between two models, an error), or a ratio of sums over them.
 """
 
 from collections.abc import Sequence
@@ -71,6 +71,24 @@ def bootstrap_mean(*samples: Sequence[float], level: float = LEVEL, draws: int =
     means = np.mean([_resampled_means(array, draws, rng) for array in arrays], axis=0)
     low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2])
     return Interval(float(np.mean([array.mean() for array in arrays])), float(low), float(high), count)
+
+
+def bootstrap_ratio(pairs: Sequence[tuple[float, float]], *, seed: int = 0) -> Interval:
+    """The sum of the first numbers over the sum of the second, with its percentile bootstrap interval over pairs.
+
+    So F1 = 2 matched / (written + true) over the boxes of all questions. NaN where the second sum is 0.
+    """
+    values = np.asarray(pairs, np.float64).reshape(-1, 2)
+    above, below = values.sum(axis=0)
+    if below == 0:
+        return Interval(float("nan"), float("nan"), float("nan"), len(values))
+    rng, count, sums = np.random.default_rng(seed), len(values), []
+    for start in range(0, DRAWS, _AT_ONCE):
+        sums.append(values[rng.integers(count, size=(min(_AT_ONCE, DRAWS - start), count))].sum(axis=1))
+    drawn = np.concatenate(sums)
+    drawn = drawn[drawn[:, 1] > 0]
+    low, high = np.quantile(drawn[:, 0] / drawn[:, 1], [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+    return Interval(float(above / below), float(low), float(high), count)
 
 
 def compare_paired(first: Sequence[bool], second: Sequence[bool], *, seed: int = 0) -> Paired:

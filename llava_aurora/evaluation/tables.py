@@ -10,10 +10,12 @@ from llava_aurora.evaluation import paper
 from llava_aurora.evaluation.benchmarks.question import REASONINGS
 from llava_aurora.evaluation.benchmarks.registry import BENCHMARKS
 from llava_aurora.report.document import NONE, Table, interval, number, percent
+from llava_aurora.tasks.registry import families
+from llava_aurora.tasks.task import Measure
 
 THEIRS = "AURORA's paper"
 OURS = "this model"
-BASELINES = {"guessing": "guessing", "blind": "blind baseline"}  # in the order of their columns; "blind" where known
+BASELINES = {"chance": "chance", "blind": "blind baseline"}  # in the order of their columns; "blind" where known
 _DEPTH_HEADER = ("from", "relative depth, %", *paper.POINTS, "mean")
 
 
@@ -43,7 +45,7 @@ def paper_tables(results: Mapping[str, Any]) -> list[Table]:
 
 
 def answer_table(entry: Mapping[str, Any]) -> Table:
-    """Of one benchmark, by category: accuracy over all and over parsed answers, guessing, shares of unparsable ones."""
+    """Of one benchmark, by category: accuracy of all and of parsed answers, baselines, shares of unparsable ones."""
     rows = []
     for reasoning, asked in entry["reasonings"].items():
         groups = asked["categories"] if len(asked["categories"]) > 1 else {}
@@ -65,88 +67,56 @@ def answer_table(entry: Mapping[str, Any]) -> Table:
     return Table(entry["title"], header, rows)
 
 
-def map_table(benchmarks: Mapping[str, Any]) -> Table | None:
-    """What the maps are worth: None if none was written."""
-    rows = []
-    for title, reasoning, summary in _summaries(benchmarks):
-        if not summary["has_map"]:
-            continue
-        depth = summary.get("depth", {})
-        rows.append(
-            (
-                f"{title}, {reasoning}",
-                percent(summary["has_map"]),
-                interval(summary.get("read_out")),
-                percent(summary["guessing"]),
-                interval(summary.get("agreement")),
-                *(number(depth.get(name)) for name in ("mse", "aligned_mse", "abs_rel")),
-                percent(depth.get("delta")),
-                number(depth.get("spearman")),
-                number(summary.get("location_error"), digits=1),
+def family_tables(benchmarks: Mapping[str, Any]) -> tuple[list[Table], list[str]]:
+    """What answers hold on their way: for each task family its measures, and how they are taken."""
+    tables, notes = [], []
+    for family in families():
+        asked = [each for each in _summaries(benchmarks) if each[2] == family.name]
+        spans = [each for each in asked if each[3]["has_span"]]
+        if spans and family.replaced_kind is not None:
+            rows = [
+                (
+                    title,
+                    *(percent(summary.get(name)) for name in ("has_span", *BASELINES)),
+                    interval(summary["read_out"]),
+                )
+                for title, summary in ((f"{title}, {way}", summary) for title, way, _, summary in spans)
+                if "read_out" in summary
+            ]
+            kind = family.replaced_kind
+            header = (
+                "",
+                f"with a {kind} span, %",
+                *BASELINES.values(),
+                f"answer computed from the {kind} span, % [95 %]",
             )
-        )
-    header = (
-        *("", "with a map", "read out of it, % [95 %]", "guessing", "answer agrees with it, %"),
-        *("MSE", "MSE aligned", "AbsRel", "δ < 1.25", "Spearman", "points off, px"),
-    )
-    return Table("What the maps are worth", header, rows) if rows else None
+            tables += [Table(f"Answers computed from {kind} spans", header, rows)] if rows else []
+        for each in family.measures:
+            shown = [one for one in each.measures if any(one.name in summary["measures"] for *_, summary in asked)]
+            rows = [
+                (f"{title}, {way}", *(_cell(one, summary["measures"].get(one.name)) for one in shown))
+                for title, way, _, summary in asked
+                if any(one.name in summary["measures"] for one in shown)
+            ]
+            if rows:
+                tables.append(Table(each.title, ("", *(one.title for one in shown)), rows))
+                notes += [each.note] if each.note else []
+    return tables, notes
 
 
-def value_table(benchmarks: Mapping[str, Any]) -> Table | None:
-    """Which step from map to values to answer holds: None if no values were stated."""
-    rows = []
-    for title, reasoning, summary in _summaries(benchmarks):
-        if (values := summary.get("values")) is not None:
-            steps = ("of_map_right", "are_maps", "of_map", "right", "followed")
-            shares = (interval(values.get(step)) for step in steps)
-            rows.append(
-                (f"{title}, {reasoning}", percent(values["stated"]), interval(summary.get("read_out")), *shares)
-            )
-    header = (
-        "",
-        "with values",
-        "closest by its map is right, % [95 %]",
-        "highest of its map's values is right, %",
-        "all values are its map's, %",
-        "highest value is closest by its map, %",
-        "highest value is right, %",
-        "answer is the highest value, %",
-    )
-    return Table("From the map to the values, from the values to the answer", header, rows) if rows else None
+def _cell(measure: Measure, value: Mapping[str, Any] | None) -> str:
+    return interval(value) if measure.digits is None else number(value, digits=measure.digits)
 
 
-def box_table(benchmarks: Mapping[str, Any]) -> Table | None:
-    """What the boxes are worth: None if none was written."""
-    rows = []
-    for title, reasoning, summary in _summaries(benchmarks):
-        boxes = summary.get("boxes")
-        if boxes is None and "count_error" not in summary:
-            continue
-        shares = [percent(boxes[name]) if boxes else NONE for name in ("precision", "recall", "f1")]
-        counts = f"{boxes['matched']} / {boxes['written']} / {boxes['true']}" if boxes else NONE
-        error, agreement = number(summary.get("count_error"), digits=2), interval(summary.get("agreement"))
-        rows.append((f"{title}, {reasoning}", *shares, counts, error, agreement))
-    header = (
-        "",
-        "precision",
-        "recall",
-        "F1",
-        "matched / written / true",
-        "count off by",
-        "answer agrees with boxes, %",
-    )
-    return Table("Boxes at IoU 0.5, and counts", header, rows) if rows else None
-
-
-def replacement_table(found: Mapping[str, Any], *, guessing: float | None) -> Table:
-    """What each replacement of the map costs, beside what guessing gets right."""
+def replacement_table(found: Mapping[str, Any]) -> Table:
+    """What each replacement of the map costs, beside the baselines."""
     rows: list[tuple[str, ...]] = []
     for condition in found["conditions"].values():
         rows.append(
             (
                 condition["put_in"],
                 interval(condition["accuracy"]),
-                percent(guessing),
+                *(percent(found.get(name)) for name in BASELINES),
                 interval(condition["loss"]),
                 f"{condition['p_value']:.2g}",
                 percent(condition["changed"]),
@@ -154,8 +124,8 @@ def replacement_table(found: Mapping[str, Any], *, guessing: float | None) -> Ta
             )
         )
     header = (
-        *("in the place of its map", "right, % [95 %]", "guessing", "lost, points [95 %]", "p", "changed"),
-        "follows what is put in",
+        *("in the place of its map", "right, % [95 %]", *BASELINES.values()),
+        *("accuracy drop versus its own map, points [95 %]", "p", "changed, %", "follows what is put in, %"),
     )
     return Table(found["title"], header, rows)
 
@@ -182,7 +152,7 @@ def _published(figures: Mapping[str, Sequence[float | None]]) -> list[tuple[str,
 
 
 def _depth_rows(entries: Sequence[Mapping[str, Any]]) -> list[tuple[str, ...]]:
-    """Rows of the baselines, then for each way of asking of the answers and of what is read out of the maps."""
+    """Rows of the baselines, then for each way of asking of the answers and of what their maps imply."""
     by_reasoning: dict[str, dict[str, Any]] = {}
     for entry in entries:
         for reasoning, asked in entry["reasonings"].items():
@@ -192,7 +162,7 @@ def _depth_rows(entries: Sequence[Mapping[str, Any]]) -> list[tuple[str, ...]]:
     for reasoning in REASONINGS:
         groups = by_reasoning.get(reasoning, {})
         rows.append(_by_points(OURS, reasoning, groups, "accuracy"))
-        rows.append(_by_points(OURS, f"{reasoning}, read out of its map", groups, "read_out"))
+        rows.append(_by_points(OURS, f"{reasoning}, computed from its map", groups, "read_out"))
     return [row for row in rows if set(row[2:]) != {NONE}]
 
 
@@ -215,7 +185,8 @@ def _mean(share: float | Mapping[str, Any] | None) -> float | None:
     return share["value"] if isinstance(share, Mapping) else share
 
 
-def _summaries(benchmarks: Mapping[str, Any]) -> Iterable[tuple[str, str, Mapping[str, Any]]]:
+def _summaries(benchmarks: Mapping[str, Any]) -> Iterable[tuple[str, str, str, Mapping[str, Any]]]:
+    """Title, way of asking, name of the task family, summary."""
     for entry in benchmarks.values():
         for reasoning, asked in entry["reasonings"].items():
-            yield entry["title"], reasoning, asked["summary"]
+            yield entry["title"], reasoning, entry["family"], asked["summary"]

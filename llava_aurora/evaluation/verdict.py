@@ -19,7 +19,8 @@ RULE = (
     "It uses its map if random codes and another image's map each cost accuracy: the whole 95 % interval of the loss"
     " lies above 0, and McNemar's exact test says p < 0.05. It does not if, over"
     f" {LEAST_CHAINS} chains or more, the interval of no wrong map reaches {MARGIN:.0%}, and either its answers are"
-    f" better than guessing or no wrong map changes {MARGIN:.0%} of them. Otherwise it cannot be told."
+    f" better than chance and than blind answers, or no wrong map changes {MARGIN:.0%} of them. Otherwise it cannot be"
+    " told."
 )
 
 
@@ -41,13 +42,13 @@ class Verdict:
     rule: str = RULE
 
 
-def verdict(losses: Mapping[str, Loss], *, control: Interval, guessing: float | None) -> Verdict:
+def verdict(losses: Mapping[str, Loss], *, control: Interval, baseline: float | None) -> Verdict:
     """Judges a model by what each replacement costs.
 
     Args:
         losses: by the name of the replacement; those that were not made are left out.
         control: accuracy from the model's own map.
-        guessing: accuracy of guessing, None if that is not known.
+        baseline: accuracy of chance or of the blind baseline, whichever is higher; None if neither is known.
     """
     wrong = {name: losses[name] for name in WRONG if name in losses}
     worst = max(wrong, key=lambda name: wrong[name].loss.value)
@@ -63,7 +64,7 @@ def verdict(losses: Mapping[str, Loss], *, control: Interval, guessing: float | 
         )
         return Verdict("cannot be told", reason)
     cheap = all(each.loss.high < MARGIN for each in wrong.values())
-    better = guessing is None or control.low > guessing
+    better = baseline is None or control.low > baseline
     unmoved = all(each.changed.high < MARGIN for each in wrong.values())
     if cheap and (better or unmoved):
         reason = f"The worst replacement ({worst}) costs {_points(wrong[worst].loss)}"
@@ -71,8 +72,8 @@ def verdict(losses: Mapping[str, Loss], *, control: Interval, guessing: float | 
     if cheap:
         return Verdict(
             "cannot be told",
-            f"With its own map it answers {control.value:.1%} rightly, which may be guessing ({guessing:.1%}), so that"
-            " there is nothing to lose; but its answers change with the map.",
+            f"With its own map it answers {control.value:.1%} rightly, not surely more than without the image"
+            f" ({baseline:.1%}), so that there is nothing to lose; but its answers change with the map.",
         )
     return Verdict(
         "cannot be told",

@@ -3,7 +3,7 @@
 import json
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, contextmanager
 from dataclasses import replace
 from html import escape
@@ -14,17 +14,17 @@ import gradio as gr
 
 from llava_aurora.data.images.frame import FrameTransform
 from llava_aurora.errors import AuroraError
-from llava_aurora.generation.result import Reasoning, Result, folded
-from llava_aurora.serving.examples import Example
+from llava_aurora.generation.result import Reasoning, Result, folded, plain
+from llava_aurora.serving.examples import ImageExample
 from llava_aurora.serving.marks import COORDINATES, MarkedImage, Marker, read_upload, suggested_question
-from llava_aurora.serving.view import map_html, written_codes
+from llava_aurora.serving.view import last_span, span_html
 from llava_aurora.tasks.marks import REFERENCE_FRAME
 
 if TYPE_CHECKING:
     from llava_aurora.generation.aurora import Aurora
     from llava_aurora.generation.predictor import Decoding
     from llava_aurora.tokens.box import BoxKind
-    from llava_aurora.tokens.depth import DepthKind
+    from llava_aurora.tokens.kind import TokenKind
 
 
 class Shown(NamedTuple):
@@ -53,13 +53,13 @@ class PageEvents:
     """
 
     def __init__(
-        self, aurora: "Aurora", *, folder: Path, examples: list[Example], decoding: "Decoding", interval: float
+        self, aurora: "Aurora", *, folder: Path, examples: list[ImageExample], decoding: "Decoding", interval: float
     ) -> None:
         self.aurora, self.folder, self.examples = aurora, folder, examples
         self.decoding, self.interval = decoding, interval
         self.perception = aurora.model.perception
-        kinds = self.perception.kinds if self.perception is not None else {}
-        self.depth, self.box = cast("DepthKind | None", kinds.get("depth")), cast("BoxKind | None", kinds.get("box"))
+        self.kinds: Mapping[str, TokenKind] = self.perception.kinds if self.perception is not None else {}
+        self.box = cast("BoxKind | None", self.kinds.get("box"))
         self.marker = Marker(
             folder=folder,
             side=lambda *size: round(REFERENCE_FRAME / max(self._transform(size, frame=REFERENCE_FRAME).scale)),
@@ -75,7 +75,9 @@ class PageEvents:
         """An example was clicked on."""
         chosen = self.examples[event.index]
         return self._changed(
-            marked, chosen.question, lambda: replace(self._opened(chosen.path, given=given), points=chosen.points)
+            marked,
+            chosen.question,
+            lambda: replace(self._opened(chosen.path, given=given), points=tuple(chosen.points)),
         )
 
     def click(self, marked: MarkedImage | None, question: str, given: str, event: gr.SelectData) -> Image:
@@ -144,8 +146,7 @@ class PageEvents:
                     raise AuroraError(f"point {letter} is not in the question: insert {letter} {place}, or draw points")
             image = self.marker.seen(marked)
             yield Shown("", "", "", None, None)
-            codes: tuple[int, ...] = ()
-            text, due = "", 0.0
+            text, due, span = "", 0.0, None
             writing: Any = self.aurora.stream(image, question, reasoning=reasoning, decoding=self.decoding)
             with closing(writing) as pieces:
                 for piece in pieces:
@@ -154,10 +155,9 @@ class PageEvents:
                         return
                     text += piece
                     if time.monotonic() >= due:
-                        before, codes = codes, self._codes(text)
-                        yield Shown(
-                            self._map(codes, image.size) if codes != before else gr.skip(), chain=self._chain(text)
-                        )
+                        before, span = span, last_span(text, self.kinds.values())
+                        shown = span_html(*span, image.size) if span else ""
+                        yield Shown(shown if span != before else gr.skip(), chain=self._chain(text))
                         due = time.monotonic() + self.interval
 
     def _answered(self, result: Result) -> Shown:
@@ -166,24 +166,18 @@ class PageEvents:
         result.figure().save(picture)
         record.write_text(json.dumps(result.to_json(), indent=2, ensure_ascii=False), encoding="utf-8")
         answer = result.answer if result.finished else f"{result.answer} (cut off: the context is full)"
+        span = last_span(result.text, self.kinds.values())
         return Shown(
-            self._map(self._codes(result.text), result.image.size),
+            span_html(*span, result.image.size) if span else "",
             answer,
             self._chain(result.text),
             str(picture),
             str(record),
         )
 
-    def _codes(self, text: str) -> tuple[int, ...]:
-        return written_codes(text, self.depth.family) if self.depth is not None else ()
-
-    def _map(self, codes: tuple[int, ...], size: tuple[int, int]) -> str:
-        return map_html(self.depth, codes, size) if self.depth is not None else ""
-
     def _chain(self, text: str) -> str:
         """A text that may still be written, with maps folded and coordinates as numbers."""
-        text = folded(text, self.perception)
-        return self.box.family.plain(text) if self.box is not None else text
+        return plain(folded(text, self.perception), self.perception)
 
 
 @contextmanager

@@ -1,6 +1,6 @@
 """Examples on the page: scenes rendered when the server starts, or the images of a folder."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,8 +9,9 @@ from PIL import Image
 
 from llava_aurora.data.sources.scenes.scene import SceneConfig, relative_depth, render_scene, scene_seed
 from llava_aurora.errors import AuroraError
-from llava_aurora.tasks.marks import Point, sample_points
-from llava_aurora.tasks.registry import task_named
+from llava_aurora.tasks.marks import Point
+from llava_aurora.tasks.registry import families
+from llava_aurora.tasks.task import AnnotatedImage, AnnotatedObject
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
 MOST = 12  # of a folder
@@ -18,35 +19,44 @@ _SEED, _SCENES = 2024, 4
 
 
 @dataclass(frozen=True)
-class Example:
+class ImageExample:
     """Args: path: of the image; points: to mark in it, (x, y) in its pixels; question."""
 
     path: str
-    points: tuple[Point, ...] = ()
+    points: Sequence[Point] = ()
     question: str = ""
 
 
-def scene_examples(folder: Path, *, kinds: Collection[str]) -> list[Example]:
-    """Renders scenes into `folder`, the same at every start, with points if the model has depth maps."""
-    examples, config = [], SceneConfig(variety=0.5)
+def scene_examples(folder: Path, *, kinds: Collection[str]) -> list[ImageExample]:
+    """Renders scenes into `folder`, the same at every start; task families take turns in asking about them.
+
+    Args:
+        folder: for the images.
+        kinds: token kinds that the model has; families whose chains need another do not ask.
+    """
+    asking = [family for family in families() if family.replaced_kind is None or family.replaced_kind in kinds]
+    examples: list[ImageExample] = []
     for index in range(_SCENES):
         seed, path = scene_seed(_SEED, index), folder / f"scene_{index + 1}.png"
-        scene = render_scene(seed=seed, config=config)
+        scene = render_scene(seed=seed, config=SceneConfig(variety=0.5))
         Image.fromarray(scene.image).save(path)
-        if "depth" in kinds and index % 2 == 0:
-            found = sample_points(relative_depth=relative_depth(scene.depth), count=3, rng=np.random.default_rng(seed))
-            examples.append(Example(str(path), tuple(found or ())))
-        else:
-            question = task_named("counting_direct").wording.questions[0].format(things=scene.objects[0].plural)
-            examples.append(Example(str(path), question=question))
+        image = AnnotatedImage(
+            name=path.stem,
+            size=(scene.image.shape[1], scene.image.shape[0]),
+            depth=relative_depth(scene.depth),
+            objects=[AnnotatedObject(each.name, each.plural, each.box) for each in scene.objects],
+        )
+        offered = asking[index % len(asking)].example(image, np.random.default_rng(seed)) if asking else None
+        question, points = offered or ("", ())
+        examples.append(ImageExample(str(path), points, question))
     return examples
 
 
-def folder_examples(folder: Path) -> list[Example]:
+def folder_examples(folder: Path) -> list[ImageExample]:
     """The first images of a folder, by name, without questions. Raises AuroraError if it has none."""
     if not folder.is_dir():
         raise AuroraError(f"--examples {folder}: no such folder")
     paths = sorted(path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES and path.is_file())
     if not paths:
         raise AuroraError(f"--examples {folder}: no images ({', '.join(SUFFIXES)}) in this folder")
-    return [Example(str(path.resolve())) for path in paths[:MOST]]
+    return [ImageExample(str(path.resolve())) for path in paths[:MOST]]

@@ -15,7 +15,7 @@ from PIL import Image
 from llava_aurora.data.images.image_files import opened_image, to_rgb
 from llava_aurora.errors import AuroraError
 from llava_aurora.tasks.marks import Point, draw_points
-from llava_aurora.tasks.registry import task_named
+from llava_aurora.tasks.registry import families
 
 SHOWN_SIDE = 768
 MAX_PIXELS = 25_000_000  # of an upload; decoding takes up to 16 bytes a pixel
@@ -121,7 +121,5 @@ def suggested_question(letters: str, coordinates: Sequence[str] = ()) -> str:
     """
     if len(letters) < 2:
         return ""
-    if coordinates:
-        named = ", ".join(map(" ".join, zip(letters, coordinates, strict=True)))
-        return task_named("depth_direct_from_coordinates").wording.questions[0].format(points=named)
-    return task_named("depth_direct").wording.questions[0].format(letters=f"{', '.join(letters[:-1])} or {letters[-1]}")
+    proposed = (family.question_about(letters, coordinates) for family in families())
+    return next(filter(None, proposed), "")

@@ -78,7 +78,11 @@ def build_page(events: PageEvents, *, name: str, concurrency: int) -> gr.Blocks:
                 )
             with gr.Column(scale=7, min_width=320):
                 right = [
-                    gr.HTML(visible=events.depth is not None, elem_id="aurora-map", js_on_load=None),
+                    gr.HTML(
+                        visible=any(kind.family.delimited for kind in events.kinds.values()),
+                        elem_id="aurora-map",
+                        js_on_load=None,
+                    ),
                     gr.Textbox(label="Answer", interactive=False, elem_id="aurora-answer"),
                     gr.Textbox(label="Text", info=frame or None, interactive=False, lines=3, elem_id="aurora-chain"),
                     gr.Image(

@@ -7,10 +7,12 @@ without a box. Facts are the thing and its boxes. Source: AURORA, sec. 3 and sup
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
+from PIL import Image
 
+from llava_aurora.tasks.box_measures import IOU, matched_boxes
 from llava_aurora.tasks.forms import Coordinates as CoordinatesForm
 from llava_aurora.tasks.forms import Form, Listed, Number, Words, sequence
 from llava_aurora.tasks.points import mentions
@@ -19,15 +21,24 @@ from llava_aurora.tasks.task import (
     ANSWER_IS,
     STEP_BY_STEP,
     AnnotatedImage,
+    Asked,
     Coordinates,
     Drawing,
+    Example,
+    Measure,
+    Measured,
+    MeasureTable,
     Problem,
     Task,
     TaskFamily,
     wording,
 )
+from llava_aurora.tasks.written import Written
 from llava_aurora.tokens.box import BoxKind
 from llava_aurora.tokens.vocabulary import TokenFamily
+
+if TYPE_CHECKING:
+    from llava_aurora.tokens.perception import PerceptionTokens
 
 # More objects than any record has.
 MOST_BOXES, MOST_COUNT = 99, 999
@@ -108,6 +119,19 @@ class CountingFamily(TaskFamily):
     order: ClassVar[int] = 20
     token_kinds: ClassVar[tuple[str, ...]] = ("box",)
     tasks: ClassVar[tuple[Task, ...]] = TASKS
+    measures: ClassVar[tuple[MeasureTable, ...]] = (
+        MeasureTable(
+            "Boxes and counts",
+            (
+                Measure("precision", "precision, %"),
+                Measure("recall", "recall, %"),
+                Measure("f1", "F1, %"),
+                Measure("count_error", "count off by", 2, of_span=False),
+                Measure("agreement", "answer is the number of its boxes, %"),
+            ),
+            f"Boxes match one to one at IoU {IOU}; those of all questions count alike.",
+        ),
+    )
     # thing, things: what is counted; boxes: one a line, numbered; count: how many.
     fields: ClassVar[Mapping[str, Form]] = {
         "thing": Words("thing"),
@@ -144,6 +168,47 @@ class CountingFamily(TaskFamily):
 
     def is_none(self, facts: CountFacts) -> bool:
         return not facts.boxes
+
+    def has_span(self, written: Written) -> bool:
+        return bool(written.boxes)
+
+    def measure(
+        self,
+        question: Asked,
+        written: Written,
+        annotation: Any,
+        *,
+        stated: str | None,
+        perception: "PerceptionTokens | None",
+    ) -> dict[str, Measured]:
+        found: dict[str, Measured] = {}
+        if question.boxes is not None:
+            ours, true = len(written.boxes), len(question.boxes)
+            matched = matched_boxes(written.boxes, question.boxes)
+            found = {"precision": (matched, ours), "recall": (matched, true), "f1": (2 * matched, ours + true)}
+        if stated is not None and stated.isdecimal() and question.answer.isdecimal():
+            found["count_error"] = abs(int(stated) - int(question.answer))
+        if written.boxes:
+            found["agreement"] = stated == str(len(written.boxes))
+        return found
+
+    def panels(
+        self, question: Asked, written: Written, annotation: Any, image: Image.Image
+    ) -> list[tuple[str, Image.Image]]:
+        """The true boxes and those that were written, numbered from 1."""
+        kind, found = BoxKind(frame=question.frame), []
+        if question.boxes is not None:
+            found.append((f"true boxes: {len(question.boxes)}", kind.draw(question.boxes, image)))
+        if written.boxes:
+            # Corners in order: an unconstrained model may write them the other way round, which cannot be drawn.
+            boxes = [(min(a, c), min(b, d), max(a, c), max(b, d)) for a, b, c, d in written.boxes]
+            found.append((f"boxes it wrote: {len(boxes)}", kind.draw(boxes, image)))
+        return found
+
+    def example(self, image: AnnotatedImage, rng: np.random.Generator) -> Example | None:
+        if not image.objects:
+            return None
+        return Example(self.tasks[-1].wording.questions[0].format(things=image.objects[0].things))
 
     def problems(
         self, task: Task, record: Mapping[str, Any], *, frame: int, families: Mapping[str, TokenFamily]

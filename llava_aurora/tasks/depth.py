@@ -10,8 +10,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
+from PIL import Image
 
 from llava_aurora.errors import AuroraError
+from llava_aurora.tasks.depth_measures import MEASURES, depth_measured
 from llava_aurora.tasks.depth_tasks import TASKS, DepthTask, name_again
 from llava_aurora.tasks.forms import Form, Letter, Span
 from llava_aurora.tasks.marks import any_points, depth_at, sample_points
@@ -34,12 +36,17 @@ from llava_aurora.tasks.task import (
     Asked,
     Coordinates,
     Drawing,
+    Example,
+    Measured,
+    MeasureTable,
     Problem,
     Record,
     Source,
     Task,
     TaskFamily,
 )
+from llava_aurora.tasks.written import Written
+from llava_aurora.tokens.depth import color_map
 from llava_aurora.tokens.vocabulary import TokenFamily
 
 if TYPE_CHECKING:
@@ -63,6 +70,7 @@ class DepthFamily(TaskFamily):
     token_kinds: ClassVar[tuple[str, ...]] = ("depth", "box")
     replaced_kind: ClassVar[str | None] = "depth"
     tasks: ClassVar[tuple[Task, ...]] = TASKS
+    measures: ClassVar[tuple[MeasureTable, ...]] = MEASURES
     # map: the span of depth tokens; points: "A (x,y), B (x,y)"; values: "A (x,y) 07, B (x,y) 55", how close they are;
     # letters: "A, B or C"; answer: a letter.
     fields: ClassVar[Mapping[str, Form]] = {
@@ -121,6 +129,10 @@ class DepthFamily(TaskFamily):
         """The point that is closest by a map."""
         return closest_by(annotation, question.points, frame=question.frame) if question.points else None
 
+    def true_annotation(self, question: Asked) -> np.ndarray | None:
+        """The true depth map. Raises AuroraError if it cannot be read."""
+        return question.true_depth()
+
     def blind_answers(self, questions: Sequence[Asked]) -> dict[str, list[str | None]]:
         """The lowest point, since what is lower in an image is mostly closer; the closest by the mean map of the other
         images, where true maps are known."""
@@ -139,6 +151,39 @@ class DepthFamily(TaskFamily):
                 for each in questions
             ]
         return rules
+
+    def measure(
+        self,
+        question: Asked,
+        written: Written,
+        annotation: Any,
+        *,
+        stated: str | None,
+        perception: "PerceptionTokens | None",
+    ) -> dict[str, Measured]:
+        """Raises AuroraError if the true depth map cannot be read."""
+        read_out = self.answer_by(question, annotation) if annotation is not None else None
+        return depth_measured(question, written, read_out, map=annotation, stated=stated, perception=perception)
+
+    def panels(
+        self, question: Asked, written: Written, annotation: Any, image: Image.Image
+    ) -> list[tuple[str, Image.Image]]:
+        """The true map and the one that was written."""
+        maps = {"true depth": question.true_depth(), "map it wrote": annotation}
+        return [(title, color_map(depth)) for title, depth in maps.items() if depth is not None]
+
+    # --- the page -----------------------------------------------------------------------------------------------------
+
+    def question_about(self, letters: str, coordinates: Sequence[str]) -> str:
+        tasks = {task.name: task.wording.questions[0] for task in self.tasks}
+        if coordinates:
+            named = ", ".join(map(" ".join, zip(letters, coordinates, strict=True)))
+            return tasks["depth_direct_from_coordinates"].format(points=named)
+        return tasks["depth_direct"].format(letters=list_letters(letters))
+
+    def example(self, image: AnnotatedImage, rng: np.random.Generator) -> Example | None:
+        points = sample_points(relative_depth=image.depth, count=3, rng=rng) if image.depth is not None else None
+        return Example(points=points) if points else None
 
     # --- records drawn anew -------------------------------------------------------------------------------------------
 

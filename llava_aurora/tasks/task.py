@@ -12,12 +12,14 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, Protocol, get_args
 
 import numpy as np
+from PIL import Image
 
 from llava_aurora.tasks.answers import AnswerKind, stated
 from llava_aurora.tasks.forms import Form
 from llava_aurora.tokens.vocabulary import TokenFamily
 
 if TYPE_CHECKING:
+    from llava_aurora.tasks.written import Written
     from llava_aurora.tokens.perception import PerceptionTokens
 
 Kind = Literal["atomic", "chain", "direct"]
@@ -164,6 +166,37 @@ class Source(NamedTuple):
     weights: Mapping[int, float]
 
 
+# What a measure is of one answer: a number; a pair, whose first numbers are added over the answers and divided by the
+# sum of the second; None where there is nothing to measure.
+Measured = float | tuple[float, float] | None
+
+
+@dataclass(frozen=True)
+class Measure:
+    """What is measured of each answer beside its being right.
+
+    Args:
+        name: unique in its family.
+        title: of its column in a report.
+        digits: of a number; None for a share, shown in percent.
+        of_span: left out for groups of answers none of which holds a span, such as direct answers.
+    """
+
+    name: str
+    title: str
+    digits: int | None = None
+    of_span: bool = True
+
+
+@dataclass(frozen=True)
+class MeasureTable:
+    """Measures that a report shows together. Args: title; measures: its columns; note: how they are taken."""
+
+    title: str
+    measures: tuple[Measure, ...]
+    note: str = ""
+
+
 class Asked(Protocol):
     """A question of a benchmark, as families see it (evaluation/benchmarks/question.py)."""
 
@@ -176,11 +209,26 @@ class Asked(Protocol):
         """The marked points (x, y) in the frame, by letter; none if they are not known."""
 
     @property
+    def boxes(self) -> Sequence[Sequence[int]] | None:
+        """The true boxes (x1, y1, x2, y2) in the frame; None if they are not known."""
+
+    @property
     def frame(self) -> int:
-        """Side of the square frame that points refer to."""
+        """Side of the square frame that points and boxes refer to."""
+
+    @property
+    def answer(self) -> str:
+        """The right answer."""
 
     def true_depth(self) -> np.ndarray | None:
         """uint8 (H, W), higher = closer; None if it is not known."""
+
+
+class Example(NamedTuple):
+    """A question to try. Args: question: "" for `question_about` the points; points: (x, y) in the image to mark."""
+
+    question: str = ""
+    points: Sequence[tuple[int, int]] = ()
 
 
 class TaskFamily(ABC):
@@ -196,6 +244,7 @@ class TaskFamily(ABC):
     replaced_kind: ClassVar[str | None] = None
     tasks: ClassVar[tuple[Task, ...]]
     fields: ClassVar[Mapping[str, Form]]
+    measures: ClassVar[Sequence[MeasureTable]] = ()
 
     # image -> facts -> record -----------------------------------------------------------------------------------------
 
@@ -231,12 +280,59 @@ class TaskFamily(ABC):
         """The answer that an annotation of `replaced_kind` implies, whatever the text says; None if it implies none."""
         return None
 
+    def true_annotation(self, question: "Asked") -> Any:
+        """The true annotation of `replaced_kind`; None if it is not known."""
+        return None
+
     def blind_answers(self, questions: Sequence["Asked"]) -> Mapping[str, Sequence[str | None]]:
         """Answers that do not need the question's own image, by the rule that gives them, one for each question.
 
         Always giving the same answer is a rule of every family and need not be among them.
         """
         return {}
+
+    def has_span(self, written: "Written") -> bool:
+        """Whether an answer holds what the answers of a chain follow from."""
+        return written.codes is not None
+
+    def measure(
+        self,
+        question: "Asked",
+        written: "Written",
+        annotation: Any,
+        *,
+        stated: str | None,
+        perception: "PerceptionTokens | None",
+    ) -> Mapping[str, Measured]:
+        """The values of `measures`, by their names.
+
+        Args:
+            question: of this family.
+            written: what the answer holds.
+            annotation: of the last whole span of `replaced_kind`; None if there is none.
+            stated: the answer that the text states; None if it states none.
+            perception: of the model; None for one without perception tokens.
+        """
+        return {}
+
+    def panels(
+        self, question: "Asked", written: "Written", annotation: Any, image: Image.Image
+    ) -> list[tuple[str, Image.Image]]:
+        """Pictures of what is true and of what was written, each with a title; `image` is as the model saw it."""
+        return []
+
+    def question_about(self, letters: str, coordinates: Sequence[str]) -> str:
+        """The question that the page proposes about marked points; empty if this family has none.
+
+        Args:
+            letters: of the points, at least two.
+            coordinates: of each, as the model reads them, if the question is to give them.
+        """
+        return ""
+
+    def example(self, image: AnnotatedImage, rng: np.random.Generator) -> "Example | None":
+        """What the page offers to ask about an image; None if that shows nothing to ask about."""
+        return None
 
     # record -> facts drawn anew ---------------------------------------------------------------------------------------
 

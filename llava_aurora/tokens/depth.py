@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from llava_aurora.vqvae.autoencoder import DepthVQVAE
 
 VQVAE_FOLDER = "depth_vqvae"
+UNWRITTEN = 128  # grey of the cells of a map that have no code yet
 
 
 @register_kind
@@ -31,6 +32,7 @@ class DepthKind(TokenKind):
     order: ClassVar[int] = 10
     has_picture: ClassVar[bool] = True
     hides_context: ClassVar[bool] = True
+    legend: ClassVar[str] = "bright = close"
 
     def __init__(self, *, vqvae: "DepthVQVAE") -> None:
         self.vqvae = vqvae.eval().requires_grad_(False)
@@ -95,6 +97,15 @@ class DepthKind(TokenKind):
         if not annotations:
             return Image.new("RGB", image.size)
         return color_map(annotations[-1]).resize(image.size, Image.Resampling.NEAREST)
+
+    def draw_written(self, codes: Sequence[int]) -> Image.Image:
+        """The first codes of a map as a colour picture of the VQ-VAE's size; cells without a code are grey."""
+        cells = np.arange(self.grid**2).reshape(self.grid, self.grid)
+        values = self.decode([*codes, *[codes[-1]] * (cells.size - len(codes))])
+        picture = np.array(color_map(values))
+        side = values.shape[0] // self.grid
+        picture[np.kron(cells >= len(codes), np.ones((side, side), bool))] = UNWRITTEN
+        return Image.fromarray(picture)
 
     def reconstruct(self, probabilities: "torch.Tensor") -> "torch.Tensor":
         return self.vqvae.to(probabilities.device).decode_soft(probabilities)

@@ -30,6 +30,7 @@ class TokenKind(ABC):
         has_picture: spans can be compared as pictures (`reconstruct`).
         hides_context: under --information_bottleneck, what stands before a span is hidden from what follows it.
         measure: the name of what `compare` returns.
+        legend: how a picture of a span is to be read, such as "bright = close".
         frame: where codes are coordinates, the side in pixels of the square that they refer to, and annotations are
             (x, y, x, y, ...) in it; None for other kinds.
         family: its tokens.
@@ -40,6 +41,7 @@ class TokenKind(ABC):
     has_picture: ClassVar[bool] = False
     hides_context: ClassVar[bool] = False
     measure: ClassVar[str | None] = None
+    legend: ClassVar[str] = ""
     frame: int | None = None
     family: TokenFamily
 
@@ -66,6 +68,19 @@ class TokenKind(ABC):
     @abstractmethod
     def draw(self, annotations: Sequence[Any], image: Image.Image) -> Image.Image:
         """A picture of what the model wrote, of the size of `image`."""
+
+    def draw_written(self, codes: Sequence[int]) -> Image.Image | None:
+        """A picture of a span that is still being written, stretched over the image by who shows it.
+
+        Args:
+            codes: the first codes of a span of a delimited family, at least one.
+
+        Returns:
+            None where an unfinished span shows nothing; this one waits until the span is whole.
+        """
+        if len(codes) < self.family.lengths[-1]:
+            return None
+        return self.draw([self.decode(codes)], Image.new("RGB", (336, 336)))
 
     # what the decoder allows next ---------------------------------------------------------------------------------
 

@@ -72,7 +72,7 @@ def test_both_reports_hold_every_number(evaluated):
                 shown = f"{100 * value['value']:.1f} [{100 * value['low']:.1f}, {100 * value['high']:.1f}]"
                 assert shown in cells
                 assert shown in markdown
-    for heading in ("Answers", "What it wrote on the way", "Does it use its map?", "Right cases", "Again"):
+    for heading in ("Answers", "What its chains hold", "Does it use its map?", "Right cases", "Again"):
         assert f"\n## {heading}\n" in markdown
     found = results["replacement"]["scenes_coordinates"]
     assert found["verdict"]["rule"] in markdown
@@ -134,10 +134,10 @@ def test_the_papers_figures_stand_beside_ours_and_are_marked(evaluated, tmp_path
         "",
         "",
         "chain",
-        "chain, read out of its map",
+        "chain, computed from its map",
         "direct",
     ]
-    assert depth.rows[5] == ("guessing", "", "50.0", "33.3", "25.0", "20.0", "32.1")
+    assert depth.rows[5] == ("chance", "", "50.0", "33.3", "25.0", "20.0", "32.1")
     assert depth.published == frozenset(range(5))
     assert depth.rows[2] == ("AURORA's paper", "AURORA", "64.5", "66.9", "60.5", "54.8", "61.6")
     ours = [100 * point_groups["chain"][name]["accuracy"]["value"] for name in paper.POINTS]

@@ -157,18 +157,18 @@ def losses(*, count=200, p_value=0.001, **changes):
 )
 def test_the_rule(changes, control, finding):
     interval = Interval(control, control - 0.05, control + 0.05, 200)
-    assert verdict(losses(**changes), control=interval, guessing=0.33).finding == finding
+    assert verdict(losses(**changes), control=interval, baseline=0.33).finding == finding
 
 
 def test_what_is_too_few_follows_from_the_margin():
     assert 0.95 ** (LEAST_CHAINS - 1) > 0.025 >= 0.95**LEAST_CHAINS
     few = losses(count=LEAST_CHAINS - 1)
-    assert verdict(few, control=Interval(1, 1, 1, LEAST_CHAINS - 1), guessing=None).finding == "cannot be told"
+    assert verdict(few, control=Interval(1, 1, 1, LEAST_CHAINS - 1), baseline=None).finding == "cannot be told"
 
 
 def test_a_replacement_that_could_not_be_made_is_named():
     some = losses()
     del some["other"]
-    said = verdict(some, control=Interval(0.8, 0.7, 0.9, 200), guessing=0.3)
+    said = verdict(some, control=Interval(0.8, 0.7, 0.9, 200), baseline=0.3)
     assert said.finding == "cannot be told"
     assert "other" in said.reason

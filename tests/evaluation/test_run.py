@@ -45,21 +45,21 @@ def test_numbers_are_those_of_what_the_model_does(seeing, questions, scenes, tmp
     entry = read_results(tmp_path)["benchmarks"]["scenes_coordinates"]
     chain, direct = (entry["reasonings"][name]["summary"] for name in ("chain", "direct"))
     assert chain["accuracy"]["value"] == 1
-    assert chain["has_map"] == 1
-    assert chain["depth"]["spearman"]["value"] > 0.9
-    assert chain["depth"]["mse"]["value"] < 0.02
+    assert chain["has_span"] == 1
+    assert chain["measures"]["spearman"]["value"] > 0.9
+    assert chain["measures"]["mse"]["value"] < 0.02
     assert chain["read_out"]["value"] > 0.8
-    assert chain["agreement"]["value"] == chain["read_out"]["value"]
+    assert chain["measures"]["agreement"]["value"] == chain["read_out"]["value"]
     categories = entry["reasonings"]["direct"]["categories"]
     for count in (2, 3, 4, 5):
         asked = [question for question in questions.values() if question.category == f"{count} points"]
         share = sum(question.answer == "A" for question in asked) / len(asked)
         assert categories[f"{count} points"]["accuracy"]["value"] == pytest.approx(share)
-        assert categories[f"{count} points"]["guessing"] == pytest.approx(1 / count)
+        assert categories[f"{count} points"]["chance"] == pytest.approx(1 / count)
     mean = sum(group["accuracy"]["value"] for group in categories.values()) / 4
     assert direct["accuracy"]["value"] == pytest.approx(mean)
-    assert direct["has_map"] == 0
-    assert "depth" not in direct
+    assert direct["has_span"] == 0
+    assert direct["measures"] == {}
     paired = entry["chain_less_direct"]
     assert paired["only_first"] == 0
     assert paired["p_value"] < 1e-6
@@ -85,16 +85,18 @@ def test_each_step_from_map_to_values_to_answer_is_measured(stub, questions, pla
     def share(holds):
         return pytest.approx(sum(holds(question, *said[question.id][1:]) for question in asked) / len(asked))
 
-    found = summary["values"]
-    assert found["stated"] == 1
-    assert found["right"]["value"] == share(
+    found = summary["measures"]
+    assert found["values_stated"]["value"] == 1
+    assert found["highest_right"]["value"] == share(
         lambda q, values, highest, _: q.answer == next(x for x in sorted(values) if values[x] == values[highest])
     )
-    assert found["right"]["value"] < 0.8 < summary["read_out"]["value"]
-    assert found["followed"]["value"] == share(lambda q, values, highest, answer: values[answer] == values[highest])
-    assert 0.5 < found["followed"]["value"] < 1
-    assert found["of_map"]["value"] < summary["read_out"]["value"]
-    assert "of_map_right" not in found  # it was not taught where its values come from
+    assert found["highest_right"]["value"] < 0.8 < summary["read_out"]["value"]
+    assert found["answer_highest"]["value"] == share(
+        lambda q, values, highest, answer: values[answer] == values[highest]
+    )
+    assert 0.5 < found["answer_highest"]["value"] < 1
+    assert found["highest_closest_by_map"]["value"] < summary["read_out"]["value"]
+    assert "highest_of_map_right" not in found  # it was not taught where its values come from
     write_report(tmp_path)
     assert "From the map to the values, from the values to the answer" in (tmp_path / "report.md").read_text()
 
@@ -116,11 +118,13 @@ def test_values_that_were_to_be_read_in_the_map_are_compared_with_it(stub, quest
     model = stub(lambda prompt, start: by_prompt[prompt][0])
     model.perception = replace(model.perception, values="interpolated")
     evaluate(model, plan(scenes, reasonings=["chain"]), out=tmp_path)
-    found = read_results(tmp_path)["benchmarks"]["scenes_coordinates"]["reasonings"]["chain"]["summary"]["values"]
+    found = read_results(tmp_path)["benchmarks"]["scenes_coordinates"]["reasonings"]["chain"]["summary"]["measures"]
     exact = sum(place % 3 > 0 for place in range(len(asked)))
-    assert found["are_maps"]["value"] == pytest.approx(exact / len(asked))
-    assert found["of_map_right"]["value"] == pytest.approx(sum(right for _, right in by_prompt.values()) / len(asked))
-    assert found["right"]["value"] < found["of_map_right"]["value"] < 1
+    assert found["values_are_maps"]["value"] == pytest.approx(exact / len(asked))
+    assert found["highest_of_map_right"]["value"] == pytest.approx(
+        sum(right for _, right in by_prompt.values()) / len(asked)
+    )
+    assert found["highest_right"]["value"] < found["highest_of_map_right"]["value"] < 1
     assert "all values are its map" in write_report(tmp_path).read_text()
 
 
@@ -137,17 +141,13 @@ def test_counting_is_measured_by_boxes_too(stub, scenes, tmp_path):
     summary = read_results(tmp_path)["benchmarks"]["scenes_counting"]["reasonings"]["chain"]["summary"]
     truths = [int(question.answer) for question in found]
     assert summary["accuracy"]["value"] == pytest.approx(truths.count(1) / len(truths))
-    assert summary["guessing"] == max(map(truths.count, truths)) / len(truths)
-    assert summary["count_error"]["value"] == pytest.approx(sum(abs(truth - 1) for truth in truths) / len(truths))
-    assert summary["boxes"] == {
-        "precision": 0,
-        "recall": 0,
-        "f1": 0,
-        "matched": 0,
-        "written": len(truths),
-        "true": sum(truths),
-    }
-    assert summary["agreement"]["value"] == 1
+    assert summary["chance"] == max(map(truths.count, truths)) / len(truths)
+    assert summary["measures"]["count_error"]["value"] == pytest.approx(
+        sum(abs(truth - 1) for truth in truths) / len(truths)
+    )
+    for name in ("precision", "recall", "f1"):
+        assert summary["measures"][name] == {"value": 0, "low": 0, "high": 0, "count": len(found)}
+    assert summary["measures"]["agreement"]["value"] == 1
 
 
 def test_unparsable_answers_are_counted_and_wrong(stub, scenes, tmp_path):

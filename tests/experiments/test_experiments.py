@@ -87,7 +87,7 @@ def test_a_result_holds_counts_commands_and_seconds(made):
         assert str(out) not in json.dumps(run)
         assert all(seconds > 0 for seconds in run["seconds"].values())
         assert not list((out / "runs" / f"{run['variant']}-0" / "model").glob("checkpoint-*"))
-    assert "| guessing |" in report
+    assert "| chance |" in report
     assert "| AURORA's recipe | 0 | chain |" in report
 
 
@@ -111,7 +111,7 @@ def test_what_is_done_is_not_done_again_and_belongs_to_its_command(made, runner)
 
 def test_replaced_maps_and_the_blind_baseline_are_in_the_report(runner, tmp_path):
     share = {"value": 0.5, "low": 0.25, "high": 0.75, "count": 4}
-    summary = {"questions": 4, "accuracy": share, "guessing": 0.5, "blind": 0.625, "read_out": share, "has_map": 1.0}
+    summary = {"questions": 4, "accuracy": share, "chance": 0.5, "blind": 0.625, "read_out": share, "has_span": 1.0}
     chain = {"summary": summary, "categories": {"2 points": summary}}
     entry = {"title": "Points", "reasonings": {"chain": chain}}
     condition = {"put_in": "random codes", "accuracy": share, "loss": share}

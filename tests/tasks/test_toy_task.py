@@ -4,6 +4,7 @@ import json
 import re
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import brightest
 import numpy as np
@@ -18,6 +19,7 @@ from llava_aurora.evaluation.replacement import replacement_test
 from llava_aurora.evaluation.run import Plan, evaluate, read_results
 from llava_aurora.generation.grammar import grammar
 from llava_aurora.generation.predictor import Predictor
+from llava_aurora.generation.result import Result, Timings
 from llava_aurora.tasks.prompts import Prompts
 from llava_aurora.tasks.records import RecordWriter, write_records
 from llava_aurora.tasks.registry import register_family, task_names, unregister_family
@@ -91,16 +93,53 @@ def model(workshop):
 
 
 def test_it_is_scored_and_its_span_replaced(model, folder, tmp_path):
-    plan = Plan(tasks=["records"], data=folder, reasonings=["chain"], pictures=0)
+    plan = Plan(tasks=["records"], data=folder, reasonings=["chain"], pictures=1)
     evaluate(model, plan, out=tmp_path)
     entry = read_results(tmp_path)["benchmarks"]["records"]
     summary = entry["reasonings"]["chain"]["summary"]
-    assert summary["accuracy"]["value"] == summary["read_out"]["value"] == summary["has_map"] == 1
+    assert summary["accuracy"]["value"] == summary["read_out"]["value"] == summary["has_span"] == 1
     assert 0.25 < summary["blind"] < 0.6
     found = replacement_test(model, plan, out=tmp_path)["records"]
     assert found["verdict"]["finding"] == "uses its map"
     assert found["conditions"]["true"]["loss"]["value"] == 0
     assert all(condition["follows"]["value"] == 1 for condition in found["conditions"].values())
+
+
+def test_the_page_offers_it_and_shows_its_span_while_it_is_written(model, tmp_path):
+    pytest.importorskip("gradio", reason="pip install 'llava-aurora[serve]'")
+    from llava_aurora.serving.events import PageEvents
+    from llava_aurora.serving.examples import scene_examples
+
+    examples = scene_examples(tmp_path, kinds=["brightness"])
+    example = next(each for each in examples if "brightest" in each.question)
+    pieces = ["The brightness is ", FAMILY.start, *map(FAMILY.token, (1, 2, 7, 0)), FAMILY.end, ". The answer is (C)."]
+
+    def stream(image, question, *, reasoning, decoding):
+        yield from pieces
+        yield Result(
+            text="".join(pieces),
+            ids=(),
+            finished=True,
+            question=question,
+            reasoning=reasoning,
+            image=image,
+            timings=Timings(preparing=0.1, generating=0.1, tokens=8, forward_passes=8),
+            token_log_probabilities=None,
+            perception=model.perception,
+            transform=lambda frame: None,
+        )
+
+    seen = SimpleNamespace(perception=model.perception, config=SimpleNamespace(image_aspect_ratio="pad"))
+    aurora = SimpleNamespace(model=seen, image_processor=SimpleNamespace(size={"shortest_edge": 56}), stream=stream)
+    events = PageEvents(aurora, folder=tmp_path, examples=examples, decoding="greedy", interval=0)
+    shown = list(events.ask(example.path, None, example.question, "chain"))
+    maps = [each.map for each in shown if isinstance(each.map, str)]
+    assert "2 of 4 codes" in "".join(maps)
+    assert "<img" in maps[-1]
+    assert "<p>brightness map</p>" in maps[-1]
+    assert shown[-1].answer == "(C)"
+    with Image.open(shown[-1].picture) as picture:
+        assert picture.width > picture.height  # the image, and its span beside it
 
 
 @pytest.mark.slow

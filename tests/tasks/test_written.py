@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 from transformers import AutoTokenizer
 
-from llava_aurora.evaluation.written import read_written, values_of_map
 from llava_aurora.tasks.depth import closest_by
+from llava_aurora.tasks.depth_measures import values_of_map
+from llava_aurora.tasks.written import read_written
 from llava_aurora.tokens import build_kinds
 from llava_aurora.tokens.perception import PerceptionTokens
 
@@ -26,7 +27,7 @@ def read(spoken, text, *, cut=0):
     tokenizer, perception = spoken
     ids = tokenizer(text, add_special_tokens=False).input_ids
     ids = ids[: len(ids) - cut]
-    return read_written(tokenizer.decode(ids, spaces_between_special_tokens=False), ids, perception), ids
+    return read_written(tokenizer.decode(ids, spaces_between_special_tokens=False), ids, perception, kind="depth"), ids
 
 
 def test_map_points_and_boxes_are_read(spoken):
@@ -85,8 +86,8 @@ def test_what_is_cut_off_does_not_take_the_rest_along(spoken):
 
 
 def test_without_tokens_there_is_no_map():
-    assert read_written("(1,2,3,4)", [5, 6], None).boxes == ((1, 2, 3, 4),)
-    assert read_written("", [], None).codes is None
+    assert read_written("(1,2,3,4)", [5, 6], None, kind="depth").boxes == ((1, 2, 3, 4),)
+    assert read_written("", [], None, kind="depth").codes is None
 
 
 def test_the_highest_value_is_closest_and_the_first_letter_of_equals():

@@ -3,7 +3,6 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from llava_aurora.data.transforms.values import ValueStep
 from llava_aurora.tasks.points import mentions
 from llava_aurora.tokens.perception import PerceptionTokens
 from llava_aurora.tokens.vocabulary import MalformedSpan
@@ -18,7 +17,7 @@ class Written:
         map_end: how many of the answer's ids end with that span.
         boxes: (x1, y1, x2, y2) each, in the coordinate frame, as tokens or as plain numbers.
         points: (x, y) by the letter in front of them.
-        values: how close points are said to be, in hundredths, 99 the closest, by letter (`ValueStep` teaches them).
+        values: how close points are said to be, in hundredths, 99 the closest, by letter.
     """
 
     codes: tuple[int, ...] | None = None
@@ -39,9 +38,7 @@ class Written:
         return tuple(letter for letter, value in self.values.items() if value == most)
 
 
-def read_written(
-    text: str, ids: Sequence[int], perception: PerceptionTokens | None, *, kind: str | None = "depth"
-) -> Written:
+def read_written(text: str, ids: Sequence[int], perception: PerceptionTokens | None, *, kind: str | None) -> Written:
     """Reads an answer.
 
     Args:
@@ -60,17 +57,6 @@ def read_written(
     except MalformedSpan:
         spans = []
     return replace(found, codes=spans[-1].codes, map_end=spans[-1].end) if spans else found
-
-
-def values_of_map(written: Written, perception: PerceptionTokens | None) -> dict[str, int]:
-    """The values of the stated points, in hundredths by letter, as the model was taught to read them in its map.
-
-    Empty if no map was written, or if the model was taught no such values.
-    """
-    if perception is None or written.codes is None or perception.values != "interpolated":
-        return {}
-    step = ValueStep.of(perception)
-    return {letter: int(step.value(written.codes, place)) for letter, place in written.points.items()}
 
 
 def _coordinates(text: str) -> Written:

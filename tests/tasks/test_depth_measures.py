@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy.stats import spearmanr
 
-from llava_aurora.evaluation.map_quality import align, map_quality, spearman
+from llava_aurora.tasks.depth_measures import align, map_quality, spearman
 
 
 def maps(seed=0, side=24):
