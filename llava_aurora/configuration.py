@@ -111,6 +111,10 @@ class DataArguments(upstream.DataArguments):
     plain_coordinates: bool = field(
         default=False, metadata={"help": "Write coordinates as plain numbers instead of tokens."}
     )
+    image_aspect_ratio: str = field(
+        default="square",
+        metadata={"help": "How images get into the square: square (cut), pad, or resize (all of it, as AURORA)."},
+    )
     image_orientation: Literal["stored", "upright"] = field(
         default="stored",
         metadata={"help": "upright: turn images as their EXIF orientation says. stored: as LLaVA reads them."},

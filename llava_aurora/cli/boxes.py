@@ -32,10 +32,11 @@ def boxes(
     per_image: Annotated[int, typer.Option(help="Most questions an image, for present and for absent things.")] = 2,
     max_images: Annotated[int, typer.Option(help="Look at so many images, drawn at random; 0: at all.")] = 0,
     aspect_ratio: Annotated[
-        str, typer.Option(help="pad or square, as --image_aspect_ratio in training; or resize.")
+        str, typer.Option(help="pad, square or resize, as --image_aspect_ratio in training.")
     ] = "pad",
     resized: Annotated[
-        Path | None, typer.Option(help="Folder for the copies that --aspect-ratio resize makes.")
+        Path | None,
+        typer.Option(help="Folder for copies that --aspect-ratio resize makes, for LLaVA's own code."),
     ] = None,
     frame: Annotated[int, typer.Option(help="Side of the frame that coordinates refer to.")] = 336,
     plain_coordinates: Annotated[bool, typer.Option("--plain-coordinates", help="Numbers instead of tokens.")] = False,
@@ -81,7 +82,7 @@ def boxes(
     _print_counts(made)
     if validation_out is not None:
         print(f"{validation_out}: {len(made.validation)} records of other images")
-    ratio = "" if aspect_ratio == "resize" else f" --image_aspect_ratio {aspect_ratio}"
+    ratio = "" if resized else f" --image_aspect_ratio {aspect_ratio}"
     print(f"train with --image_folder {resized or images}{ratio}")
     report_failures(len(made.training), made.failures, out, made.passed_over)
 

@@ -22,6 +22,9 @@ def check(
     model: Annotated[Path | None, typer.Option(help="Folder of the base model, or of a trained one.")] = None,
     depth_vqvae: Annotated[Path | None, typer.Option(help="The VQ-VAE that the codes come from.")] = None,
     frame: Annotated[int, typer.Option(help="Side of the frame that coordinates refer to.")] = 336,
+    image_aspect_ratio: Annotated[
+        str | None, typer.Option(help="That of training: pad, square or resize; the model's, or else pad.")
+    ] = None,
     max_length: Annotated[int | None, typer.Option(min=1, help="The --model_max_length of training.")] = None,
     eval_data: Annotated[
         Path | None, typer.Option(help="Records or questions whose images must not be trained on.")
@@ -58,6 +61,7 @@ def check(
         frame=frame,
         model=limits,
         image_folder=image_folder,
+        aspect_ratio=image_aspect_ratio or (limits.aspect_ratio if limits else None) or "pad",
         quick=quick,
         eval_data=eval_data,
         eval_image_folder=eval_image_folder,

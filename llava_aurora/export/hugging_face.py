@@ -12,7 +12,6 @@ import numpy as np
 import torch
 from llava.constants import DEFAULT_IMAGE_TOKEN
 from llava.conversation import conv_templates
-from llava.mm_utils import process_images
 from PIL import Image
 from torch import Tensor
 from transformers import (
@@ -25,6 +24,7 @@ from transformers import (
 )
 from transformers.models.llava.image_processing_llava import LlavaImageProcessor
 
+from llava_aurora.data.images.image_reader import asked_pixels
 from llava_aurora.errors import AuroraError
 from llava_aurora.export.chat_template import chat_template
 from llava_aurora.export.fast_tokenizer import after_bos, check_same_ids, fast_tokenizer
@@ -95,7 +95,7 @@ def _expressible(model: AuroraLlamaForCausalLM, source: Path) -> AuroraLlamaForC
     config = model.config
     possible: dict[str, tuple[Any, ...]] = {
         "mm_projector_type": ("mlp2x_gelu",),
-        "image_aspect_ratio": (None, "square", "pad"),
+        "image_aspect_ratio": (None, "square", "pad", "resize"),
         "mm_vision_select_feature": (None, "patch", "cls_patch"),
         "mm_use_im_start_end": (None, False),
     }
@@ -113,9 +113,13 @@ def _expressible(model: AuroraLlamaForCausalLM, source: Path) -> AuroraLlamaForC
 
 
 def _processor(model: AuroraLlamaForCausalLM, fast: Any, image_processor: Any, template: str) -> LlavaProcessor:
-    if getattr(model.config, "image_aspect_ratio", None) == "pad":
-        settings = {name: value for name, value in image_processor.to_dict().items() if name != "image_processor_type"}
+    settings = {name: value for name, value in image_processor.to_dict().items() if name != "image_processor_type"}
+    ratio = getattr(model.config, "image_aspect_ratio", None)
+    if ratio == "pad":
         image_processor = LlavaImageProcessor(**{**settings, "do_pad": True})
+    elif ratio == "resize":
+        whole = {"size": image_processor.crop_size, "do_center_crop": False, "resample": Image.Resampling.NEAREST}
+        image_processor = type(image_processor)(**{**settings, **whole})
     return LlavaProcessor(
         image_processor,
         fast,
@@ -151,9 +155,9 @@ def _check_same_pixels(model: AuroraLlamaForCausalLM, ours: Any, processor: Any,
     rng = np.random.default_rng(0)
     for width, height in _SIZES:
         image = Image.fromarray(rng.integers(0, 256, (height, width, 3), dtype=np.uint8))
-        wanted = process_images([image], ours, model.config)
+        wanted = asked_pixels([image], ours, model.config)
         found = theirs(images=[image], return_tensors="pt")["pixel_values"]
-        if not torch.equal(wanted, found):
+        if isinstance(wanted, list) or not torch.equal(wanted, found):
             raise AuroraError(
                 f"{source}: an image of {width} × {height} pixels comes out of transformers' {type(theirs).__name__}"
                 " otherwise than out of LLaVA; the processor of its vision tower has settings that are not carried over"

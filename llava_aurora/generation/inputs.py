@@ -9,11 +9,11 @@ from typing import Any
 import torch
 from llava.constants import DEFAULT_IMAGE_TOKEN, IMAGE_TOKEN_INDEX
 from llava.conversation import conv_templates
-from llava.mm_utils import process_images, tokenizer_image_token
+from llava.mm_utils import tokenizer_image_token
 from PIL import Image
 from torch import Tensor
 
-from llava_aurora.data.images.image_reader import ChannelsLast
+from llava_aurora.data.images.image_reader import asked_pixels
 from llava_aurora.errors import AuroraError
 from llava_aurora.model.aurora_llama import AuroraLlamaForCausalLM
 
@@ -65,7 +65,7 @@ def prepare_inputs(
     width = max(map(len, rows))
     input_ids = torch.tensor([[0] * (width - len(row)) + row for row in rows], device=model.device)
     attention_mask = torch.tensor([[0] * (width - len(row)) + [1] * len(row) for row in rows], device=model.device)
-    pixels = process_images([image.convert("RGB") for image in images], ChannelsLast(image_processor), model.config)
+    pixels = asked_pixels([image.convert("RGB") for image in images], image_processor, model.config)
     pixels = (
         [p.to(model.device, model.dtype) for p in pixels]
         if isinstance(pixels, list)

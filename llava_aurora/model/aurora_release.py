@@ -68,6 +68,7 @@ def import_aurora(
 
     dtype = dtype or getattr(config, "dtype", None) or torch.float32
     config.vocab_size = rows
+    config.image_aspect_ratio = "resize"  # it says pad, but the released code resizes every image to a square before
     model = load_base(base, config, {"torch_dtype": dtype, "device_map": {"": "cpu"}})
     load_trained(model, source / NON_LORA_WEIGHTS, base=base)
     model = merge_lora(model, source)

@@ -1,4 +1,4 @@
-"""Marked points, and the one form in which texts name them: `A (x,y)`, or `A (x,y) 57` with how close the point is.
+"""Marked points, and the form in which texts name them: `A (x,y)`, or `A (x,y) 57` with how close the point is.
 
 Coordinates are pixels of the square coordinate frame, x to the right, y down.
 """
@@ -16,8 +16,13 @@ _POINT = sequence(Letter(), " ", Coordinates(2))
 POINTS = Listed(_POINT, ", ")
 VALUED_POINTS = Listed(sequence(*_POINT.parts, " ", Digits(2)), ", ")
 LISTED_LETTERS = Listed(Letter(), ", ", last=" or ", example=3)
-# A letter, coordinates and a value of two digits; letter and value may be missing.
-_MENTION = re.compile(rf"(?:\b(?P<letter>[A-Z])\s*)?(?P<place>{COORDINATES})(?:\s*(?P<value>\d\d)\b)?")
+# A letter, coordinates and a value of two digits; letter and value may be missing. AURORA's own files write a point as
+# "(x = 12 y = 34)", some words behind its letter.
+_NAMED = r"\(\s*x\s*=\s*\d+\s*,?\s*y\s*=\s*\d+\s*\)"
+_MENTION = re.compile(
+    rf"(?:\b(?P<letter>[A-Z])(?:\s*|(?:\s+[a-z]+){{1,4}}\s*(?={_NAMED})))?(?P<place>{COORDINATES}|{_NAMED})"
+    r"(?:\s*(?P<value>\d\d)\b)?"
+)
 
 
 @dataclass(frozen=True)

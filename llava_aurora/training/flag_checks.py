@@ -61,6 +61,7 @@ def check_flags(flags: argparse.Namespace) -> None:
         raise AuroraError("--span_noise_probability is a share of the maps of --span_mask_probability, which is 0")
     _check_quantization(flags)
     check_trainable(flags.model_name_or_path)
+    _check_aspect_ratio(flags)
     _check_depth_tokens(flags)
     _check_output_folder(flags.output_dir)
 
@@ -68,6 +69,21 @@ def check_flags(flags: argparse.Namespace) -> None:
 def _check_exists(flag: str, path: str | None, remedy: str) -> None:
     if path and not Path(path).exists():
         raise AuroraError(f"--{flag} {path}: no such file or folder (from {Path.cwd()}); it is {remedy}")
+
+
+def _check_aspect_ratio(flags: argparse.Namespace) -> None:
+    from llava_aurora.data.images.frame import ASPECT_RATIOS
+    from llava_aurora.model.folders import model_settings
+
+    given, base = flags.image_aspect_ratio, flags.model_name_or_path
+    known = (*ASPECT_RATIOS, "anyres")
+    if given not in known:  # LLaVA takes any other for square
+        raise AuroraError(f"--image_aspect_ratio {given}: there are: {', '.join(known)}")
+    if given != "resize" and model_settings(base).get("image_aspect_ratio") == "resize":
+        raise AuroraError(
+            f"--image_aspect_ratio {given}: {base} was trained on images resized to the whole frame, so that the"
+            " coordinates that it knows would not fit; set --image_aspect_ratio resize"
+        )
 
 
 def _check_output_folder(folder: str) -> None:

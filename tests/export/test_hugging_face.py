@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 from llava.conversation import conv_templates
-from llava.mm_utils import process_images, tokenizer_image_token
+from llava.mm_utils import tokenizer_image_token
 from PIL import Image
 from transformers import (
     AutoModelForImageTextToText,
@@ -22,6 +22,7 @@ from transformers import (
 )
 
 from llava_aurora import Predictor, load_pretrained_model
+from llava_aurora.data.images.image_reader import asked_pixels
 from llava_aurora.data.view import trained_modalities
 from llava_aurora.errors import AuroraError
 from llava_aurora.export.chat_template import chat_template
@@ -179,7 +180,7 @@ def assert_alike(pair: Pair) -> None:
         template.append_message(template.roles[0], f"<image>\n{QUESTIONS[2]}")
         template.append_message(template.roles[1], None)
         ids = tokenizer_image_token(template.get_prompt(), pair.tokenizer, return_tensors="pt")[None]
-        pixels = process_images([image], pair.image_processor, pair.model.config)
+        pixels = asked_pixels([image], pair.image_processor, pair.model.config)
         given = inputs(pair, image, QUESTIONS[2])
         assert torch.equal(given["pixel_values"], pixels)
         with torch.inference_mode():
@@ -192,13 +193,14 @@ def assert_alike(pair: Pair) -> None:
     ("file", "settings"),
     [
         ("config.json", {"image_aspect_ratio": "pad"}),
+        ("config.json", {"image_aspect_ratio": "resize"}),
         ("config.json", {"mm_vision_select_layer": -2, "mm_vision_select_feature": "cls_patch"}),
         ("config.json", {"tie_word_embeddings": True}),
         ("config.json", {"rope_scaling": {"rope_type": "linear", "factor": 2.0}}),
         ("tokenizer_config.json", {"legacy": True}),
         ("vision_tower/preprocessor_config.json", {"size": {"shortest_edge": 56}, "do_center_crop": True}),
     ],
-    ids=["padded", "other features", "tied", "longer", "legacy tokenizer", "cropped"],
+    ids=["padded", "stretched", "other features", "tied", "longer", "legacy tokenizer", "cropped"],
 )
 def test_other_settings_are_carried_over(changed_base, tmp_path, file, settings):
     folder = changed_base(file, **settings)

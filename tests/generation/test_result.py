@@ -5,11 +5,11 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from llava.mm_utils import process_images
 from PIL import Image
 from transformers import CLIPImageProcessor, SiglipImageProcessor
 
 from llava_aurora.data.images.frame import FrameTransform
+from llava_aurora.data.images.image_reader import asked_pixels
 from llava_aurora.errors import AuroraError
 from llava_aurora.generation.result import Result, Timings, asked, folded, whole_spans
 from llava_aurora.tokens import build_kinds
@@ -56,8 +56,15 @@ def point(x, y):
 @pytest.mark.parametrize("size", [(640, 400), (301, 700), (500, 500), (90, 200)])
 @pytest.mark.parametrize(
     ("ratio", "processor"),
-    [("pad", CROPPING), ("square", CROPPING), ("square", RESIZING), ("pad", RESIZING), ("anyres", CROPPING)],
-    ids=["pad", "cut", "resized", "pad siglip", "anyres"],
+    [
+        ("pad", CROPPING),
+        ("square", CROPPING),
+        ("square", RESIZING),
+        ("pad", RESIZING),
+        ("anyres", CROPPING),
+        ("resize", CROPPING),
+    ],
+    ids=["pad", "cut", "resized", "pad siglip", "anyres", "stretched"],
 )
 def test_boxes_go_back_to_where_the_model_saw_them(size, ratio, processor):
     """A painted box is looked up in what the vision tower gets; what a model would write for it leads back to it."""
@@ -66,7 +73,7 @@ def test_boxes_go_back_to_where_the_model_saw_them(size, ratio, processor):
     image = Image.new("RGB", size)
     image.paste((255, 255, 255), box)
     config = SimpleNamespace(image_aspect_ratio=ratio, image_grid_pinpoints=GRID)
-    seen = process_images([image], processor, config)[0].numpy()
+    seen = asked_pixels([image], processor, config)[0].numpy()
     seen = seen[0] if ratio == "anyres" else seen  # the whole image; the parts of it come after that
     bright = (seen > seen.min() + 0.7 * (seen.max() - seen.min())).all(axis=0)
     rows, columns = np.flatnonzero(bright.any(axis=1)), np.flatnonzero(bright.any(axis=0))

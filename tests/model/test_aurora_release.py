@@ -68,7 +68,9 @@ def test_its_logits_are_those_of_llavas_loader(release, workshop, tmp_path):
     names = ["<DEPTH_START>", "<DEPTH_END>", "<DEPTH_0>", "<PIXEL_0>"]
     assert tokenizer.convert_tokens_to_ids(names) == [words, words + 1, words + 2, words + 18]
     assert (out / "depth_vqvae").is_dir()
-    assert json.loads((out / "config.json").read_text())["aurora"] == model.perception.config()
+    config = json.loads((out / "config.json").read_text())
+    assert config["aurora"] == model.perception.config()
+    assert config["image_aspect_ratio"] == "resize"
 
     folder = release(NEW["depth,box"])  # the same weights, as the seed is
     theirs = LlavaLlamaForCausalLM.from_pretrained(workshop.base, config=LlavaConfig.from_pretrained(workshop.base))

@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import shutil
 import sys
 from pathlib import Path
 
@@ -190,6 +191,17 @@ def test_values_need_the_coordinates_that_they_stand_behind(check):
         check(value_step="interpolated", coordinate_step=False)
     with pytest.raises(AuroraError, match="--value_step True: there are: interpolated"):
         check(value_step="True")
+
+
+def test_a_base_of_resized_images_is_trained_on_resized_images(check, workshop, tmp_path):
+    base = shutil.copytree(workshop.base, tmp_path / "base")
+    settings = json.loads((base / "config.json").read_text())
+    (base / "config.json").write_text(json.dumps(settings | {"image_aspect_ratio": "resize"}))
+    check(model_name_or_path=base, image_aspect_ratio="resize")
+    with pytest.raises(AuroraError, match=r"pad: .*base was trained on images resized .* --image_aspect_ratio resize"):
+        check(model_name_or_path=base, image_aspect_ratio="pad")
+    with pytest.raises(AuroraError, match="--image_aspect_ratio stretch: there are: pad, square, resize, anyres"):
+        check(image_aspect_ratio="stretch")
 
 
 def test_auxiliary_losses_are_read_before_a_model_is_loaded(check):

@@ -34,10 +34,10 @@ class FrameTransform:
 
         Args:
             frame: the image processor's `crop_size`, which is also its `size["shortest_edge"]`.
-            aspect_ratio: "pad" and "square" as LLaVA's --image_aspect_ratio. pad: the image is put into the middle
-                of a square (`expand2square`), which is then resized. square: its shorter side is resized to the
-                frame and the middle is cut out, so that the ends of the longer side are lost. resize: both sides are
-                resized to the frame whatever their ratio, which LLaVA does not do by itself.
+            aspect_ratio: --image_aspect_ratio. pad: the image is put into the middle of a square (`expand2square`),
+                which is then resized. square: its shorter side is resized to the frame and the middle is cut out, so
+                that the ends of the longer side are lost. resize, which LLaVA does not know: both sides are resized to
+                the frame whatever their ratio.
 
         Raises:
             AuroraError: if the image has no pixels, or there is no such aspect ratio.
@@ -68,7 +68,8 @@ class FrameTransform:
             frame: side of the square that coordinates refer to, whatever the size that the vision tower sees.
         """
         ratio = getattr(config, "image_aspect_ratio", None)
-        if ratio != "pad":  # "anyres" shows the image resized to a square first, and its parts after that
+        # "anyres" shows the image resized to a square first, and its parts after that.
+        if ratio not in ("pad", "resize"):
             cuts = getattr(processor, "do_center_crop", False) and "shortest_edge" in processor.size
             ratio = "square" if cuts and ratio != "anyres" else "resize"
         return cls.of(width=width, height=height, frame=frame, aspect_ratio=ratio)

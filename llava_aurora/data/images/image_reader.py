@@ -7,13 +7,13 @@ resizing and cropping are LLaVA's and Pillow's own, and may come from a cache.
 
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 import PIL
 import torch
-from llava.mm_utils import expand2square
+from llava.mm_utils import expand2square, process_images
 from PIL import Image
 
 from llava_aurora.data.images.image_cache import ImageCache
@@ -54,7 +54,7 @@ class ImageReader:
     Args:
         folder: the image folder.
         processor: the vision tower's image processor.
-        aspect_ratio: "pad" makes an image square first; anything else leaves it to the processor.
+        aspect_ratio: "pad" and "resize" make an image square first; anything else leaves it to the processor.
         upright: turn images as their EXIF orientation says, which LLaVA does not do.
         cache: folder for decoded and resized images; empty for none.
         cache_gb: what this folder may hold at most.
@@ -76,7 +76,7 @@ class ImageReader:
         if folder is None:
             raise AuroraError("--image_folder is missing, and there are records with images")
         self.folder = os.path.abspath(folder)
-        self.processor, self.pads, self.upright = ChannelsLast(processor), aspect_ratio == "pad", upright
+        self.processor, self.aspect_ratio, self.upright = ChannelsLast(processor), aspect_ratio, upright
         self.table = _value_table(self.processor)
         self.cache: ImageCache | None = None
         if cache:
@@ -86,7 +86,7 @@ class ImageReader:
                 )
             # Another version of Pillow may decode to other values.
             settings = json.dumps(
-                [processor.to_dict(), self.pads, upright, PIL.__version__], sort_keys=True, default=str
+                [processor.to_dict(), aspect_ratio, upright, PIL.__version__], sort_keys=True, default=str
             )
             self.cache = ImageCache(cache, limit=int(cache_gb * BYTES_PER_GB), settings=settings)
 
@@ -130,7 +130,31 @@ class ImageReader:
         image = open_image(path_inside(self.folder, name), upright=self.upright, on_white=False)
         if change is not None:
             image = change(image)
-        return expand2square(image, tuple(int(x * 255) for x in self.processor.image_mean)) if self.pads else image
+        if self.aspect_ratio == "pad":
+            return expand2square(image, tuple(int(x * 255) for x in self.processor.image_mean))
+        return stretched(image, self.processor) if self.aspect_ratio == "resize" else image
+
+
+def stretched(image: Image.Image, processor: Any) -> Image.Image:
+    """All of an image as the square that the vision tower sees. By nearest neighbour, as AURORA's code does it."""
+    size = processor.crop_size
+    return image.resize((size["width"], size["height"]), Image.Resampling.NEAREST)
+
+
+def asked_pixels(images: Sequence[Image.Image], processor: Any, config: Any) -> torch.Tensor | list[torch.Tensor]:
+    """Images as the vision tower reads them when a model is asked; LLaVA's `process_images` with "resize" in it.
+
+    Args:
+        images: RGB.
+        processor: of the vision tower.
+        config: of the model; its `image_aspect_ratio` says what is done to an image.
+
+    Returns:
+        (B, 3, H, W); for "anyres" a list of (N, 3, H, W) if images have different numbers of parts.
+    """
+    if getattr(config, "image_aspect_ratio", None) == "resize":
+        images = [stretched(image, processor) for image in images]
+    return process_images(list(images), ChannelsLast(processor), config)
 
 
 def _resized(processor: ChannelsLast, image: Image.Image | np.ndarray) -> np.ndarray:

@@ -22,6 +22,7 @@ from llava_aurora.data.store.record_file import as_trained, part_files, unchecke
 from llava_aurora.data.store.record_progress import follow
 from llava_aurora.data.store.record_store import record_length
 from llava_aurora.data.validation.findings import Findings, ValidationReport
+from llava_aurora.data.validation.frames import FrameChecks
 from llava_aurora.data.validation.images import Examined, ImageList, Listed, examine
 from llava_aurora.data.validation.records import Report, TextChecks, record_name
 from llava_aurora.errors import AuroraError
@@ -51,6 +52,7 @@ class CheckSettings:
         frame: side of the frame that coordinates refer to.
         model: its ModelLimits; None leaves out what needs a tokenizer.
         image_folder: None leaves images out.
+        aspect_ratio: how training shows images, --image_aspect_ratio.
         quick: read headers of images alone; nothing is decoded or compared.
         eval_data: records or questions, each with an "image", whose images must not be trained on.
         eval_image_folder: of those; the same folder if left out.
@@ -62,6 +64,7 @@ class CheckSettings:
     frame: int = 336
     model: "ModelLimits | None" = None
     image_folder: Path | None = None
+    aspect_ratio: str = "pad"
     quick: bool = False
     eval_data: Path | None = None
     eval_image_folder: Path | None = None
@@ -176,7 +179,11 @@ class _RecordChecks:
     def __init__(self, settings: CheckSettings) -> None:
         self.families = settings.families
         self.text = TextChecks(families=settings.families, frame=settings.frame, image_folder=settings.image_folder)
-        self.labels = None
+        self.frames, self.labels = None, None
+        if settings.image_folder is not None:
+            self.frames = FrameChecks(
+                image_folder=settings.image_folder, aspect_ratio=settings.aspect_ratio, frame=settings.frame
+            )
         if settings.model is not None:
             from llava_aurora.data.validation.labels import LabelChecks
 
@@ -196,6 +203,8 @@ class _RecordChecks:
         if not self.text.run(record, report):
             return
         record = as_trained(record, self.families)
+        if self.frames is not None:
+            self.frames.run(record, report)
         found.tasks[task_name(record)] += 1
         length = abs(record_length(record, self.families)) if self.labels is None else self.labels.run(record, report)
         found.lengths[length] += 1

@@ -38,6 +38,7 @@ KINDS: Mapping[str, Kind] = {
     "spans": Kind("error", "span of perception tokens is malformed, or missing"),
     "codes": Kind("error", "token outside of the codebook or the frame"),
     "coordinates": Kind("error", "box or point is empty, upside down or outside of the frame"),
+    "frame": Kind("error", "coordinates are of another frame than the one that training shows"),
     "counts": Kind("error", "count disagrees with the boxes"),
     "letters": Kind("error", "letters disagree with the marked points"),
     "closest": Kind("error", "answer is not the closest point"),
@@ -45,6 +46,7 @@ KINDS: Mapping[str, Kind] = {
     "labels": Kind("error", "labels are not exactly the answers"),
     "truncated": Kind("error", "longer than the maximum length"),
     "leak": Kind("error", "training image is an evaluation image"),
+    "unsaid": Kind("warning", "image with coordinates is not square, and nothing says how it fills their frame"),
     "duplicate": Kind("warning", "training image is there twice, under two names"),
     "blank": Kind("warning", "image is of one colour"),
     "orientation": Kind(

@@ -46,6 +46,7 @@ class ModelLimits:
     max_length: tokens of a record that are kept, image tokens included.
     image_start_end: whether an image stands between two tokens of its own (`mm_use_im_start_end`).
     frame: side of the frame that coordinates refer to.
+    aspect_ratio: how it was trained to see images, --image_aspect_ratio; None where its folder does not say.
     """
 
     folder: Path
@@ -54,6 +55,7 @@ class ModelLimits:
     image_tokens: int
     max_length: int
     image_start_end: bool = False
+    aspect_ratio: str | None = None
 
 
 class LabelChecks:
@@ -238,6 +240,7 @@ def model_limits(
         image_tokens=find_sizes(str(folder)).vision.patches,
         max_length=max_length or (known if known < ENDLESS else DEFAULT_MAX_LENGTH),
         image_start_end=bool(config.get("mm_use_im_start_end")),
+        aspect_ratio=config.get("image_aspect_ratio"),
     )
 
 

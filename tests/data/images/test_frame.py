@@ -5,12 +5,12 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from llava.mm_utils import process_images
 from llava.train import train as upstream
 from PIL import Image
 from transformers import CLIPImageProcessor
 
 from llava_aurora.data.images.frame import FrameTransform
+from llava_aurora.data.images.image_reader import ImageReader, asked_pixels
 from llava_aurora.errors import AuroraError
 from llava_aurora.tokens.box import BoxKind
 
@@ -44,11 +44,15 @@ def where_painted(pixels):
 
 
 def when_answering(image, aspect_ratio, tmp_path):
-    return process_images([image], PROCESSOR, SimpleNamespace(image_aspect_ratio=aspect_ratio))[0]
+    return asked_pixels([image], PROCESSOR, SimpleNamespace(image_aspect_ratio=aspect_ratio))[0]
 
 
 def when_training(image, aspect_ratio, tmp_path, monkeypatch):
-    """Upstream's dataset, without its tokenizer."""
+    """Upstream's dataset, without its tokenizer; it does not know "resize"."""
+    if aspect_ratio == "resize":
+        image.save(tmp_path / "image.png")
+        reader = ImageReader(folder=str(tmp_path), processor=PROCESSOR, aspect_ratio=aspect_ratio)
+        return reader.pixel_values("image.png")
     monkeypatch.setattr(upstream, "preprocess_multimodal", lambda sources, _: sources)
     monkeypatch.setattr(upstream, "preprocess", lambda *_, **__: {"input_ids": [0], "labels": [0]})
     image.save(tmp_path / "image.png")
@@ -76,14 +80,21 @@ def test_a_box_is_where_the_model_sees_it(name, odd, portrait, aspect_ratio, way
     transform = FrameTransform.of(width=width, height=height, frame=FRAME, aspect_ratio=aspect_ratio)
     for box in boxes:
         shown = painted(image, box)
-        if aspect_ratio == "resize":  # what is resized beforehand passes both of LLaVA's ways unchanged
-            shown = shown.resize((FRAME, FRAME), Image.Resampling.BICUBIC)
-        arguments = (shown, "pad" if aspect_ratio == "resize" else aspect_ratio, tmp_path)
+        arguments = shown, aspect_ratio, tmp_path
         pixels = when_answering(*arguments) if way == "answering" else when_training(*arguments, monkeypatch)
         moved, share = transform.box(box)
         codes = BoxKind(frame=FRAME).encode(moved)
         assert share == pytest.approx(1)
         assert np.abs(np.subtract(where_painted(pixels), codes)).max() <= 1
+
+
+@pytest.mark.parametrize("portrait", [False, True])
+def test_resized_images_are_those_of_auroras_code(portrait, tmp_path, monkeypatch):
+    """It resizes each image by nearest neighbour, and leaves the square to LLaVA."""
+    image = photograph("coffee", portrait=portrait, odd=True)
+    theirs = when_training(image.resize((FRAME, FRAME), Image.Resampling.NEAREST), "pad", tmp_path, monkeypatch)
+    assert torch.equal(when_training(image, "resize", tmp_path, monkeypatch), theirs)
+    assert torch.equal(when_answering(image, "resize", tmp_path), theirs)
 
 
 @pytest.mark.parametrize("aspect_ratio", ["pad", "resize", "square"])

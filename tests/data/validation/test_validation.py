@@ -223,6 +223,39 @@ def test_plain_coordinates_are_compared_too(check, examples):
     assert list(found(check([moved]))) == ["letters"]
 
 
+@pytest.mark.parametrize(
+    ("ratio", "training", "kinds"),
+    [
+        ("resize", "pad", ["frame"]),
+        ("pad", "square", ["frame"]),
+        ("pad", "pad", []),
+        ("resize", "resize", []),
+        (None, "pad", ["frame"]),
+        (None, "square", ["unsaid"]),
+    ],
+)
+def test_coordinates_of_another_frame_than_training_shows_are_named(check, examples, images, ratio, training, kinds):
+    save(images / "a.png", blocks(np.random.default_rng(0))[:48])
+    truth = {} if ratio is None else {"aspect_ratio": ratio}
+    findings = check([changed(examples["depth_chain"], **truth)], image_folder=images, aspect_ratio=training)
+    assert list(found(findings)) == kinds
+    if kinds == ["frame"]:
+        assert "an image of 96 × 48 pixels" in found(findings)["frame"][0]
+        assert f"--image_aspect_ratio {ratio or 'resize'}" in found(findings)["frame"][0]
+
+
+def test_coordinates_that_are_right_or_none_at_all_are_no_matter_of_the_frame(check, examples, images):
+    middle = plain(answer=f"It is at {PIXELS.text((10, 20, 30, 40))}. See (1920, 1080).")
+    assert found(check([examples["box_generation"], middle], image_folder=images)) == {}
+    save(images / "a.png", blocks(np.random.default_rng(0))[:48])
+    words = plain(answer="It has (1920, 1080) pixels.")
+    assert found(check([words, examples["depth_generation"], middle], image_folder=images)) == {
+        "unsaid": ["coordinates in an image of 96 × 48 pixels, without aurora.aspect_ratio"]
+    }
+    theirs = plain(answer="Point A is located at (x = 10 y = 50).")
+    assert list(found(check([theirs], image_folder=images))) == ["frame"]
+
+
 def test_tokens_that_the_model_lacks_are_a_warning(check, examples):
     findings = check([examples["box_generation"]])
     assert not findings.numbers

@@ -64,15 +64,14 @@ def write_box_records(
         out, validation_out: the JSON files; the second is needed just if `tasks.validation_share` is not 0.
         annotations: of LVIS or COCO.
         images: their folder, with train2017 and val2017 inside or the files themselves.
-        resized: a folder for copies of frame × frame pixels of the images asked about, needed just for the aspect
-            ratio "resize".
+        resized: a folder for copies of frame × frame pixels of the images asked about, with the aspect ratio "resize".
 
     Raises:
         AuroraError: if the annotations cannot be read, arguments do not go together, or a file would be empty.
             No records are written then. What cannot be used of single images and boxes is in `failures`.
     """
-    if (resized is not None) != (tasks.aspect_ratio == "resize"):
-        raise AuroraError("a folder for resized images belongs to the aspect ratio 'resize', and only to that")
+    if resized is not None and tasks.aspect_ratio != "resize":
+        raise AuroraError("a folder for resized images goes with the aspect ratio 'resize' alone")
     if (validation_out is not None) != (tasks.validation_share > 0):
         raise AuroraError("a file for validation and its share of the images are given together or not at all")
     rng = np.random.default_rng(tasks.seed)

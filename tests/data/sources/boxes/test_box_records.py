@@ -2,6 +2,7 @@
 
 import json
 from collections import Counter
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -164,6 +165,13 @@ def test_square_leaves_out_what_the_crop_cuts_through():
     assert box_codes([inside, sliver], transform, kind) is None
 
 
+def test_images_can_be_left_for_training_to_resize(write, tmp_path):
+    there = write(aspect_ratio="resize", negatives=0).training
+    copied = write(aspect_ratio="resize", resized=tmp_path / "small", negatives=0).training
+    assert [record["aurora"] for record in there] == [record["aurora"] for record in copied]
+    assert all(f"{record['image']}.png" == copy["image"] for record, copy in zip(there, copied, strict=True))
+
+
 def test_resized_images_are_written_and_named(write, lvis, tmp_path):
     made = write(aspect_ratio="resize", resized=tmp_path / "small", negatives=0)
     for record in made.training:
@@ -228,7 +236,7 @@ def test_nothing_is_written_where_there_would_be_nothing(write, tmp_path):
         ({"negatives": 1.0}, "negatives is a share"),
         ({"validation_share": -0.1}, "validation_share is a share"),
         ({"max_boxes": 0}, "max_boxes must be at least 1"),
-        ({"aspect_ratio": "resize"}, "a folder for resized images"),
+        ({"resized": Path("small")}, "a folder for resized images goes with the aspect ratio 'resize' alone"),
         ({"validation_share": 0.5}, "given together"),
     ],
 )
