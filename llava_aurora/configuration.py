@@ -91,6 +91,9 @@ class DataArguments(upstream.DataArguments):
         default="",
         metadata={"help": "Order of the tasks: linear, softmax, constant, or a YAML file. Empty: as upstream."},
     )
+    shuffle: bool = field(
+        default=True, metadata={"help": "False: records in the order of the file, in which its epochs were written."}
+    )
     train_tasks: str = field(
         default="",
         metadata={"help": "Train on these alone: names of tasks or kinds (atomic, chain, direct), with commas."},

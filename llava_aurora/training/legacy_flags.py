@@ -21,9 +21,10 @@ LOSS_FLAGS = {
 }
 # Flags that are not read, and what does their work here.
 REPLACED = {
-    "--depth_data": "--perception_modalities depth,box --depth_vqvae FOLDER",
-    "--annealing_data": "--curriculum linear",
-    "--custom_image_size": "--coordinate_frame",
+    "--depth_data": "--perception_modalities depth --depth_vqvae FOLDER",
+    "--coordinates_data": "--perception_modalities box (depth,box for both)",
+    "--annealing_data": "--shuffle False --num_train_epochs 1 for a file with all epochs in it, or --curriculum linear",
+    "--custom_image_size": "--image_aspect_ratio resize, and --coordinate_frame for another frame than 336",
     "--swapped_map_probability": "nothing: it was removed, since it did not help",
 }
 

@@ -176,6 +176,7 @@ class ResumableTrainer(FiniteTrainer):
         flags |= {
             flag: getattr(data, flag)
             for flag in (
+                "shuffle",
                 "train_tasks",
                 "curriculum",
                 "coordinate_step",

@@ -8,7 +8,7 @@ import torch
 from llava.train.train import get_peft_state_maybe_zero_3, get_peft_state_non_lora_maybe_zero_3
 from peft import PeftModel
 from torch import Tensor
-from torch.utils.data import Sampler
+from torch.utils.data import Sampler, SequentialSampler
 from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState
 from transformers.integrations import TensorBoardCallback
 from transformers.trainer_utils import EvalLoopOutput
@@ -66,6 +66,8 @@ class AuroraTrainer(ResumableTrainer):
         return getattr(self.train_dataset, "curriculum", None)
 
     def _get_train_sampler(self, train_dataset: Any = None) -> Sampler | None:
+        if not self.train_dataset.data_args.shuffle:
+            return SequentialSampler(self.train_dataset)
         if self.curriculum is None:
             return super()._get_train_sampler(train_dataset)
         epochs = planned_epochs(self.args, length=self.curriculum.length)

@@ -58,7 +58,8 @@ def test_an_old_weight_that_is_no_number_is_named():
 
 
 @pytest.mark.parametrize(
-    "flag", ["--depth_data", "--annealing_data", "--custom_image_size", "--swapped_map_probability"]
+    "flag",
+    ["--depth_data", "--coordinates_data", "--annealing_data", "--custom_image_size", "--swapped_map_probability"],
 )
 def test_flags_of_auroras_code_and_removed_ones_name_what_replaces_them(flag):
     with pytest.raises(AuroraError, match=f"{flag} is not a flag here; in its place: "):

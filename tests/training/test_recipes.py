@@ -204,6 +204,14 @@ def test_a_base_of_resized_images_is_trained_on_resized_images(check, workshop, 
         check(image_aspect_ratio="stretch")
 
 
+def test_the_order_of_the_file_goes_with_no_other_order(check):
+    check(shuffle=False)
+    for flags in ({"curriculum": "linear"}, {"group_by_modality_length": True}):
+        (flag,) = flags
+        with pytest.raises(AuroraError, match=f"--shuffle False keeps the file's order.*: add --{flag}"):
+            check(shuffle=False, **flags)
+
+
 def test_auxiliary_losses_are_read_before_a_model_is_loaded(check):
     check(aux_losses="attention=0.2,answer=0.3")
     with pytest.raises(AuroraError, match="--aux_losses attention is about coordinate tokens"):

@@ -1,10 +1,13 @@
 """The order of an epoch, drawn a second time."""
 
+from types import SimpleNamespace
+
 import torch
 from accelerate.data_loader import SeedableRandomSampler
 from torch.utils.data import Sampler
 
 from llava_aurora.training.epoch_order import EpochOrder
+from llava_aurora.training.trainer import AuroraTrainer
 
 
 class Shuffled(Sampler):
@@ -41,3 +44,13 @@ def test_a_random_order_is_accelerate_s():
         theirs.set_epoch(epoch)
         order.set_epoch(epoch)
         assert list(order) == list(theirs)
+
+
+class Records(list):
+    data_args, curriculum = SimpleNamespace(shuffle=False), None
+
+
+def test_unshuffled_records_come_in_the_order_of_their_file():
+    trainer = object.__new__(AuroraTrainer)
+    trainer.train_dataset = Records("abcdefgh")
+    assert list(trainer._get_train_sampler(trainer.train_dataset)) == list(range(8))
