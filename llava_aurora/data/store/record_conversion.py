@@ -1,7 +1,7 @@
 """Converts training records between JSON list, JSONL and Parquet, without losing anything."""
 
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from functools import partial
 from pathlib import Path
@@ -41,15 +41,18 @@ WRITERS: Mapping[str, Callable[[Path], AbstractContextManager[Write]]] = {
 }
 
 
-def convert_records(source: str | Path, out: str | Path) -> int:
+def convert_records(
+    source: str | Path, out: str | Path, *, change: Callable[[Iterable[Any]], Iterable[Any]] = iter
+) -> int:
     """Writes the records of `source` to `out`, with a progress bar; reading `out` gives the same records.
 
     Args:
         source: a file or folder that `check_records` reads.
         out: the file to write; its suffix (.json, .jsonl, .parquet) says the format. An older file is replaced.
+        change: what is done with the records on the way.
 
     Returns:
-        how many records there are.
+        how many records were written.
 
     Raises:
         AuroraError: for another suffix; if `out` is what is read; as `check_records` does; if the file system refuses.
@@ -62,7 +65,7 @@ def convert_records(source: str | Path, out: str | Path) -> int:
         raise AuroraError(f"{out}: is what is read, or lies in it; give another path")
     records = follow(source, check_records, title=f"{source.name} to {out.name}", bytes_worth_a_line=0)
     with atomic_file(out) as temporary, WRITERS[out.suffix](temporary) as write:
-        for batch in batches(records, RECORDS_PER_BATCH):
+        for batch in batches(change(records), RECORDS_PER_BATCH):
             write(batch)
             count += len(batch)
     return count
