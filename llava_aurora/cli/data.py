@@ -76,6 +76,7 @@ def scene_records(
 ) -> None:
     """Ask questions of scenes: training records in LLaVA's JSON format."""
     from llava_aurora.data.sources.scenes.scene_records import DEFAULT_SHARES, SceneTasks, write_scene_records
+    from llava_aurora.evaluation.blind import blind_scores
     from llava_aurora.tasks.prompts import Prompts
     from llava_aurora.tasks.records import RecordWriter
     from llava_aurora.tasks.task import Drawing
@@ -104,3 +105,5 @@ def scene_records(
     known = read_codes(codes, model=model).codes
     records = write_scene_records(out, scenes=scenes, codes=known, writer=writer, tasks=asked)
     print(f"{out}: {len(records)} records; train with --image_folder {scenes}")
+    for score in blind_scores(records, folder=scenes, frame=frame):
+        print(score)

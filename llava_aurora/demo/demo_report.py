@@ -81,7 +81,7 @@ def draw_held_out(demo: DemoFolder, perception: PerceptionTokens, by_task: Mappi
         with Image.open(demo.images / outcome.record["image"]) as image:
             panels = _depth_panels(image, true, outcome, perception, frame=frame)
         paths.append(_save(demo, perception, f"scene_{scene_of(outcome)}_depth", panels, outcome))
-    counted = [outcome for outcome in by_task["counting_chain"] if outcome.truth["boxes"]]
+    counted = [outcome for outcome in by_task.get("counting_chain", ()) if outcome.truth["boxes"]]
     for outcome in counted[: max(1, demo.preset.pictures // 3)]:
         with Image.open(demo.images / outcome.record["image"]) as image:
             written = read_written(outcome.result.text, outcome.result.ids, perception, kind="depth").boxes

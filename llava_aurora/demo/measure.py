@@ -10,8 +10,8 @@ from rich.progress import track
 
 from llava_aurora.batches import batches
 from llava_aurora.data.images.image_files import open_image
+from llava_aurora.data.sources.scenes.scene_folder import mean_depth
 from llava_aurora.demo.demo_folder import DemoFolder
-from llava_aurora.demo.stages import mean_map
 from llava_aurora.evaluation.benchmarks.record_questions import record_question
 from llava_aurora.evaluation.benchmarks.scene_questions import question_of
 from llava_aurora.evaluation.blind import blind_baseline
@@ -113,7 +113,7 @@ def depth_errors(demo: DemoFolder, perception: PerceptionTokens, asked: Sequence
     """
     kind = perception.kinds["depth"]
     size = kind.vqvae.config.image_size  # type: ignore[attr-defined]
-    mean = mean_map(demo.work / "scenes" / "train" / "depth", size=size)
+    mean = mean_depth(demo.work / "scenes" / "train", side=size)
     true = [true_depth(each.record, images=demo.images, size=size) for each in asked]
     copies = [kind.decode(kind.encode(depth)) for depth in true]
     written = [mean if each.result.depth is None else each.result.depth for each in asked]
@@ -240,7 +240,7 @@ def read_out_limits(demo: DemoFolder, perception: PerceptionTokens, asked: Seque
     """What reading points out of a map gives: of the VQ-VAE's copy at best, of the mean map without looking."""
     kind, frame = perception.kinds["depth"], demo.preset.model.frame
     true = [true_depth(each.record, images=demo.images, size=frame) for each in asked]
-    mean = mean_map(demo.work / "scenes" / "train" / "depth", size=frame)
+    mean = mean_depth(demo.work / "scenes" / "train", side=frame)
     maps = {
         "the VQ-VAE's copy": [kind.decode(kind.encode(depth)) for depth in true],
         "the mean map, the same for every scene": [mean] * len(true),

@@ -7,8 +7,6 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from PIL import Image
 from rich.console import Console
 
 from llava_aurora.demo.launch import REPOSITORY
@@ -17,7 +15,6 @@ from llava_aurora.errors import AuroraError
 from llava_aurora.files import read_json, write_json
 from llava_aurora.tokens.vocabulary import PerceptionVocabulary, TokenFamily, depth_family, pixel_family
 from llava_aurora.vqvae.autoencoder import DepthVQVAEConfig
-from llava_aurora.vqvae.maps import resize_nearest
 from llava_aurora.vqvae.training import train_depth_vqvae
 
 _CORPUS = 4000  # records that a tokenizer is trained on
@@ -139,9 +136,3 @@ def small_model_flags(
 def as_arguments(flags: Mapping[str, object]) -> list[str]:
     """Flags as a command line has them."""
     return [part for name, value in flags.items() for part in (f"--{name}", str(value))]
-
-
-def mean_map(folder: Path, *, size: int) -> np.ndarray:
-    """float64 (size, size): the mean of the first thousand maps of a folder."""
-    paths = sorted(folder.glob("*.png"))[:1000]
-    return np.mean([resize_nearest(np.asarray(Image.open(path)), (size, size)) for path in paths], axis=0)

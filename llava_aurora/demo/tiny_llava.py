@@ -4,7 +4,7 @@ Everything is saved as an ordinary LLaVA checkpoint, so that what comes after ca
 """
 
 import io
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -31,11 +31,14 @@ class TinyLlavaConfig:
     width: int = 128
     layers: int = 3
     heads: int = 4
+    vision_heads: int = 4
     vocabulary: int = 640
     max_length: int = 512
 
 
-def build_tiny_llava(out: Path, *, corpus: Iterable[str], config: TinyLlavaConfig, seed: int) -> Path:
+def build_tiny_llava(
+    out: Path, *, corpus: Iterable[str], config: TinyLlavaConfig, seed: int, words: Sequence[str] = ()
+) -> Path:
     """Writes a LLaVA with random weights.
 
     Args:
@@ -43,20 +46,22 @@ def build_tiny_llava(out: Path, *, corpus: Iterable[str], config: TinyLlavaConfi
         corpus: texts the tokenizer is trained on; LLaVA's conversation template is added.
         config: sizes.
         seed: of the weights.
+        words: each becomes one piece, whatever the corpus says.
 
     Returns:
         the folder of the vision tower.
     """
     torch.manual_seed(seed)
     with atomic_folder(out) as folder:
-        tokenizer = train_tokenizer(corpus, folder=folder, vocabulary=config.vocabulary, max_length=config.max_length)
+        sizes = {"vocabulary": config.vocabulary, "max_length": config.max_length}
+        tokenizer = train_tokenizer(corpus, folder=folder, words=words, **sizes)
         tokenizer.save_pretrained(folder)
         tower = CLIPVisionModel(
             CLIPVisionConfig(
                 hidden_size=config.vision_width,
                 intermediate_size=2 * config.vision_width,
                 num_hidden_layers=config.vision_layers,
-                num_attention_heads=config.heads,
+                num_attention_heads=config.vision_heads,
                 image_size=config.frame,
                 patch_size=config.patch,
             )
@@ -99,7 +104,9 @@ def _place_patches(tower: CLIPVisionModel) -> None:
     embeddings.position_embedding.weight[1:] = waves
 
 
-def train_tokenizer(corpus: Iterable[str], *, folder: Path, vocabulary: int, max_length: int) -> LlamaTokenizer:
+def train_tokenizer(
+    corpus: Iterable[str], *, folder: Path, vocabulary: int, max_length: int, words: Sequence[str] = ()
+) -> LlamaTokenizer:
     """Trains a SentencePiece tokenizer in the manner of Llama's (BPE, bytes as fallback, split digits)."""
     template = conv_templates["vicuna_v1"]
     texts = [f"{template.system} {' '.join(f'{role}:' for role in template.roles)} {text}" for text in corpus]
@@ -115,6 +122,7 @@ def train_tokenizer(corpus: Iterable[str], *, folder: Path, vocabulary: int, max
         character_coverage=1.0,
         normalization_rule_name="identity",
         remove_extra_whitespaces=False,
+        user_defined_symbols=[f"▁{word}" for word in words],
         pad_id=-1,
         num_threads=1,
         minloglevel=2,

@@ -1,13 +1,16 @@
 """The blind baseline: the best answers that can be given without the image of the question."""
 
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
 
 import numpy as np
 
 from llava_aurora.evaluation.benchmarks.question import Question
-from llava_aurora.tasks.registry import family_named
+from llava_aurora.evaluation.benchmarks.record_questions import record_question
+from llava_aurora.tasks.registry import family_named, task_of
+from llava_aurora.tasks.task import Record
 
 
 @dataclass(frozen=True)
@@ -39,6 +42,46 @@ def blind_baseline(questions: Sequence[Question]) -> Blind | None:
     scored = {rule: _accuracy(questions, answers) for rule, answers in rules.items()}
     best = max(scored, key=lambda rule: scored[rule])
     return Blind(scored[best], best)
+
+
+@dataclass(frozen=True)
+class BlindScore:
+    """How much of a task's records can be answered blind.
+
+    Args: task: its name; questions: how many; blind: the best rule; chance: guessing's share, None for counts.
+    """
+
+    task: str
+    questions: int
+    blind: Blind
+    chance: float | None
+
+    def __str__(self) -> str:
+        chance = "" if self.chance is None else f", chance {self.chance:.0%}"
+        return f"{self.task}: {self.questions} questions, blind {self.blind.accuracy:.0%} ({self.blind.rule}){chance}"
+
+
+def blind_scores(records: Iterable[Record], *, folder: Path, frame: int) -> list[BlindScore]:
+    """Of each task that states an answer, what its records' questions are worth to who does not look.
+
+    Args:
+        records: with their truth.
+        folder: of their images and depth maps.
+        frame: side of the square that coordinates refer to.
+    """
+    by_task: dict[str, list[Question]] = {}
+    for record in records:
+        task = task_of(record)
+        if task is not None and task.answer is not None and "image" in record:
+            question = replace(record_question(folder, record, task), frame=frame)
+            by_task.setdefault(task.name, []).append(question)
+    scores = []
+    for name, questions in by_task.items():
+        blind = blind_baseline(questions)
+        assert blind is not None
+        guesses = [question.chance for question in questions if question.chance is not None]
+        scores.append(BlindScore(name, len(questions), blind, float(np.mean(guesses)) if guesses else None))
+    return scores
 
 
 def _accuracy(questions: Sequence[Question], answers: Sequence[str | None]) -> float:

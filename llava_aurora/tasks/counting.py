@@ -5,6 +5,7 @@ without a box. Facts are the thing and its boxes. Source: AURORA, sec. 3 and sup
 """
 
 import re
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -141,8 +142,18 @@ class CountingFamily(TaskFamily):
     }
 
     def facts(self, task: Task, image: AnnotatedImage, drawing: Drawing, rng: np.random.Generator) -> CountFacts | None:
-        """Mostly something that is there, one time in five any thing that is known to be there or absent."""
+        """Mostly something that is there, one time in five any thing that is known to be there or absent; questions
+        for a count, where the drawing gives counts, are about anything of the count that is drawn."""
         things = [(item.thing, item.things) for item in image.objects]
+        if drawing.counts is not None and task.answer:
+            found = Counter(things)
+            wanted = rng.choice(list(drawing.counts), p=list(drawing.counts.values()))
+            fitting = [thing for thing in found if found[thing] == wanted] or (
+                list(image.absent) if wanted == 0 else []
+            )
+            return (
+                count_facts(image, fitting[int(rng.integers(len(fitting)))], frame=drawing.frame) if fitting else None
+            )
         if not things or rng.random() >= 0.8:
             things = [*dict.fromkeys(things), *image.absent]
         if not things:

@@ -92,7 +92,13 @@ class DepthFamily(TaskFamily):
         if task.points is None:
             return DepthFacts(codes=codes)
         count = int(rng.choice(list(drawing.points)))
-        positions = sample_points(relative_depth=image.depth, count=count, rng=rng, one_height=drawing.one_height)
+        positions = sample_points(
+            relative_depth=image.depth,
+            count=count,
+            rng=rng,
+            one_height=drawing.one_height,
+            mean_depth=image.mean_depth,
+        )
         if task.points == "read" and drawing.read_points:
             positions = any_points(image.depth, drawing.read_points, rng)
             if positions is None:
@@ -135,7 +141,7 @@ class DepthFamily(TaskFamily):
 
     def blind_answers(self, questions: Sequence[Asked]) -> dict[str, list[str | None]]:
         """The lowest point, since what is lower in an image is mostly closer; the closest by the mean map of the other
-        images, where true maps are known."""
+        images, where true maps are known, the second closest by it and so on."""
         rules: dict[str, list[str | None]] = {}
         if any(question.points for question in questions):
             rules["the lowest point"] = [
@@ -146,10 +152,15 @@ class DepthFamily(TaskFamily):
         if len(maps) > 1:
             small = {image: _shrunk(depth) for image, depth in maps.items()}
             total = sum(small.values())
-            rules["the mean map of the other images"] = [
-                self.answer_by(each, total - small[str(each.image)]) if str(each.image) in small else None
+            orders = [
+                by_depth(total - small[str(each.image)], each.points, frame=each.frame)
+                if str(each.image) in small
+                else []
                 for each in questions
             ]
+            for place in range(max(map(len, orders))):
+                name = "the mean map of the other images" + (f", place {place + 1}" if place else "")
+                rules[name] = [order[place] if place < len(order) else None for order in orders]
         return rules
 
     def measure(
@@ -212,7 +223,12 @@ class DepthFamily(TaskFamily):
         else:
             one_height = about.get("one_height") is True
             positions = sample_points(
-                relative_depth=image.depth, count=len(about["points"]), rng=rng, margin=margin, one_height=one_height
+                relative_depth=image.depth,
+                count=len(about["points"]),
+                rng=rng,
+                margin=margin,
+                one_height=one_height,
+                mean_depth=image.mean_depth,
             )
         return _lettered(positions, image, image.depth.shape[1], rng)
 
@@ -300,7 +316,12 @@ def state_values(answer: str, values: Mapping[str, str], *, end: str) -> str:
 
 
 def closest_by(depth: np.ndarray, points: Mapping[str, Sequence[int]], *, frame: int) -> str:
-    """Letter of the point with the highest value in a map of any size; of equals, the first letter.
+    """Letter of the point with the highest value in a map of any size; of equals, the first letter. See `by_depth`."""
+    return by_depth(depth, points, frame=frame)[0]
+
+
+def by_depth(depth: np.ndarray, points: Mapping[str, Sequence[int]], *, frame: int) -> list[str]:
+    """Letters of points, the one with the highest value in a map of any size first; equals in the order of letters.
 
     Args:
         depth: (H, W), higher = closer; it covers the frame.
@@ -309,7 +330,7 @@ def closest_by(depth: np.ndarray, points: Mapping[str, Sequence[int]], *, frame:
     """
     across, down = depth.shape[1] / frame, depth.shape[0] / frame
     values = {letter: depth_at(depth, (int(x * across), int(y * down))) for letter, (x, y) in sorted(points.items())}
-    return max(values, key=lambda letter: values[letter])
+    return sorted(values, key=lambda letter: -values[letter])
 
 
 def _shrunk(depth: np.ndarray, side: int = 64) -> np.ndarray:

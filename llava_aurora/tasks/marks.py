@@ -26,6 +26,7 @@ _BATCHES = 6
 _ONE_HEIGHT = 0.05  # how far points at one height may lie from it, as a share of the image
 _HEIGHTS = 40  # tried for one set of points
 _STARTS = 12
+_SETS = 1500  # of points among which one is looked for that cannot be guessed
 
 
 def mark_radius(height: int, width: int) -> int:
@@ -66,6 +67,7 @@ def sample_points(
     min_depth_gap: int = 20,
     margin: int | None = None,
     one_height: bool = False,
+    mean_depth: np.ndarray | None = None,
 ) -> list[Point] | None:
     """Draws points at random whose order in depth is beyond doubt.
 
@@ -100,6 +102,7 @@ def sample_points(
     if min(height, width) <= 2 * border:
         return None
     distance = min_distance * min(height, width) / REFERENCE_FRAME
+    guessable = mean_depth is not None and rng.random() < 1 / count
     for _ in range(_HEIGHTS if one_height else _BATCHES):
         first, last = border, height - border
         if one_height:
@@ -108,7 +111,12 @@ def sample_points(
         x = rng.integers(border, width - border, size=_CANDIDATES)
         y = rng.integers(first, last, size=_CANDIDATES)
         depth, flat = _depth_inside_circles(relative_depth, x, y, radius, min_depth_gap)
-        chosen = _choose(x[flat], y[flat], depth[flat], count, distance, min_depth_gap)
+        if mean_depth is None or count < 2:
+            chosen = _choose(x[flat], y[flat], depth[flat], count, distance, min_depth_gap)
+        else:
+            rows, columns = y * mean_depth.shape[0] // height, x * mean_depth.shape[1] // width
+            sets = _sets(x[flat], y[flat], depth[flat], count, distance, min_depth_gap, rng)
+            chosen = _unguessed(x[flat], y[flat], depth[flat], mean_depth[rows, columns][flat], sets, guessable, rng)
         if chosen is not None:
             return chosen
     return None
@@ -211,6 +219,48 @@ def _choose(
         if len(chosen) == count:
             return [(int(x[i]), int(y[i])) for i in chosen]
     return None
+
+
+def _sets(
+    x: np.ndarray,
+    y: np.ndarray,
+    depth: np.ndarray,
+    count: int,
+    distance: float,
+    min_depth_gap: int,
+    rng: np.random.Generator,
+) -> np.ndarray:
+    """Random sets of candidates that are apart in place and depth, int64 (N, count)."""
+    if not len(x):
+        return np.empty((0, count), np.int64)
+    sets = rng.integers(len(x), size=(_SETS, count))
+    one, other = (sets[:, index] for index in np.triu_indices(count, 1))
+    far = (x[one] - x[other]) ** 2 + (y[one] - y[other]) ** 2 >= distance**2
+    return sets[(far & (np.abs(depth[one] - depth[other]) >= min_depth_gap)).all(axis=1)]
+
+
+def _unguessed(
+    x: np.ndarray,
+    y: np.ndarray,
+    depth: np.ndarray,
+    expected: np.ndarray,
+    sets: np.ndarray,
+    guessable: bool,
+    rng: np.random.Generator,
+) -> list[Point] | None:
+    """A set whose closest point is the first by expected depth and by height, or first by neither.
+
+    If by neither, every further place in the order of expected depths is as likely as another, as far as there are
+    such sets.
+    """
+    answer = depth[sets].argmax(axis=1)[:, None]
+    place, below = ((each[sets] > np.take_along_axis(each[sets], answer, 1)).sum(axis=1) for each in (expected, y))
+    fitting = (place == 0) & (below == 0) if guessable else (place > 0) & (below > 0)
+    if not fitting.any():
+        return None
+    wanted = rng.choice(np.unique(place[fitting]))
+    chosen = sets[rng.choice(np.flatnonzero(fitting & (place == wanted)))]
+    return [(int(x[i]), int(y[i])) for i in chosen]
 
 
 def _covers_a_circle(plate: Box, points: Sequence[Point], radius: int) -> bool:

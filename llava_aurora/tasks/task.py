@@ -115,6 +115,7 @@ class AnnotatedImage:
         name: unique in its data set; the beginning of its records' ids.
         size: width and height in pixels.
         depth: relative depth, uint8 (height, width), higher = closer, 0 = unknown; None if it is not known.
+        mean_depth: of the images that this one is among, (H, W); what can be guessed by it is not asked.
         codes: for each token kind that is known of the whole image, the codes of its span.
         objects: every object of the things that are named here.
         absent: (thing, things) of what is known not to be in the image.
@@ -123,6 +124,7 @@ class AnnotatedImage:
     name: str
     size: tuple[int, int]
     depth: np.ndarray | None = None
+    mean_depth: np.ndarray | None = None
     codes: Mapping[str, Sequence[int]] = field(default_factory=dict)
     objects: Sequence[AnnotatedObject] = ()
     absent: Sequence[tuple[str, str]] = ()
@@ -137,12 +139,15 @@ class Drawing:
         points: the allowed numbers of points in a question.
         one_height: puts the points of a question at about one height, so that the lowest is not mostly the closest.
         read_points: how many points a reading has, anywhere in the image; None: those of the questions.
+        counts: the counts that questions ask for, each with its share; None: any. An image that has nothing of the
+            count that was drawn is not asked.
     """
 
     frame: int = 336
     points: Sequence[int] = (2, 3, 4, 5)
     one_height: bool = False
     read_points: int | None = None
+    counts: Mapping[int, float] | None = None
 
 
 class Problem(NamedTuple):

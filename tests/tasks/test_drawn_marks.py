@@ -167,3 +167,27 @@ def test_at_one_height_the_lowest_point_says_nothing(side):
         lowest.append(int(np.argmax(heights)) == int(np.argmax([x for x, _ in points])))
     assert 0.15 < np.mean(lowest) < 0.55
     assert sample_points(relative_depth=slope(side), count=3, rng=rng, one_height=True) is None
+
+
+@pytest.mark.parametrize("count", [2, 3, 4])
+def test_neither_the_mean_map_nor_the_lowest_point_gives_the_answer_away(count):
+    """Depth rises towards the bottom, with bumps; the mean map has none."""
+    rng = np.random.default_rng(count)
+    mean = slope(112).astype(float)
+    by_mean, by_height, asked = [], [], 0
+    for _ in range(300):
+        bumps = np.zeros((112, 112))
+        for x, y in rng.integers(0, 112, size=(12, 2)):
+            bumps[max(0, y - 12) : y + 12, max(0, x - 12) : x + 12] = rng.integers(-200, 200)
+        depth = np.clip(mean + bumps, 1, 255).astype(np.uint8)
+        points = sample_points(relative_depth=depth, count=count, rng=rng, mean_depth=mean)
+        if points is None:
+            continue
+        asked += 1
+        answer = max(points, key=lambda point: depth_at(depth, point))
+        by_mean.append(max(points, key=lambda point: mean[point[1], point[0]]) == answer)
+        by_height.append(max(points, key=lambda point: point[1]) == answer)
+    assert asked > 280
+    error = 4 * (1 / count * (1 - 1 / count) / asked) ** 0.5
+    assert abs(np.mean(by_mean) - 1 / count) < error, "the mean map is worth as much as a guess"
+    assert abs(np.mean(by_height) - 1 / count) < error, "and so is the lowest point"

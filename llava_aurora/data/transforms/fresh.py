@@ -10,6 +10,7 @@ without them, both relative to the image folder.
 import hashlib
 from collections.abc import Callable
 from dataclasses import replace
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -115,6 +116,8 @@ class FreshPoints(Transform):
         # Where the frame cuts the image off, it must not cut off a letter.
         margin = round(_PLATE_REACH * self.frame) if min(self._transform(*whole.shape[::-1]).shift) < 0 else None
         image = self._image(record, task, self._in_frame(whole))
+        if isinstance(mean := about.get("mean_depth"), str):
+            image = replace(image, mean_depth=self._in_frame(self._mean_depth(path_inside(self.image_folder, mean))))
         for _ in range(_DRAWS):
             facts = family.redrawn(task, record, image, rng, margin=margin)
             if facts is None:
@@ -194,6 +197,12 @@ class FreshPoints(Transform):
         name = f"{record.get('id')}\0{record.get('image', '')}".encode()
         digest = int.from_bytes(hashlib.blake2b(name, digest_size=16).digest(), "little")
         return np.random.default_rng([self.seed, self.epoch, digest])
+
+    @staticmethod
+    @lru_cache(maxsize=4)
+    def _mean_depth(path: Path) -> np.ndarray:
+        """A map that many records share."""
+        return read_depth_map(path)
 
     def _transform(self, width: int, height: int) -> FrameTransform:
         return FrameTransform.of(width=width, height=height, frame=self.frame, aspect_ratio=self.aspect_ratio)

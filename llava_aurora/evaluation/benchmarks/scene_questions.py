@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from llava_aurora.data.sources.scenes.scene_folder import read_scenes
+from llava_aurora.data.sources.scenes.scene_folder import mean_depth, read_scenes
 from llava_aurora.data.sources.scenes.scene_records import annotated_scene
 from llava_aurora.evaluation.benchmarks.question import Question, QuestionSet, question_set
 from llava_aurora.tasks.counting import count_facts
@@ -18,12 +18,16 @@ from llava_aurora.tasks.task import AnnotatedImage, Record
 from llava_aurora.vqvae.maps import read_depth_map
 
 POINTS = (2, 3, 4, 5)
+_MEAN_SIDE = 112
+_MOST_OF_ONE_COUNT = 0.25
 
 
 def read_scene_depth(
     folder: Path, *, writer: RecordWriter, frame: int, marked: bool, one_height: bool = False, seed: int = 0
 ) -> QuestionSet:
     """Of each scene, which of 2, 3, 4 and 5 points is closest; fewer where it has no room for as many.
+
+    The mean map of the folder's scenes, and which point is the lowest, get as much right as chance (`sample_points`).
 
     Args:
         folder: of `data scenes`.
@@ -39,11 +43,14 @@ def read_scene_depth(
     left_out: Counter[str] = Counter()
 
     def questions() -> Iterator[Question]:
+        mean = mean_depth(folder, side=_MEAN_SIDE)
         for scene in read_scenes(folder):
             depth = read_depth_map(folder / scene.depth)
             for count in POINTS:
                 rng = np.random.default_rng([seed, int(scene.id), count])
-                positions = sample_points(relative_depth=depth, count=count, rng=rng, one_height=one_height)
+                positions = sample_points(
+                    relative_depth=depth, count=count, rng=rng, one_height=one_height, mean_depth=mean
+                )
                 if positions is None:
                     left_out[f"no room for {count} points"] += 1
                     continue
@@ -72,7 +79,8 @@ def read_scene_depth(
 
 def read_scene_counting(folder: Path, *, writer: RecordWriter, frame: int, seed: int = 0) -> QuestionSet:
     """Of each scene, how many there are of one kind: of the kinds in it, or of one that is absent, the one whose count
-    was asked for least so far, so that always answering the same gets as little as possible right.
+    was asked for least so far. Where a count is still the answer to more than a quarter, its last questions are left
+    out, so that always answering the same gets a quarter right, given four counts that are as frequent.
 
     Arguments and errors as for `read_scene_depth`.
     """
@@ -100,7 +108,24 @@ def read_scene_counting(folder: Path, *, writer: RecordWriter, frame: int, seed:
                 depth=folder / scene.depth,
             )
         )
-    return question_set(questions, where=folder, left_out={})
+    kept = _even(questions)
+    left_out = {"its count is asked for often enough": len(questions) - len(kept)} if len(kept) < len(questions) else {}
+    return question_set(kept, where=folder, left_out=left_out)
+
+
+def _even(questions: list[Question]) -> list[Question]:
+    """Without the last questions of the most frequent answers, until none is the answer to more than its share."""
+    by_answer: dict[str, list[Question]] = {}
+    for question in questions:
+        by_answer.setdefault(question.answer, []).append(question)
+    if len(by_answer) < 1 / _MOST_OF_ONE_COUNT:
+        return questions
+    while (most := max(by_answer.values(), key=len)) and len(most) > max(
+        1, _MOST_OF_ONE_COUNT * sum(map(len, by_answer.values()))
+    ):
+        most.pop()
+    kept = {question.id for each in by_answer.values() for question in each}
+    return [question for question in questions if question.id in kept]
 
 
 def _counts(image: AnnotatedImage, rng: np.random.Generator) -> dict[tuple[str, str], int]:

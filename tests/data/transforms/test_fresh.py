@@ -115,18 +115,17 @@ def test_many_points_to_be_read_are_drawn_as_many_and_anywhere(scenes, fresh, tm
 
 
 def test_points_are_drawn_until_they_are_accepted(records, fresh):
-    """Here accepted is what has its answer on the right. What has no answer is taken as it comes."""
+    """Here accepted is what has the answer A. What has no answer is taken as it comes."""
     plain = [fresh(record) for record in records]
 
-    def on_the_right(record):
-        points = record["aurora"]["points"]
-        return record["aurora"]["answer"] == max(points, key=points.get)
+    def is_first(record):
+        return record["aurora"].get("answer") == "A"
 
-    fresh.accept = on_the_right
+    fresh.accept = is_first
     chosen = [fresh(record) for record in records]
-    shares = [np.mean([on_the_right(each) for each in some if "points" in each["aurora"]]) for some in (plain, chosen)]
+    shares = [np.mean([is_first(each) for each in some if "points" in each["aurora"]]) for some in (plain, chosen)]
     assert shares[1] > 2 * shares[0]
-    assert all(before == after or not on_the_right(before) for before, after in zip(plain, chosen, strict=True))
+    assert all(before == after or not is_first(before) for before, after in zip(plain, chosen, strict=True))
 
 
 def test_no_epoch_repeats_another(records, fresh):
@@ -186,7 +185,8 @@ def test_plain_coordinates_stay_plain(records, fresh):
 def test_without_room_for_other_points_a_record_stays(records, fresh, tmp_path):
     record = next(record for record in records if record["aurora"]["task"] == "depth_chain")
     (tmp_path / "depth").mkdir()
-    Image.fromarray(np.full((SIDE, SIDE), 9, np.uint8)).save(tmp_path / record["aurora"]["depth"])
+    for name in (record["aurora"]["depth"], record["aurora"]["mean_depth"]):
+        Image.fromarray(np.full((SIDE, SIDE), 9, np.uint8)).save(tmp_path / name)
     flat = FreshPoints(writer=WRITER, image_folder=tmp_path, frame=FRAME, aspect_ratio="square")
     assert flat(record) is record
 

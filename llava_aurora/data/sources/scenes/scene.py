@@ -60,12 +60,14 @@ class Scene:
         image: uint8 (H, W, 3).
         depth: float32 (H, W), z-depth (along the optical axis) at pixel centres, metres.
         instances: int16 (H, W); 0 is the room, i + 1 is objects[i].
+        faces: int16 (H, W); the face of the room, as raycaster.py numbers them, -1 where an object is.
         objects: from left to right by their boxes.
     """
 
     image: np.ndarray
     depth: np.ndarray
     instances: np.ndarray
+    faces: np.ndarray
     objects: tuple[SceneObject, ...]
 
 
@@ -103,7 +105,10 @@ def render_scene(*, seed: int, config: SceneConfig) -> Scene:
     order = sorted(range(len(objects)), key=lambda i: objects[i].box)
     ids = np.zeros(ROOM_FACES + len(objects), np.int16)
     ids[[ROOM_FACES + i for i in order]] = np.arange(1, len(objects) + 1)
-    return Scene(image=image, depth=depth, instances=ids[surface], objects=tuple(objects[i] for i in order))
+    faces = np.where(surface < ROOM_FACES, surface, np.int16(-1))
+    return Scene(
+        image=image, depth=depth, instances=ids[surface], faces=faces, objects=tuple(objects[i] for i in order)
+    )
 
 
 def relative_depth(depth: np.ndarray) -> np.ndarray:

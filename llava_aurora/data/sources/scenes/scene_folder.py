@@ -26,6 +26,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from llava_aurora.data.sources.scenes.scene import SceneConfig, SceneObject, relative_depth, render_scene, scene_seed
 from llava_aurora.errors import AuroraError
 from llava_aurora.files import atomic_file, read_json, remove_leftovers, write_json, write_text
+from llava_aurora.vqvae.maps import read_depth_map, resize_nearest
 
 # Raised whenever the same seed would no longer give the same pixels, so that a folder never mixes two renderers.
 RENDERER = 1
@@ -113,6 +114,21 @@ def read_scenes(folder: str | Path) -> list[SceneRecord]:
             f"{path}: cannot read the scenes: {error}; make them with `llava-aurora data scenes`"
         ) from error
     return [_parse(line, f"{path}, line {number}") for number, line in enumerate(lines, start=1) if line.strip()]
+
+
+def mean_depth(folder: str | Path, *, side: int) -> np.ndarray:
+    """float64 (side, side): the mean of the first thousand depth maps of a folder that `write_scenes` made.
+
+    What can be known of a scene's depth without looking at it. Raises AuroraError, naming scene and map, if one cannot
+    be read.
+    """
+    maps = []
+    for scene in read_scenes(folder)[:1000]:
+        try:
+            maps.append(resize_nearest(read_depth_map(Path(folder) / scene.depth), (side, side)))
+        except AuroraError as error:
+            raise AuroraError(f"{Path(folder) / 'scenes.jsonl'}: scene {scene.id}: {error}") from error
+    return np.mean(maps, axis=0)
 
 
 def _claim(out: Path, *, seed: int, config: SceneConfig, metric_depth: bool) -> None:

@@ -1,7 +1,8 @@
 """Training records of ray-cast scenes: every task, each as often as asked for."""
 
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +10,7 @@ from PIL import Image
 from rich.progress import track
 
 from llava_aurora.data.sources.scenes.scene import COLORS, SHAPES
-from llava_aurora.data.sources.scenes.scene_folder import SceneRecord, read_scenes
+from llava_aurora.data.sources.scenes.scene_folder import SceneRecord, mean_depth, read_scenes
 from llava_aurora.errors import AuroraError
 from llava_aurora.files import atomic_file, write_json
 from llava_aurora.tasks.depth_tasks import DepthTask
@@ -20,6 +21,8 @@ from llava_aurora.tasks.registry import task_named, task_of
 from llava_aurora.tasks.task import AnnotatedImage, AnnotatedObject, Drawing, Record
 from llava_aurora.vqvae.maps import read_depth_map
 
+MEAN_DEPTH = "mean_depth.png"  # in the folder of scenes
+MOST_COUNTED = 4
 # The paper's mixture asks for maps and for answers; locating points and points given by coordinates are added, since
 # its maps are right more often than its answers.
 DEFAULT_SHARES: Mapping[str, float] = {
@@ -67,6 +70,10 @@ def write_scene_records(
 ) -> list[Record]:
     """Writes a JSON file in LLaVA's format; its image paths are relative to `scenes`, where marked images are put.
 
+    Nothing can be guessed: the points of a question are drawn against the mean map of the scenes (`sample_points`),
+    which is put beside them for `--fresh_points`, and each count is asked for as often as the others, unless `tasks`
+    says which.
+
     Args:
         out: the JSON file.
         scenes: a folder that `write_scenes` made.
@@ -80,13 +87,31 @@ def write_scene_records(
             image, or a box outside of it.
     """
     records: list[Record] = []
-    for scene in track(read_scenes(scenes), description="Writing records", transient=True):
+    known = read_scenes(scenes)
+    mean = np.rint(mean_depth(scenes, side=known[0].size[0])).astype(np.uint8)
+    with atomic_file(scenes / MEAN_DEPTH) as temporary:
+        Image.fromarray(mean).save(temporary, format="PNG")
+    if tasks.drawing.counts is None:
+        tasks = replace(tasks, drawing=replace(tasks.drawing, counts=even_counts(known)))
+    for scene in track(known, description="Writing records", transient=True):
         try:
-            records += _ask(scene, folder=scenes, codes=codes, writer=writer, tasks=tasks, keep=keep)
+            records += _ask(scene, folder=scenes, codes=codes, mean=mean, writer=writer, tasks=tasks, keep=keep)
         except AuroraError as error:
             raise AuroraError(f"{scenes / 'scenes.jsonl'}: scene {scene.id}: {error}") from error
     write_json(out, records, indent=None)
     return records
+
+
+def even_counts(scenes: Sequence[SceneRecord]) -> dict[int, float]:
+    """Shares in which counts from 0 to MOST_COUNTED are to be drawn so that each is asked for as often as the others.
+
+    A count that fewer scenes have is drawn more often; one that hardly any has is left out.
+    """
+    held: Counter[int] = Counter()
+    for scene in scenes:
+        held.update(set(Counter((item.color, item.shape) for item in scene.objects).values()) | {0})
+    rare = {count: len(scenes) / held[count] for count in range(MOST_COUNTED + 1) if held[count] > len(scenes) / 50}
+    return {count: each / sum(rare.values()) for count, each in rare.items()}
 
 
 def annotated_scene(
@@ -130,17 +155,18 @@ def _ask(
     *,
     folder: Path,
     codes: Mapping[str, Sequence[int]],
+    mean: np.ndarray,
     writer: RecordWriter,
     tasks: SceneTasks,
     keep: Callable[[Record], bool] | None,
 ) -> list[Record]:
-    """The records of one scene; they depend on its id and the seed alone."""
+    """The records of one scene; they depend on its id, the seed and what the folder's scenes are like."""
     name, drawing = Path(scene.depth).stem, tasks.drawing
     if name not in codes:
         raise AuroraError(
             f"{folder / scene.depth}: has no codes; encode the folder again (`llava-aurora vqvae encode`)"
         )
-    annotated = annotated_scene(folder, scene, codes={"depth": codes[name]})
+    annotated = replace(annotated_scene(folder, scene, codes={"depth": codes[name]}), mean_depth=mean)
     marked_image = f"marked/{scene.id}.png"
     made = write_records(
         annotated,
@@ -161,8 +187,10 @@ def _ask(
             task = task_of(record)
             if drawing.read_points and isinstance(task, DepthTask) and task.points == "read":
                 record["aurora"]["any_points"] = True
-            elif drawing.one_height:
-                record["aurora"]["one_height"] = True
+            else:
+                record["aurora"]["mean_depth"] = MEAN_DEPTH
+                if drawing.one_height:
+                    record["aurora"]["one_height"] = True
         if record.get("image") == marked_image:
             record["aurora"]["unmarked"] = scene.image  # see transforms/fresh.py
     return records

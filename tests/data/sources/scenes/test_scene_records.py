@@ -47,7 +47,10 @@ def test_every_scene_is_asked_every_task_and_all_images_are_there(write, scenes,
     records = write()
     tasks = Counter(record["aurora"]["task"].removesuffix("_of_none") for record in records)
     assert set(tasks) == set(DEFAULT_SHARES)
-    assert tasks["depth_generation"] == tasks["counting_direct"] == COUNT
+    assert tasks["depth_generation"] == tasks["box_generation"] == COUNT
+    assert 0 < tasks["counting_direct"] == tasks["counting_chain"] < COUNT, (
+        "not every scene has the count that is drawn"
+    )
     assert all((scenes / record["image"]).is_file() for record in records)
     assert json.loads((tmp_path / "train.json").read_text()) == records
 
@@ -117,6 +120,14 @@ def test_the_count_is_the_number_of_boxes_and_of_objects(write, scenes):
         truth = record["aurora"]
         there = [thing for thing in objects[record["id"].split("/")[0]] if thing.plural == truth["things"]]
         assert int(truth["answer"]) == len(truth["boxes"]) == len(there)
+
+
+def test_each_count_is_asked_for_as_often_as_another(write):
+    answers = Counter(
+        record["aurora"]["answer"] for seed in range(60) for record in write({"counting_direct": 1.0}, seed=seed)
+    )
+    assert len(answers) >= 4
+    assert max(answers.values()) < 1.4 * sum(answers.values()) / len(answers)
 
 
 def test_marked_images_differ_from_the_plain_ones_at_the_points(write, scenes):
