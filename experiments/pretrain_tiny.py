@@ -1,0 +1,207 @@
+"""Pretrains the tiny LLaVA that the demo starts from, and measures what it can do. Resumes.
+
+    python experiments/pretrain_tiny.py --out pretraining                 # hours on one core with AMX
+    python experiments/pretrain_tiny.py --out pretraining --evaluate      # the abilities of what is there
+
+OUT/training/, held_out/   scenes, rendered once
+OUT/start/                 the model with random weights
+OUT/state.pt               where training is: parameters and optimizer
+OUT/base/                  the model as LLaVA loads it, with README.md
+"""
+
+import argparse
+import json
+import shutil
+import sys
+import time
+from collections import defaultdict
+from pathlib import Path
+
+import torch
+from torch.nn import functional as F
+from torch.utils.data import DataLoader, Subset
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+from tiny.batches import IMAGE_TOKENS, Batch, Batches
+from tiny.forward import language, see
+from tiny.image_tasks import THINGS
+from tiny.pictures import FRAME, GRID, HELD_OUT_SEED, TRAINING_SEED, Pictures, load_pictures
+from tiny.words import WORDS, corpus
+
+from llava_aurora.demo.tiny_llava import VISION_TOWER, TinyLlavaConfig, build_tiny_llava
+from llava_aurora.files import read_json, write_json
+from llava_aurora.model.checkpoint import load_pretrained_model
+from llava_aurora.tasks.forms import LETTERS
+
+MODEL = TinyLlavaConfig(
+    frame=FRAME, patch=16, vision_width=128, vision_layers=4, vision_heads=8,
+    width=192, layers=5, heads=6, vocabulary=1024, max_length=1024,
+)  # fmt: skip
+SCENES, HELD_OUT = 16_000, 600
+IMAGES, TEXTS, LENGTH = 8, 8, 208
+RATE, WARM_UP, DECAY, CLIP, TOWER = 1.5e-3, 200, 0.05, 1.0, 0.3
+TOWER_LEARNS = ("tower: cells", "tower: middles", "tower: marks", "tower: rows", "tower: columns")
+SAVED_EVERY, LOGGED_EVERY = 250, 50
+MEAN, DEVIATION = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)  # CLIP's
+
+
+class Pretraining:
+    """Args: out: its folder; steps: in all; seed: of weights and data."""
+
+    def __init__(self, out: Path, *, steps: int, seed: int) -> None:
+        self.out, self.steps, self.seed = out, steps, seed
+        if not (out / "start" / "config.json").is_file():
+            build_tiny_llava(out / "start", corpus=corpus(), config=MODEL, seed=seed, words=WORDS)
+        self.tokenizer, self.model, _, _ = load_pretrained_model(str(out / "start"))
+        self.model.float()
+        # As loud as patches become: where something is must not drown in what it looks like.
+        self.model.get_vision_tower().vision_tower.vision_model.embeddings.position_embedding.weight.data.mul_(4.0)
+        self.parameters = dict(self.model.named_parameters())
+        for each in self.parameters.values():
+            each.requires_grad_(True)
+        decayed = [each for name, each in self.parameters.items() if each.ndim > 1 and "embed" not in name]
+        others = [each for name, each in self.parameters.items() if each.ndim <= 1 or "embed" in name]
+        groups = [{"params": decayed, "weight_decay": DECAY}, {"params": others, "weight_decay": 0.0}]
+        self.optimizer = torch.optim.AdamW(groups, lr=RATE, betas=(0.9, 0.98), fused=True)
+        # Straight from the tower to names: a tower that tells things apart is what everything about images waits for.
+        generator = torch.Generator().manual_seed(seed)
+        self.heads = [
+            torch.nn.Parameter(0.02 * torch.randn(classes, MODEL.width, generator=generator))
+            for classes in (len(THINGS), len(THINGS), 1 + len(LETTERS), 1 + GRID, 1 + GRID)
+        ]
+        self.optimizer.add_param_group({"params": self.heads, "weight_decay": DECAY})
+        self.step = 0
+        if (state := out / "state.pt").is_file():
+            found = torch.load(state, weights_only=True)
+            self.step = found["step"]
+            self.model.load_state_dict(found["parameters"], strict=False)
+            for head, weight in zip(self.heads, found["heads"], strict=True):
+                head.data = weight
+            self.optimizer.load_state_dict(found["optimizer"])
+
+    def batches(self, pictures: Pictures, *, seed: int, steps: int) -> Batches:
+        return Batches(pictures, self.tokenizer, images=IMAGES, texts=TEXTS, length=LENGTH, steps=steps, seed=seed)
+
+    def logits(self, batch: Batch, *, dtype: torch.dtype = torch.bfloat16) -> tuple[torch.Tensor, torch.Tensor]:
+        """(B, T, V), and the image tokens (I, cells, D)."""
+        count, at, parameters, config = len(batch.images), self.image_at, self.parameters, self.model.config
+        pixels = (batch.images.float() / 255 - torch.tensor(MEAN)) / torch.tensor(DEVIATION)
+        seen = see(parameters, pixels.permute(0, 3, 1, 2), patch=MODEL.patch, heads=MODEL.vision_heads, dtype=dtype)
+        x = F.embedding(batch.ids, parameters["model.embed_tokens.weight"])
+        with_image = torch.cat([x[:count, :at], seen, x[:count, at + IMAGE_TOKENS :]], dim=1)
+        x = torch.cat([with_image, x[count:]])
+        settings = {"heads": MODEL.heads, "theta": config.rope_theta, "epsilon": config.rms_norm_eps}
+        return language(parameters, x, dtype=dtype, **settings), seen
+
+    def tower_losses(self, seen: torch.Tensor, labels: torch.Tensor) -> list[torch.Tensor]:
+        """Of what each cell shows (`image_tasks.labels`); where nothing is, a cell counts a twentieth."""
+        losses = []
+        for head, label in zip(self.heads, labels.unbind(1), strict=True):
+            weight = torch.ones(len(head))
+            weight[0] = 0.05
+            losses.append(F.cross_entropy((seen @ head.T).flatten(0, 1), label.flatten(), weight=weight))
+        return losses
+
+    def train(self) -> None:
+        pictures = load_pictures(self.out / "training", count=SCENES, seed=TRAINING_SEED)
+        batches = self.batches(pictures, seed=self.seed, steps=self.steps)
+        self.image_at = batches.encoder.image_at
+        left = Subset(batches, range(self.step, self.steps))
+        loader = DataLoader(left, batch_size=None, num_workers=1, prefetch_factor=8)
+        losses: dict[str, list[float]] = defaultdict(list)
+        started = time.perf_counter()
+        for batch in loader:
+            for group in self.optimizer.param_groups:
+                group["lr"] = self._rate()
+            logits, seen = self.logits(batch)
+            of_tower = self.tower_losses(seen, batch.seen)
+            each = F.cross_entropy(logits.flatten(0, 1).float(), batch.labels.flatten(), reduction="none")
+            learned = (batch.labels != -100).sum()
+            (each.sum() / learned + TOWER * sum(of_tower)).backward()
+            torch.nn.utils.clip_grad_norm_([*self.parameters.values(), *self.heads], CLIP)
+            self.optimizer.step()
+            self.optimizer.zero_grad(set_to_none=True)
+            for name, loss in zip(TOWER_LEARNS, of_tower, strict=True):
+                losses[name].append(loss.item())
+            by_row = each.detach().view(batch.labels.shape)
+            for ability, row, start, stop in batch.abilities:
+                losses[ability].append(float(by_row[row, start:stop].mean()))
+            self.step += 1
+            if self.step % LOGGED_EVERY == 0:
+                means = {name: round(sum(values) / len(values), 3) for name, values in sorted(losses.items())}
+                rate = LOGGED_EVERY / (time.perf_counter() - started)
+                print(json.dumps({"step": self.step, "steps_per_s": round(rate, 2), **means}), flush=True)
+                losses.clear()
+                started = time.perf_counter()
+            if self.step % SAVED_EVERY == 0 or self.step == self.steps:
+                self.save()
+
+    def _rate(self) -> float:
+        """Linear warm-up, then a cosine to a twentieth."""
+        through = self.step / self.steps
+        wave = 0.5 * (1 + torch.cos(torch.tensor(torch.pi * through)).item())
+        return RATE * min(1.0, (self.step + 1) / WARM_UP) * (0.05 + 0.95 * wave)
+
+    def save(self) -> None:
+        state = {
+            "step": self.step,
+            "parameters": dict(self.parameters),
+            "heads": self.heads,
+            "optimizer": self.optimizer.state_dict(),
+        }
+        torch.save(state, self.out / "state.partial")
+        (self.out / "state.partial").replace(self.out / "state.pt")
+
+    @torch.no_grad()
+    def export(self, folder: Path) -> None:
+        """The model in bfloat16 as an ordinary LLaVA checkpoint, its vision tower in a folder inside."""
+        shutil.rmtree(folder, ignore_errors=True)
+        shutil.copytree(self.out / "start", folder)
+        tower = self.model.get_vision_tower().vision_tower
+        weights = {
+            name: each.bfloat16() for name, each in self.model.state_dict().items() if "vision_tower" not in name
+        }
+        config = read_json(folder / "config.json", what="configuration of the model")
+        self.model.save_pretrained(folder, state_dict=weights)
+        tower.save_pretrained(
+            folder / VISION_TOWER, state_dict={n: e.bfloat16() for n, e in tower.state_dict().items()}
+        )
+        for path in (folder, folder / VISION_TOWER):
+            found = config if path == folder else read_json(path / "config.json", what="configuration of the tower")
+            write_json(path / "config.json", {**found, "torch_dtype": "bfloat16", "dtype": "bfloat16"}, indent=2)
+        write_json(folder / "config.json", {**config, "dtype": "bfloat16", "mm_vision_tower": VISION_TOWER}, indent=2)
+
+    @torch.no_grad()
+    def evaluate(self, *, count: int) -> dict[str, tuple[int, int]]:
+        """For each ability, right answers (in every token) and all of them, in `count` batches of held-out items."""
+        pictures = load_pictures(self.out / "held_out", count=HELD_OUT, seed=HELD_OUT_SEED)
+        batches = self.batches(pictures, seed=HELD_OUT_SEED, steps=1)
+        self.image_at = batches.encoder.image_at
+        found: dict[str, list[bool]] = defaultdict(list)
+        for number in range(count):
+            batch = batches[10**6 + number]  # behind the last phase: everything, and at full length
+            right = (self.logits(batch)[0].argmax(-1) == batch.labels) | (batch.labels == -100)
+            for ability, row, start, stop in batch.abilities:
+                found[ability].append(bool(right[row, start:stop].all()))
+        return {ability: (sum(each), len(each)) for ability, each in sorted(found.items())}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=Path, required=True, help="folder of the run; one that was stopped goes on")
+    parser.add_argument("--steps", type=int, default=10_000)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--evaluate", action="store_true", help="measure and export what is there, and stop")
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    run = Pretraining(options.out, steps=options.steps, seed=options.seed)
+    if not options.evaluate:
+        run.train()
+    run.export(options.out / "base")
+    for ability, (right, asked) in run.evaluate(count=60).items():
+        print(f"{ability:28} {100 * right / asked:5.1f} %  of {asked}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,166 @@
+"""Batches of the pretraining: conversations in LLaVA's own form (template v1), as token ids with labels.
+
+The batch of a step depends on seed and step alone, so that a run that was stopped goes on with what comes next. Half of
+the rows hold an image, whose turns share its tokens; each is filled up with questions that need none.
+"""
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from llava.constants import IGNORE_INDEX
+from llava.conversation import conv_templates
+from torch import Tensor
+from torch.utils.data import Dataset
+from transformers import LlamaTokenizer
+
+from tiny.image_tasks import about_scene, marked, mirrored
+from tiny.image_tasks import labels as labels_of_cells
+from tiny.pictures import GRID, Pictures
+from tiny.text_tasks import TEXT_TASKS, level, weights
+
+IMAGE_TOKENS = GRID**2
+_TEMPLATE = conv_templates["vicuna_v1"]
+_USER, _ASSISTANT = _TEMPLATE.roles
+
+
+class Turn(NamedTuple):
+    ability: str
+    question: str
+    answer: str
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Args:
+    ids: int64 (B, T); 0 where an image token or nothing stands.
+    labels: int64 (B, T), IGNORE_INDEX where nothing is learned; that of position t is the token behind t.
+    images: uint8 (I, S, S, 3) of the first I rows.
+    seen: int64 (I, 5, cells), what the tower itself is taught of them (`image_tasks.labels`).
+    abilities: of each turn its ability, row, and the slice of its labels.
+    """
+
+    ids: Tensor
+    labels: Tensor
+    images: Tensor
+    seen: Tensor
+    abilities: list[tuple[str, int, int, int]]
+
+
+class Encoder:
+    """Writes conversations as ids, exactly as LLaVA's `preprocess_v1` does.
+
+    Attributes:
+        image_at: where the image tokens begin in a row that has an image.
+    """
+
+    def __init__(self, tokenizer: LlamaTokenizer) -> None:
+        self.tokenizer = tokenizer
+        self.before_image = self.ids(f"{_TEMPLATE.system} {_USER}: ", first=True)
+        self.image_at = len(self.before_image)
+
+    def ids(self, text: str, *, first: bool = False) -> list[int]:
+        """The pieces of a part of a text that begins at a blank, a special token or, `first`, at its very beginning."""
+        pieces = self.tokenizer.tokenize(text) if first else self.tokenizer.tokenize(f"<s>{text}")[1:]
+        return ([self.tokenizer.bos_token_id] if first else []) + self.tokenizer.convert_tokens_to_ids(pieces)
+
+    def row(self, turns: list[Turn], *, length: int, image: bool, system: bool) -> tuple[list[int], list[int], list]:
+        """Ids, labels and the places of the answers of as many turns as fit into `length`."""
+        end = [self.tokenizer.eos_token_id]
+        ids = [*self.before_image, *[0] * IMAGE_TOKENS] if image else []
+        labels, places = [IGNORE_INDEX] * len(ids), []
+        for turn in turns:
+            if not ids:
+                asked = self.ids(
+                    f"{_TEMPLATE.system} {_USER}: {turn.question} {_ASSISTANT}:"
+                    if system
+                    else f"{_USER}: {turn.question} {_ASSISTANT}:",
+                    first=True,
+                )
+            elif not places and image:
+                asked = self.ids(f"\n{turn.question} {_ASSISTANT}:", first=True)[1:]
+            else:
+                asked = self.ids(f"{_USER}: {turn.question} {_ASSISTANT}:")
+            said = [*self.ids(f" {turn.answer}"), *end]
+            if len(ids) + len(asked) + len(said) > length:
+                break
+            places.append((turn.ability, len(ids) + len(asked) - 1, len(ids) + len(asked) + len(said) - 1))
+            ids += asked + said
+            labels += [IGNORE_INDEX] * len(asked) + said
+        return ids, labels, places
+
+
+class Batches(Dataset):
+    """Args:
+    pictures, tokenizer: of the training or the held-out scenes.
+    images, texts: rows of a batch with an image, and without.
+    length: of a row.
+    steps: batches in all, over which lists and tables grow to their full length in the first fifth.
+    seed: of everything.
+    """
+
+    def __init__(
+        self,
+        pictures: Pictures,
+        tokenizer: LlamaTokenizer,
+        *,
+        images: int,
+        texts: int,
+        length: int,
+        steps: int,
+        seed: int,
+    ) -> None:
+        self.pictures, self.encoder = pictures, Encoder(tokenizer)
+        self.images, self.texts, self.length, self.steps, self.seed = images, texts, length, steps, seed
+
+    def __len__(self) -> int:
+        return self.steps
+
+    def __getitem__(self, step: int) -> Batch:
+        rng = np.random.default_rng([self.seed, step])
+        rows, images, seen = [], [], []
+        for _ in range(self.images):
+            image, turns, labels = self._about_image(rng)
+            images.append(image)
+            seen.append(labels)
+            turns += self._text(rng, step)  # what is left of the row
+            rows.append(self.encoder.row(turns, length=self.length, image=True, system=True))
+        for _ in range(self.texts):
+            rows.append(
+                self.encoder.row(self._text(rng, step), length=self.length, image=False, system=rng.random() < 0.25)
+            )
+        return collate(rows, images, seen, length=self.length)
+
+    def _about_image(self, rng: np.random.Generator) -> tuple[np.ndarray, list[Turn], np.ndarray]:
+        index = int(rng.integers(len(self.pictures.images)))
+        image, cells, objects = self.pictures.images[index], self.pictures.cells[index], self.pictures.objects[index]
+        if rng.random() < 0.5:
+            image, (cells, objects) = image[:, ::-1], mirrored(cells, objects)
+        objects = sorted(objects, key=lambda each: each[1])
+        if rng.random() < 0.35:
+            drawn, turns, marks = marked(rng, np.ascontiguousarray(image), cells, objects)
+        else:
+            drawn, turns, marks = np.ascontiguousarray(image), about_scene(rng, cells, objects), {}
+        return drawn, [Turn(*turn) for turn in turns], labels_of_cells(cells, objects, marks)
+
+    def _text(self, rng: np.random.Generator, step: int) -> list[Turn]:
+        """More turns than fit."""
+        drawn = weights(step)
+        names, shares = list(drawn), np.array(list(drawn.values()))
+        turns: list[Turn] = []
+        while sum(len(turn.question) + len(turn.answer) for turn in turns) < 3 * self.length:
+            name = names[rng.choice(len(names), p=shares / shares.sum())]
+            turns += [Turn(name, *turn) for turn in TEXT_TASKS[name](rng, level(name, step, self.steps))]
+        return turns
+
+
+def collate(rows: list, images: list[np.ndarray], seen: list[np.ndarray], *, length: int) -> Batch:
+    ids = torch.zeros(len(rows), length, dtype=torch.int64)
+    labels = torch.full((len(rows), length), IGNORE_INDEX)
+    abilities = []
+    for number, (row, learned, places) in enumerate(rows):
+        ids[number, : len(row)] = torch.tensor(row)
+        labels[number, : len(row) - 1] = torch.tensor(learned[1:])
+        abilities += [(ability, number, start, stop) for ability, start, stop in places]
+    return Batch(ids, labels, torch.from_numpy(np.stack(images)), torch.from_numpy(np.stack(seen)), abilities)

@@ -1,0 +1,143 @@
+"""Questions of the pretraining about a ray-cast scene: what is where, in words or in cells of a 7 × 7 grid.
+
+Nothing of depth, boxes or how many there are.
+"""
+
+from collections import Counter
+
+import numpy as np
+
+from llava_aurora.data.sources.scenes.scene import COLORS, SHAPES
+from llava_aurora.tasks.forms import LETTERS
+from llava_aurora.tasks.marks import draw_points
+from tiny.pictures import FRAME, GRID
+
+CELL = FRAME // GRID
+THINGS = ("", "floor", "wall", "ceiling", *(f"{color} {shape}" for color in COLORS for shape in SHAPES))
+WHOLE = ("image row by row", "things from left to right", "things and places from left to right")
+Turns = list[tuple[str, str, str]]  # ability, question, answer
+
+
+def mirrored(
+    cells: list[str], objects: list[tuple[str, float, float]]
+) -> tuple[list[str], list[tuple[str, float, float]]]:
+    """What a scene holds in its mirror image."""
+    rows = [cells[row * GRID : (row + 1) * GRID][::-1] for row in range(GRID)]
+    return [cell for row in rows for cell in row], [(name, FRAME - 1 - x, y) for name, x, y in objects]
+
+
+def labels(cells: list[str], objects: list[tuple[str, float, float]], marks: dict[int, str]) -> np.ndarray:
+    """What the tower itself is taught of each cell.
+
+    What is in its middle, which object's middle lies in it, which mark, and its row and column.
+
+    Returns:
+        int64 (5, GRID²): indices of THINGS twice, of LETTERS from 1, and places from 1; 0 where there is nothing.
+    """
+    found = np.zeros((5, GRID**2), np.int64)
+    found[3], found[4] = np.arange(GRID**2) // GRID + 1, np.arange(GRID**2) % GRID + 1
+    found[0] = [THINGS.index(cell) for cell in cells]
+    for name, x, y in objects:
+        found[1, int(y) // CELL * GRID + int(x) // CELL] = THINGS.index(name)
+    for cell, letter in marks.items():
+        found[2, cell] = 1 + LETTERS.index(letter)
+    return found
+
+
+def _cell(x: float, y: float) -> str:
+    return f"({int(x) // CELL},{int(y) // CELL})"
+
+
+def row_by_row(cells: list[str]) -> tuple[str, str]:
+    """Of an object its colour: one word a cell."""
+    return "Describe the image row by row.", " ".join(cell.split()[0] for cell in cells)
+
+
+def at_places(rng: np.random.Generator, cells: list[str]) -> tuple[str, str]:
+    """Half of the places show an object, where there are such."""
+    of_objects = [i for i, cell in enumerate(cells) if " " in cell]
+    chosen = [int(i) for i in rng.choice(GRID**2, int(rng.integers(2, 5)), replace=False)]
+    chosen = [int(rng.choice(of_objects)) if of_objects and rng.random() < 0.5 else i for i in chosen]
+    places = [f"{letter} ({i % GRID},{i // GRID})" for letter, i in zip(LETTERS, chosen, strict=False)]
+    answer = ", ".join(f"{place} {cells[i]}" for place, i in zip(places, chosen, strict=True))
+    return f"What is at the places {', '.join(places)}?", answer
+
+
+def left_to_right(objects: list[tuple[str, float, float]]) -> tuple[str, str]:
+    return "What is there, from left to right?", ", ".join(name for name, _, _ in objects)
+
+
+def what_and_where(objects: list[tuple[str, float, float]]) -> tuple[str, str]:
+    return "Name what you see and the places.", ", ".join(f"{name} {_cell(x, y)}" for name, x, y in objects)
+
+
+def where(name: str, objects: list[tuple[str, float, float]]) -> tuple[str, str]:
+    """All objects of a name, from left to right."""
+    return f"Where are the {name}s?", ", ".join(_cell(x, y) for each, x, y in objects if each == name)
+
+
+def color_of(rng: np.random.Generator, objects: list[tuple[str, float, float]]) -> tuple[str, str] | None:
+    shapes = Counter(name.split()[1] for name, _, _ in objects)
+    once = [name for name, _, _ in objects if shapes[name.split()[1]] == 1]
+    if not once:
+        return None
+    color, shape = once[int(rng.integers(len(once)))].split()
+    return f"What color is the {shape}?", color
+
+
+def relation(rng: np.random.Generator, objects: list[tuple[str, float, float]]) -> tuple[str, str] | None:
+    """Of two things that there are once each, at least half a cell apart."""
+    names = Counter(name for name, _, _ in objects)
+    once = [each for each in objects if names[each[0]] == 1]
+    if len(once) < 2:
+        return None
+    (one, x, y), (other, u, v) = (once[i] for i in rng.choice(len(once), 2, replace=False))
+    if rng.random() < 0.5:
+        question, answer = f"Is the {one} left or right of the {other}?", "left" if x < u else "right"
+        return (question, answer) if abs(x - u) >= CELL / 2 else None
+    question, answer = f"Is the {one} above or below the {other}?", "above" if y < v else "below"
+    return (question, answer) if abs(y - v) >= CELL / 2 else None
+
+
+def about_scene(rng: np.random.Generator, cells: list[str], objects: list[tuple[str, float, float]]) -> Turns:
+    """Turns about an unmarked image, in a random order."""
+    names = list(dict.fromkeys(name for name, _, _ in objects))
+    whole = row_by_row(cells), left_to_right(objects), what_and_where(objects)
+    number = rng.choice(3, p=(0.35, 0.15, 0.5))
+    turns = [
+        ("what is at places", at_places(rng, cells)),
+        ("color of a thing", color_of(rng, objects)),
+        ("relation of two things", relation(rng, objects)),
+        (WHOLE[number], whole[number]),
+        *(("where are things", where(names[i], objects)) for i in rng.permutation(len(names))[:3]),
+    ]
+    found = [(ability, *turn) for ability, turn in turns if turn is not None]
+    return [found[i] for i in rng.permutation(len(found))]
+
+
+def marked(
+    rng: np.random.Generator, image: np.ndarray, cells: list[str], objects: list[tuple[str, float, float]]
+) -> tuple[np.ndarray, Turns, dict[int, str]]:
+    """An image with two to five lettered marks in the middle of cells, turns about them, and the letters by cell."""
+    count = int(rng.integers(2, 6))
+    chosen = rng.choice(GRID**2, count, replace=False).tolist()
+    names = {letter: cells[i] for letter, i in zip(LETTERS, chosen, strict=False)}
+    spots = [(i % GRID * CELL + CELL // 2, i // GRID * CELL + CELL // 2) for i in chosen]
+    letters = list(names)
+    order = [letters[i] for i in rng.permutation(count)]
+    places = dict(zip(letters, spots, strict=True))
+    drawn = draw_points(image, [places[letter] for letter in order], order)
+    turns = [
+        (
+            "where marks are",
+            f"Where are {', '.join(letters)}?",
+            ", ".join(f"{letter} {_cell(*places[letter])}" for letter in letters),
+        )
+    ]
+    turns += [("what is at a mark", f"What is at {letter}?", names[letter]) for letter in order[:3]]
+    axis, last = rng.integers(2), rng.integers(2)
+    ends = sorted(letters, key=lambda letter: places[letter][axis], reverse=bool(last))
+    if places[ends[0]][axis] != places[ends[1]][axis]:
+        word = (("leftmost", "rightmost"), ("topmost", "lowest"))[axis][last]
+        turns.append(("which mark stands where", f"Which letter is the {word}?", ends[0]))
+    return drawn, [turns[i] for i in rng.permutation(len(turns))], dict(zip(chosen, letters, strict=True))

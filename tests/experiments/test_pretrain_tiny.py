@@ -1,0 +1,123 @@
+"""The pretraining of the tiny base: what is computed and written is LLaVA's, and a run that was stopped goes on."""
+
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from llava import conversation
+from llava.constants import IGNORE_INDEX, IMAGE_TOKEN_INDEX
+from llava.train import train as upstream
+
+sys.path.insert(0, str(Path(__file__).parents[2] / "experiments"))
+
+import pretrain_tiny
+from tiny.batches import IMAGE_TOKENS
+from tiny.image_tasks import mirrored
+from tiny.pictures import GRID, load_pictures
+from tiny.text_tasks import TEXT_TASKS, table
+
+from llava_aurora.model.checkpoint import load_pretrained_model
+
+SCENES = 6
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    out = tmp_path_factory.mktemp("pretraining")
+    for name, seed in (("training", pretrain_tiny.TRAINING_SEED), ("held_out", pretrain_tiny.HELD_OUT_SEED)):
+        load_pictures(out / name, count=SCENES, seed=seed)
+    return out
+
+
+@pytest.fixture
+def run(folder, monkeypatch):
+    monkeypatch.setattr(pretrain_tiny, "SCENES", SCENES)
+    monkeypatch.setattr(pretrain_tiny, "HELD_OUT", SCENES)
+    monkeypatch.setattr(pretrain_tiny, "SAVED_EVERY", 1)
+    return lambda steps: pretrain_tiny.Pretraining(folder, steps=steps, seed=0)
+
+
+@pytest.fixture
+def batches(run, folder):
+    made = run(10)
+    pictures = load_pictures(folder / "held_out", count=SCENES, seed=pretrain_tiny.HELD_OUT_SEED)
+    batches = made.batches(pictures, seed=1, steps=10)
+    made.image_at = batches.encoder.image_at
+    return made, batches
+
+
+@torch.no_grad()
+def test_the_forward_pass_is_llavas(batches):
+    made, drawn = batches
+    batch, at = drawn[9], made.image_at
+    logits, _ = made.logits(batch, dtype=torch.float32)
+    ids = torch.cat([batch.ids[0, :at], torch.tensor([IMAGE_TOKEN_INDEX]), batch.ids[0, at + IMAGE_TOKENS :]])[None]
+    pixels = (batch.images[:1].float() / 255 - torch.tensor(pretrain_tiny.MEAN)) / torch.tensor(pretrain_tiny.DEVIATION)
+    seen = made.model(input_ids=ids, images=pixels.permute(0, 3, 1, 2), attention_mask=torch.ones_like(ids)).logits[0]
+    torch.testing.assert_close(logits[0], seen, atol=1e-4, rtol=0)
+    torch.testing.assert_close(logits[-1], made.model(input_ids=batch.ids[-1:]).logits[0], atol=1e-4, rtol=0)
+
+
+def test_conversations_are_tokenized_as_by_llava(batches, monkeypatch):
+    """LLaVA learns nothing from turns behind the first with this tokenizer; of labels, those of one are compared."""
+    made, drawn = batches
+    monkeypatch.setattr(conversation, "default_conversation", conversation.conv_templates["v1"])
+    monkeypatch.setattr(upstream.conversation_lib, "default_conversation", conversation.conv_templates["v1"])
+    made.tokenizer.pad_token = made.tokenizer.unk_token
+    for seed in range(4):
+        _, turns, _ = drawn._about_image(np.random.default_rng(seed))
+        for asked in (turns, turns[:1]):
+            spoken = [
+                {"from": speaker, "value": text}
+                for number, turn in enumerate(asked)
+                for speaker, text in (("human", ("" if number else "<image>\n") + turn.question), ("gpt", turn.answer))
+            ]
+            ids, labels, _ = drawn.encoder.row(asked, length=2000, image=True, system=True)
+            found = upstream.preprocess_v1([spoken], made.tokenizer, has_image=True)
+            at = made.image_at
+            assert found["input_ids"][0].tolist() == [*ids[:at], IMAGE_TOKEN_INDEX, *ids[at + IMAGE_TOKENS :]]
+        assert found["labels"][0].tolist() == [*labels[:at], IGNORE_INDEX, *labels[at + IMAGE_TOKENS :]]
+
+
+def test_a_run_that_was_stopped_goes_on_and_is_exported(run, folder):
+    run(2).train()
+    assert run(3).step == 2
+    again = run(3)
+    again.train()
+    assert again.step == 3
+    assert all(torch.isfinite(each).all() for each in again.parameters.values())
+    assert set(again.evaluate(count=2)) >= {"table", "copy"}
+    again.export(folder / "base")
+    assert sum(path.stat().st_size for path in (folder / "base").rglob("*") if path.is_file()) < 8_000_000
+    settings = (folder / "base" / "config.json").read_text()
+    (folder / "base" / "config.json").write_text(settings.replace('"vision_tower"', f'"{folder}/base/vision_tower"'))
+    _, model, _, _ = load_pretrained_model(str(folder / "base"))
+    trained = again.parameters["model.layers.0.mlp.up_proj.weight"].bfloat16().float()
+    torch.testing.assert_close(
+        model.state_dict()["model.layers.0.mlp.up_proj.weight"].float(), trained, atol=1e-3, rtol=0
+    )
+
+
+@pytest.mark.parametrize("name", list(TEXT_TASKS))
+def test_text_tasks_ask_and_answer_at_any_length(name):
+    rng = np.random.default_rng(0)
+    for level in (0.0, 0.5, 1.0):
+        assert all(question and answer for question, answer in TEXT_TASKS[name](rng, level))
+
+
+def test_entries_of_a_table_stand_where_they_are_asked_for():
+    ((question, answer),) = table(np.random.default_rng(1), 0.0)
+    rows = [row.split() for row in question.split("The table is ")[1].split(".")[0].split(" / ")]
+    for said in answer.removeprefix("The entries are ").removesuffix(".").split(", "):
+        _, place, word = said.split()
+        column, row = map(int, place.strip("()").split(","))
+        assert rows[row][column] == word
+
+
+def test_a_mirror_image_is_described_mirrored():
+    cells = [str(number) for number in range(GRID**2)]
+    turned, objects = mirrored(cells, [("red cube", 10.0, 50.0)])
+    assert turned[:GRID] == ["6", "5", "4", "3", "2", "1", "0"]
+    assert objects == [("red cube", pretrain_tiny.FRAME - 1 - 10.0, 50.0)]
