@@ -1,4 +1,4 @@
-"""LLaVA's Llama model with perception tokens; without tokens it computes the same as upstream's, bit for bit."""
+"""LLaVA's Llama model with perception tokens; without tokens it computes the same as LLaVA's on the same libraries."""
 
 import os
 from dataclasses import replace

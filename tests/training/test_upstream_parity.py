@@ -1,4 +1,4 @@
-"""With every perception flag off, training is upstream's, bit for bit."""
+"""With every perception flag off, training is that of LLaVA without the plugin on the same libraries, bit for bit."""
 
 import re
 import sys

@@ -1,6 +1,7 @@
 """Unpatched LLaVA loads what is trained here, and what it saves is loaded here: the same weights, logits and tokens.
 
-Bit for bit. Both sides run the same torch with as many threads on weights rounded once to half precision, in float32.
+Bit for bit, with CLIP's eager attention and heads whose 1/sqrt(width) is a power of two. Both sides run the same torch
+with as many threads on weights rounded once to half precision, in float32.
 """
 
 import json
