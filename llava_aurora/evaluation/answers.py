@@ -66,9 +66,9 @@ class AnswerStore:
         found = {"decoding": "greedy", "refinements": 1, **header.get("asked", {})}
         for name in {**found, **identity}:
             if found.get(name) != identity.get(name):
+                before, now = (" ".join(str(values.get(name)).split()) for values in (found, identity))
                 raise AuroraError(
-                    f"{self.out}: holds answers with {name} {found.get(name)}, not {identity.get(name)};"
-                    " choose another folder with --out"
+                    f"{self.out}: holds answers with {name} {before}, not {now}; choose another folder with --out"
                 )
 
     def claim_benchmark(self, task: str, *, data: Path, questions: QuestionSet) -> None:

@@ -242,7 +242,7 @@ def test_a_folder_belongs_to_one_model_and_its_questions(seeing, scenes, tmp_pat
     with pytest.raises(AuroraError, match="holds answers with decoding greedy, not verified"):
         evaluate(seeing, replace(wanted, settings=AnswerSettings(decoding="verified")), out=tmp_path)
     with pytest.raises(AuroraError, match=r"holds answers with reasoning_prompt None, not Reason\."):
-        evaluate(seeing, replace(wanted, settings=AnswerSettings(reasoning_prompt="Reason.")), out=tmp_path)
+        evaluate(seeing, replace(wanted, settings=AnswerSettings(reasoning_prompt="\nReason.")), out=tmp_path)
 
 
 def test_chains_are_asked_for_by_the_prompt_that_is_given(stub, questions, scenes, tmp_path):
