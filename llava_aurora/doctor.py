@@ -10,6 +10,7 @@ from rich.table import Table
 
 from llava_aurora import integration, patch_queue
 from llava_aurora.errors import AuroraError
+from llava_aurora.training.cpu_ranks import NO_GLOO, has_gloo, has_libuv
 from llava_aurora.version import __version__
 
 
@@ -69,11 +70,12 @@ def _deepspeed() -> tuple[bool, str, str]:
 
     if torch.cuda.is_available():
         return True, "nccl", "for CUDA devices"
+    if not has_gloo():
+        return False, "no gloo", NO_GLOO
+    reason = "for CPU ranks (DS_ACCELERATOR=cpu)"
+    if not has_libuv():
+        reason += "; this torch was built without libuv: set USE_LIBUV=0 for torchrun, our scripts do"
     compiler = shutil.which("c++") or shutil.which("g++")
     if compiler is None:
-        return (
-            True,
-            "gloo",
-            "for CPU ranks (DS_ACCELERATOR=cpu); no g++, which offloading the optimizer needs",
-        )
-    return True, "gloo", f"for CPU ranks (DS_ACCELERATOR=cpu); DeepSpeed's CPU optimizer is compiled with {compiler}"
+        return True, "gloo", f"{reason}; no g++, which offloading the optimizer needs"
+    return True, "gloo", f"{reason}; DeepSpeed's CPU optimizer is compiled with {compiler}"

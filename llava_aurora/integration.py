@@ -16,10 +16,11 @@ from packaging.specifiers import SpecifierSet
 from llava_aurora import patch_queue
 from llava_aurora.errors import AuroraError
 
-# The versions that the plugin was tested with. Outside these ranges something is known to break; see setup.cfg.
+# The versions that the plugin was tested with. Outside these ranges something is known to break or, as transformers 5
+# renames within its minors, nothing was tried; see setup.cfg.
 REQUIRED = {
     "llava-torch": "==1.2.2.post1",
-    "transformers": ">=4.57.6,<5",
+    "transformers": ">=4.57.6,<4.58 or >=5.24,<5.25",
     "torch": ">=2.6",
     "deepspeed": ">=0.19.8",
     "accelerate": ">=1.12,<1.16",
@@ -40,7 +41,8 @@ class Version:
 
     @property
     def fits(self) -> bool:
-        return self.found is not None and SpecifierSet(self.required).contains(self.found, prereleases=True)
+        ranges = map(SpecifierSet, self.required.split(" or "))
+        return self.found is not None and any(each.contains(self.found, prereleases=True) for each in ranges)
 
 
 def versions() -> list[Version]:

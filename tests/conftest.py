@@ -180,7 +180,8 @@ class Finished:
     def losses(self) -> list[dict[str, float]]:
         import ast
 
-        return [ast.literal_eval(line) for line in self.output.splitlines() if line.startswith("{'loss'")]
+        logged = [ast.literal_eval(line) for line in self.output.splitlines() if line.startswith("{'loss'")]
+        return [{name: float(value) for name, value in step.items()} for step in logged]
 
 
 Start = Callable[..., Finished]

@@ -40,9 +40,7 @@ def test_names_are_replaced_by_subclasses_and_put_back():
 
 def test_a_version_that_does_not_fit_is_named_with_both_sides(monkeypatch):
     monkeypatch.setitem(integration.REQUIRED, "transformers", ">=99")
-    with pytest.raises(
-        AuroraError, match=r"transformers>=99 is needed, 4\.57\.\d+ is installed; run `bash scripts/setup"
-    ):
+    with pytest.raises(AuroraError, match=r"transformers>=99 is needed, [\d.]+ is installed; run `bash scripts/setup"):
         integration.register()
     monkeypatch.setitem(integration.REQUIRED, "transformers", ">=4")
     monkeypatch.setitem(integration.REQUIRED, "no-such-package", ">=1")

@@ -72,6 +72,6 @@ def _logged(line: str) -> dict[str, float]:
     if start < 0:
         return {}
     try:
-        return ast.literal_eval(line[start:].strip())
+        return {name: float(value) for name, value in ast.literal_eval(line[start:].strip()).items()}
     except (ValueError, SyntaxError):
         return {}

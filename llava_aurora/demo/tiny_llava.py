@@ -13,8 +13,9 @@ import sentencepiece
 import torch
 from llava.conversation import conv_templates
 from llava.model.language_model.llava_llama import LlavaConfig, LlavaLlamaForCausalLM
-from transformers import CLIPImageProcessor, CLIPVisionConfig, CLIPVisionModel, LlamaTokenizer
+from transformers import CLIPImageProcessor, CLIPVisionConfig, CLIPVisionModel
 
+from llava_aurora.compatibility import LlamaTokenizer, vision_transformer, write_old_rope_names
 from llava_aurora.files import atomic_folder
 
 VISION_TOWER = "vision_tower"
@@ -85,6 +86,7 @@ def build_tiny_llava(
         model = LlavaLlamaForCausalLM(language)
         model.config.mm_vision_tower = str((out / VISION_TOWER).absolute())
         model.save_pretrained(folder)
+        write_old_rope_names(folder)
     return out / VISION_TOWER
 
 
@@ -94,7 +96,7 @@ def _place_patches(tower: CLIPVisionModel) -> None:
 
     Learned from scratch, where a patch lies takes longer than what is in it.
     """
-    embeddings = tower.vision_model.embeddings
+    embeddings = vision_transformer(tower).embeddings
     side = tower.config.image_size // tower.config.patch_size
     bands = tower.config.hidden_size // 4
     frequencies = 10_000 ** -(torch.arange(bands) / bands)

@@ -7,15 +7,14 @@ encode it whole, with the image as a token. The normalizer makes both the same i
 template has filled in, others do not, and the ids have to be the same.
 """
 
-import json
-import tempfile
 from typing import Any
 
 from llava.constants import DEFAULT_IMAGE_TOKEN, IMAGE_TOKEN_INDEX
 from llava.mm_utils import tokenizer_image_token
-from tokenizers import Regex, Tokenizer, normalizers
-from transformers import AddedToken, LlamaTokenizer, LlamaTokenizerFast, PreTrainedTokenizerFast
+from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers
+from transformers import PreTrainedTokenizerFast
 
+from llava_aurora.compatibility import LlamaTokenizer, generate_merges
 from llava_aurora.errors import AuroraError
 
 
@@ -29,12 +28,8 @@ def fast_tokenizer(tokenizer: Any) -> PreTrainedTokenizerFast:
         raise AuroraError(
             f"{tokenizer.name_or_path}: a {type(tokenizer).__name__}; only LlamaTokenizer (SentencePiece) is exported"
         )
-    with tempfile.TemporaryDirectory(prefix="llava-aurora-tokenizer-") as folder:
-        tokenizer.save_pretrained(folder)
-        converted = LlamaTokenizerFast.from_pretrained(folder, legacy=tokenizer.legacy)
-    # As LlamaTokenizerFast it would be converted anew wherever it is loaded.
     fast = PreTrainedTokenizerFast(
-        tokenizer_object=_as_written(converted.backend_tokenizer),
+        tokenizer_object=_converted(tokenizer),
         bos_token=tokenizer.bos_token,
         eos_token=tokenizer.eos_token,
         unk_token=tokenizer.unk_token,
@@ -54,13 +49,31 @@ def fast_tokenizer(tokenizer: Any) -> PreTrainedTokenizerFast:
     return fast
 
 
-def _as_written(backend: Tokenizer) -> Tokenizer:
-    """The same, but it adds no token, and finds added ones in the text as it is: normalized, only behind a blank."""
-    content = json.loads(backend.to_str())
-    content["post_processor"] = None
-    for token in content["added_tokens"]:
-        token["normalized"] = False
-    return Tokenizer.from_str(json.dumps(content))
+def _converted(tokenizer: Any) -> Tokenizer:
+    """Its SentencePiece model as byte pairs, with the rules of LlamaTokenizerFast of transformers 4.
+
+    That class is another one in transformers 5. It adds no token, and finds added ones in the text as it is:
+    normalized, only behind a blank.
+    """
+    pieces = tokenizer.sp_model
+    vocabulary = {pieces.id_to_piece(i): i for i in range(pieces.get_piece_size())}
+    merges = generate_merges(vocabulary, {piece: pieces.get_score(i) for piece, i in vocabulary.items()})
+    unknown = pieces.id_to_piece(pieces.unk_id())
+    backend = Tokenizer(models.BPE(vocabulary, merges, unk_token=unknown, fuse_unk=True, byte_fallback=True))
+    prefix, blank = tokenizer.add_prefix_space, "▁"
+    if tokenizer.legacy:
+        prepend = [normalizers.Prepend(blank)] if prefix else []
+        backend.normalizer = normalizers.Sequence([*prepend, normalizers.Replace(" ", blank)])
+    else:
+        scheme = "first" if prefix else "never"
+        backend.pre_tokenizer = pre_tokenizers.Metaspace(blank, prepend_scheme=scheme, split=False)
+    strip = [decoders.Strip(" ", 1, 0)] if prefix else []
+    backend.decoder = decoders.Sequence(
+        [decoders.Replace(blank, " "), decoders.ByteFallback(), decoders.Fuse(), *strip]
+    )
+    for token in tokenizer.added_tokens_decoder.values():  # by their ids
+        backend.add_tokens([AddedToken(token.content, normalized=False, special=token.special)])
+    return backend
 
 
 def after_bos(tokenizer: Any) -> str:

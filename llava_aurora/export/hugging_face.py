@@ -1,6 +1,7 @@
 """A trained model in transformers' own LLaVA format, for `transformers serve`, vLLM, SGLang and whatever reads it.
 
-What is written is LlavaForConditionalGeneration with LlavaProcessor. What gives the perception tokens their meaning
+What is written is LlavaForConditionalGeneration with LlavaProcessor, under the names of the published LLaVA-1.5, which
+every release since 4.36 reads. What gives the perception tokens their meaning
 stays beside it as in our own folders (model/checkpoint.py): the block `aurora` in config.json, and the VQ-VAE.
 """
 
@@ -10,20 +11,19 @@ from typing import Any
 
 import numpy as np
 import torch
+from huggingface_hub import save_torch_state_dict
 from llava.constants import DEFAULT_IMAGE_TOKEN
 from llava.conversation import conv_templates
 from PIL import Image
 from torch import Tensor
-from transformers import (
-    CLIPVisionModel,
-    GenerationConfig,
-    LlamaConfig,
-    LlavaConfig,
-    LlavaForConditionalGeneration,
-    LlavaProcessor,
-)
-from transformers.models.llava.image_processing_llava import LlavaImageProcessor
+from transformers import CLIPVisionModel, GenerationConfig, LlamaConfig, LlavaConfig, LlavaProcessor
 
+from llava_aurora.compatibility import (
+    LlavaImageProcessor,
+    old_tower_names,
+    write_old_rope_names,
+    write_old_tokenizer_names,
+)
 from llava_aurora.data.images.image_reader import asked_pixels
 from llava_aurora.errors import AuroraError
 from llava_aurora.export.chat_template import chat_template
@@ -72,10 +72,10 @@ def export_hugging_face(
     fast = fast_tokenizer(tokenizer)
     check_same_ids(tokenizer, fast, prompts=_prompts(conversation, trained.perception))
     template = chat_template(conversation, after_bos=after_bos(tokenizer))
-    processor = _processor(trained, fast, image_processor, template)
+    processor: Any = _processor(trained, fast, image_processor, template)
     _check_same_pixels(trained, image_processor, processor, source)
-    exported = _converted(trained, fast)
-    exported.generation_config = GenerationConfig(
+    config = _config(trained, fast)
+    generation = GenerationConfig(
         bos_token_id=fast.bos_token_id,
         eos_token_id=fast.eos_token_id,
         pad_token_id=fast.pad_token_id,
@@ -83,8 +83,13 @@ def export_hugging_face(
         max_new_tokens=MAX_NEW_TOKENS,
     )
     with atomic_folder(out) as folder:
-        exported.save_pretrained(folder)
+        config.save_pretrained(folder)
+        generation.save_pretrained(folder)
+        save_torch_state_dict(_weights(trained, fast, config), folder, max_shard_size="5GB")
+        processor.image_processor.save_pretrained(folder)
         processor.save_pretrained(folder)
+        write_old_rope_names(folder)
+        write_old_tokenizer_names(folder)
         if trained.perception is not None:
             trained.perception.save_files(folder)
     return out
@@ -167,21 +172,17 @@ def _check_same_pixels(model: AuroraLlamaForCausalLM, ours: Any, processor: Any,
 # --- weights ----------------------------------------------------------------------------------------------------------
 
 
-def _converted(model: AuroraLlamaForCausalLM, fast: Any) -> LlavaForConditionalGeneration:
-    """The model under transformers' names, its tensors shared, with a row for `<image>`."""
-    config = _config(model, fast)
-    with torch.device("meta"):
-        converted = LlavaForConditionalGeneration(config)
-    # A tower that was trained is loaded in its own type; transformers computes all in one.
+def _weights(model: AuroraLlamaForCausalLM, fast: Any, config: LlavaConfig) -> dict[str, Tensor]:
+    """The tensors under the names of the format, in one type, with a row for `<image>`; of tied ones the first."""
     weights = {_name(name): tensor.to(model.dtype) for name, tensor in model.state_dict().items()}
-    for matrix in ("model.language_model.embed_tokens.weight", "lm_head.weight"):
+    matrices = ["language_model.model.embed_tokens.weight", "language_model.lm_head.weight"]
+    for matrix in matrices:
         weights[matrix] = with_image_row(
             weights[matrix], words=len(fast) - 1, image=config.image_token_id, rows=config.text_config.vocab_size
         )
-    converted.load_state_dict(weights, strict=True, assign=True)
     if config.tie_word_embeddings:
-        converted.tie_weights()
-    return converted.eval()
+        del weights[matrices[1]]
+    return old_tower_names(weights, "vision_tower.")
 
 
 def _config(model: AuroraLlamaForCausalLM, fast: Any) -> LlavaConfig:
@@ -199,9 +200,11 @@ def _config(model: AuroraLlamaForCausalLM, fast: Any) -> LlavaConfig:
         vision_feature_select_strategy=strategy,
         vision_feature_layer=tower.select_layer,
         image_seq_length=tower.num_patches + (strategy == "full"),
-        tie_word_embeddings=model.config.tie_word_embeddings,
+        # transformers 5 does not tie the matrices of a folder that holds two, whatever its config.json says
+        tie_word_embeddings=model.get_output_embeddings().weight is model.get_input_embeddings().weight,
         pad_token_id=fast.pad_token_id,
         dtype=model.dtype,
+        architectures=["LlavaForConditionalGeneration"],
     )
     for part in (config.text_config, config.vision_config):
         part.name_or_path = ""  # of this machine
@@ -214,14 +217,13 @@ def _config(model: AuroraLlamaForCausalLM, fast: Any) -> LlavaConfig:
 def _name(name: str) -> str:
     """Upstream LLaVA's name of a tensor to transformers'."""
     for ours, theirs in (
-        ("model.vision_tower.vision_tower.", "model.vision_tower."),
-        ("model.mm_projector.0.", "model.multi_modal_projector.linear_1."),
-        ("model.mm_projector.2.", "model.multi_modal_projector.linear_2."),
-        ("model.", "model.language_model."),
+        ("model.vision_tower.vision_tower.", "vision_tower."),
+        ("model.mm_projector.0.", "multi_modal_projector.linear_1."),
+        ("model.mm_projector.2.", "multi_modal_projector.linear_2."),
     ):
         if name.startswith(ours):
             return theirs + name.removeprefix(ours)
-    return name
+    return f"language_model.{name}"
 
 
 def with_image_row(matrix: Tensor, *, words: int, image: int, rows: int) -> Tensor:

@@ -219,10 +219,12 @@ class AuroraLlamaForCausalLM(LlavaLlamaForCausalLM):
         return_dict: bool | None = None,
         cache_position: torch.LongTensor | None = None,
         logits_to_keep: int | torch.Tensor = 0,
+        cache: Any = None,
     ) -> tuple | CausalLMOutputWithPast:
         """As upstream's; after `start_training`, training and its evaluations compute logits only where there is a
-        label, and return the loss alone (training_loss.py).
+        label, and return the loss alone (training_loss.py). `cache` is the present name of `past_key_values`.
         """
+        past_key_values = past_key_values if cache is None else cache
         if self.training_loss is None or labels is None or not (self.training or self.training_loss.metrics):
             if self.perception is not None and images is None and isinstance(past_key_values, DynamicCache):
                 attention_mask = self._mask_of_step(attention_mask, input_ids, inputs_embeds)

@@ -12,9 +12,10 @@ from typing import Any
 
 import torch
 from llava.model.language_model.llava_llama import LlavaConfig
-from transformers import AutoTokenizer, PretrainedConfig, PreTrainedTokenizerBase
+from transformers import PretrainedConfig, PreTrainedTokenizerBase
 from transformers.utils import cached_file
 
+from llava_aurora.compatibility import slow_tokenizer
 from llava_aurora.errors import AuroraError
 from llava_aurora.files import read_json, write_json
 
@@ -89,7 +90,7 @@ def llava_config(folder: Path) -> LlavaConfig:
 def load_tokenizer(name: str | Path) -> Any:
     """The slow tokenizer of a folder, or of a model on the hub; never one whose code lies in the folder."""
     with reading(name, "the tokenizer"):
-        tokenizer = AutoTokenizer.from_pretrained(name, use_fast=False, trust_remote_code=False)
+        tokenizer = slow_tokenizer(name)
         if not isinstance(tokenizer, PreTrainedTokenizerBase):  # where tokenizer.model is damaged
             raise ValueError("it holds no vocabulary")
         return tokenizer

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from llava_aurora.compatibility import old_tower_names, write_old_rope_names
 from llava_aurora.files import STAGING_PREFIX, atomic_folder, read_json, staged_into, write_json
 from llava_aurora.model.aurora_llama import VISION_TOWER_FOLDER, AuroraLlamaForCausalLM
 from llava_aurora.model.folders import NON_LORA_WEIGHTS, PROJECTOR_WEIGHTS, write_base_record
@@ -36,6 +37,7 @@ def write_whole_folder(
         write: writes folder and weights as transformers does.
     """
     joined = dict(weights) if model.perception is None else join_rows(weights, ids=model.perception.token_ids())
+    joined = old_tower_names(joined, TOWER_PREFIX)
     with staged_into(folder) as staging:
         write(str(staging), joined)
         write_perception_files(staging, model=model, weights=joined, final_folder=folder)
@@ -72,7 +74,7 @@ def write_lora_folder(
     with staged_into(folder) as staging:
         _write_config(staging, base)
         model.save_pretrained(staging, state_dict=adapter, save_embedding_layers=False)
-        torch.save(dict(others), staging / NON_LORA_WEIGHTS)
+        torch.save(old_tower_names(others, TOWER_PREFIX), staging / NON_LORA_WEIGHTS)
         write_base_record(staging, base.name_or_path)
         tokenizer.save_pretrained(staging)
         write_perception_files(staging, model=base, weights=others, final_folder=folder)
@@ -110,7 +112,11 @@ def _write_config(folder: Path, model: AuroraLlamaForCausalLM) -> None:
 def write_perception_files(
     folder: Path, *, model: AuroraLlamaForCausalLM, weights: Mapping[str, Tensor], final_folder: Path
 ) -> None:
-    """Writes the kinds' files and a trained tower into `folder`, which will stand at `final_folder`."""
+    """Writes the kinds' files and a trained tower into `folder`, which will stand at `final_folder`.
+
+    Last, after config.json: that also gets the names under which older libraries read it.
+    """
+    write_old_rope_names(folder)
     if model.perception is not None:
         model.perception.save_files(folder)
     if not getattr(model.config, "mm_vision_tower_trained", False):

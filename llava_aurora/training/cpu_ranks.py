@@ -1,4 +1,46 @@
-"""DeepSpeed between ranks on CPUs, without the operator that only inference calls."""
+"""DeepSpeed between ranks on CPUs: what torch must have for it, and without the operator that only inference calls."""
+
+import os
+
+from llava_aurora.errors import AuroraError
+
+NO_GLOO = (
+    "this torch was built without gloo, which connects ranks on CPUs; install another one (TORCH_VERSION=..."
+    " bash scripts/setup.sh), or train in one process"
+)
+
+
+def check_torch(ranks: int) -> None:
+    """Prepares a rank for a torch that lacks what ranks on CPUs need, as Debian's python3-torch does.
+
+    Raises:
+        AuroraError: if there are several ranks and no gloo.
+    """
+    if ranks == 1:
+        return
+    if not has_gloo():
+        raise AuroraError(NO_GLOO)
+    if not has_libuv():
+        os.environ["USE_LIBUV"] = "0"
+
+
+def has_gloo() -> bool:
+    import torch
+
+    return torch.distributed.is_available() and torch.distributed.is_gloo_available()
+
+
+def has_libuv() -> bool:
+    """Whether ranks can meet as torch has them by default; without libuv only with USE_LIBUV=0."""
+    import torch
+
+    try:
+        torch.distributed.TCPStore("127.0.0.1", 0, 1, is_master=True, wait_for_workers=False, use_libuv=True)
+    except RuntimeError as error:
+        if "libuv" not in str(error):
+            raise
+        return False
+    return True
 
 
 def leave_out_inference_operator() -> None:

@@ -1,7 +1,7 @@
 """Old spellings of training flags, translated to the present ones before parsing; one line says so for each change.
 
-LLaVA's own scripts were written for transformers 4.31 and run as they are. Flags that this package has replaced are
-read for one release.
+LLaVA's own scripts were written for transformers 4.31 and run as they are; compatibility.py has the flags that the
+installed release has dropped. Flags that this package has replaced are read for one release.
 """
 
 import importlib.util
@@ -46,7 +46,11 @@ def translate(arguments: Sequence[str], *, cuda: bool, tf32: bool) -> tuple[list
     for flag, _ in _pairs(arguments):
         if flag in REPLACED:
             raise AuroraError(f"{flag} is not a flag here; in its place: {REPLACED[flag]}")
+    from llava_aurora.compatibility import present_flags
+
     pairs, notes = _translate_losses(_pairs(arguments))
+    pairs, of_trainer = present_flags(pairs)
+    notes += of_trainer
     translated: list[str] = []
     given = {flag for flag, _ in pairs}
     for flag, values in pairs:

@@ -17,8 +17,10 @@ from safetensors import SafetensorError
 from torch.utils.data import RandomSampler, Sampler
 from transformers.trainer_utils import TrainOutput
 
+from llava_aurora.compatibility import rotate_checkpoints
 from llava_aurora.errors import AuroraError
 from llava_aurora.files import read_json
+from llava_aurora.model.aurora_llama import VISION_TOWER_FOLDER
 from llava_aurora.model.folders import NON_LORA_WEIGHTS, PROJECTOR_WEIGHTS
 from llava_aurora.model.perception_head import ROWS
 from llava_aurora.training import checkpoint_folder, world_size
@@ -196,6 +198,10 @@ class ResumableTrainer(FiniteTrainer):
         if not projector:
             super()._load_from_checkpoint(resume_from_checkpoint, model)
         trained = {name for name, value in model.named_parameters() if value.requires_grad and "lora_" not in name}
+        if not lora and (folder / VISION_TOWER_FOLDER).is_dir():
+            # whose tensors have other names in another transformers; in its own folder each reads them
+            tower = model.get_vision_tower().vision_tower
+            tower.load_state_dict(type(tower).from_pretrained(folder / VISION_TOWER_FOLDER).state_dict())
         if lora or projector:
             load_exactly(model, folder / (PROJECTOR_WEIGHTS if projector else NON_LORA_WEIGHTS), names=trained)
         elif any(name.endswith(ROWS) for name in trained):
@@ -255,7 +261,7 @@ class ResumableTrainer(FiniteTrainer):
         self.accelerator.wait_for_everyone()
         self._put_in_place(final)
         if self.args.should_save:
-            self._rotate_checkpoints(use_mtime=True, output_dir=str(run_folder))
+            rotate_checkpoints(self, run_folder)
             if self.args.push_to_hub:
                 self._push_from_checkpoint(str(final))
 
@@ -276,14 +282,10 @@ class ResumableTrainer(FiniteTrainer):
             checkpoint_folder.clear_leftovers(run_folder)
         self.accelerator.wait_for_everyone()
 
-    # While a checkpoint is written, upstream gets the temporary folder, and neither rotates nor pushes checkpoints:
+    # While a checkpoint is written, upstream gets the temporary folder, where it finds none to rotate; it pushes none:
 
     def _get_output_dir(self, trial: Any) -> str:
         return super()._get_output_dir(trial) if self._staging is None else str(self._staging)
-
-    def _rotate_checkpoints(self, use_mtime: bool = False, output_dir: str | None = None) -> None:
-        if self._staging is None:
-            super()._rotate_checkpoints(use_mtime=use_mtime, output_dir=output_dir)
 
     def _push_from_checkpoint(self, checkpoint_folder: str) -> None:
         if self._staging is None:

@@ -13,7 +13,7 @@ from typing import NoReturn
 
 from llava_aurora.errors import AuroraError
 from llava_aurora.training.command_line import UsageError, flag_parser, ways_to_start
-from llava_aurora.training.cpu_ranks import leave_out_inference_operator
+from llava_aurora.training.cpu_ranks import check_torch, leave_out_inference_operator
 from llava_aurora.training.flag_checks import attention_kernel, check_flags
 from llava_aurora.training.legacy_flags import translate
 from llava_aurora.training.recipes import Recipe, fill, find_recipe, missing
@@ -85,6 +85,7 @@ def run(arguments: Sequence[str], *, recipe: Recipe, root: Path) -> None:
     cuda = torch.cuda.is_available()
     if not cuda:
         os.environ.setdefault("DS_ACCELERATOR", "cpu")
+        check_torch(int(os.environ.get("WORLD_SIZE", "1")))
     tf32 = cuda and torch.cuda.get_device_capability() >= (8, 0)
     defaults = recipe.defaults(root)
     command_line, notes = translate(fill(arguments, {**REPORT_TO, **defaults}), cuda=cuda, tf32=tf32)

@@ -5,7 +5,9 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from llava_aurora.compatibility import present_tower_names
 from llava_aurora.errors import AuroraError
+from llava_aurora.model.writing import TOWER_PREFIX
 
 
 def load_exactly(model: nn.Module, path: Path, *, names: set[str]) -> None:
@@ -25,6 +27,7 @@ def load_exactly(model: nn.Module, path: Path, *, names: set[str]) -> None:
             " or start anew with --resume_from_checkpoint False"
         )
     weights = torch.load(path, map_location="cpu", weights_only=True)
+    weights = present_tower_names(weights, TOWER_PREFIX)
     if names != weights.keys():
         name = min(names ^ weights.keys())
         where = "the file" if name in weights else "this run"

@@ -169,7 +169,9 @@ class AuroraTrainer(ResumableTrainer):
             write_lora_folder(folder, model=self.model, tokenizer=self.processing_class, adapter=adapter, others=others)
 
     def _save(self, output_dir: str | None = None, state_dict: dict[str, Tensor] | None = None) -> None:
-        """Writes a whole model. Called on rank 0, with the gathered weights."""
+        """Writes a whole model, on rank 0. Upstream calls it there with the gathered weights, or on every rank."""
+        if not self.args.should_save:
+            return
         folder = Path(output_dir or self.args.output_dir)
         weights = self.model.state_dict() if state_dict is None else state_dict
         write_whole_folder(folder, model=self.aurora_model, weights=weights, write=super()._save)

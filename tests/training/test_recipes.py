@@ -14,6 +14,7 @@ from llava_aurora.errors import AuroraError
 from llava_aurora.training import train
 from llava_aurora.training.command_line import UsageError, flag_parser
 from llava_aurora.training.flag_checks import attention_kernel, check_flags
+from llava_aurora.training.legacy_flags import translate
 from llava_aurora.training.recipes import DROP_IN, RECIPES, fill, find_recipe, given, missing
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -27,14 +28,19 @@ def parser():
 
 
 def parsed(parser: argparse.ArgumentParser, recipe: str, flags: str) -> argparse.Namespace:
-    return parser.parse_args(fill(flags.split(), RECIPES[recipe].defaults(ROOT)))
+    return parser.parse_args(present(fill(flags.split(), RECIPES[recipe].defaults(ROOT))))
+
+
+def present(arguments: list[str]) -> list[str]:
+    """In the spelling of the installed transformers, as train.run has it before it parses."""
+    return translate(arguments, cuda=True, tf32=True)[0]
 
 
 @pytest.mark.parametrize("name", RECIPES)
 def test_every_flag_of_a_recipe_exists_and_its_files_are_there(parser, name):
     recipe = RECIPES[name]
-    flags = parser.parse_args(fill([], recipe.defaults(ROOT)))
-    assert set(recipe.flags) <= set(vars(flags))
+    flags = parser.parse_args(present(fill([], recipe.defaults(ROOT))))
+    assert given(present([f"--{name}=1" for name in recipe.flags])) <= set(vars(flags))
     assert Path(flags.deepspeed).is_file()
     assert (ROOT / recipe.script).is_file()
 
@@ -43,7 +49,8 @@ def test_the_papers_recipe(parser):
     flags = parsed(parser, "aurora_lora", "--data_path train.json")
     assert (flags.lora_enable, flags.lora_r, flags.lora_alpha) == (True, 128, 256)
     assert (flags.learning_rate, flags.mm_projector_lr, flags.per_device_train_batch_size) == (2e-4, 2e-5, 16)
-    assert (flags.lr_scheduler_type, flags.warmup_ratio, flags.model_max_length) == ("cosine", 0.03, 2048)
+    warmup = getattr(flags, "warmup_ratio", flags.warmup_steps)
+    assert (flags.lr_scheduler_type, warmup, flags.model_max_length) == ("cosine", 0.03, 2048)
     assert (flags.curriculum, flags.num_train_epochs, flags.group_by_modality_length) == ("linear", 10, True)
     assert not flags.train_base_vocabulary
 
@@ -67,7 +74,7 @@ def test_the_users_flag_wins_in_any_spelling(parser, flags, name, value):
 
 def test_an_empty_value_wins_too(parser):
     assert parsed(parser, "aurora_lora", "").curriculum == "linear"
-    flags = parser.parse_args(fill(["--curriculum", ""], RECIPES["aurora_lora"].defaults(ROOT)))
+    flags = parser.parse_args(present(fill(["--curriculum", ""], RECIPES["aurora_lora"].defaults(ROOT))))
     assert flags.curriculum == ""
 
 

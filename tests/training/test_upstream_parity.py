@@ -7,6 +7,9 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from llava_aurora.compatibility import old_tower_names
+from llava_aurora.model.writing import TOWER_PREFIX
+
 pytestmark = pytest.mark.slow
 UPSTREAM = "from llava.train.train import train; train(attn_implementation='sdpa')"
 SCRIPT = "scripts/finetune_aurora.sh"
@@ -25,6 +28,7 @@ def test_losses_weights_and_tokenizer_are_upstreams(workshop, start, forked, tmp
     assert len(steps["ours"]) == 4
     assert steps["ours"] == steps["upstream"]
     theirs, ours = (load_file(tmp_path / name / "model.safetensors") for name in ("upstream", "ours"))
+    theirs = old_tower_names(theirs, TOWER_PREFIX)
     assert list(ours) == list(theirs)
     assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
     vocabularies = [(tmp_path / name / "tokenizer_config.json").read_text() for name in ("upstream", "ours")]

@@ -19,8 +19,8 @@ from typing import Any
 import torch
 from llava.constants import IGNORE_INDEX
 from llava.train import train as upstream
-from transformers import AutoTokenizer
 
+from llava_aurora.compatibility import slow_tokenizer
 from llava_aurora.data.store.record_file import turns_learned
 from llava_aurora.errors import AuroraError
 from llava_aurora.files import read_json
@@ -197,7 +197,7 @@ class SpanTokenizer:
 def load_tokenizer(folder: Path) -> Any:
     """As training and `load_pretrained_model` load it. Raises AuroraError if there is none."""
     try:
-        return AutoTokenizer.from_pretrained(folder, use_fast=False, trust_remote_code=False)
+        return slow_tokenizer(folder)
     except (OSError, ValueError) as error:
         reason = str(error).splitlines()[0]
         raise AuroraError(f"{folder}: no tokenizer there ({reason}); give the folder of a base or trained model") from (
