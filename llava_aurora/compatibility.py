@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import transformers
+from huggingface_hub import save_torch_state_dict
 from packaging.version import Version
 from torch import Tensor
 from transformers import AutoTokenizer, LlamaConfig
@@ -255,44 +256,61 @@ def rotate_checkpoints(trainer: Any, run_folder: Path) -> None:
 # --- CLIP -------------------------------------------------------------------------------------------------------------
 
 
+_LEVEL = "vision_model."
+
+
 def vision_transformer(tower: Any) -> Any:
     """The module of a CLIPVisionModel that has its embeddings: 5.x has dropped the level `vision_model` below it."""
     return getattr(tower, "vision_model", tower)
 
 
-def old_tower_names(weights: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+def old_tower_names(weights: Mapping[str, Tensor], prefix: str = "") -> dict[str, Tensor]:
     """Tensors under the names that files have, with the level; `prefix` stands before a CLIPVisionModel's own names."""
-    level = f"{prefix}vision_model."
-    return {
-        name if prefix not in name or level in name else name.replace(prefix, level): tensor
-        for name, tensor in weights.items()
-    }
+
+    def old(name: str) -> str:
+        head, found, own = name.partition(prefix) if prefix else ("", "", name)
+        level = "" if own.startswith(_LEVEL) or (prefix and not found) else _LEVEL
+        return head + found + level + own
+
+    return {old(name): tensor for name, tensor in weights.items()}
+
+
+def save_tower(tower: Any, folder: Path, weights: Mapping[str, Tensor]) -> None:
+    """Writes a CLIPVisionModel under the names that every release reads; 5.x keeps those of the file it was read from.
+
+    Args:
+        tower: its configuration is written.
+        folder: made if it is not there.
+        weights: by the model's own names, of whichever release.
+    """
+    tower.config.architectures, tower.config.dtype = [type(tower).__name__], tower.dtype
+    tower.config.save_pretrained(folder)
+    save_torch_state_dict(old_tower_names(weights), folder)
 
 
 def present_tower_names(weights: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
     """The reverse: tensors under the names that the installed CLIPVisionModel has."""
-    level = f"{prefix}vision_model."
-    return {name.replace(level, prefix) if FIVE else name: tensor for name, tensor in weights.items()}
+    return {name.replace(prefix + _LEVEL, prefix) if FIVE else name: tensor for name, tensor in weights.items()}
 
 
 # --- config.json ------------------------------------------------------------------------------------------------------
 
 
 def write_old_rope_names(folder: Path) -> None:
-    """Adds to a saved config.json what 4.x reads of rotary embeddings, which 5.x writes as `rope_parameters` alone.
+    """Gives a saved config.json what 4.x reads of rotary embeddings, which 5.x writes as `rope_parameters` alone.
 
     Without `rope_theta` a model of another base is read by 4.x, and by LLaVA as published, as one of 10,000: silently.
     """
     file = folder / "config.json"
     settings = json.loads(file.read_text(encoding="utf-8"))
-    for part in (settings, settings.get("text_config")):
-        parameters = (part or {}).get("rope_parameters")
-        if parameters is None:
-            continue
-        scaling = {name: value for name, value in parameters.items() if name != "rope_theta"}
-        kind = scaling.get("rope_type", "default")
+    for part in (settings, settings.get("text_config") or {}):
+        present = part.get("rope_parameters")
+        scaling = dict(present or part.get("rope_scaling") or {})
+        if present:
+            part["rope_theta"] = scaling.pop("rope_theta")
+        kind = scaling.get("rope_type", scaling.get("type"))
         if kind in ("linear", "dynamic"):  # 4.37 takes these two settings and no other
             scaling = {"type": kind, "factor": scaling["factor"]}
-        part["rope_theta"] = parameters["rope_theta"]
-        part["rope_scaling"] = None if kind == "default" else scaling
+        if kind:
+            part["rope_scaling"] = None if kind == "default" else scaling
     write_json(file, settings)

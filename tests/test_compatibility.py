@@ -71,11 +71,20 @@ def test_a_config_also_has_the_names_that_older_libraries_read(tmp_path, paramet
         assert part == {"rope_parameters": parameters, "rope_theta": 500000.0, "rope_scaling": scaling}
 
 
+@pytest.mark.parametrize("scaling", [None, {"rope_type": "linear", "type": "linear", "factor": 2.0}])
+def test_what_4_57_writes_is_read_by_4_37_too(tmp_path, scaling):
+    (tmp_path / "config.json").write_text(json.dumps({"rope_theta": 300.0, "rope_scaling": scaling}))
+    write_old_rope_names(tmp_path)
+    written = json.loads((tmp_path / "config.json").read_text())
+    assert written == {"rope_theta": 300.0, "rope_scaling": scaling and {"type": "linear", "factor": 2.0}}
+
+
 def test_a_towers_tensors_have_one_name_in_files(monkeypatch):
     one, other, word = torch.zeros(1), torch.ones(1), torch.ones(2)
     old = {"a.tower.vision_model.x": one, "a.tower.vision_model.y.z": other, "a.embed": word}
     new = {"a.tower.x": one, "a.tower.y.z": other, "a.embed": word}
     assert old_tower_names(new, "tower.") == old_tower_names(old, "tower.") == old
+    assert old_tower_names({"x": one, "vision_model.y": other}) == {"vision_model.x": one, "vision_model.y": other}
     for five, present in ((True, new), (False, old)):
         monkeypatch.setattr(compatibility, "FIVE", five)
         assert present_tower_names(old, "tower.") == present

@@ -15,7 +15,7 @@ from llava.conversation import conv_templates
 from llava.model.language_model.llava_llama import LlavaConfig, LlavaLlamaForCausalLM
 from transformers import CLIPImageProcessor, CLIPVisionConfig, CLIPVisionModel
 
-from llava_aurora.compatibility import LlamaTokenizer, vision_transformer, write_old_rope_names
+from llava_aurora.compatibility import LlamaTokenizer, save_tower, vision_transformer, write_old_rope_names
 from llava_aurora.files import atomic_folder
 
 VISION_TOWER = "vision_tower"
@@ -68,7 +68,7 @@ def build_tiny_llava(
             )
         )
         _place_patches(tower)
-        tower.save_pretrained(folder / VISION_TOWER)
+        save_tower(tower, folder / VISION_TOWER, tower.state_dict())
         side = {"height": config.frame, "width": config.frame}
         CLIPImageProcessor(size=side, crop_size=side, do_center_crop=False).save_pretrained(folder / VISION_TOWER)
         language = LlavaConfig(
@@ -91,7 +91,7 @@ def build_tiny_llava(
 
 
 @torch.no_grad()
-def _place_patches(tower: CLIPVisionModel) -> None:
+def _place_patches(tower: Any) -> None:
     """Starts the position embeddings from sines of row and column, as loud as the patches.
 
     Learned from scratch, where a patch lies takes longer than what is in it.

@@ -172,7 +172,7 @@ def _check_same_pixels(model: AuroraLlamaForCausalLM, ours: Any, processor: Any,
 # --- weights ----------------------------------------------------------------------------------------------------------
 
 
-def _weights(model: AuroraLlamaForCausalLM, fast: Any, config: LlavaConfig) -> dict[str, Tensor]:
+def _weights(model: AuroraLlamaForCausalLM, fast: Any, config: Any) -> dict[str, Tensor]:
     """The tensors under the names of the format, in one type, with a row for `<image>`; of tied ones the first."""
     weights = {_name(name): tensor.to(model.dtype) for name, tensor in model.state_dict().items()}
     matrices = ["language_model.model.embed_tokens.weight", "language_model.lm_head.weight"]
@@ -185,27 +185,28 @@ def _weights(model: AuroraLlamaForCausalLM, fast: Any, config: LlavaConfig) -> d
     return old_tower_names(weights, "vision_tower.")
 
 
-def _config(model: AuroraLlamaForCausalLM, fast: Any) -> LlavaConfig:
+def _config(model: AuroraLlamaForCausalLM, fast: Any) -> Any:
     image_token = fast.convert_tokens_to_ids(DEFAULT_IMAGE_TOKEN)
     known = LlamaConfig().to_dict().keys() - {"architectures", "model_type", "transformers_version"}
     text = {name: value for name, value in model.config.to_dict().items() if name in known}
     text["vocab_size"] = max(model.get_input_embeddings().num_embeddings, image_token + 1)
     tower = model.get_vision_tower()
     strategy = _select_strategy(model)
-    config = LlavaConfig(
-        text_config=LlamaConfig(**text),
-        vision_config=copy.deepcopy(tower.config),
-        image_token_index=image_token,
-        projector_hidden_act="gelu",
-        vision_feature_select_strategy=strategy,
-        vision_feature_layer=tower.select_layer,
-        image_seq_length=tower.num_patches + (strategy == "full"),
+    settings: dict[str, Any] = {
+        "text_config": LlamaConfig(**text),
+        "vision_config": copy.deepcopy(tower.config),
+        "image_token_index": image_token,
+        "projector_hidden_act": "gelu",
+        "vision_feature_select_strategy": strategy,
+        "vision_feature_layer": tower.select_layer,
+        "image_seq_length": tower.num_patches + (strategy == "full"),
         # transformers 5 does not tie the matrices of a folder that holds two, whatever its config.json says
-        tie_word_embeddings=model.get_output_embeddings().weight is model.get_input_embeddings().weight,
-        pad_token_id=fast.pad_token_id,
-        dtype=model.dtype,
-        architectures=["LlavaForConditionalGeneration"],
-    )
+        "tie_word_embeddings": model.get_output_embeddings().weight is model.get_input_embeddings().weight,
+        "pad_token_id": fast.pad_token_id,
+        "dtype": model.dtype,
+        "architectures": ["LlavaForConditionalGeneration"],
+    }
+    config: Any = LlavaConfig(**settings)
     for part in (config.text_config, config.vision_config):
         part.name_or_path = ""  # of this machine
         part.dtype = model.dtype

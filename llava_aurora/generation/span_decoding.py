@@ -14,7 +14,7 @@ on the left.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -324,10 +324,9 @@ class _Cache:
         # False sorts before True: what is valid ends up on the right, in the order in which it was.
         order = valid.int().argsort(dim=1, stable=True)[:, valid.shape[1] - length :]
         self.valid = valid.gather(1, order)
-        for layer in self.states.layers:
+        layers: Any = self.states.layers
+        for layer in layers:
             index = order[:, None, :, None]
-            assert layer.keys is not None
-            assert layer.values is not None
             layer.keys = layer.keys[chosen].take_along_dim(index, dim=2)
             layer.values = layer.values[chosen].take_along_dim(index, dim=2)
         self.width = 0

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from llava_aurora.compatibility import old_tower_names, write_old_rope_names
+from llava_aurora.compatibility import old_tower_names, save_tower, write_old_rope_names
 from llava_aurora.files import STAGING_PREFIX, atomic_folder, read_json, staged_into, write_json
 from llava_aurora.model.aurora_llama import VISION_TOWER_FOLDER, AuroraLlamaForCausalLM
 from llava_aurora.model.folders import NON_LORA_WEIGHTS, PROJECTOR_WEIGHTS, write_base_record
@@ -53,9 +53,10 @@ def write_merged_folder(folder: Path, *, model: AuroraLlamaForCausalLM, tokenize
     """
     with atomic_folder(folder) as staging:
         model.config.use_cache = True
-        model.save_pretrained(staging)
+        weights = old_tower_names(model.state_dict(), TOWER_PREFIX)
+        model.save_pretrained(staging, state_dict=weights)
         tokenizer.save_pretrained(staging)
-        write_perception_files(staging, model=model, weights=model.state_dict(), final_folder=folder)
+        write_perception_files(staging, model=model, weights=weights, final_folder=folder)
 
 
 def write_lora_folder(
@@ -124,7 +125,7 @@ def write_perception_files(
     tower = model.get_vision_tower()
     own = {name.split(TOWER_PREFIX)[1]: tensor.clone() for name, tensor in weights.items() if TOWER_PREFIX in name}
     final = Path(*(part for part in final_folder.absolute().parts if not part.startswith(STAGING_PREFIX)))
-    tower.vision_tower.save_pretrained(folder / VISION_TOWER_FOLDER, state_dict=own)
+    save_tower(tower.vision_tower, folder / VISION_TOWER_FOLDER, own)
     tower.image_processor.save_pretrained(folder / VISION_TOWER_FOLDER)
     config_file = folder / "config.json"
     own_path = {"mm_vision_tower": str(final / VISION_TOWER_FOLDER)}  # for upstream's loader; ours finds it by itself

@@ -45,7 +45,8 @@ def forget_finished(page: gr.Blocks, *, age: float) -> None:
     Only in the server's event loop, where the queue itself works.
     """
     queue, now = page._queue, time.time()
-    queue._asyncio_tasks[:] = [task for task in queue._asyncio_tasks if not task.done()]
+    for task in [task for task in queue._asyncio_tasks if task.done()]:
+        queue._asyncio_tasks.remove(task)  # of a list, or of a set in newer releases
     for event_id, facts in list(queue.event_analytics.items()):
         if facts["status"] in ("queued", "processing") or now - float(facts["time"] or 0) <= age:
             continue

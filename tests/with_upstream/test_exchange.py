@@ -6,6 +6,7 @@ with as many threads on weights rounded once to half precision, in float32.
 
 import json
 import os
+import shutil
 import sys
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -18,7 +19,9 @@ from llava.mm_utils import tokenizer_image_token
 from safetensors.torch import load_file, save_file
 
 from llava_aurora import load_pretrained_model, patch_queue
+from llava_aurora.compatibility import old_tower_names
 from llava_aurora.model.merge import merge
+from llava_aurora.model.writing import TOWER_PREFIX, write_merged_folder
 from llava_aurora.tokens.vocabulary import depth_family, pixel_family
 
 PYTHON = os.environ.get("LLAVA_AURORA_UPSTREAM_PYTHON")
@@ -92,7 +95,7 @@ def assert_the_same(folder: Path, upstream: Upstream, prompts: dict[str, str], *
     assert (len(tokenizer), length) == (report["tokenizer_length"], report["context_length"])
     assert dict(processor.crop_size) == report["crop_size"]
 
-    weights = model.state_dict()
+    weights = old_tower_names(model.state_dict(), TOWER_PREFIX)
     assert {name: w.shape for name, w in weights.items()} == {name: w.shape for name, w in upstream.weights.items()}
     assert [name for name, weight in weights.items() if not torch.equal(weight, upstream.weights[name])] == []
 
@@ -146,6 +149,21 @@ def test_what_unpatched_llava_saves_is_loaded_here(workshop, ask_upstream, tmp_p
     upstream = ask_upstream(workshop.base, PROMPTS, "--save", saved)
     assert len(list(saved.glob("pytorch_model-*.bin"))) > 1
     assert_the_same(saved, upstream, PROMPTS)
+
+
+def test_rotary_embeddings_of_another_base_survive(workshop, ask_upstream, tmp_path):
+    """transformers 5 writes their settings under another name, which LLaVA as published does not read."""
+    changed = tmp_path / "changed"
+    shutil.copytree(workshop.base, changed)
+    config = json.loads((changed / "config.json").read_text())
+    config.pop("rope_parameters", None)
+    scaling = {"type": "linear", "factor": 2.0}
+    (changed / "config.json").write_text(json.dumps(config | {"rope_theta": 300.0, "rope_scaling": scaling}))
+    tokenizer, model, _, _ = load_pretrained_model(str(changed), device="cpu")
+    write_merged_folder(tmp_path / "saved", model=model, tokenizer=tokenizer)
+    written = json.loads((tmp_path / "saved" / "config.json").read_text())
+    assert (written["rope_theta"], written["rope_scaling"]["factor"]) == (300.0, 2.0)
+    assert_the_same(tmp_path / "saved", ask_upstream(tmp_path / "saved", PROMPTS), PROMPTS)
 
 
 @pytest.mark.slow
