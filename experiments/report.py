@@ -8,7 +8,7 @@ from llava_aurora.report.document import NONE, Section, Table, interval, percent
 
 HOW = (
     "One row for each training. Intervals are 95 % bootstrap over questions; how far two seeds lie apart is seen in"
-    " their rows. Guessing takes any point, or always the most frequent number; blind is the best answer without the"
+    " their rows. Chance takes any point, or always the most frequent number; blind is the best answer without the"
     " image."
 )
 MEASURES = {"accuracy": "right", "read_out": "read out of the map in its chain"}

@@ -3,9 +3,11 @@
 Heavy imports happen inside the commands, so that `--help` answers without loading torch.
 """
 
+import os
+import shlex
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -15,14 +17,39 @@ import llava_aurora.cli.inspection
 import llava_aurora.cli.store  # noqa: F401  adds its commands to data's
 from llava_aurora.cli import asking, data, evaluation, export, serving, training, vqvae
 from llava_aurora.errors import AuroraError
+from llava_aurora.progress import QUIET
+from llava_aurora.version import __version__
+
+_INTERRUPTED = 130  # by Ctrl-C; some versions of typer return it themselves
+# Of click, or of typer's own copy of click.
+_UsageError: Any = typer.BadParameter.__base__
 
 app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,  # to load what draws the panels of its help would take as long as all else
-    context_settings={"max_content_width": 120},
-    help="Perception tokens for LLaVA.",
+    context_settings={
+        "max_content_width": 120,
+        "help_option_names": ["-h", "--help"],
+        "token_normalize_func": lambda name: name.replace("_", "-"),  # --image_folder is --image-folder
+    },
 )
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        print(__version__)
+        raise typer.Exit
+
+
+@app.callback()
+def settings(
+    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Show it.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", help="No progress bars.")] = False,
+) -> None:
+    """Perception tokens for LLaVA."""
+    if quiet:
+        os.environ[QUIET] = "1"
 
 
 @app.command(
@@ -34,7 +61,7 @@ def patch(
     check: Annotated[bool, typer.Option("--check", help="Change nothing; exit code 1 unless all are applied.")] = False,
     reverse: Annotated[bool, typer.Option("--reverse", help="Take the patches out.")] = False,
 ) -> None:
-    """Apply to LLaVA's source what it needs for current libraries. Applying twice is the same as once."""
+    """Apply to LLaVA's source what it needs for current libraries. Safe to run again."""
     from llava_aurora import patch_queue
 
     if check and reverse:
@@ -87,12 +114,22 @@ app.add_typer(export.app)
 
 
 def main() -> None:
-    """Entry point: an AuroraError ends in one line on stderr and exit code 1."""
+    """Entry point: one line on stderr and exit code 2 for wrong usage, 1 for other errors, 130 after Ctrl-C."""
     try:
-        app()
+        code = app(standalone_mode=False) or 0
     except AuroraError as error:
         print(f"error: {error}", file=sys.stderr)
-        sys.exit(1)
+        code = 1
+    except _UsageError as error:
+        error.show()
+        code = error.exit_code
+    except (KeyboardInterrupt, typer.Abort):
+        code = _INTERRUPTED
+    if code == _INTERRUPTED:
+        arguments = sys.argv[1:]
+        resume = ["--resume"] if arguments[:2] == ["vqvae", "train"] and "--resume" not in arguments else []
+        print(f"\ninterrupted; to go on: {shlex.join(['llava-aurora', *arguments, *resume])}", file=sys.stderr)
+    sys.exit(code)
 
 
 if __name__ == "__main__":

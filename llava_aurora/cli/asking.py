@@ -18,12 +18,20 @@ app = typer.Typer()
 @app.command(
     epilog="Examples: llava-aurora ask --model checkpoints/mine --image street.jpg 'How many cars are there?'  |  "
     "llava-aurora ask --model checkpoints/mine --folder photos --out answers.jsonl --pictures seen "
-    "'How many people are there?'. Run again after an interruption: it goes on where it was."
+    "'How many people are there?'  |  llava-aurora ask --model checkpoints/mine --image street.jpg --point A=120,80 "
+    "--point B=300,210 'Which of the points {points} is closest to the camera?'. Run again after an "
+    "interruption to resume."
 )
 def ask(
     question: Annotated[str, typer.Argument(help="What to ask.")],
     model: Annotated[Path, typer.Option(help="A folder that a training run wrote.")],
     image: Annotated[Path | None, typer.Option(help="The image to ask about.")] = None,
+    point: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="A=120,80: a point in pixels of the image; drawn in, or named where QUESTION has {points}. Repeatable."
+        ),
+    ] = None,
     folder: Annotated[Path | None, typer.Option(help="Ask about every image under this folder instead.")] = None,
     reasoning: Annotated[
         Literal["chain", "direct"], typer.Option(help="With a chain of thought, or the answer at once.")
@@ -56,12 +64,21 @@ def ask(
     """Ask a model about an image, or about a folder of them. Exit code 1 if some could not be read."""
     if (image is None) == (folder is None):
         raise typer.BadParameter("give either --image or --folder")
-    if folder is not None and (out is None or picture is not None or as_json):
-        raise typer.BadParameter("--folder goes with --out and --pictures, not with --picture and --json")
+    if folder is not None and (out is None or picture is not None or as_json or point):
+        raise typer.BadParameter("--folder goes with --out and --pictures, not with --picture, --json and --point")
+    points = points_of(point or [])
     if image is not None and (out is not None or pictures is not None):
         raise typer.BadParameter("--out and --pictures go with --folder; with --image there are --picture and --json")
     if load_8bit and load_4bit:
         raise typer.BadParameter("give one of --load-8bit and --load-4bit")
+    from llava_aurora.data.images.image_files import SUFFIXES, opened_image
+    from llava_aurora.found_files import find_files
+
+    if image is not None:  # loading the model takes long
+        with opened_image(image):
+            pass
+    elif folder is not None:
+        find_files(folder, SUFFIXES)
     from llava_aurora.generation.aurora import Aurora
 
     aurora = Aurora.from_pretrained(
@@ -76,10 +93,27 @@ def ask(
     options: dict[str, Any] = {"reasoning": reasoning, "reasoning_prompt": reasoning_prompt}
     options |= {"max_new_tokens": max_new_tokens, "decoding": decoding, "refinements": refinements}
     if image is not None:
-        _ask_one(aurora, image, question, picture=picture, as_json=as_json, **options)
+        _ask_one(aurora, image, question, picture=picture, as_json=as_json, points=points, **options)
     else:
         assert folder is not None
         _ask_all(aurora, folder, question=question, out=out, pictures=pictures, batch_size=batch_size, **options)
+
+
+def points_of(options: list[str]) -> dict[str, tuple[float, float]]:
+    """The options --point A=120,80 by their letters. Raises typer.BadParameter for another form, or a letter twice."""
+    points: dict[str, tuple[float, float]] = {}
+    for option in options:
+        letter, _, place = option.partition("=")
+        try:
+            x, y = map(float, place.split(","))
+        except ValueError as error:
+            raise typer.BadParameter(
+                f"--point {option}: expected a letter and two numbers, such as A=120,80"
+            ) from error
+        if letter in points:
+            raise typer.BadParameter(f"--point {letter} is given twice")
+        points[letter] = (x, y)
+    return points
 
 
 def _ask_one(

@@ -7,8 +7,7 @@ import typer
 
 from llava_aurora.cli.data import app
 from llava_aurora.cli.depth_options import CloserOption, UnknownOption, ValuesOption, checked_scale
-from llava_aurora.cli.shared import report_failures
-from llava_aurora.errors import AuroraError
+from llava_aurora.cli.shared import report_failures, shares_of
 
 if TYPE_CHECKING:
     from llava_aurora.data.sources.boxes.box_records import BoxRecords
@@ -21,7 +20,12 @@ if TYPE_CHECKING:
 )
 def boxes(
     annotations: Annotated[Path, typer.Option(help="Annotation file of LVIS, or in COCO's layout.")],
-    images: Annotated[Path, typer.Option(help="Folder of the images or of train2017 and val2017; --image_folder.")],
+    images: Annotated[
+        Path,
+        typer.Option(
+            "--image-folder", "--images", help="Folder of the images or of train2017 and val2017; --image_folder."
+        ),
+    ],
     out: Annotated[Path, typer.Option(help="The JSON file to write: the --data_path of training.")],
     validation_out: Annotated[Path | None, typer.Option(help="The same for images kept out of training.")] = None,
     validation_share: Annotated[float, typer.Option(help="Share of the images to keep out.")] = 0.0,
@@ -50,16 +54,12 @@ def boxes(
     from llava_aurora.tasks.records import RecordWriter
     from llava_aurora.tokens.vocabulary import pixel_family
 
-    try:
-        shares = {name: float(share) for name, share in (part.split("=") for part in tasks.split(",") if part)}
-    except ValueError as error:
-        raise AuroraError(f"--tasks is name=share,…: {error}") from error
     writer = RecordWriter(
         prompts=Prompts.load(prompts) if prompts else Prompts(),
         families=() if plain_coordinates else (pixel_family(frame=frame),),
     )
     asked = BoxTasks(
-        shares=shares or dict.fromkeys(BOX_TASKS, 1.0),
+        shares=shares_of(tasks, dict.fromkeys(BOX_TASKS, 1.0)),
         negatives=negatives,
         max_boxes=max_boxes,
         max_per_count=max_per_count,
@@ -106,7 +106,7 @@ def _print_counts(made: "BoxRecords") -> None:
     "The depth maps are PNG or npy, higher = closer, named as the images are."
 )
 def hardblink(
-    images: Annotated[Path, typer.Option(help="Folder of images without marks.")],
+    images: Annotated[Path, typer.Option("--image-folder", "--images", help="Folder of images without marks.")],
     depth: Annotated[Path, typer.Option(help="Folder of their depth maps.")],
     out: Annotated[Path, typer.Option(help="Folder to make, in the layout that HardBLINK is published in.")],
     values: ValuesOption = None,

@@ -5,14 +5,14 @@ from typing import Annotated
 
 import typer
 
-from llava_aurora.errors import AuroraError
+from llava_aurora.cli.shared import counts_of, shares_of
 
 app = typer.Typer(no_args_is_help=True, help="Make training data.")
 
 
 @app.command(
     epilog="Example: llava-aurora data scenes --out scenes --count 6000 --frame 112 --workers 2. "
-    "Run again after an interruption: it goes on where it was."
+    "Run again after an interruption to resume."
 )
 def scenes(
     out: Annotated[Path, typer.Option(help="Folder to make; an unfinished one of the same settings is continued.")],
@@ -59,7 +59,7 @@ def scenes(
 def scene_records(
     scenes: Annotated[Path, typer.Option(help="Folder of `data scenes`; also the --image_folder of training.")],
     codes: Annotated[Path, typer.Option(help="Its depth folder as codes, from `vqvae encode`.")],
-    vqvae: Annotated[Path, typer.Option(help="The VQ-VAE that the codes come from.")],
+    vqvae: Annotated[Path, typer.Option("--depth-vqvae", "--vqvae", help="The VQ-VAE that the codes come from.")],
     out: Annotated[Path, typer.Option(help="The JSON file to write: the --data_path of training.")],
     tasks: Annotated[str, typer.Option(help="task=records a scene, with commas; all once if left out.")] = "",
     points: Annotated[str, typer.Option(help="Allowed numbers of points in a question.")] = "2,3,4,5",
@@ -85,11 +85,6 @@ def scene_records(
     from llava_aurora.vqvae.folders import read_codes
 
     model = load_depth_vqvae(vqvae)
-    try:
-        shares = {name: float(share) for name, share in (part.split("=") for part in tasks.split(",") if part)}
-        counts = [int(count) for count in points.split(",")]
-    except ValueError as error:
-        raise AuroraError(f"--tasks is name=share,… and --points is number,…: {error}") from error
     writer = RecordWriter(
         prompts=Prompts.load(prompts) if prompts else Prompts(),
         families=(
@@ -98,8 +93,8 @@ def scene_records(
         ),
     )
     asked = SceneTasks(
-        shares=shares or DEFAULT_SHARES,
-        drawing=Drawing(frame=frame, points=counts, one_height=one_height, read_points=read_points),
+        shares=shares_of(tasks, DEFAULT_SHARES),
+        drawing=Drawing(frame=frame, points=counts_of(points), one_height=one_height, read_points=read_points),
         seed=seed,
     )
     known = read_codes(codes, model=model).codes

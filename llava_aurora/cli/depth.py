@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
 import typer
 
 from llava_aurora.cli.data import app
-from llava_aurora.cli.depth_options import CloserOption, UnknownOption, ValuesOption, depth_scale
-from llava_aurora.cli.shared import usable_device
+from llava_aurora.cli.depth_options import CloserOption, UnknownOption, ValuesOption, checked_scale, depth_scale
+from llava_aurora.cli.shared import counts_of, report_failures, shares_of, usable_device
 from llava_aurora.errors import AuroraError
 from llava_aurora.found_files import in_words
 
@@ -23,7 +23,9 @@ if TYPE_CHECKING:
 )
 def depth(
     out: Annotated[Path, typer.Option(help="Folder for the maps: PNG, higher = closer, 0 = unknown.")],
-    images: Annotated[Path | None, typer.Option(help="Folder of images whose depth to estimate.")] = None,
+    images: Annotated[
+        Path | None, typer.Option("--image-folder", "--images", help="Folder of images whose depth to estimate.")
+    ] = None,
     maps: Annotated[Path | None, typer.Option(help="Folder of PNG, npy, npz or EXR depth to convert instead.")] = None,
     values: ValuesOption = None,
     closer: CloserOption = None,
@@ -59,17 +61,13 @@ def depth(
             print(*check_folder(maps, scale).lines(scale.closer), sep="\n", file=sys.stderr)
         report = import_maps(maps=maps, scale=scale, **made)
     elif images is not None:
-        from llava_aurora.data.sources.depth.depth_estimation import (
-            SUFFIXES,
-            DepthEstimator,
-            default_device,
-            estimate_maps,
-        )
+        from llava_aurora.data.images.image_files import SUFFIXES
+        from llava_aurora.data.sources.depth.depth_estimation import DepthEstimator, estimate_maps
 
         if closer is not None or unknown:
             raise AuroraError("--closer and --unknown belong to --maps: how estimators write depth is known")
         find_files(images, SUFFIXES)  # fail before the estimator is loaded, which takes minutes
-        used = default_device() if device is None else usable_device(device)
+        used = usable_device(device)
         kind = cast(Literal["metric", "relative"] | None, values)
         estimator = DepthEstimator(model=model, device=used, batch_size=batch_size, values=kind)
         report = estimate_maps(images=images, estimator=estimator, bits=cast(Bits, bits), clip=clip, **made)
@@ -77,6 +75,90 @@ def depth(
         _print(report, out)
     if report.failures:
         raise typer.Exit(1)
+
+
+@app.command(
+    "depth-records",
+    epilog="Examples: llava-aurora data depth-records --images photos/ --depth depth/ --vqvae vq/ --out train.json  |  "
+    "llava-aurora data depth-records ... --tasks depth_generation=1,depth_chain=0.5 --validation-out val.json "
+    "--validation-share 0.05",
+)
+def depth_records(
+    images: Annotated[
+        Path,
+        typer.Option("--image-folder", "--images", help="Folder of photographs; also the --image_folder of training."),
+    ],
+    depth: Annotated[Path, typer.Option(help="Their depth maps, from `data depth`; inside --images best.")],
+    vqvae: Annotated[
+        Path, typer.Option("--depth-vqvae", "--vqvae", help="VQ-VAE folder, or a published .pt file: encodes the maps.")
+    ],
+    out: Annotated[Path, typer.Option(help="The JSON file to write: the --data_path of training.")],
+    codes: Annotated[
+        Path | None, typer.Option(help="The depth folder as codes, from `vqvae encode`, instead of encoding here.")
+    ] = None,
+    tasks: Annotated[str, typer.Option(help="task=records an image, with commas; the usual ones if left out.")] = "",
+    points: Annotated[str, typer.Option(help="Allowed numbers of points in a question.")] = "2,3,4,5",
+    aspect_ratio: Annotated[
+        str, typer.Option(help="resize, pad or square, as --image_aspect_ratio in training.")
+    ] = "resize",
+    frame: Annotated[int, typer.Option(help="Side of the frame that coordinates refer to.")] = 336,
+    marked: Annotated[
+        str, typer.Option(help="Folder to make in --images, for copies with the points drawn in.")
+    ] = "aurora_marked",
+    validation_out: Annotated[Path | None, typer.Option(help="The same for images kept out of training.")] = None,
+    validation_share: Annotated[float, typer.Option(help="Share of the images to keep out.")] = 0.0,
+    plain_coordinates: Annotated[bool, typer.Option("--plain-coordinates", help="Numbers instead of tokens.")] = False,
+    prompts: Annotated[Path | None, typer.Option(help="JSON file of your own wording.")] = None,
+    one_height: Annotated[
+        bool, typer.Option("--one-height", help="The points of a question lie at about one height.")
+    ] = False,
+    seed: Annotated[int, typer.Option(help="Of everything drawn at random.")] = 0,
+) -> None:
+    """Ask about the depth of photographs: training records in LLaVA's JSON format."""
+    from collections import Counter
+
+    from llava_aurora.data.sources.depth.depth_records import DEFAULT_SHARES, DepthTasks, write_depth_records
+    from llava_aurora.found_files import find_files
+    from llava_aurora.tasks.prompts import Prompts
+    from llava_aurora.tasks.records import RecordWriter
+    from llava_aurora.tasks.task import Drawing
+    from llava_aurora.tokens.depth import DepthKind
+    from llava_aurora.tokens.vocabulary import pixel_family
+    from llava_aurora.vqvae.checkpoint import load_depth_vqvae
+    from llava_aurora.vqvae.folders import read_codes
+    from llava_aurora.vqvae.maps import MAP_SUFFIXES
+
+    checked_scale(depth, find_files(depth, MAP_SUFFIXES).paths, values=None, closer=None, unknown="")
+    model = load_depth_vqvae(vqvae)
+    kind = DepthKind(vqvae=model)
+    made = write_depth_records(
+        out,
+        images=images,
+        depth=depth,
+        kind=kind,
+        writer=RecordWriter(
+            prompts=Prompts.load(prompts) if prompts else Prompts(),
+            families=(kind.family, *(() if plain_coordinates else (pixel_family(frame=frame),))),
+        ),
+        tasks=DepthTasks(
+            shares=shares_of(tasks, DEFAULT_SHARES),
+            drawing=Drawing(frame=frame, points=counts_of(points), one_height=one_height),
+            aspect_ratio=aspect_ratio,
+            validation_share=validation_share,
+            seed=seed,
+        ),
+        marked=marked,
+        codes=read_codes(codes, model=model).codes if codes else None,
+        validation_out=validation_out,
+    )
+    for task, count in Counter(record["aurora"]["task"] for record in made.training).items():
+        print(f"{task}: {count} records")
+    if validation_out is not None:
+        print(f"{validation_out}: {len(made.validation)} records of other images")
+    if not made.redrawable:
+        print(f"{depth} is not inside {images}, so --fresh_points cannot draw other points each epoch")
+    print(f"train with --data_path {out} --image_folder {images} --image_aspect_ratio {aspect_ratio}")
+    report_failures(len(made.training), made.failures, out, made.passed_over)
 
 
 def _print(report: "DepthReport", out: Path) -> None:

@@ -1,6 +1,8 @@
 """`llava-aurora eval`, `replace-test` and `compare`."""
 
+import json
 from collections.abc import Callable, Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -31,7 +33,10 @@ _Conversation = Annotated[str, typer.Option(help="LLaVA's conversation template.
 _Limit = Annotated[int | None, typer.Option(min=1, help="Only the first so many questions of each benchmark.")]
 _Scenes = Annotated[int, typer.Option(min=1, help="How many scenes are rendered where --data is left out.")]
 _Seed = Annotated[int, typer.Option(help="Of rendered scenes and of what is put in the place of maps.")]
-_Pictures = Annotated[int, typer.Option(min=0, help="Right and wrong cases drawn, of each benchmark and reasoning.")]
+_Pictures = Annotated[
+    int,
+    typer.Option("--cases", "--pictures", min=0, help="Right and wrong cases drawn, of each benchmark and reasoning."),
+]
 _Decoding = Annotated[
     Literal["greedy", "verified", "parallel"],
     typer.Option(help="One pass for each token; the same text in few passes; or maps after --refinements passes."),
@@ -39,6 +44,7 @@ _Decoding = Annotated[
 _Refinements = Annotated[int, typer.Option(min=1, help="Passes over each map, for parallel decoding.")]
 _Unconstrained = Annotated[bool, typer.Option("--unconstrained", help="Let spans of tokens be malformed.")]
 _Load8 = Annotated[bool, typer.Option("--load-8bit", help="Quantize to 8 bits (bitsandbytes).")]
+_Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 _Load4 = Annotated[bool, typer.Option("--load-4bit", help="Quantize to 4 bits (bitsandbytes).")]
 
 
@@ -46,7 +52,7 @@ _Load4 = Annotated[bool, typer.Option("--load-4bit", help="Quantize to 4 bits (b
     "eval",
     epilog="Examples: llava-aurora eval scenes --model checkpoints/aurora --out eval/aurora  |  llava-aurora eval "
     "hardblink --model checkpoints/aurora --data hardblink/ --out eval/aurora  |  accelerate launch --num_processes 8 "
-    "-m llava_aurora.cli eval seed_bench_counting ... Run again after an interruption: it goes on where it was.",
+    "-m llava_aurora.cli eval seed_bench_counting ... Run again after an interruption to resume.",
 )
 def evaluate_model(
     tasks: _Tasks,
@@ -69,6 +75,7 @@ def evaluate_model(
     unconstrained: _Unconstrained = False,
     load_8bit: _Load8 = False,
     load_4bit: _Load4 = False,
+    as_json: _Json = False,
 ) -> None:
     """Ask a model the questions of a benchmark, with and without a chain; numbers, report.md and report.html."""
     given = locals()
@@ -103,6 +110,7 @@ def replace_test(
     unconstrained: _Unconstrained = False,
     load_8bit: _Load8 = False,
     load_4bit: _Load4 = False,
+    as_json: _Json = False,
 ) -> None:
     """Test whether a model uses the depth map that it writes: replace the map and see what its answers become."""
     given = locals()
@@ -115,29 +123,25 @@ def replace_test(
 def compare(
     first: Annotated[Path, typer.Argument(help="Folder of `eval` of one model.")],
     second: Annotated[Path, typer.Argument(help="The same of another model, on the same questions.")],
+    as_json: _Json = False,
 ) -> None:
     """Compare two models question by question: difference with its interval, and McNemar's exact test."""
-    from rich.console import Console
-    from rich.table import Table
-
     from llava_aurora.evaluation.comparison import compare_evaluations
     from llava_aurora.report.document import interval
 
-    table = Table("", title=f"{second} against {first}", title_justify="left")
-    for heading in ("questions", "first", "second", "difference", "only first", "only second", "p"):
-        table.add_column(heading, justify="right")
-    for each in compare_evaluations(first, second):
+    found = compare_evaluations(first, second)
+    if as_json:
+        print(json.dumps([asdict(each) for each in found]))
+        return
+    for each in found:
         paired = each.paired
-        shown = [interval(value.to_json()) for value in (each.first, each.second, paired.difference)]
-        table.add_row(
-            f"{each.title}, {each.reasoning}",
-            str(paired.difference.count),
-            *shown,
-            str(paired.only_first),
-            str(paired.only_second),
-            f"{paired.p_value:.2g}",
+        print(f"{each.title}, {each.reasoning}, {paired.difference.count} questions")
+        print(f"  {interval(each.first.to_json())} % right: {first}")
+        print(f"  {interval(each.second.to_json())} % right: {second}")
+        print(
+            f"  {interval(paired.difference.to_json())} points: second minus first; McNemar's p = {paired.p_value:.2g}"
         )
-    Console().print(table)
+        print(f"  only the first right in {paired.only_first}, only the second in {paired.only_second}")
 
 
 def _names(text: str) -> list[str]:
@@ -151,7 +155,6 @@ def _run(work: Callable[..., object], given: Mapping[str, Any]) -> None:
         work: takes a predictor and a plan, `out` and `share`.
         given: the options of the command, by name.
     """
-    from llava_aurora.data.sources.depth.depth_estimation import default_device
     from llava_aurora.data.sources.depth.depth_maps import process_share
     from llava_aurora.evaluation.answers import AnswerSettings
     from llava_aurora.evaluation.run import Plan
@@ -170,21 +173,29 @@ def _run(work: Callable[..., object], given: Mapping[str, Any]) -> None:
         reasonings=_names(given.get("reasoning", "chain")),
         **chosen("data", "batch_size", "limit", "scenes", "seed", "pictures"),
     )
-    device = default_device() if given["device"] is None else usable_device(given["device"])
+    device = usable_device(given["device"])
     share = process_share(cpu=device == "cpu")
     predictor = Predictor.from_pretrained(given["model"], device=device, **chosen("base", "load_8bit", "load_4bit"))
     work(predictor, plan, out=given["out"], share=share)
     if share.index == 0:
-        _report(given["out"])
+        _report(given["out"], as_json=given["as_json"])
 
 
-def _report(out: Path) -> None:
-    """Writes the report and prints the main numbers."""
+def _report(out: Path, *, as_json: bool) -> None:
+    """Writes the report and prints the main numbers: in words, or as JSON what each question set came to."""
     from llava_aurora.evaluation.evaluation_report import write_report
     from llava_aurora.evaluation.run import read_results
     from llava_aurora.report.document import interval, percent
 
     path, results = write_report(out), read_results(out)
+    if as_json:
+        asked = {
+            name: {reasoning: each["summary"] for reasoning, each in entry["reasonings"].items()}
+            for name, entry in results["benchmarks"].items()
+        }
+        verdicts = {name: each["verdict"] for name, each in results.get("replacement", {}).items()}
+        print(json.dumps({"report": str(path), "benchmarks": asked, "replacement": verdicts}))
+        return
     for entry in results["benchmarks"].values():
         for reasoning, asked in entry["reasonings"].items():
             summary = asked["summary"]

@@ -1,5 +1,6 @@
 """`llava-aurora data check` and `data view`: training records looked at by a program, and by a person."""
 
+import json
 from pathlib import Path
 from typing import Annotated
 
@@ -36,6 +37,7 @@ def check(
     examples: Annotated[int, typer.Option(min=1, max=10, help="Records named of each kind of problem.")] = 3,
     out: Annotated[Path | None, typer.Option(help="Folder for report.json and two histograms.")] = None,
     workers: Annotated[int, typer.Option(min=0, help="Processes; 0 = one for each core.")] = 0,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
 ) -> None:
     """Check every record and image before a run. Exit code 1 if something is wrong; the last line is the verdict."""
     import os
@@ -71,7 +73,10 @@ def check(
     report = check_file(file, settings)
     if out is not None:
         report.save(out)
-    report.print(examples=examples, strict=strict)
+    if as_json:
+        print(json.dumps(report.as_dict()))
+    else:
+        report.print(examples=examples, strict=strict)
     if not report.fine(strict=strict):
         raise typer.Exit(1)
 

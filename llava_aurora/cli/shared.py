@@ -11,15 +11,36 @@ from llava_aurora.errors import AuroraError
 from llava_aurora.found_files import in_words
 
 
-def usable_device(device: str) -> str:
-    """The device as it was given. Raises AuroraError if it cannot be used here."""
+def usable_device(device: str | None) -> str:
+    """The device as it was given, else this process's GPU, else the CPU. Raises AuroraError if it cannot be used."""
     import torch
+
+    from llava_aurora.data.sources.depth.depth_estimation import default_device
+
+    if device is None:
+        return default_device()
 
     try:
         torch.zeros((), device=device)
     except (RuntimeError, AssertionError) as error:
         raise AuroraError(f"--device {device}: not usable here: {str(error).splitlines()[0]}") from error
     return device
+
+
+def shares_of(tasks: str, default: Mapping[str, float]) -> Mapping[str, float]:
+    """The option --tasks name=share,… as a mapping; the default if it is empty. Raises AuroraError if malformed."""
+    try:
+        return {name: float(share) for name, share in (part.split("=") for part in tasks.split(",") if part)} or default
+    except ValueError as error:
+        raise AuroraError(f"--tasks {tasks}: expected name=share,name=share,…, such as depth_chain=0.5") from error
+
+
+def counts_of(points: str) -> list[int]:
+    """The option --points 2,3,… as numbers. Raises AuroraError if it is malformed."""
+    try:
+        return [int(count) for count in points.split(",")]
+    except ValueError as error:
+        raise AuroraError(f"--points {points}: expected numbers with commas between them, such as 2,3,4,5") from error
 
 
 def report_failures(

@@ -32,7 +32,9 @@ def plan(
     answer: Annotated[int, typer.Option(min=1, help="Those of them that are answers.")] = 512,
     lora_r: Annotated[int, typer.Option(min=1, help="Rank of LoRA.")] = 128,
     new_tokens: Annotated[int, typer.Option(min=0, help="Perception tokens; depth and box have 466.")] = 466,
-    train_base_vocabulary: Annotated[bool, typer.Option(help="Train the words' rows too, as the paper did.")] = False,
+    train_base_vocabulary: Annotated[
+        bool, typer.Option(help="Train the embeddings of the original vocabulary too, as the paper did.")
+    ] = False,
     gradient_checkpointing: Annotated[bool, typer.Option(help="Recompute activations.")] = True,
     dtype: Annotated[str, typer.Option(help="bf16 or fp32.")] = "bf16",
     as_json: Annotated[bool, typer.Option("--json", help="One line of JSON, in bytes, instead of tables.")] = False,

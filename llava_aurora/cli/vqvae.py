@@ -33,7 +33,7 @@ def vqvae_train(
     learning_rate: Annotated[float | None, typer.Option(min=0.0)] = None,
     seed: Annotated[int | None, typer.Option(min=0)] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Continue from the state in --out, if any.")] = False,
-    device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1, ...")] = "cpu",
+    device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, ...; a GPU if there is one.")] = None,
 ) -> None:
     """Train a depth VQ-VAE; options left out are the paper's."""
     from llava_aurora.found_files import find_files, in_words
@@ -51,10 +51,10 @@ def vqvae_train(
         config = config_from_dict(settings)
     except ValueError as error:
         raise AuroraError(f"no VQ-VAE can have this shape: {error}") from error
-    device = usable_device(device)
+    used = usable_device(device)
     found = find_files(maps, MAP_SUFFIXES)
     scale = checked_scale(maps, found.paths, values=values, closer=closer, unknown=unknown)
-    train_depth_vqvae(depth_maps=maps, out=out, scale=scale, config=config, resume=resume, device=device, **given)
+    train_depth_vqvae(depth_maps=maps, out=out, scale=scale, config=config, resume=resume, device=used, **given)
     print(f"{out}: a VQ-VAE trained on {len(found.paths)} maps{in_words(found.passed_over)}")
 
 
@@ -65,14 +65,14 @@ def vqvae_train(
 )
 def vqvae_encode(
     maps: Annotated[Path, typer.Argument(help="Folder of relative depth maps (.png of 8 or 16 bits, .npy).")],
-    vqvae: Annotated[Path, typer.Option(help="VQ-VAE folder, or a published .pt file.")],
+    vqvae: Annotated[Path, typer.Option("--depth-vqvae", "--vqvae", help="VQ-VAE folder, or a published .pt file.")],
     out: Annotated[Path, typer.Option(help="The file of codes to write: .parquet, or .jsonl to read by eye.")],
     values: ValuesOption = None,
     closer: CloserOption = None,
     unknown: UnknownOption = "",
     batch_size: Annotated[int, typer.Option(min=1)] = 32,
     workers: Annotated[int, typer.Option(min=0, help="Threads that read maps.")] = 2,
-    device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1, ...")] = "cpu",
+    device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, ...; a GPU if there is one.")] = None,
 ) -> None:
     """Turn a folder of depth maps into a file of codes; maps that cannot be used are listed, exit code 1."""
     from llava_aurora.found_files import find_files
@@ -96,12 +96,12 @@ def vqvae_encode(
 )
 def vqvae_decode(
     codes: Annotated[Path, typer.Argument(help="A file that `vqvae encode` wrote.")],
-    vqvae: Annotated[Path, typer.Option(help="The VQ-VAE that the codes come from.")],
+    vqvae: Annotated[Path, typer.Option("--depth-vqvae", "--vqvae", help="The VQ-VAE that the codes come from.")],
     out: Annotated[Path, typer.Option(help="Folder for the depth maps, 8-bit PNG.")],
     height: Annotated[int | None, typer.Option(min=1, help="Pixels; the VQ-VAE's frame if left out.")] = None,
     width: Annotated[int | None, typer.Option(min=1, help="Pixels; the VQ-VAE's frame if left out.")] = None,
     batch_size: Annotated[int, typer.Option(min=1)] = 32,
-    device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1, ...")] = "cpu",
+    device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, ...; a GPU if there is one.")] = None,
 ) -> None:
     """Turn a file of codes into depth maps; lines that cannot be used are listed, exit code 1."""
     from llava_aurora.vqvae.checkpoint import load_depth_vqvae

@@ -13,8 +13,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
 from llava_aurora.batches import batches
 from llava_aurora.data.sources.depth.depth_maps import Share
 from llava_aurora.errors import AuroraError
@@ -23,6 +21,7 @@ from llava_aurora.files import read_json, write_json, write_text
 from llava_aurora.generation.predictor import Decoding
 from llava_aurora.generation.result import Answer
 from llava_aurora.line_file import LineFile, json_lines
+from llava_aurora.progress import count_bars
 
 HEADER = "evaluation.json"
 ANSWERS = "answers"
@@ -183,9 +182,8 @@ def _line(id: str, result: Answer) -> dict[str, Any]:
 def _shown(questions: Sequence[Question], *, title: str, share: Share) -> Iterable[Question]:
     """The same, with a progress bar in the first process."""
     name = title if share.count == 1 else f"{title} (process 1 of {share.count})"
-    columns = (TextColumn(name), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, disable=share.index > 0) as progress:
-        bar = progress.add_task(title, total=len(questions))
+    with count_bars(disable=share.index > 0) as progress:
+        bar = progress.add_task(name, total=len(questions))
         for question in questions:
             yield question
             progress.advance(bar)

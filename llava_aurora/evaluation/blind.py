@@ -48,7 +48,7 @@ def blind_baseline(questions: Sequence[Question]) -> Blind | None:
 class BlindScore:
     """How much of a task's records can be answered blind.
 
-    Args: task: its name; questions: how many; blind: the best rule; chance: guessing's share, None for counts.
+    Args: task: its name; questions: how many; blind: the best rule; chance: chance level, None for counts.
     """
 
     task: str

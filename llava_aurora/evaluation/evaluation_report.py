@@ -16,6 +16,7 @@ from llava_aurora.evaluation.tables import (
 from llava_aurora.report.document import Section, Table, interval, write_html, write_markdown
 from llava_aurora.report.plots import bars, new_axes, save_axes
 
+FEW = 20  # questions
 MARKDOWN, HTML = "report.md", "report.html"
 COLORS = {"chain": "#4477aa", "direct": "#ee9944"}
 HOW = (
@@ -88,7 +89,12 @@ def _about(entry: Mapping[str, Any]) -> list[str]:
         if samples := asked["summary"].get("unparsable_samples"):
             shown = "; ".join(f"`{text!r}`" for text in samples)
             lines.append(f"{entry['title']}, {reasoning}, unparsable answers end with: {shown}.")
-    if paired := entry.get("chain_less_direct"):
+    if entry["questions"] < FEW:
+        lines.append(f"{entry['title']}: {entry['questions']} questions only; intervals of so few say little.")
+    paired = entry.get("chain_less_direct")
+    if silent := [name for name, asked in entry["reasonings"].items() if asked["summary"]["unparsable"] == 1]:
+        lines.append(f"{entry['title']}: no answer of {' and '.join(silent)} could be parsed; nothing is compared.")
+    elif paired:
         lines.append(
             f"{entry['title']}, chain minus direct: {interval(paired['difference'])} points; only the chain is right in"
             f" {paired['only_second']} questions, only the direct answer in {paired['only_first']}; McNemar's exact"

@@ -56,6 +56,7 @@ def draw_gallery(
             question=plain(question.prompt(reasoning, reasoning_prompt), perception),
             answer=plain(folded(line.text, perception), perception),
             truth=question.answer,
+            right=right,
         )
         drawn.append(
             {"picture": f"{PICTURES}/{path.name}", "right": right, "id": question.id, "truth": question.answer}

@@ -64,7 +64,7 @@ def export_hugging_face(
     """
     source, out = Path(model), Path(out)
     if out.exists():
-        raise AuroraError(f"{out}: is there already; name another folder, or remove this one")
+        raise AuroraError(f"{out}: already exists; choose another --out, or remove it")
     chat_template(conversation)  # refuses what it cannot say before anything is loaded
     dtype = dtype or getattr(llava_config(source), "dtype", None) or torch.float32
     tokenizer, trained, image_processor, _ = load_pretrained_model(str(source), base, device="cpu", torch_dtype=dtype)

@@ -1,18 +1,21 @@
 """The public API for asking a model: images or their files, one question or many."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, cast, overload
+from types import MappingProxyType
+from typing import Any, overload
 
+import numpy as np
 from PIL import Image
 
 from llava_aurora.batches import batches
 from llava_aurora.data.images.image_files import open_image
 from llava_aurora.errors import AuroraError
+from llava_aurora.generation.points import Points, with_points
 from llava_aurora.generation.predictor import Predictor
 from llava_aurora.generation.result import Reasoning, Result
 
-ImageLike = Image.Image | str | Path
+ImageLike = Image.Image | np.ndarray | str | Path
 
 
 class Aurora(Predictor):
@@ -33,15 +36,17 @@ class Aurora(Predictor):
         question: str | Sequence[str],
         *,
         reasoning: Reasoning = "chain",
+        points: Points | Sequence[Points] = MappingProxyType({}),
         batch_size: int = 16,
         **options: Any,
     ) -> Result | list[Result]:
         """Asks one question, or many in batches; a batch gives what one at a time gives.
 
         Args:
-            image: an image or its path, or a list of them.
+            image: an image, its path, or its pixels, uint8 (H, W, 3) or (H, W); or a list of them.
             question: without the image token; one, or a list. One of the two may be single beside a list.
             reasoning: "chain" asks the model to think step by step, "direct" leaves the question as it is.
+            points: (x, y) in pixels of the image by letter, see `with_points`; of all questions, or a list.
             batch_size: questions at once.
             options: for `Predictor.write`: max_new_tokens, constrained, decoding, reasoning_prompt, …
 
@@ -52,32 +57,46 @@ class Aurora(Predictor):
             AuroraError: for an image that cannot be read (it names the file), lists of unequal length, and as
                 `Predictor.write`.
         """
-        several = not isinstance(image, str | Path | Image.Image) or not isinstance(question, str)
-        results: list[Result] = []
-        for batch in batches(zip(*_pairs(image, question), strict=True), batch_size):
-            images, questions = [open_image(each) for each, _ in batch], [each for _, each in batch]
+        several = not isinstance(image, ImageLike) or not isinstance(question, str)
+        pairs, results = _pairs(image, question), list[Result]()
+        marked = [points] * len(pairs) if isinstance(points, Mapping) else list(points)
+        if len(marked) != len(pairs):
+            raise AuroraError(f"points of {len(marked)} questions for {len(pairs)}; give them once, or for each")
+        for batch in batches(zip(pairs, marked, strict=True), batch_size):
+            prepared = [self._prepared(*pair, each) for pair, each in batch]
+            images, questions = map(list, zip(*prepared, strict=True))
             results += self.write(images, questions, reasoning=reasoning, **options)
         return results if several else results[0]
 
     def stream(
-        self, image: ImageLike, question: str, *, reasoning: Reasoning = "chain", **options: Any
+        self,
+        image: ImageLike,
+        question: str,
+        *,
+        reasoning: Reasoning = "chain",
+        points: Points = MappingProxyType({}),
+        **options: Any,
     ) -> Iterator[str | Result]:
         """Asks one question and yields the text in pieces as it is written, then the result.
 
         Arguments and errors as for `ask`; errors about anything but the image come with the first piece. The pieces
         together are the result's text. Writing stops when the iterator is closed.
         """
-        return self.write_pieces(open_image(image), question, reasoning=reasoning, **options)
+        return self.write_pieces(*self._prepared(image, question, points), reasoning=reasoning, **options)
+
+    def _prepared(self, image: ImageLike, question: str, points: Points) -> tuple[Image.Image, str]:
+        opened = open_image(Image.fromarray(image) if isinstance(image, np.ndarray) else image)
+        return with_points(self, opened, question, points) if points else (opened, question)
 
 
-def _pairs(image: Any, question: Any) -> tuple[list[ImageLike], list[str]]:
-    images = [image] if isinstance(image, str | Path | Image.Image) else list(image)
+def _pairs(image: Any, question: Any) -> list[tuple[ImageLike, str]]:
+    images = [image] if isinstance(image, ImageLike) else list(image)
     questions = [question] if isinstance(question, str) else list(question)
     if len(images) != len(questions):
         if isinstance(question, str):
             questions *= len(images)
-        elif isinstance(image, str | Path | Image.Image):
+        elif isinstance(image, ImageLike):
             images *= len(questions)
         else:
             raise AuroraError(f"{len(questions)} questions for {len(images)} images; give one each, or one for all")
-    return cast(list[ImageLike], images), questions
+    return list(zip(images, questions, strict=True))

@@ -6,17 +6,16 @@ from pathlib import Path
 from typing import Any
 
 from PIL import Image
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from llava_aurora.batches import batches
-from llava_aurora.data.images.image_files import open_image
-from llava_aurora.data.sources.depth.depth_estimation import SUFFIXES
+from llava_aurora.data.images.image_files import SUFFIXES, open_image
 from llava_aurora.errors import AuroraError
 from llava_aurora.files import atomic_file
 from llava_aurora.found_files import find_files
 from llava_aurora.generation.aurora import Aurora
 from llava_aurora.generation.result import Reasoning
 from llava_aurora.line_file import LineFile
+from llava_aurora.progress import count_bars
 from llava_aurora.read_ahead import read_ahead
 
 _THREADS = 2
@@ -67,7 +66,7 @@ def ask_folder(
     file.append([])  # whether it can be written is known before anything is asked
     todo = [path for path, name in names.items() if name not in done]
     report = FolderReport(kept=len(names) - len(todo), passed_over=found.passed_over)
-    with _progress() as progress:
+    with count_bars(transient=True) as progress:
         bar = progress.add_task("Asking", total=len(names), completed=report.kept)
         read = read_ahead(todo, open_image, workers=_THREADS, ahead=2 * batch_size)
         for batch in batches(read, batch_size):
@@ -97,8 +96,3 @@ def _answered(file: LineFile, about: dict[str, str | None]) -> set[str]:
                     f" {value!r}; choose another file"
                 )
     return done
-
-
-def _progress() -> Progress:
-    columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
-    return Progress(*columns, transient=True)

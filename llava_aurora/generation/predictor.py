@@ -22,6 +22,7 @@ from llava_aurora.generation.streaming import stream_pieces
 from llava_aurora.model.aurora_llama import AuroraLlamaForCausalLM
 from llava_aurora.model.checkpoint import load_pretrained_model
 from llava_aurora.model.constraint import PerceptionLogitsProcessor
+from llava_aurora.model.folders import model_folder
 from llava_aurora.tasks.prompts import Prompts
 from llava_aurora.tokens.perception import PerceptionTokens
 
@@ -68,7 +69,7 @@ class Predictor:
         """Loads a folder that a training run wrote: a whole model, LoRA, or (with `base`) a projector alone.
 
         Args:
-            path: the folder.
+            path: the folder, or a name on the Hugging Face hub, such as "liuhaotian/llava-v1.5-7b".
             base: the model that it was trained on; a LoRA folder names it itself.
             device: "cpu", "cuda", "cuda:1"; the GPU if there is one by default.
             device_map: of accelerate ("auto" spreads the model over all GPUs), in place of `device`.
@@ -85,6 +86,7 @@ class Predictor:
         ):
             if needed and importlib.util.find_spec(package) is None:
                 raise AuroraError(f"{path}: loading it this way needs {package}; pip install -e '.[{extra}]'")
+        path = model_folder(path)
         tokenizer, model, image_processor, _ = load_pretrained_model(
             str(path),
             model_base=base,

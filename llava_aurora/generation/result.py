@@ -1,9 +1,12 @@
 """What a model wrote to one question: text and ids, and the perception tokens found in them."""
 
+import base64
+import io
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from functools import cached_property, partial
+from html import escape
 from typing import Any, Literal
 
 import numpy as np
@@ -94,7 +97,7 @@ class Result(Answer):
         """What the spans of a token kind stand for; none if the model has no such kind.
 
         Coordinates, (x, y) or (x1, y1, x2, y2), are in pixels of the image, cut off at its border. What has no
-        coordinates (a depth map) covers the whole image, stretched to its own square.
+        coordinates (a depth map) covers the square that the model sees: the image stretched, padded or cut.
         """
         return tuple(self._annotation(kind, span) for span in self.spans.get(kind, ()))
 
@@ -154,6 +157,13 @@ class Result(Answer):
             points=self.points,
             texts=[plain(t, self.perception) for t in texts],
         )
+
+    def _repr_html_(self) -> str:
+        """The figure, as Jupyter shows it."""
+        file = io.BytesIO()
+        self.figure().save(file, format="png")
+        data = base64.b64encode(file.getvalue()).decode()
+        return f'<img src="data:image/png;base64,{data}" alt="{escape(self.answer)}">'
 
     def to_json(self) -> dict[str, Any]:
         """All but the image and the maps, whose codes are in the text."""

@@ -50,6 +50,7 @@ class AuroraLlamaForCausalLM(LlavaLlamaForCausalLM):
         super().__init__(config)
         self.perception: PerceptionTokens | None = None
         self.training_loss: TrainingLoss | None = None
+        self.trained_on = ""  # the training file, for the model card
 
     @classmethod
     def from_pretrained(cls, *args: Any, **kwargs: Any) -> Any:

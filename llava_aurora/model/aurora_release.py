@@ -52,7 +52,7 @@ def import_aurora(
     """
     source, out = Path(folder), Path(out)
     if out.exists():
-        raise AuroraError(f"{out}: is there already; name another folder, or remove this one")
+        raise AuroraError(f"{out}: already exists; choose another --out, or remove it")
     config = llava_config(source)
     rows = vocabulary_rows(source)
     if rows is None or not (source / LORA_CONFIG).is_file() or (source / "tokenizer_config.json").is_file():

@@ -24,6 +24,7 @@ from llava_aurora.model.folders import (
     is_path,
     llava_config,
     load_tokenizer,
+    model_folder,
     model_settings,
     reading,
     vocabulary_rows,
@@ -50,7 +51,7 @@ def load_pretrained_model(
     The arguments are upstream's, in its order; none but the first is needed.
 
     Args:
-        model_path: the folder.
+        model_path: the folder, or a name on the Hugging Face hub.
         model_base: the model that LoRA or projector weights were trained on, if it is no longer where the folder says.
         model_name: not used, since config.json says what the model is; upstream needs it.
         load_8bit, load_4bit: quantize by bitsandbytes.
@@ -66,7 +67,7 @@ def load_pretrained_model(
         AuroraError: if a file is missing or damaged, if the model is not built on Llama, if the base is another model,
             or if tokens, ids or VQ-VAE are not those that config.json describes.
     """
-    folder = Path(model_path)
+    folder = model_folder(model_path)
     config = llava_config(folder)
     check_tower(folder, config)
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")

@@ -23,7 +23,8 @@ LORA_CONFIG = "adapter_config.json"
 NON_LORA_WEIGHTS = "non_lora_trainables.bin"
 PROJECTOR_WEIGHTS = "mm_projector.bin"
 BASE_RECORD = "aurora_base.json"
-BASE_MODEL_TYPES = (LlavaConfig.model_type, "llama")
+LLAVA_MODEL_TYPES = (LlavaConfig.model_type, "llava")  # the second one in the folders published as LLaVA-1.5
+BASE_MODEL_TYPES = (*LLAVA_MODEL_TYPES, "llama")
 _SAMPLES, _SAMPLE_BYTES = 16, 4096
 
 
@@ -52,6 +53,26 @@ def is_path(name: str | None) -> bool:
     return name is not None and (name.startswith(("/", "./", "../", "~")) or name.count("/") > 1)
 
 
+def model_folder(name: str | Path) -> Path:
+    """The folder of a model: the one of this name, or the one that a name on the Hugging Face hub is downloaded to.
+
+    Raises:
+        AuroraError: if there is no such folder, and the hub has no such model or cannot be reached.
+    """
+    if Path(name).exists() or is_path(str(name)):
+        return Path(name)
+    from huggingface_hub import snapshot_download
+
+    try:
+        return Path(snapshot_download(str(name), ignore_patterns=["*.py", "*.md", "*.msgpack", "*.h5"]))
+    except Exception as error:  # of the network, of the hub, of its cache
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise AuroraError(
+            f"{name}: no such folder here, and not to be had from the Hugging Face hub ({reason}); give a"
+            " folder that is here, or a name on the hub where the network allows"
+        ) from error
+
+
 def model_settings(name: str | Path) -> dict[str, Any]:
     """The content of config.json of a folder, or of a model on the hub. Raises AuroraError if there is none."""
     with reading(name, "config.json"):
@@ -62,6 +83,11 @@ def model_settings(name: str | Path) -> dict[str, Any]:
 def check_model_type(name: str | Path, settings: dict[str, Any], known: tuple[str, ...]) -> None:
     """Raises AuroraError for a model that is not built on Llama: other types may bring code of their own."""
     found = settings.get("model_type")
+    if found == "llava" and "text_config" in settings:
+        raise AuroraError(
+            f"{name}: a LLaVA in transformers' own layout (text_config in config.json); give the model in LLaVA's"
+            " layout, such as liuhaotian/llava-v1.5-7b in the place of llava-hf/llava-1.5-7b-hf"
+        )
     if found not in known:
         raise AuroraError(f"{name}: config.json has model_type {found!r}; supported: {', '.join(known)}")
 
@@ -77,14 +103,14 @@ def llava_config(folder: Path) -> LlavaConfig:
             f"{folder}: no checkpoint here (config.json is missing); give the folder a training run wrote"
         )
     settings = model_settings(folder)
-    check_model_type(folder, settings, (LlavaConfig.model_type,))
+    check_model_type(folder, settings, LLAVA_MODEL_TYPES)
     if not isinstance(settings.get("aurora", {}), dict):
         raise AuroraError(
             f"{folder}/config.json: aurora is {settings['aurora']!r}, not the description of perception tokens; copy"
             " config.json again from the run that wrote it"
         )
     with reading(folder, "config.json"):
-        return LlavaConfig.from_pretrained(folder)
+        return LlavaConfig.from_dict({**settings, "model_type": LlavaConfig.model_type})
 
 
 def load_tokenizer(name: str | Path) -> Any:

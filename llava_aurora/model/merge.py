@@ -28,7 +28,7 @@ def merge(model: str | Path, out: str | Path, *, base: str | None = None, dtype:
     """
     source, out = Path(model), Path(out)
     if out.exists():
-        raise AuroraError(f"{out}: is there already; name another folder, or remove this one")
+        raise AuroraError(f"{out}: already exists; choose another --out, or remove it")
     dtype = dtype or getattr(llava_config(source), "dtype", None) or torch.float32
     tokenizer, merged, _, _ = load_pretrained_model(str(source), base, device="cpu", torch_dtype=dtype)
     write_merged_folder(out, model=merged, tokenizer=tokenizer)

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from llava_aurora.compatibility import old_tower_names, save_tower, write_old_rope_names
-from llava_aurora.files import STAGING_PREFIX, atomic_folder, read_json, staged_into, write_json
+from llava_aurora.files import STAGING_PREFIX, atomic_folder, read_json, staged_into, write_json, write_text
 from llava_aurora.model.aurora_llama import VISION_TOWER_FOLDER, AuroraLlamaForCausalLM
 from llava_aurora.model.folders import NON_LORA_WEIGHTS, PROJECTOR_WEIGHTS, write_base_record
 from llava_aurora.model.perception_head import ROWS, join_rows
@@ -102,6 +102,36 @@ def write_projector_folder(
         write_perception_files(staging, model=model, weights=weights, final_folder=folder)
 
 
+def model_card(model: AuroraLlamaForCausalLM) -> str:
+    """What a folder holds, from what it was made, and how to load it, in Markdown with the hub's metadata."""
+    families = model.perception.vocabulary.families if model.perception is not None else ()
+    tokens = [f"- {each.name}: {len(each.tokens)} tokens, {each.tokens[0]} … {each.tokens[-1]}" for each in families]
+    facts = {"base model": model.name_or_path, "training records": model.trained_on}
+    return "\n".join(
+        [
+            "---",
+            "library_name: llava_aurora",
+            "pipeline_tag: image-text-to-text",
+            "---",
+            "",
+            "# A LLaVA with perception tokens" if tokens else "# A LLaVA",
+            "",
+            *(f"- {name}: `{value}`" for name, value in facts.items() if value),
+            *tokens,
+            "",
+            "```python",
+            "from llava_aurora import Aurora",
+            "",
+            'aurora = Aurora.from_pretrained("path/to/this/folder")',
+            'print(aurora.ask("image.jpg", "What is in the image?").answer)',
+            "```",
+            "",
+            "LLaVA's own `load_pretrained_model` loads whole folders; `llava-aurora merge` makes a LoRA folder whole.",
+            "",
+        ]
+    )
+
+
 def _write_config(folder: Path, model: AuroraLlamaForCausalLM) -> None:
     config = copy.deepcopy(model.config)
     config.use_cache = True  # off in training alone
@@ -113,11 +143,12 @@ def _write_config(folder: Path, model: AuroraLlamaForCausalLM) -> None:
 def write_perception_files(
     folder: Path, *, model: AuroraLlamaForCausalLM, weights: Mapping[str, Tensor], final_folder: Path
 ) -> None:
-    """Writes the kinds' files and a trained tower into `folder`, which will stand at `final_folder`.
+    """Writes the card, the kinds' files and a trained tower into `folder`, which will stand at `final_folder`.
 
     Last, after config.json: that also gets the names under which older libraries read it.
     """
     write_old_rope_names(folder)
+    write_text(folder / "README.md", model_card(model))
     if model.perception is not None:
         model.perception.save_files(folder)
     if not getattr(model.config, "mm_vision_tower_trained", False):

@@ -14,6 +14,7 @@ from PIL import Image
 from llava_aurora.files import atomic_file
 
 DPI = 110
+ROWS = 8  # of a question or an answer under panels
 Panel = tuple[str, Image.Image]
 
 
@@ -102,16 +103,39 @@ def loss_curves(path: Path, history: Sequence[Mapping[str, Any]]) -> None:
     save_axes(axes, path, xlabel="step", ylabel="cross-entropy (nats a token)")
 
 
-def save_panels(path: Path, panels: Sequence[Panel], *, question: str, answer: str, truth: str) -> None:
-    """Writes images in a row, each under its title, with question, answer and truth below, as a PNG."""
-    figure = Figure(figsize=(3.2 * len(panels), 4.6), dpi=100)
+def save_panels(
+    path: Path, panels: Sequence[Panel], *, question: str, answer: str, truth: str, right: bool | None = None
+) -> None:
+    """Writes images in a row, each under its title, with truth, question and answer below, as a PNG.
+
+    Args:
+        path: of the file.
+        panels: at least one.
+        question, answer, truth: in words; long ones are cut in the middle, so that each can be seen.
+        right: shown as a badge; None for none.
+    """
+    across = 26 * len(panels)
+    badge = {True: "RIGHT   ", False: "WRONG   ", None: ""}[right]
+    lines = [f"{badge}true: {truth}", f"Q: {question}", f"A: {answer}"]
+    rows = [row for line in lines for row in _filled(line, across)]
+    below = 0.25 + 0.17 * len(rows)
+    figure = Figure(figsize=(3.2 * len(panels), 3.6 + below), dpi=100)
+    share = below / (3.6 + below)
     for place, (title, picture) in enumerate(panels, start=1):
         axes = figure.add_subplot(1, len(panels), place)
         axes.imshow(picture, interpolation="nearest")
-        axes.set_title(title, fontsize=11)
+        axes.set_title("\n".join(_filled(title, 34)), fontsize=9)
         axes.set_axis_off()
-    lines = [f"Q: {question}", f"A: {answer}", f"true: {truth}"]
-    text = "\n".join(textwrap.fill(line, 26 * len(panels), subsequent_indent="   ") for line in lines)
-    figure.subplots_adjust(left=0.01, right=0.99, top=0.93, bottom=0.3, wspace=0.03)
-    figure.text(0.02, 0.27, text, fontsize=10, va="top", family="monospace", parse_math=False)
+    figure.subplots_adjust(left=0.01, right=0.99, top=0.9, bottom=share, wspace=0.03)
+    color = {True: "#117733", False: "#bb2222", None: "black"}[right]
+    style: dict[str, Any] = {"fontsize": 10, "va": "top", "family": "monospace", "parse_math": False}
+    figure.text(0.02, share - 0.02, rows[0], color=color, weight="bold", **style)
+    figure.text(0.02, share - 0.02, "\n".join(["", *rows[1:]]), **style)
     save_figure(figure, path)
+
+
+def _filled(text: str, width: int) -> list[str]:
+    """A text in rows, at most ROWS: what is too long is cut in the middle."""
+    shown = "".join(letter if letter.isprintable() else "·" for letter in text.replace("\n", " / "))
+    rows = textwrap.wrap(shown, width, subsequent_indent="   ") or [""]
+    return rows if len(rows) <= ROWS else [*rows[: ROWS // 2], "   […]", *rows[-(ROWS // 2) :]]

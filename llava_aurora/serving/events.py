@@ -86,6 +86,12 @@ class PageEvents:
             raise gr.Error("choose an image first", print_exception=False)
         return self._changed(marked, question, lambda: marked.with_point(event.index))
 
+    def type_point(self, marked: MarkedImage | None, question: str, given: str, place: str) -> Image:
+        """A place "x, y" in pixels of the image was typed: it becomes a point."""
+        if marked is None:
+            raise gr.Error("choose an image first", print_exception=False)
+        return self._changed(marked, question, lambda: marked.with_typed_point(place))
+
     def undo(self, marked: MarkedImage | None, question: str, given: str) -> Image:
         """The last point is removed."""
         return self._changed(marked, question, lambda: marked and replace(marked, points=marked.points[:-1]))
@@ -159,6 +165,15 @@ class PageEvents:
                         shown = span_html(*span, image.size) if span else ""
                         yield Shown(shown if span != before else gr.skip(), chain=self._chain(text))
                         due = time.monotonic() + self.interval
+
+    def stopped(self, question: str, reasoning: Reasoning, chain: str) -> str | None:
+        """The writing was stopped: what was written so far, as a file; None if that is nothing."""
+        if not chain:
+            return None
+        record = Path(tempfile.mkdtemp(dir=self.folder)) / "answer.json"
+        about = {"question": question, "reasoning": reasoning, "text": chain, "finished": False}
+        record.write_text(json.dumps(about, indent=2, ensure_ascii=False), encoding="utf-8")
+        return str(record)
 
     def _answered(self, result: Result) -> Shown:
         folder = Path(tempfile.mkdtemp(dir=self.folder))

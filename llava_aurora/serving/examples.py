@@ -7,13 +7,13 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from llava_aurora.data.images.image_files import SUFFIXES
 from llava_aurora.data.sources.scenes.scene import SceneConfig, relative_depth, render_scene, scene_seed
-from llava_aurora.errors import AuroraError
+from llava_aurora.found_files import find_files
 from llava_aurora.tasks.marks import Point
 from llava_aurora.tasks.registry import families
 from llava_aurora.tasks.task import AnnotatedImage, AnnotatedObject
 
-SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
 MOST = 12  # of a folder
 _SEED, _SCENES = 2024, 4
 
@@ -53,10 +53,5 @@ def scene_examples(folder: Path, *, kinds: Collection[str]) -> list[ImageExample
 
 
 def folder_examples(folder: Path) -> list[ImageExample]:
-    """The first images of a folder, by name, without questions. Raises AuroraError if it has none."""
-    if not folder.is_dir():
-        raise AuroraError(f"--examples {folder}: no such folder")
-    paths = sorted(path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES and path.is_file())
-    if not paths:
-        raise AuroraError(f"--examples {folder}: no images ({', '.join(SUFFIXES)}) in this folder")
-    return [ImageExample(str(path.resolve())) for path in paths[:MOST]]
+    """The first images of a folder, by path, without questions. Raises AuroraError if it has none."""
+    return [ImageExample(str(path.resolve())) for path in find_files(folder, SUFFIXES).paths[:MOST]]

@@ -17,7 +17,7 @@ from llava_aurora.errors import AuroraError
 from llava_aurora.tasks.marks import Point, draw_points
 from llava_aurora.tasks.registry import families
 
-SHOWN_SIDE = 768
+SHOWN_SIDE, LEAST_SIDE = 768, 480  # of the longer side of the copy on the page, in pixels
 MAX_PIXELS = 25_000_000  # of an upload; decoding takes up to 16 bytes a pixel
 MARKS, COORDINATES = "marks", "coordinates"
 
@@ -29,7 +29,7 @@ class MarkedImage:
     Args:
         path: of the image.
         size: width and height of the image, turned upright.
-        shown: path of the copy on the page, at most SHOWN_SIDE pixels wide and high, points drawn in.
+        shown: path of the copy on the page, points drawn in.
         points: (x, y) in pixels of the image; the first is A.
         given: MARKS, drawn into the image that the model sees, or COORDINATES, named in the question.
         suggested: the question that the page proposed.
@@ -48,13 +48,26 @@ class MarkedImage:
 
     def with_point(self, place: Sequence[float]) -> "MarkedImage":
         """With a point at `place`, in pixels of the copy that is shown. Raises AuroraError after the 26th."""
-        if len(self.points) == len(ascii_uppercase):
-            raise AuroraError(f"there are {len(ascii_uppercase)} points already, and no more letters")
         x, y = (
             min(max(int((value + 0.5) * side / shown), 0), side - 1)
             for value, side, shown in zip(place, self.size, shown_size(self.size), strict=True)
         )
-        return replace(self, points=(*self.points, (x, y)))
+        return self._with((x, y))
+
+    def with_typed_point(self, place: str) -> "MarkedImage":
+        """With a point at "x, y" in pixels of the image. Raises AuroraError for anything else, or after the 26th."""
+        try:
+            x, y = map(int, place.replace(",", " ").split())
+        except ValueError as error:
+            raise AuroraError(f"{place!r}: type a point as x, y in pixels of the image, such as 120, 80") from error
+        if not (0 <= x < self.size[0] and 0 <= y < self.size[1]):
+            raise AuroraError(f"({x}, {y}) is outside the image, {self.size[0]} × {self.size[1]} pixels")
+        return self._with((x, y))
+
+    def _with(self, point: Point) -> "MarkedImage":
+        if len(self.points) == len(ascii_uppercase):
+            raise AuroraError(f"there are {len(ascii_uppercase)} points already, and no more letters")
+        return replace(self, points=(*self.points, point))
 
 
 class Marker:
@@ -108,7 +121,7 @@ def read_upload(path: str) -> Image.Image:
 
 def shown_size(size: tuple[int, int]) -> tuple[int, int]:
     """Width and height of the copy on the page of an image of this size."""
-    scale = min(1.0, SHOWN_SIDE / max(size))
+    scale = min(max(1.0, LEAST_SIDE / max(size)), SHOWN_SIDE / max(size))
     return max(1, round(size[0] * scale)), max(1, round(size[1] * scale))
 
 

@@ -10,6 +10,13 @@ from llava_aurora.serving.marks import COORDINATES, MARKS
 
 _FONT = ["system-ui", "Segoe UI", "Helvetica", "Arial", "sans-serif"]
 _MONO = ["ui-monospace", "Menlo", "Consolas", "monospace"]
+# On a narrow screen the answer is below the question; screen readers say it when it comes.
+_SHOW_ANSWER = """() => {
+    document.getElementById("aurora-answer").scrollIntoView({behavior: "smooth", block: "nearest"});
+}"""
+_READ_ALOUD = """() => {
+    document.getElementById("aurora-answer").setAttribute("aria-live", "polite");
+}"""
 
 
 def theme() -> gr.Theme:
@@ -47,6 +54,13 @@ def build_page(events: PageEvents, *, name: str, concurrency: int) -> gr.Blocks:
                 with gr.Row():
                     undo = gr.Button("Undo point", size="sm", elem_id="aurora-undo")
                     clear = gr.Button("Clear points", size="sm", elem_id="aurora-clear")
+                    typed = gr.Textbox(
+                        placeholder="point: x, y",
+                        show_label=False,
+                        container=False,
+                        max_lines=1,
+                        elem_id="aurora-typed",
+                    )
                 given = gr.Radio(
                     [("drawn into the image", MARKS), ("named in the question", COORDINATES)],
                     value=MARKS,
@@ -108,6 +122,7 @@ def build_page(events: PageEvents, *, name: str, concurrency: int) -> gr.Blocks:
             (examples.select, events.example),
         ):
             listener(handler, inputs=inputs, **image)
+        typed.submit(events.type_point, inputs=[*inputs, typed], **image).then(lambda: "", outputs=typed, **quiet)
         asking = gr.on(
             [ask.click, question.submit],
             events.ask,
@@ -118,7 +133,9 @@ def build_page(events: PageEvents, *, name: str, concurrency: int) -> gr.Blocks:
             concurrency_id="ask",
             show_progress="hidden",
         )
-        stop.click(None, cancels=[asking], **quiet)
+        stop.click(events.stopped, inputs=[question, reasoning, right[2]], outputs=right[4], cancels=[asking], **quiet)
+        ask.click(None, js=_SHOW_ANSWER, **quiet)
+        page.load(None, js=_READ_ALOUD, **quiet)
     return page
 
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 from PIL import Image
 
-from llava_aurora.tasks.box_measures import IOU, matched_boxes
+from llava_aurora.tasks.box_measures import IOU, intersection_over_union, matched_boxes
 from llava_aurora.tasks.forms import Coordinates as CoordinatesForm
 from llava_aurora.tasks.forms import Form, Listed, Number, Words, sequence
 from llava_aurora.tasks.points import mentions
@@ -213,7 +213,11 @@ class CountingFamily(TaskFamily):
         if written.boxes:
             # Corners in order: an unconstrained model may write them the other way round, which cannot be drawn.
             boxes = [(min(a, c), min(b, d), max(a, c), max(b, d)) for a, b, c, d in written.boxes]
-            found.append((f"boxes it wrote: {len(boxes)}", kind.draw(boxes, image)))
+            title = f"boxes it wrote: {len(boxes)}"
+            if question.boxes:
+                best = intersection_over_union(np.array(boxes, float), np.array(question.boxes, float)).max(axis=1)
+                title += f", IoU {', '.join(f'{share:.2f}' for share in best)}"
+            found.append((title, kind.draw(boxes, image)))
         return found
 
     def example(self, image: AnnotatedImage, rng: np.random.Generator) -> Example | None:

@@ -16,13 +16,14 @@ from llava_aurora.errors import AuroraError
 from llava_aurora.tasks.depth_measures import MEASURES, depth_measured
 from llava_aurora.tasks.depth_tasks import TASKS, DepthTask, name_again
 from llava_aurora.tasks.forms import Form, Letter, Span
-from llava_aurora.tasks.marks import any_points, depth_at, sample_points
+from llava_aurora.tasks.marks import any_points, depth_at, draw_points, sample_points
 from llava_aurora.tasks.points import (
     LISTED_LETTERS,
     POINTS,
     VALUED_POINTS,
     MarkedPoint,
     closest,
+    hundredths,
     letter_points,
     list_letters,
     mentions,
@@ -96,6 +97,7 @@ class DepthFamily(TaskFamily):
             relative_depth=image.depth,
             count=count,
             rng=rng,
+            margin=drawing.margin,
             one_height=drawing.one_height,
             mean_depth=image.mean_depth,
         )
@@ -179,9 +181,20 @@ class DepthFamily(TaskFamily):
     def panels(
         self, question: Asked, written: Written, annotation: Any, image: Image.Image
     ) -> list[tuple[str, Image.Image]]:
-        """The true map and the one that was written."""
-        maps = {"true depth": question.true_depth(), "map it wrote": annotation}
-        return [(title, color_map(depth)) for title, depth in maps.items() if depth is not None]
+        """The true map and the one that was written, bright = close, with the points and their values of 0 to 99."""
+        found = []
+        for title, depth in {"true depth, bright = close": question.true_depth(), "map it wrote": annotation}.items():
+            if depth is None:
+                continue
+            picture = color_map(depth).resize(image.size, Image.Resampling.NEAREST)
+            if question.points:
+                title += f": {_read(depth, question)}"
+                picture = Image.fromarray(draw_points(np.asarray(picture), *_places(question, picture.size)))
+            found.append((title, picture))
+        if found and written.values:
+            said = ", ".join(f"{letter} {value:02d}" for letter, value in written.values.items())
+            found[-1] = (f"{found[-1][0]}; it says {said}", found[-1][1])
+        return found
 
     # --- the page -----------------------------------------------------------------------------------------------------
 
@@ -331,6 +344,19 @@ def by_depth(depth: np.ndarray, points: Mapping[str, Sequence[int]], *, frame: i
     across, down = depth.shape[1] / frame, depth.shape[0] / frame
     values = {letter: depth_at(depth, (int(x * across), int(y * down))) for letter, (x, y) in sorted(points.items())}
     return sorted(values, key=lambda letter: -values[letter])
+
+
+def _places(question: Asked, size: tuple[int, int]) -> tuple[list[tuple[int, int]], list[str]]:
+    """The marked points of a question in pixels of a picture of this size (width, height), and their letters."""
+    scale = [side / question.frame for side in size]
+    return [(int(x * scale[0]), int(y * scale[1])) for x, y in question.points.values()], list(question.points)
+
+
+def _read(depth: np.ndarray, question: Asked) -> str:
+    """What a map has at the marked points, in hundredths: "A 24, B 75"."""
+    places, letters = _places(question, (depth.shape[1], depth.shape[0]))
+    values = (hundredths(depth_at(depth, place)) for place in places)
+    return ", ".join(map(" ".join, zip(letters, values, strict=True)))
 
 
 def _shrunk(depth: np.ndarray, side: int = 64) -> np.ndarray:

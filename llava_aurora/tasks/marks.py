@@ -19,6 +19,7 @@ _CIRCLE_RADIUS = 4.0
 _DEPTH_RADIUS = 3.0
 _LETTER_SIZE = 10.0  # of Pillow's own font; this and the plate are read off HardBLINK's images, pixel by pixel
 _SMALLEST_LETTER = 9.0
+PLATE_REACH = 28 / REFERENCE_FRAME  # how far a mark reaches from its point, as part of the frame
 _PLATE_DISTANCE = 12.0  # from the point to the nearest edge of its plate
 _PLATE_ABOVE, _PLATE_BELOW, _PLATE_BESIDE = 3.0, 4.0, 1.0  # what the plate adds to its letter
 _CANDIDATES = 192

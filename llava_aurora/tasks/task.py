@@ -138,6 +138,7 @@ class Drawing:
         frame: side of the square frame that coordinates refer to; the whole image is stretched to it.
         points: the allowed numbers of points in a question.
         one_height: puts the points of a question at about one height, so that the lowest is not mostly the closest.
+        margin: pixels of the depth map to be kept free along its border; None for what the family finds right.
         read_points: how many points a reading has, anywhere in the image; None: those of the questions.
         counts: the counts that questions ask for, each with its share; None: any. An image that has nothing of the
             count that was drawn is not asked.
@@ -146,6 +147,7 @@ class Drawing:
     frame: int = 336
     points: Sequence[int] = (2, 3, 4, 5)
     one_height: bool = False
+    margin: int | None = None
     read_points: int | None = None
     counts: Mapping[int, float] | None = None
 

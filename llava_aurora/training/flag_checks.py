@@ -69,6 +69,15 @@ def check_flags(flags: argparse.Namespace) -> None:
     _check_output_folder(flags.output_dir)
 
 
+def names_tasks(data_path: str) -> bool:
+    """Whether some record of a file names its task, which a curriculum needs. Raises AuroraError as reading does."""
+    from llava_aurora.data.store.record_file import unchecked_records
+    from llava_aurora.tasks.registry import task_of
+
+    records = (record for _, _, record in unchecked_records(data_path))
+    return any(isinstance(record, dict) and task_of(record) is not None for record in records)
+
+
 def _check_exists(flag: str, path: str | None, remedy: str) -> None:
     if path and not Path(path).exists():
         raise AuroraError(f"--{flag} {path}: no such file or folder (from {Path.cwd()}); it is {remedy}")

@@ -14,9 +14,9 @@ from typing import NoReturn
 from llava_aurora.errors import AuroraError
 from llava_aurora.training.command_line import UsageError, flag_parser, ways_to_start
 from llava_aurora.training.cpu_ranks import check_torch, leave_out_inference_operator
-from llava_aurora.training.flag_checks import attention_kernel, check_flags
+from llava_aurora.training.flag_checks import attention_kernel, check_flags, names_tasks
 from llava_aurora.training.legacy_flags import translate
-from llava_aurora.training.recipes import Recipe, fill, find_recipe, missing
+from llava_aurora.training.recipes import Recipe, fill, find_recipe, given, missing
 from llava_aurora.training.run_lock import run_lock
 
 # What the Trainer takes where nothing is said depends on what is installed.
@@ -105,6 +105,15 @@ def run(arguments: Sequence[str], *, recipe: Recipe, root: Path) -> None:
             print(f"translated flag: {note}", flush=True)
     flags = parser.parse_args(command_line)
     check_flags(flags)
+    if flags.curriculum and not names_tasks(flags.data_path):
+        if "curriculum" in given(arguments):
+            raise AuroraError(
+                f'{flags.data_path}: no record has a task under "aurora", which --curriculum orders them by; leave it'
+                " out, or make the records with `llava-aurora data records`"
+            )
+        command_line.append("--curriculum=")
+        if first:
+            print(f"no curriculum: no record of {flags.data_path} names its task; the order is random", flush=True)
     kernel, reason = attention_kernel(flags)
     if first:
         print(f"attention: {kernel} ({reason})", flush=True)
@@ -113,6 +122,8 @@ def run(arguments: Sequence[str], *, recipe: Recipe, root: Path) -> None:
     transformers.set_seed(flags.seed)
     with run_lock(Path(flags.output_dir)) if first else nullcontext():
         upstream.train(attn_implementation=kernel)
+    if first:
+        print(f"saved to {flags.output_dir}", flush=True)
     if torch.distributed.is_initialized():
         torch.distributed.barrier()
         torch.distributed.destroy_process_group()

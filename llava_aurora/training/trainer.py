@@ -49,6 +49,7 @@ class AuroraTrainer(ResumableTrainer):
             self.aurora_model.start_training(settings, tokenizer=self.processing_class)
         elif wanted := [flag for flag in NEED_TOKENS if getattr(self.args, flag)]:
             raise AuroraError(f"--{wanted[0]} needs a model with perception tokens: give --perception_modalities")
+        self.aurora_model.trained_on = str(self.train_dataset.data_path)
         self.projector_only = self.args.tune_mm_mlp_adapter
         # Upstream asks these two whether to write a folder by itself, file by file under its final name; without them
         # it leaves every folder to the trainer's save_model.

@@ -9,13 +9,12 @@ from typing import TypeVar
 import numpy as np
 import torch
 from PIL import Image
-from rich.console import Console
-from rich.progress import track
 
 from llava_aurora.batches import batches
 from llava_aurora.errors import AuroraError
 from llava_aurora.files import atomic_file
 from llava_aurora.found_files import find_files
+from llava_aurora.progress import tracked
 from llava_aurora.read_ahead import read_ahead
 from llava_aurora.vqvae.autoencoder import DepthVQVAE
 from llava_aurora.vqvae.code_files import DepthCodes, EncodedMap, code_entries, codes_writer, map_name, read_codes
@@ -80,7 +79,7 @@ def encode_folder(
     reading = read_ahead(
         _one_a_name(found.paths, maps, report), read, workers=workers, ahead=_BATCHES_AHEAD * batch_size
     )
-    shown = track(reading, total=len(found.paths), description="depth maps to codes", console=Console())
+    shown = tracked(reading, "depth maps to codes", total=len(found.paths))
     with codes_writer(out, model) as add:
         for batch in batches(_without_failures(shown, report), batch_size):
             depth = to_model_range(np.stack([frame.depth for _, frame in batch])).unsqueeze(1)
@@ -112,7 +111,7 @@ def decode_file(
     entries = list(code_entries(codes, model))
     report.failures = [f"{entry.place}: {entry.problem}" for entry in entries if entry.problem is not None]
     portions = list(batches((entry for entry in entries if entry.problem is None), batch_size))
-    for batch in track(portions, description="codes to depth maps", console=Console()):
+    for batch in tracked(portions, "codes to depth maps"):
         indices = torch.tensor([entry.codes for entry in batch], device=model.quantizer.codebook.device)
         pictures = from_model_range(model.decode(indices.unflatten(1, (model.grid, model.grid))).squeeze(1))
         for entry, picture in zip(batch, pictures, strict=True):

@@ -16,12 +16,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import Progress
 from torch import Tensor
 
 from llava_aurora.errors import AuroraError
 from llava_aurora.files import atomic_folder, remove_leftovers
+from llava_aurora.progress import count_bars
 from llava_aurora.vqvae.autoencoder import DepthVQVAE, DepthVQVAEConfig, build_depth_vqvae
 from llava_aurora.vqvae.checkpoint import CONFIG_FILE, WEIGHTS_FILE, refuse_foreign_files, write_checkpoint_files
 from llava_aurora.vqvae.depth_scale import DepthScale
@@ -119,11 +119,11 @@ def train_depth_vqvae(
     run = _Run(config or DepthVQVAEConfig(), recipe, frames, device, scale)
     if (out / STATE_FILE).exists():
         run.restore(out / STATE_FILE)
-    with _progress() as progress:
+    with count_bars() as progress:
         for epoch in range(len(run.history) + 1, epochs + 1):
             log = run.train_epoch(epoch, progress)
             run.save(out)
-            progress.console.print(_line(log, epochs), highlight=False, soft_wrap=True)
+            print(_line(log, epochs), flush=True)
     return TrainingResult(run.model.eval(), run.history)
 
 
@@ -281,16 +281,6 @@ class _Run:
                     f"{path}: was trained with {name} {found.get(name)}, asked for is {value}; "
                     "resume with the same settings or choose another folder"
                 )
-
-
-def _progress() -> Progress:
-    return Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeRemainingColumn(),
-        console=Console(),
-    )
 
 
 def _line(log: EpochLog, epochs: int) -> str:

@@ -103,7 +103,7 @@ def test_every_flag_reaches_the_records(run, coco, tmp_path):
 def test_malformed_tasks_are_refused(run, coco, tasks):
     code, _, error = run(*coco(), "--tasks", tasks)
     assert code == 1
-    assert "--tasks is name=share" in str(error) or "unknown task" in str(error)
+    assert "expected name=share" in str(error) or "unknown task" in str(error)
 
 
 def test_hardblink_says_how_many_questions_it_made(run, tmp_path):

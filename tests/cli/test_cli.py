@@ -4,8 +4,13 @@ import sys
 from importlib.metadata import entry_points
 
 import pytest
+import typer
 
+from llava_aurora.cli.__main__ import main
+from llava_aurora.found_files import FoundFiles
 from llava_aurora.patch_queue import read_series
+from llava_aurora.progress import QUIET
+from llava_aurora.version import __version__
 
 CLI = "-m", "llava_aurora.cli"
 VERBS = [
@@ -54,6 +59,58 @@ def test_an_error_is_one_line_and_exit_code_one(start, arguments, message):
     assert "Traceback" not in run.output
 
 
+def cli(monkeypatch, *arguments):
+    """Runs a command as its entry point does; its exit code."""
+    monkeypatch.setattr(sys, "argv", ["llava-aurora", *map(str, arguments)])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    return ended.value.code or 0
+
+
+def test_habits_of_the_command_line(monkeypatch, capsys, tmp_path):
+    assert cli(monkeypatch, "--version") == 0
+    assert capsys.readouterr().out.strip() == __version__
+    assert cli(monkeypatch, "data", "scenes", "-h") == 0
+    assert "--out" in capsys.readouterr().out
+    for wrong in (["data", "scenes"], ["data", "scenes", "--nothing"], ["nothing"]):
+        assert cli(monkeypatch, *wrong) == 2
+        assert "Traceback" not in capsys.readouterr().err
+    made = [
+        "data",
+        "scenes",
+        "--out",
+        tmp_path,
+        "--count",
+        "1",
+        "--frame",
+        "48",
+        "--max_objects",
+        "2",
+        "--workers",
+        "1",
+    ]
+    assert cli(monkeypatch, *made) == 0
+    printed = capsys.readouterr()
+    assert "1 scenes" in printed.out
+    assert "rendering" not in printed.out
+    assert "rendering" in printed.err
+    monkeypatch.setenv(QUIET, "")
+    assert cli(monkeypatch, "--quiet", *made) == 0
+    assert capsys.readouterr().err == ""
+
+
+def test_ctrl_c_is_one_line_with_the_command_that_goes_on(monkeypatch, capsys):
+    def stop(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("llava_aurora.vqvae.training.train_depth_vqvae", stop)
+    monkeypatch.setattr("llava_aurora.found_files.find_files", lambda *_: FoundFiles())
+    monkeypatch.setattr("llava_aurora.cli.vqvae.checked_scale", lambda *_, **__: None)
+    assert cli(monkeypatch, "vqvae", "train", "my maps", "--out", "vq") == 130
+    (line,) = capsys.readouterr().err.strip().splitlines()
+    assert line == "interrupted; to go on: llava-aurora vqvae train 'my maps' --out vq --resume"
+
+
 def test_the_public_names_are_there():
     import llava_aurora
 
@@ -61,3 +118,12 @@ def test_the_public_names_are_there():
         assert getattr(llava_aurora, name) is not None
     with pytest.raises(AttributeError):
         llava_aurora.no_such_name  # noqa: B018
+
+
+def test_points_are_letters_with_two_numbers():
+    from llava_aurora.cli.asking import points_of
+
+    assert points_of(["A=120,80", "B=3.5,4"]) == {"A": (120, 80), "B": (3.5, 4)}
+    for wrong in (["A"], ["A=1"], ["A=1,2,3"], ["A=x,2"], ["A=1,2", "A=3,4"]):
+        with pytest.raises(typer.BadParameter):
+            points_of(wrong)

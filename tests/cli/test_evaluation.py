@@ -100,11 +100,11 @@ def test_the_prompt_of_chains_is_part_of_the_evaluation(run, tmp_path):
 
 
 def test_a_model_compared_with_itself_differs_in_nothing(evaluated):
-    done = CliRunner().invoke(app, ["compare", str(evaluated[0]), str(evaluated[0])], env={"COLUMNS": "200"})
+    done = CliRunner().invoke(app, ["compare", str(evaluated[0]), str(evaluated[0])])
     assert done.exit_code == 0
-    rows = [line for line in done.output.splitlines() if "Ray-cast scenes" in line]
-    assert len(rows) == 2
-    assert all("0.0 [0.0, 0.0]" in row for row in rows)
+    assert done.output.count("Ray-cast scenes") == done.output.count("  0.0 [0.0, 0.0] points: second minus first") == 2
+    done = CliRunner().invoke(app, ["compare", str(evaluated[0]), str(evaluated[0]), "--json"])
+    assert [each["paired"]["p_value"] for each in json.loads(done.output)] == [1, 1]
 
 
 def test_maps_are_replaced_in_the_chains_of_an_evaluation(evaluated, finetuned, run, tmp_path):
@@ -120,7 +120,7 @@ def test_maps_are_replaced_in_the_chains_of_an_evaluation(evaluated, finetuned, 
     path.write_text("".join(json.dumps(each) + "\n" for each in content))
     code, output, _ = run("replace-test", "scenes_depth", copy)
     assert code == 0, output
-    assert "cannot be told. 16 chains are too few" in output
+    assert f"cannot be told. {len(chains)} chains are too few" in output
     found = read_json(copy / "results.json", what="results")["replacement"]["scenes_depth"]
     assert found["chains"] == len(chains)
     assert list(found["conditions"]) == ["own", "true", "random", "constant", "first", "other", "shuffled"]

@@ -248,7 +248,7 @@ def test_what_the_format_cannot_say_is_refused(changed_base, tmp_path, settings,
 
 def test_a_folder_that_is_there_stays(workshop, tmp_path):
     (tmp_path / "mine").write_text("mine")
-    with pytest.raises(AuroraError, match="is there already"):
+    with pytest.raises(AuroraError, match="already exists"):
         export_hugging_face(workshop.base, tmp_path)
     with pytest.raises(AuroraError, match="no checkpoint here"):
         export_hugging_face(tmp_path, tmp_path / "out")

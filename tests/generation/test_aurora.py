@@ -95,6 +95,27 @@ def test_one_image_with_many_questions_and_one_question_about_many_images(aurora
         aurora.ask([image] * 3, ["?", "?"])
 
 
+def test_points_are_named_or_drawn_and_arrays_are_images(aurora, image, seen_as):
+    seen_as("pad")  # 90 × 60 pixels in the middle of 90 × 90
+    named = aurora.ask(image, "Is {points} far?", points={"A": (0, 0), "C": (89, 59.5)}, max_new_tokens=3)
+    assert named.question == "Is A (<PIXEL_0>,<PIXEL_9>), C (<PIXEL_55>,<PIXEL_46>) far?"
+    assert named.image.size == image.size
+    drawn, plain = aurora.ask([np.asarray(image)] * 2, "Far?", points=[{"A": (45, 30)}, {}], max_new_tokens=3)
+    changed = np.abs(np.asarray(drawn.image).astype(int) - np.asarray(image)).max(axis=2) > 0
+    rows, columns = np.nonzero(changed)
+    assert rows.min() < 30 <= rows.max()
+    assert columns.min() < 45 < columns.max()
+    assert changed.mean() < 0.1
+    assert plain == aurora.ask(image, "Far?", max_new_tokens=3)
+    for points, message in (
+        ({"A": (90, 3)}, r"point A \(90, 3\) is outside the image, 90 × 60 pixels"),
+        ({"AB": (1, 1)}, "named by one capital letter"),
+        ([{}, {}], "points of 2 questions for 1"),
+    ):
+        with pytest.raises(AuroraError, match=message):
+            aurora.ask(image, "?", points=points)
+
+
 def test_an_image_is_asked_about_as_it_is_to_be_seen(aurora, image, tmp_path):
     exif = Image.Exif()
     exif[0x0112] = 6  # stored on its side

@@ -231,3 +231,10 @@ def test_a_chain_is_asked_for_by_its_cue_once():
 def test_what_asks_for_a_chain_can_be_given(prompt, chain):
     assert asked("How many? ", "chain", prompt) == asked(chain, "chain", prompt) == chain
     assert asked("How many?", "direct", prompt) == "How many?"
+
+
+def test_a_notebook_shows_the_figure():
+    result = read('The answer is <b>"A"</b>.')
+    html = result._repr_html_()
+    assert html.startswith('<img src="data:image/png;base64,')
+    assert "<b>" not in html

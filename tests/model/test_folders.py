@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 from llava_aurora import load_pretrained_model
 from llava_aurora.cli.__main__ import app
 from llava_aurora.errors import AuroraError
-from llava_aurora.model.folders import BASE_RECORD, load_tokenizer
+from llava_aurora.model.folders import BASE_RECORD, check_trainable, load_tokenizer
 from llava_aurora.model.merge import merge
 from llava_aurora.model.writing import write_lora_folder, write_merged_folder
 
@@ -133,6 +133,32 @@ def test_a_damaged_folder_is_one_clear_line(base, damage, named):
     damage(base)
     with pytest.raises(AuroraError, match=f"^{base}.*({named})") as error:
         load_pretrained_model(str(base))
+    assert "\n" not in str(error.value)
+
+
+def test_folders_published_as_llava_1_5_load_and_transformers_own_layout_is_named(base):
+    change(base / "config.json", mm_vision_tower=str(base / "vision_tower"), model_type="llava")
+    _, model, _, _ = load_pretrained_model(str(base))
+    assert model.config.model_type == "llava_llama"
+    check_trainable(str(base))
+    change(base / "config.json", text_config={})
+    with pytest.raises(AuroraError, match="transformers' own layout"):
+        load_pretrained_model(str(base))
+
+
+def test_a_folder_has_a_card_that_says_what_it_is(base, tmp_path):
+    change(base / "config.json", mm_vision_tower=str(base / "vision_tower"))
+    tokenizer, model, _, _ = load_pretrained_model(str(base))
+    model.trained_on = "train.json"
+    write_merged_folder(tmp_path / "out", model=model, tokenizer=tokenizer)
+    card = (tmp_path / "out" / "README.md").read_text()
+    for fact in ("library_name: llava_aurora", str(base), "train.json", "Aurora.from_pretrained"):
+        assert fact in card
+
+
+def test_a_name_that_is_no_folder_is_looked_for_on_the_hub():
+    with pytest.raises(AuroraError, match=r"^owner/model: no such folder here, and not to be had") as error:
+        load_pretrained_model("owner/model")  # tests are offline
     assert "\n" not in str(error.value)
 
 

@@ -166,7 +166,7 @@ def test_points_are_marked_where_the_click_was(page, tmp_path, aurora):
 def test_an_example_is_one_click_away(page, aurora):
     page.find("#aurora-examples .thumbnail-item")
     page.browser.execute_script("document.querySelectorAll('#aurora-examples .thumbnail-item')[1].click()")
-    page.until(lambda: page.find("#aurora-image img").get_property("naturalWidth") == 100)
+    page.until(lambda: page.find("#aurora-image img").get_property("naturalWidth") == 320)
     page.question("What is it?")
     page.find("#aurora-reasoning input[value=direct]").click()
     page.press("ask")

@@ -42,9 +42,10 @@ def test_a_click_on_the_reduced_copy_is_a_point_of_the_image(marker, tmp_path):
     assert large.letters == "ABC"
 
 
-def test_a_small_image_is_shown_in_its_own_size(tmp_path):
+def test_a_small_image_is_enlarged_so_that_its_pixels_can_be_clicked(marker, tmp_path):
     small = marked(tmp_path, (60, 40))
-    for place in [(0, 0), (59, 39), (12, 33)]:
+    assert pixels(marker.shown(small).shown).shape == (320, 480, 3)
+    for place in [(0, 0), (479, 319), (100, 270)]:
         small = small.with_point(place)
     assert small.points == ((0, 0), (59, 39), (12, 33))
 

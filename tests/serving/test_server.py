@@ -376,7 +376,7 @@ def test_a_port_that_is_taken_is_said(site, aurora, photograph):
 
 
 def test_a_folder_of_examples_has_images(aurora, tmp_path):
-    for folder, message in ((tmp_path, "no images"), (tmp_path / "nowhere", "no such folder")):
+    for folder, message in ((tmp_path, "holds none of"), (tmp_path / "nowhere", "no such folder")):
         with (
             pytest.raises(AuroraError, match=message),
             running(aurora, ServerSettings(port=0, examples=folder), name="none"),

@@ -112,7 +112,7 @@ def test_a_merged_folder_is_the_same_model(finetuned_lora, lora, tmp_path):
     expected, found = lora[1].state_dict(), merged.state_dict()
     assert list(found) == list(expected)
     assert all(torch.equal(found[name], expected[name]) for name in expected)
-    with pytest.raises(AuroraError, match="is there already"):
+    with pytest.raises(AuroraError, match="already exists"):
         merge(finetuned_lora[0], out)
 
 

@@ -13,7 +13,7 @@ from llava_aurora.configuration import ModelArguments
 from llava_aurora.errors import AuroraError
 from llava_aurora.training import train
 from llava_aurora.training.command_line import UsageError, flag_parser
-from llava_aurora.training.flag_checks import attention_kernel, check_flags
+from llava_aurora.training.flag_checks import attention_kernel, check_flags, names_tasks
 from llava_aurora.training.legacy_flags import translate
 from llava_aurora.training.recipes import DROP_IN, RECIPES, fill, find_recipe, given, missing
 
@@ -155,6 +155,13 @@ def test_a_base_that_cannot_be_trained_is_refused_before_loading(check, tmp_path
         (tmp_path / name).write_text(content)
     with pytest.raises(AuroraError, match=f"{tmp_path}: .*{problem}"):
         check(model_name_or_path=tmp_path)
+
+
+def test_records_without_tasks_are_told_from_others_before_a_model_is_loaded(tmp_path):
+    plain = {"id": "1", "conversations": [{"from": "human", "value": "?"}, {"from": "gpt", "value": "!"}]}
+    for name, records in {"plain": [plain, 5], "tasks": [plain, {**plain, "aurora": {"task": "depth_chain"}}]}.items():
+        (tmp_path / f"{name}.json").write_text(json.dumps(records))
+        assert names_tasks(str(tmp_path / f"{name}.json")) is (name == "tasks")
 
 
 def test_a_base_is_kept_as_an_absolute_path_and_never_taken_for_mpt(workshop, monkeypatch, tmp_path):

@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
+import numpy as np
+
 from llava_aurora.errors import AuroraError
 
 AspectRatio = Literal["pad", "square", "resize"]
@@ -89,6 +91,29 @@ class FrameTransform:
         inside = [min(max(value, 0.0), float(self.frame)) for value in moved]
         share = (inside[2] - inside[0]) * (inside[3] - inside[1]) / ((moved[2] - moved[0]) * (moved[3] - moved[1]))
         return (inside[0], inside[1], inside[2], inside[3]), share
+
+    def view(self, values: np.ndarray) -> np.ndarray:
+        """An array (height, width) of the whole image, such as a depth map, as the frame shows it.
+
+        Returns:
+            (frame, frame) of the same type, by nearest neighbour; 0 beside the image.
+        """
+        centres = np.arange(self.frame) + 0.5
+        columns, rows = (
+            np.floor((centres - shift) / scale).astype(int) for shift, scale in zip(self.shift, self.scale, strict=True)
+        )
+        height, width = values.shape
+        inside = ((rows >= 0) & (rows < height))[:, None] & ((columns >= 0) & (columns < width))
+        shown = values[rows.clip(0, height - 1)[:, None], columns.clip(0, width - 1)]
+        return np.where(inside, shown, 0).astype(values.dtype)
+
+    def place(self, point: Sequence[int], size: Sequence[int]) -> tuple[int, int]:
+        """The pixel of an image of this size (width, height) under a pixel (x, y) of the frame."""
+        x, y = (
+            min(max(int((value + 0.5 - shift) / scale), 0), length - 1)
+            for value, shift, scale, length in zip(point, self.shift, self.scale, size, strict=True)
+        )
+        return x, y
 
     def pixel(self, point: Sequence[int]) -> tuple[int, int]:
         """The pixel of the frame that holds a pixel of the image; of one that was cut off the nearest at the border."""

@@ -13,6 +13,7 @@ from llava_aurora.errors import AuroraError
 
 # MPO is opened as JPEG. Pillow would open PostScript too, by starting Ghostscript, whatever the file's suffix says.
 FORMATS = ("AVIF", "BMP", "GIF", "JPEG", "JPEG2000", "PNG", "PPM", "TIFF", "WEBP")
+SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")  # of the files that commands on folders take
 _ORIENTATION = 0x0112  # EXIF tag; 1 = stored upright, 2 to 8 = stored mirrored or turned
 
 

@@ -18,12 +18,12 @@ from typing import Any
 
 import numpy as np
 from PIL import Image
-from rich.progress import track
 
 from llava_aurora.data.images.image_files import opened_image, path_inside, refuse_turned, to_rgb
 from llava_aurora.errors import AuroraError
 from llava_aurora.files import atomic_folder, read_json_lines, write_text
 from llava_aurora.found_files import find_files
+from llava_aurora.progress import tracked
 from llava_aurora.tasks.forms import LETTERS
 from llava_aurora.tasks.marks import depth_at, depth_radius, draw_points, sample_points
 from llava_aurora.tasks.points import closest, letter_points
@@ -170,7 +170,7 @@ def write_hardblink(
     lines: dict[int, list[tuple[str, str]]] = {count: [] for count in MID_HEIGHT}
     failures: list[str] = []
     with atomic_folder(out) as folder:
-        for id, path in enumerate(track(found.paths, description="Marking points", transient=True)):
+        for id, path in enumerate(tracked(found.paths, "Marking points")):
             name = path.relative_to(images).with_suffix("").as_posix()
             try:
                 image, relative_depth = _load(path, maps.get(name), depth / name, scale)

@@ -24,7 +24,7 @@ from llava_aurora.data.store.record_store import RecordStore
 from llava_aurora.data.transforms.transform import Transform, named, record_text, register_transform
 from llava_aurora.data.transforms.values import ValueStep
 from llava_aurora.errors import AuroraError
-from llava_aurora.tasks.marks import draw_points
+from llava_aurora.tasks.marks import PLATE_REACH, draw_points
 from llava_aurora.tasks.prompts import Prompts
 from llava_aurora.tasks.records import RecordWriter
 from llava_aurora.tasks.registry import family_of, task_of
@@ -39,7 +39,6 @@ if TYPE_CHECKING:
 _RECORDS_TRIED = 100
 _WORDINGS_TRIED = 300
 _DRAWS = 10  # at most, of points whose values bear out the answer
-_PLATE_REACH = 28 / 336  # how far a mark reaches from its point, as part of the frame
 
 
 @register_transform
@@ -114,10 +113,12 @@ class FreshPoints(Transform):
             raise AuroraError(f"{named(record)}: {error}") from error
         rng = self._generator(record)
         # Where the frame cuts the image off, it must not cut off a letter.
-        margin = round(_PLATE_REACH * self.frame) if min(self._transform(*whole.shape[::-1]).shift) < 0 else None
-        image = self._image(record, task, self._in_frame(whole))
+        into = self._transform(*whole.shape[::-1])
+        margin = round(PLATE_REACH * self.frame) if min(into.shift) < 0 else None
+        image = self._image(record, task, into.view(whole))
         if isinstance(mean := about.get("mean_depth"), str):
-            image = replace(image, mean_depth=self._in_frame(self._mean_depth(path_inside(self.image_folder, mean))))
+            depth = self._mean_depth(path_inside(self.image_folder, mean))
+            image = replace(image, mean_depth=self._transform(*depth.shape[::-1]).view(depth))
         for _ in range(_DRAWS):
             facts = family.redrawn(task, record, image, rng, margin=margin)
             if facts is None:
@@ -137,7 +138,7 @@ class FreshPoints(Transform):
 
         def marked(image: Image.Image) -> Image.Image:
             into = self._transform(image.width, image.height)
-            places = [self._place(into, point, image.size) for point in points.values()]
+            places = [into.place(point, image.size) for point in points.values()]
             side = round(self.frame / max(into.scale))
             return Image.fromarray(draw_points(np.asarray(image.convert("RGB")), places, list(points), side=side))
 
@@ -206,24 +207,3 @@ class FreshPoints(Transform):
 
     def _transform(self, width: int, height: int) -> FrameTransform:
         return FrameTransform.of(width=width, height=height, frame=self.frame, aspect_ratio=self.aspect_ratio)
-
-    def _in_frame(self, depth: np.ndarray) -> np.ndarray:
-        """A depth map uint8 (H, W) of the whole image as the frame shows it, (frame, frame); 0 beside the image."""
-        height, width = depth.shape
-        into = self._transform(width, height)
-        centres = np.arange(self.frame) + 0.5
-        columns, rows = (
-            np.floor((centres - shift) / scale).astype(int) for shift, scale in zip(into.shift, into.scale, strict=True)
-        )
-        inside = ((rows >= 0) & (rows < height))[:, None] & ((columns >= 0) & (columns < width))
-        shown = depth[rows.clip(0, height - 1)[:, None], columns.clip(0, width - 1)]
-        return np.where(inside, shown, 0).astype(np.uint8)
-
-    @staticmethod
-    def _place(into: FrameTransform, point: tuple[int, int], size: tuple[int, int]) -> tuple[int, int]:
-        """The pixel of an image of this size (width, height) under a point of the frame."""
-        x, y = (
-            min(max(int((value + 0.5 - shift) / scale), 0), length - 1)
-            for value, shift, scale, length in zip(point, into.shift, into.scale, size, strict=True)
-        )
-        return x, y

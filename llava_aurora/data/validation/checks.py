@@ -163,11 +163,14 @@ def _images(records: Sequence[Named], folder: Path, *, evaluation: bool) -> Iter
     """The images of these records that lie in the folder."""
     for where, record in records:
         if isinstance(record, dict) and isinstance(record.get("image"), str):
+            about = record.get("aurora")
+            unmarked = about.get("unmarked") if isinstance(about, dict) else None
             try:
                 path = path_inside(folder, record["image"])
+                copy_of = path_inside(folder, unmarked) if isinstance(unmarked, str) else None
             except AuroraError:
                 continue
-            yield Listed(path, record["image"], where, evaluation)
+            yield Listed(path, record["image"], where, evaluation, copy_of)
 
 
 # --- processes --------------------------------------------------------------------------------------------------------

@@ -80,12 +80,14 @@ class Listed(NamedTuple):
     name: of the image, as a record gives it.
     where: the name of that record.
     evaluation: whether it is a record of the evaluation.
+    copy_of: the image of which this is a copy with marks drawn in, by its record; None if it is no copy.
     """
 
     path: Path
     name: str
     where: str
     evaluation: bool
+    copy_of: Path | None = None
 
 
 class ImageList:
@@ -96,12 +98,15 @@ class ImageList:
         self._trained: set[Path] = set()
         self._evaluated: set[Path] = set()
         self._hashes: dict[Path, np.ndarray] = {}
+        self._copy_of: dict[Path, Path] = {}
 
     def new(self, images: Iterable[Listed]) -> Iterator[Listed]:
         """Yields those that have not been given before."""
         for image in images:
             (self._evaluated if image.evaluation else self._trained).add(image.path)
             if image.path not in self._names:
+                if image.copy_of is not None:
+                    self._copy_of[image.path] = image.copy_of
                 self._names[image.path] = image.name
                 yield image
 
@@ -116,8 +121,11 @@ class ImageList:
                 self._hashes[image.path] = found
 
     def compare(self, findings: Findings, *, distance: int) -> None:
-        """Reports training images that are also evaluated, or that show the same picture as another image."""
-        names = self._names
+        """Reports training images that are also evaluated, or that show the same picture as another image.
+
+        A marked copy of an image is not compared where the image itself is.
+        """
+        names = {path: name for path, name in self._names.items() if self._copy_of.get(path) not in self._hashes}
         for path in names:
             if path in self._trained and path in self._evaluated:
                 findings.add("leak", names[path], "is an image of the evaluation")

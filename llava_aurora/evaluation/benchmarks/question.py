@@ -33,7 +33,7 @@ class Question:
         category: of the table that it is counted in, such as "3 points".
         family: name of the task family that it is about.
         choices: what can be named, where the kind is "choice".
-        chance: share that guessing gets right; None where that is not known.
+        chance: chance level, in [0, 1]; None where that is not known.
         frame: side of the square frame that `points` and `boxes` refer to; the whole image fills it.
         points: the marked points (x, y) by letter, where they are known.
         unmarked: the points are still to be drawn into the image.

@@ -462,6 +462,16 @@ def test_the_same_picture_under_two_names_is_a_warning(check, images):
     assert findings.examples["duplicate"] == [("again.jpg", "shows the same as b.png")]
 
 
+def test_a_marked_copy_is_no_duplicate_of_its_image_and_stands_for_it_where_that_is_not_used(check, images):
+    for name in ("marked.png", "other.png"):
+        Image.open(images / "b.png").save(images / name)
+    (copy,), (other,), (plain,) = (about(name) for name in ("marked.png", "other.png", "b.png"))
+    copy["aurora"] = {"unmarked": "b.png"}
+    assert check([copy, plain], image_folder=images).numbers == {}
+    assert check([copy, plain, other], image_folder=images).numbers == {"duplicate": 1}
+    assert check([copy, other], image_folder=images).numbers == {"duplicate": 1}
+
+
 def test_a_training_image_of_the_evaluation_is_an_error(check, images, tmp_path):
     other = tmp_path / "held_out"
     other.mkdir()

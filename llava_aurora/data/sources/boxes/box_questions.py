@@ -9,12 +9,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
-from rich.progress import track
 
 from llava_aurora.data.images.frame import ASPECT_RATIOS, Box, FrameTransform
 from llava_aurora.data.images.image_files import opened_image, path_inside, refuse_turned
 from llava_aurora.data.sources.boxes.lvis import AnnotatedImage
 from llava_aurora.errors import AuroraError
+from llava_aurora.progress import tracked
 from llava_aurora.tasks.counting import CountingFamily
 from llava_aurora.tokens.box import BoxKind
 
@@ -94,7 +94,7 @@ def find_questions(
     kind = BoxKind(frame=tasks.frame)
     present: list[Question] = []
     absent: list[list[Question]] = [[] for _ in range(tasks.per_image)]
-    for image in track(drawn, description="Looking at images", transient=True):
+    for image in tracked(drawn, "Looking at images"):
         try:
             file = _find(folder, image)
             transform = FrameTransform.of(

@@ -11,8 +11,6 @@ from pathlib import Path
 
 import numpy as np
 from PIL import Image
-from rich.console import Console
-from rich.progress import track
 
 from llava_aurora.data.images.image_files import opened_image
 from llava_aurora.data.sources.boxes.box_questions import BoxTasks, Question, balance, find_questions
@@ -20,6 +18,7 @@ from llava_aurora.data.sources.boxes.lvis import read_annotations
 from llava_aurora.data.sources.boxes.plurals import names_of
 from llava_aurora.errors import AuroraError
 from llava_aurora.files import atomic_file, write_json
+from llava_aurora.progress import notes, tracked
 from llava_aurora.tasks.counting import CountFacts, CountingFamily
 from llava_aurora.tasks.records import RecordWriter
 from llava_aurora.tasks.task import Record
@@ -75,7 +74,7 @@ def write_box_records(
     if (validation_out is not None) != (tasks.validation_share > 0):
         raise AuroraError("a file for validation and its share of the images are given together or not at all")
     rng = np.random.default_rng(tasks.seed)
-    with Console().status(f"Reading {annotations}"):
+    with notes().status(f"Reading {annotations}"):
         known = read_annotations(annotations)
     failures = list(known.failures)
     drawn = [known.images[i] for i in rng.permutation(len(known.images))[: tasks.max_images or None]]
@@ -85,7 +84,7 @@ def write_box_records(
     if resized is not None:
         chosen = _resize(chosen, images, resized, tasks.frame, failures)
     split: tuple[list[Record], list[Record]] = ([], [])
-    for question in track(chosen, description="Writing records", transient=True):
+    for question in tracked(chosen, "Writing records"):
         records = split[in_validation(question.image.id, tasks)]
         records += _ask(question, known.categories[question.category], writer, tasks)
     for path, records in zip((out, validation_out), split, strict=True):
@@ -131,7 +130,7 @@ def _resize(
 ) -> list[Question]:
     """Writes each image in the frame's size as a PNG; the questions refer to those."""
     made: dict[str, str | None] = {}
-    for question in track(questions, description="Resizing images", transient=True):
+    for question in tracked(questions, "Resizing images"):
         if question.file in made:
             continue
         made[question.file] = name = question.file.removesuffix(".png") + ".png"

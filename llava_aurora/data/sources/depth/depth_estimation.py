@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 from transformers import AutoImageProcessor, pipeline
 
-from llava_aurora.data.images.image_files import opened_image, refuse_turned, to_rgb
+from llava_aurora.data.images.image_files import SUFFIXES, opened_image, refuse_turned, to_rgb
 from llava_aurora.data.sources.depth.depth_maps import DepthReport, Share, refuse_inside, write_maps
 from llava_aurora.errors import AuroraError
 from llava_aurora.found_files import find_files
@@ -21,7 +21,6 @@ from llava_aurora.read_ahead import read_ahead
 from llava_aurora.vqvae.depth_scale import Bits, Closer, DepthScale, Values
 
 DEFAULT_MODEL = "depth-anything/Depth-Anything-V2-Large-hf"
-SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
 _BATCHES_AHEAD = 8
 _HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*(/[\w.-]+)?")
 # What models of each type output. Depth Anything exists as both and its configuration has the answer.

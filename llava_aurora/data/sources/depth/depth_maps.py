@@ -16,11 +16,11 @@ from typing import Any
 
 import numpy as np
 from PIL import Image
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from llava_aurora.errors import AuroraError
 from llava_aurora.files import atomic_file, read_json, write_json, write_text
 from llava_aurora.found_files import FoundFiles
+from llava_aurora.progress import count_bars
 
 SETTINGS_FILE = "depth_maps.json"
 FAILURES_FILE = "failures.jsonl"
@@ -172,9 +172,8 @@ def _shown(
 ) -> Iterator[tuple[Path, np.ndarray | AuroraError]]:
     """The same, with a progress bar in the first process."""
     title = "depth maps" if share.count == 1 else f"depth maps of process 1 of {share.count}"
-    columns = (TextColumn(title), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, disable=share.index > 0) as progress:
-        task = progress.add_task("maps", total=total)
+    with count_bars(disable=share.index > 0) as progress:
+        task = progress.add_task(title, total=total)
         for result in results:
             yield result
             progress.advance(task)

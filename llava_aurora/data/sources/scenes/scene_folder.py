@@ -21,11 +21,11 @@ from typing import Any
 
 import numpy as np
 from PIL import Image
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from llava_aurora.data.sources.scenes.scene import SceneConfig, SceneObject, relative_depth, render_scene, scene_seed
 from llava_aurora.errors import AuroraError
 from llava_aurora.files import atomic_file, read_json, remove_leftovers, write_json, write_text
+from llava_aurora.progress import count_bars
 from llava_aurora.vqvae.maps import read_depth_map, resize_nearest
 
 # Raised whenever the same seed would no longer give the same pixels, so that a folder never mixes two renderers.
@@ -61,7 +61,7 @@ def write_scenes(
     """Renders the first `count` scenes of a seed into a folder, with a progress bar.
 
     A scene depends on seed, index and configuration alone, never on `count` or `workers`. Scenes that the folder lists
-    already are kept as they are, so a run that was stopped goes on where it was.
+    already are kept as they are, so that a stopped run resumes.
 
     Args:
         workers: processes; 1 renders in this one.
@@ -254,7 +254,6 @@ def _parse(line: str, where: str) -> SceneRecord:
 
 @contextmanager
 def _progress(*, total: int, done: int) -> Iterator[Callable[[int], None]]:
-    columns = (TextColumn("rendering scenes"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns) as progress:
-        task = progress.add_task("scenes", total=total, completed=done)
+    with count_bars() as progress:
+        task = progress.add_task("rendering scenes", total=total, completed=done)
         yield lambda steps: progress.advance(task, steps)

@@ -7,12 +7,12 @@ from pathlib import Path
 
 import numpy as np
 from PIL import Image
-from rich.progress import track
 
 from llava_aurora.data.sources.scenes.scene import COLORS, SHAPES
 from llava_aurora.data.sources.scenes.scene_folder import SceneRecord, mean_depth, read_scenes
 from llava_aurora.errors import AuroraError
 from llava_aurora.files import atomic_file, write_json
+from llava_aurora.progress import tracked
 from llava_aurora.tasks.depth_tasks import DepthTask
 from llava_aurora.tasks.forms import LETTERS
 from llava_aurora.tasks.marks import draw_points
@@ -93,7 +93,7 @@ def write_scene_records(
         Image.fromarray(mean).save(temporary, format="PNG")
     if tasks.drawing.counts is None:
         tasks = replace(tasks, drawing=replace(tasks.drawing, counts=even_counts(known)))
-    for scene in track(known, description="Writing records", transient=True):
+    for scene in tracked(known, "Writing records"):
         try:
             records += _ask(scene, folder=scenes, codes=codes, mean=mean, writer=writer, tasks=tasks, keep=keep)
         except AuroraError as error:

@@ -1,0 +1,226 @@
+"""Training records about the depth of photographs, from a folder of images and a folder of their depth maps.
+
+image and depth map -> the square frame that training shows -> codes of the map in it, points -> records
+"""
+
+import zlib
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from llava_aurora.data.images.frame import ASPECT_RATIOS, FrameTransform
+from llava_aurora.data.images.image_files import SUFFIXES, opened_image, refuse_turned
+from llava_aurora.errors import AuroraError
+from llava_aurora.files import atomic_file, write_json
+from llava_aurora.found_files import find_files
+from llava_aurora.progress import tracked
+from llava_aurora.tasks.depth_tasks import TASKS, DepthTask
+from llava_aurora.tasks.marks import PLATE_REACH, draw_points
+from llava_aurora.tasks.records import RecordWriter, write_records
+from llava_aurora.tasks.registry import task_of
+from llava_aurora.tasks.task import AnnotatedImage, Drawing, Record
+from llava_aurora.tokens.depth import DepthKind
+from llava_aurora.vqvae.maps import read_depth_map
+
+# As AURORA: maps to be written, chains and direct questions about marked points; and the same points by coordinates.
+DEFAULT_SHARES: Mapping[str, float] = dict.fromkeys(
+    (
+        "depth_generation",
+        "depth_chain",
+        "depth_direct",
+        "depth_chain_from_coordinates",
+        "depth_direct_from_coordinates",
+    ),
+    1.0,
+)
+_RATIO = 0.02  # by which the aspect ratios of an image and its depth map may differ
+
+
+@dataclass(frozen=True, kw_only=True)
+class DepthTasks:
+    """What to ask of each photograph.
+
+    Args:
+        shares: records of each task an image, on average.
+        drawing: what is drawn of it.
+        aspect_ratio: how training gets images into the frame, see `FrameTransform.of`.
+        validation_share: of the images, in [0, 1).
+        seed: of everything that is drawn at random.
+    """
+
+    shares: Mapping[str, float] = field(default_factory=lambda: DEFAULT_SHARES)
+    drawing: Drawing = field(default_factory=Drawing)
+    aspect_ratio: str = "resize"
+    validation_share: float = 0.0
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        known = [task.name for task in TASKS]
+        if unknown := set(self.shares) - set(known):
+            raise AuroraError(f"unknown task {sorted(unknown)[0]!r} about depth; there are: {', '.join(known)}")
+        if self.aspect_ratio not in ASPECT_RATIOS:
+            raise AuroraError(f"unknown aspect ratio {self.aspect_ratio!r}; there are: {', '.join(ASPECT_RATIOS)}")
+        if not 0 <= self.validation_share < 1:
+            raise AuroraError(f"a validation share is at least 0 and less than 1, not {self.validation_share}")
+
+
+@dataclass(kw_only=True)
+class DepthRecords:
+    """What was made.
+
+    Attributes:
+        training, validation: the records of both files.
+        failures: images that could not be used, one line each.
+        passed_over: entries of the image folder that are not used, by kind.
+        redrawable: whether the records say where their depth maps lie, so that points can be drawn anew each epoch.
+    """
+
+    training: list[Record] = field(default_factory=list)
+    validation: list[Record] = field(default_factory=list)
+    failures: list[str] = field(default_factory=list)
+    passed_over: Counter[str] = field(default_factory=Counter)
+    redrawable: bool = False
+
+
+def write_depth_records(
+    out: Path,
+    *,
+    images: Path,
+    depth: Path,
+    kind: DepthKind,
+    writer: RecordWriter,
+    tasks: DepthTasks,
+    marked: str = "aurora_marked",
+    codes: Mapping[str, Sequence[int]] | None = None,
+    validation_out: Path | None = None,
+) -> DepthRecords:
+    """Writes a JSON file in LLaVA's format; its image paths are relative to `images`.
+
+    Args:
+        out, validation_out: the JSON files; the second is needed just if `tasks.validation_share` is not 0.
+        images: the photographs.
+        depth: the map of `a/b.jpg` is `a/b.png` or `a/b.npy` here: relative depth, uint8, higher = closer, 0 = unknown.
+        kind: encodes the maps, each as the frame shows it.
+        writer: wording and tokens.
+        marked: folder inside `images` for copies with the points drawn in.
+        codes: of the whole maps by name, from `read_codes`, in the place of encoding; for the aspect ratio "resize".
+
+    Raises:
+        AuroraError: if there are no images, arguments do not go together, or no record could be written; nothing is
+            written then but marked copies. What cannot be used of single images is in `failures`.
+    """
+    if (validation_out is not None) != (tasks.validation_share > 0):
+        raise AuroraError("a file for validation and its share of the images are given together or not at all")
+    if codes is not None and tasks.aspect_ratio != "resize":
+        raise AuroraError(
+            f"codes of whole maps fit the aspect ratio resize alone; with {tasks.aspect_ratio} maps are encoded here"
+        )
+    found = find_files(images, SUFFIXES)
+    inside = depth.resolve().is_relative_to(images.resolve())
+    made = DepthRecords(passed_over=found.passed_over, redrawable=inside)
+    for path in tracked(found.paths, "Writing records"):
+        name = path.relative_to(images)
+        if name.parts[0] == marked:
+            made.passed_over["marked copies"] += 1
+            continue
+        if path.is_relative_to(depth):
+            made.passed_over["depth maps"] += 1
+            continue
+        map_path = next((p for s in (".png", ".npy") if (p := depth / name.with_suffix(s)).is_file()), None)
+        if map_path is None:
+            made.passed_over["images without a depth map"] += 1
+            continue
+        try:
+            records = _ask(path, name, map_path, kind=kind, writer=writer, tasks=tasks, marked=marked, codes=codes)
+        except AuroraError as error:
+            made.failures.append(str(error))
+            continue
+        if inside:
+            for record in records:
+                record["aurora"]["depth"] = map_path.resolve().relative_to(images.resolve()).as_posix()
+        within = zlib.crc32(f"{tasks.seed}/{name}".encode()) < tasks.validation_share * 2**32
+        (made.validation if within else made.training).extend(records)
+    for target, records in ((out, made.training), (validation_out, made.validation)):
+        if target is not None and not records:
+            reason = made.failures[0] if made.failures else "no image has a depth map with room for two points"
+            raise AuroraError(f"{target}: there would be no records in it: {reason}")
+    for target, records in ((out, made.training), (validation_out, made.validation)):
+        if target is not None:
+            write_json(target, records, indent=None)
+    return made
+
+
+def _ask(
+    path: Path,
+    name: Path,
+    map_path: Path,
+    *,
+    kind: DepthKind,
+    writer: RecordWriter,
+    tasks: DepthTasks,
+    marked: str,
+    codes: Mapping[str, Sequence[int]] | None,
+) -> list[Record]:
+    """The records of one image; they depend on its name and the seed alone. Raises AuroraError naming the file."""
+    frame, whole = tasks.drawing.frame, read_depth_map(map_path)
+    with opened_image(path) as picture:
+        refuse_turned(picture, path)
+        width, height = picture.size
+    if abs(whole.shape[1] / whole.shape[0] * height / width - 1) > _RATIO:
+        raise AuroraError(
+            f"{map_path}: {whole.shape[1]} × {whole.shape[0]} pixels, its image {width} × {height}: not the same shape"
+        )
+    into = FrameTransform.of(width=whole.shape[1], height=whole.shape[0], frame=frame, aspect_ratio=tasks.aspect_ratio)
+    seen, key = into.view(whole), name.with_suffix("").as_posix()
+    if codes is not None and key not in codes:
+        raise AuroraError(f"{map_path}: has no codes; encode the folder again (`llava-aurora vqvae encode`)")
+    annotated = AnnotatedImage(
+        name=key,
+        size=(frame, frame),
+        depth=seen,
+        codes={"depth": codes[key] if codes is not None else kind.encode(seen)},
+    )
+    # Where the frame cuts the image off, it must not cut off a letter.
+    cut = min(into.shift) < 0
+    drawing = replace(tasks.drawing, margin=round(PLATE_REACH * frame)) if cut else tasks.drawing
+    copy = f"{marked}/{key}.png"
+    records = list(
+        write_records(
+            annotated,
+            image=name.as_posix(),
+            marked_image=copy,
+            shares=tasks.shares,
+            drawing=drawing,
+            writer=writer,
+            seed=tasks.seed,
+        )
+    )
+    shown = [record for record in records if record.get("image") == copy]
+    if shown:
+        _mark(path, shown[0]["aurora"]["points"], path.parents[len(name.parts) - 1] / copy, tasks)
+    for record in records:
+        record["aurora"] |= {"aspect_ratio": tasks.aspect_ratio, "frame": frame}
+        if record.get("image") == copy:
+            record["aurora"]["unmarked"] = name.as_posix()
+        task = task_of(record)
+        if tasks.drawing.read_points and isinstance(task, DepthTask) and task.points == "read":
+            record["aurora"]["any_points"] = True
+        elif tasks.drawing.one_height and "points" in record["aurora"]:
+            record["aurora"]["one_height"] = True
+    return records
+
+
+def _mark(path: Path, points: Mapping[str, Sequence[int]], copy: Path, tasks: DepthTasks) -> None:
+    """Writes a copy of an image, in its own size, with points of the frame drawn in."""
+    frame = tasks.drawing.frame
+    with opened_image(path) as picture:
+        image = picture.convert("RGB")
+    into = FrameTransform.of(width=image.width, height=image.height, frame=frame, aspect_ratio=tasks.aspect_ratio)
+    places = [into.place(point, image.size) for point in points.values()]
+    drawn = draw_points(np.asarray(image), places, list(points), side=round(frame / max(into.scale)))
+    with atomic_file(copy) as temporary:
+        Image.fromarray(drawn).save(temporary, format="PNG", compress_level=3)
