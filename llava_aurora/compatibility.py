@@ -5,6 +5,7 @@ that imports transformers: patch 0013 has LLaVA do so, whose every module passes
 """
 
 import json
+import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -148,6 +149,9 @@ if FIVE:
             return token
         return transformers.AddedToken(token, normalized=False, special=True)
 
+    # LLaVA's forward passes the cache on as 4.57 has it; 5.24 takes that, and will until 5.40.
+    warnings.filterwarnings("ignore", message="`past_key_values` is deprecated", category=FutureWarning)
+
     AutoTokenizer.register(LlamaConfig, slow_tokenizer_class=LlamaTokenizer, exist_ok=True)
 else:
     from transformers import LlamaTokenizer
@@ -286,6 +290,11 @@ def save_tower(tower: Any, folder: Path, weights: Mapping[str, Tensor]) -> None:
     tower.config.architectures, tower.config.dtype = [type(tower).__name__], tower.dtype
     tower.config.save_pretrained(folder)
     save_torch_state_dict(old_tower_names(weights), folder)
+
+
+def has_present_tower_names(version: str) -> bool:
+    """Whether a tower's tensors had, in that release of transformers, the names that they have in the installed one."""
+    return (Version(version) >= Version("5")) == FIVE
 
 
 def present_tower_names(weights: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:

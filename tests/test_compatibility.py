@@ -8,6 +8,7 @@ import torch
 from llava_aurora import compatibility
 from llava_aurora.compatibility import old_tower_names, present_flags, present_tower_names, write_old_rope_names
 from llava_aurora.errors import AuroraError
+from llava_aurora.training.resumable import ResumableTrainer
 
 
 def on_five(*flags: str) -> list[str]:
@@ -77,6 +78,18 @@ def test_what_4_57_writes_is_read_by_4_37_too(tmp_path, scaling):
     write_old_rope_names(tmp_path)
     written = json.loads((tmp_path / "config.json").read_text())
     assert written == {"rope_theta": 300.0, "rope_scaling": scaling and {"type": "linear", "factor": 2.0}}
+
+
+@pytest.mark.parametrize(("five", "refused"), [(True, "4.57.6"), (False, "5.24.0")])
+def test_deepspeeds_states_of_the_other_stack_are_refused_by_name(tmp_path, monkeypatch, five, refused):
+    monkeypatch.setattr(compatibility, "FIVE", five)
+    for version in ("4.57.6", "5.24.0", None):
+        (tmp_path / "config.json").write_text(json.dumps({"transformers_version": version}))
+        if version != refused:
+            ResumableTrainer._check_states(tmp_path)
+            continue
+        with pytest.raises(AuroraError, match=f"{tmp_path}: .*transformers {version}"):
+            ResumableTrainer._check_states(tmp_path)
 
 
 def test_a_towers_tensors_have_one_name_in_files(monkeypatch):

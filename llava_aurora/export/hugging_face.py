@@ -192,6 +192,8 @@ def _config(model: AuroraLlamaForCausalLM, fast: Any) -> Any:
     text["vocab_size"] = max(model.get_input_embeddings().num_embeddings, image_token + 1)
     tower = model.get_vision_tower()
     strategy = _select_strategy(model)
+    # transformers 5 does not tie the matrices of a folder that holds two, whatever its config.json says
+    text["tie_word_embeddings"] = model.get_output_embeddings().weight is model.get_input_embeddings().weight
     settings: dict[str, Any] = {
         "text_config": LlamaConfig(**text),
         "vision_config": copy.deepcopy(tower.config),
@@ -200,8 +202,7 @@ def _config(model: AuroraLlamaForCausalLM, fast: Any) -> Any:
         "vision_feature_select_strategy": strategy,
         "vision_feature_layer": tower.select_layer,
         "image_seq_length": tower.num_patches + (strategy == "full"),
-        # transformers 5 does not tie the matrices of a folder that holds two, whatever its config.json says
-        "tie_word_embeddings": model.get_output_embeddings().weight is model.get_input_embeddings().weight,
+        "tie_word_embeddings": text["tie_word_embeddings"],
         "pad_token_id": fast.pad_token_id,
         "dtype": model.dtype,
         "architectures": ["LlavaForConditionalGeneration"],

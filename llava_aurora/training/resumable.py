@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import transformers
 from accelerate.data_loader import SeedableRandomSampler
 from accelerate.utils import broadcast_object_list
 from llava.train.llava_trainer import LengthGroupedSampler
@@ -17,7 +18,7 @@ from safetensors import SafetensorError
 from torch.utils.data import RandomSampler, Sampler
 from transformers.trainer_utils import TrainOutput
 
-from llava_aurora.compatibility import rotate_checkpoints
+from llava_aurora.compatibility import has_present_tower_names, rotate_checkpoints
 from llava_aurora.errors import AuroraError
 from llava_aurora.files import read_json
 from llava_aurora.model.aurora_llama import VISION_TOWER_FOLDER
@@ -103,6 +104,8 @@ class ResumableTrainer(FiniteTrainer):
         """Checks that this run continues `checkpoint`; returns the folder to load, for other ranks a converted one."""
         written, now = RunRecord.read(checkpoint), self._run_record()
         written.check(checkpoint, now)
+        if self.is_deepspeed_enabled:
+            self._check_states(checkpoint)
         checkpoint_folder.check_optimizer_states(checkpoint, "latest" if self.is_deepspeed_enabled else "optimizer.pt")
         if (checkpoint / ORDER).is_file():
             self._resumed_order = torch.load(checkpoint / ORDER, weights_only=True)
@@ -134,6 +137,17 @@ class ResumableTrainer(FiniteTrainer):
         self.accelerator.state.deepspeed_plugin.deepspeed_config.setdefault("checkpoint", {})["load_universal"] = True
         self._universal = into
         return into
+
+    @staticmethod
+    def _check_states(checkpoint: Path) -> None:
+        """Raises AuroraError if DeepSpeed's states, which it loads by name, name the tower's tensors otherwise."""
+        written = read_json(checkpoint / "config.json", what="model configuration").get("transformers_version")
+        if written and not has_present_tower_names(written):
+            raise AuroraError(
+                f"{checkpoint}: DeepSpeed's states were written with transformers {written}, which names the vision"
+                f" tower's tensors otherwise than {transformers.__version__}; resume with that (STACK=... bash"
+                f" scripts/setup.sh), {checkpoint_folder.ANEW}"
+            )
 
     def set_initial_training_values(self, *args: Any, **kwargs: Any) -> tuple[Any, ...]:
         """As upstream's. A finished run gets no epoch more; within its last one upstream would train a step more."""
