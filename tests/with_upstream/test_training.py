@@ -54,6 +54,12 @@ def tensors(folder: Path) -> dict[str, torch.Tensor]:
     return found
 
 
+def losses(folder: Path) -> list[float]:
+    """Of each step; transformers 5 prints them with fewer digits."""
+    history = json.loads((folder / "trainer_state.json").read_text())["log_history"]
+    return [step["loss"] for step in history if "loss" in step]
+
+
 @pytest.mark.parametrize("way", WAYS)
 def test_losses_and_weights_are_those_of_unpatched_llava(shop, start, forked, tmp_path, way):
     # Grouped by length, the order of records is LLaVA's own; otherwise it is that of accelerate, which has changed.
@@ -65,7 +71,7 @@ def test_losses_and_weights_are_those_of_unpatched_llava(shop, start, forked, tm
     for run in (theirs, ours):
         assert run.code == 0, run.output[-3000:]
         assert len(run.losses) == 6
-    assert [step["loss"] for step in ours.losses] == pytest.approx([step["loss"] for step in theirs.losses], abs=1e-4)
+    assert losses(tmp_path / "ours") == pytest.approx(losses(tmp_path / "theirs"), abs=1e-4)
     expected, found = tensors(tmp_path / "theirs"), tensors(tmp_path / "ours")
     assert found.keys() == expected.keys()
     for name, weight in expected.items():
