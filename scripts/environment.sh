@@ -11,6 +11,16 @@ stamp=$venv/setup.stamp
 export PIP_DISABLE_PIP_VERSION_CHECK=1
 SECONDS=0
 
+# The versions of a stack into a file: constraints.txt, or that with the pins of constraints-$1.txt in place of its own.
+stack_constraints() {
+    [[ -z $1 || -f constraints-$1.txt ]] || fail "STACK=$1: there is no constraints-$1.txt; leave STACK out, or give 5"
+    local own
+    own=$(sed -n 's/^\([A-Za-z0-9_.-]*\)==.*/\1/p' ${1:+"constraints-$1.txt"} </dev/null)
+    own=${own//$'\n'/|}
+    grep -vE "^(${own:-#})==" constraints.txt
+    [[ -z $1 ]] || cat "constraints-$1.txt"
+}
+
 say() { printf '%s: %s\n' "$name" "$*"; }
 fail() { printf '%s: error: %s\n' "$name" "$*" >&2; exit 1; }
 

@@ -8,6 +8,7 @@
 # DeepSpeed compiles an optimizer where it is offloaded to the CPU; that also needs: apt-get install g++ python3-dev
 #
 # Environment:
+#   STACK=5                      transformers 5 (constraints-5.txt); otherwise 4.57 (constraints.txt)
 #   PYTHON=python3.12            the Python to build on; otherwise the first of 3.11, 3.12, 3.13, 3.14, 3.10 that is found
 #   TORCH_VERSION=2.13.0         another torch; one that is in .venv already is kept unless this names another
 #   LLAVA_SOURCE=/path/to/LLaVA  a checkout of LLaVA's main branch or of 1.2.2.post1 instead of its source distribution;
@@ -25,7 +26,7 @@ venv=$root/.venv
 constraints=$venv/constraints.txt
 source scripts/environment.sh
 
-lock_torch() { sed "s/^torch==.*/torch==$1/" constraints.txt >"$constraints"; }
+lock_torch() { stack_constraints "${STACK:-}" | sed "s/^torch==.*/torch==$1/" >"$constraints"; }
 
 suits() { # is this command a Python that the dependencies support?
     "$1" -c 'import sys; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 14))' 2>/dev/null
@@ -129,7 +130,8 @@ verify() {
 fingerprint() {
     {
         printf '%s\n' "$root" "${TORCH_VERSION:-}" "${LLAVA_SOURCE:-}"
-        cat scripts/setup.sh scripts/environment.sh setup.cfg pyproject.toml constraints.txt llava_aurora/patch_queue.py patches/series patches/*.patch
+        stack_constraints "${STACK:-}"
+        cat scripts/setup.sh scripts/environment.sh setup.cfg pyproject.toml llava_aurora/patch_queue.py patches/series patches/*.patch
         [[ -z ${LLAVA_SOURCE:-} ]] || find "$LLAVA_SOURCE/llava" -type f -name '*.py' -exec cat {} + | sort
     } | sha256sum
 }
