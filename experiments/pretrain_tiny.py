@@ -7,6 +7,7 @@ OUT/training/, held_out/   scenes, rendered once
 OUT/start/                 the model with random weights
 OUT/state.pt               where training is: parameters and optimizer
 OUT/base/                  the model as LLaVA loads it, with README.md
+OUT/vqvae/                 with --vqvae: the depth VQ-VAE of the demo, from the depth maps of other scenes; two minutes
 """
 
 import argparse
@@ -23,22 +24,28 @@ from torch.utils.data import DataLoader, Subset
 
 sys.path.insert(0, str(Path(__file__).parent))
 
+from tiny import pictures
 from tiny.batches import IMAGE_TOKENS, Batch, Batches
+from tiny.card import write_card
 from tiny.forward import language, see
 from tiny.image_tasks import THINGS
 from tiny.pictures import FRAME, GRID, HELD_OUT_SEED, TRAINING_SEED, Pictures, load_pictures
 from tiny.words import WORDS, corpus
 
+from llava_aurora.data.sources.scenes.scene_folder import write_scenes
+from llava_aurora.demo.stages import train_small_vqvae
 from llava_aurora.demo.tiny_llava import VISION_TOWER, TinyLlavaConfig, build_tiny_llava
 from llava_aurora.files import read_json, write_json
 from llava_aurora.model.checkpoint import load_pretrained_model
 from llava_aurora.tasks.forms import LETTERS
+from llava_aurora.vqvae.autoencoder import DepthVQVAEConfig
 
 MODEL = TinyLlavaConfig(
     frame=FRAME, patch=16, vision_width=128, vision_layers=4, vision_heads=8,
     width=192, layers=5, heads=6, vocabulary=1024, max_length=1024,
 )  # fmt: skip
-SCENES, HELD_OUT = 16_000, 600
+VQVAE = DepthVQVAEConfig(image_size=FRAME, channels=(8, 16, 32, 64), code_dim=16, codebook_size=32)
+SCENES, HELD_OUT, VQVAE_SEED = 16_000, 600, 1_000_002
 IMAGES, TEXTS, LENGTH = 8, 8, 208
 RATE, WARM_UP, DECAY, CLIP, TOWER = 1.5e-3, 200, 0.05, 1.0, 0.3
 TOWER_LEARNS = ("tower: cells", "tower: middles", "tower: marks", "tower: rows", "tower: columns")
@@ -187,19 +194,31 @@ class Pretraining:
         return {ability: (sum(each), len(each)) for ability, each in sorted(found.items())}
 
 
+def train_vqvae(out: Path, *, scenes: int = 5000, epochs: int = 3) -> None:
+    """Trains the depth VQ-VAE. Args: out: folder of the run."""
+    folder = out / "vqvae_scenes"
+    write_scenes(out=folder, count=scenes, seed=VQVAE_SEED, config=pictures.SCENES)
+    train_small_vqvae(folder / "depth", out / "vqvae", config=VQVAE, epochs=epochs, seed=0)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, required=True, help="folder of the run; one that was stopped goes on")
-    parser.add_argument("--steps", type=int, default=10_000)
+    parser.add_argument("--steps", type=int, default=8300)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--evaluate", action="store_true", help="measure and export what is there, and stop")
+    parser.add_argument("--vqvae", action="store_true", help="train the depth VQ-VAE instead, and stop")
     options = parser.parse_args()
     torch.set_num_threads(1)
+    if options.vqvae:
+        return train_vqvae(options.out)
     run = Pretraining(options.out, steps=options.steps, seed=options.seed)
     if not options.evaluate:
         run.train()
     run.export(options.out / "base")
-    for ability, (right, asked) in run.evaluate(count=60).items():
+    abilities = run.evaluate(count=60)
+    write_card(options.out / "base", abilities)
+    for ability, (right, asked) in abilities.items():
         print(f"{ability:28} {100 * right / asked:5.1f} %  of {asked}")
 
 

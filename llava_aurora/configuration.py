@@ -47,7 +47,8 @@ class ModelArguments(upstream.ModelArguments):
         default="neighbours",
         metadata={
             "help": "What the new rows start from: 'mean' of the words, mean + 'noise', the 'words' of a description,"
-            " or 'neighbours' (mean + noise, tokens for similar things start alike)."
+            " 'neighbours' (mean + noise, tokens for similar things start alike), or 'mixtures' of the same words in"
+            " both matrices."
         },
     )
     train_base_vocabulary: bool = field(

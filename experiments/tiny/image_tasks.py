@@ -103,7 +103,7 @@ def about_scene(rng: np.random.Generator, cells: list[str], objects: list[tuple[
     """Turns about an unmarked image, in a random order."""
     names = list(dict.fromkeys(name for name, _, _ in objects))
     whole = row_by_row(cells), left_to_right(objects), what_and_where(objects)
-    number = rng.choice(3, p=(0.35, 0.15, 0.5))
+    number = rng.choice(3, p=(0.45, 0.05, 0.5))
     turns = [
         ("what is at places", at_places(rng, cells)),
         ("color of a thing", color_of(rng, objects)),
@@ -112,7 +112,10 @@ def about_scene(rng: np.random.Generator, cells: list[str], objects: list[tuple[
         *(("where are things", where(names[i], objects)) for i in rng.permutation(len(names))[:3]),
     ]
     found = [(ability, *turn) for ability, turn in turns if turn is not None]
-    return [found[i] for i in rng.permutation(len(found))]
+    order = [found[i] for i in rng.permutation(len(found))]
+    if number == 0 and rng.random() < 0.5:  # where the image tokens are always as far away
+        order.sort(key=lambda turn: turn[0] != WHOLE[0])
+    return order
 
 
 def marked(

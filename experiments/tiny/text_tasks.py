@@ -56,7 +56,7 @@ def copy(rng: np.random.Generator, level: float) -> Turns:
 def stands_for(rng: np.random.Generator, level: float) -> Turns:
     count = int(rng.integers(2, 10))
     values = _pick(rng, WORDS, count) if rng.random() < 0.7 else _numbers(rng, count)
-    keys = _distinct(rng, WORDS, count) if rng.random() < 0.7 else list(LETTERS[:count])
+    keys = _distinct(rng, WORDS, count) if rng.random() < 0.5 else list(LETTERS[:count])
     text = ", ".join(f"{key} {value}" for key, value in zip(keys, values, strict=True))
     asked = rng.permutation(count)[:4].tolist()
     question = f"The list is {text}. What stands for {', '.join(keys[each] for each in asked)}?"
@@ -91,28 +91,23 @@ def compare(rng: np.random.Generator, level: float) -> Turns:
     for _ in range(3):
         one, other = _numbers(rng, 2)
         larger = rng.random() < 0.7
-        turns.append(
-            (f"Which is {'larger' if larger else 'smaller'}, {one} or {other}?", (max if larger else min)(one, other))
-        )
+        question = f"Which is {'larger' if larger else 'smaller'}, {one} or {other}?"
+        turns.append((question, (max if larger else min)(one, other)))
     return turns
 
 
 def largest(rng: np.random.Generator, level: float) -> Turns:
-    turns = []
-    for _ in range(2):
-        count = _length(rng, level, 2, 5)
-        letters, numbers = _letters(rng, count), _numbers(rng, count)
-        names = (
-            letters
-            if rng.random() < 0.5
-            else [f"{letter} {place}" for letter, place in zip(letters, _places(rng, count), strict=True)]
-        )
-        text = ", ".join(f"{name} {number}" for name, number in zip(names, numbers, strict=True))
-        best = letters[numbers.index(max(numbers))]
-        turns.append(
-            (f"The values are {text}. Which number is the largest?", f"The value is highest at {best}. ({best})")
-        )
-    return turns
+    """Which of some numbers is the largest; half of the time all are put in order first."""
+    count = int(rng.integers(2, 6))
+    letters, numbers = _letters(rng, count), _numbers(rng, count)
+    places = _places(rng, count)
+    names = letters if rng.random() < 0.7 else [" ".join(pair) for pair in zip(letters, places, strict=True)]
+    text = ", ".join(f"{name} {number}" for name, number in zip(names, numbers, strict=True))
+    order = [letters[i] for i in np.argsort(numbers)[::-1]]
+    best = f"The value is highest at {order[0]}. ({order[0]})"
+    if rng.random() < 0.5:
+        return [(f"The values are {text}. Which number is the largest?", best)]
+    return [(f"The values are {text}. What is larger than what?", f"{', '.join(order)}. {best}")]
 
 
 def count_entries(rng: np.random.Generator, level: float) -> Turns:
@@ -152,7 +147,9 @@ PHASES: dict[int, dict[str, float]] = {
     2000: {**_ALL, "copy": 15.0},
     2750: _ALL,
     3750: {**_ALL, "stands_for": 8.0, "entry": 8.0, "table": 16.0},
-    6500: _ALL,
+    5250: {**_ALL, "table": 8.0, "largest": 10.0, "compare": 3.0, "stands_for": 3.0},
+    6750: {**_ALL, "table": 16.0},
+    7900: _ALL,
 }
 
 

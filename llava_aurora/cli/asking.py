@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from llava_aurora.cli.shared import usable_device
+from llava_aurora.cli.shared import model_or_demo, usable_device
 
 if TYPE_CHECKING:
     from llava_aurora.generation.aurora import Aurora
@@ -24,7 +24,7 @@ app = typer.Typer()
 )
 def ask(
     question: Annotated[str, typer.Argument(help="What to ask.")],
-    model: Annotated[Path, typer.Option(help="A folder that a training run wrote.")],
+    model: Annotated[Path | None, typer.Option(help="A folder that a training run wrote; the demo's.")] = None,
     image: Annotated[Path | None, typer.Option(help="The image to ask about.")] = None,
     point: Annotated[
         list[str] | None,
@@ -82,7 +82,7 @@ def ask(
     from llava_aurora.generation.aurora import Aurora
 
     aurora = Aurora.from_pretrained(
-        model,
+        model_or_demo(model),
         base=base,
         device=usable_device(device) if device else None,
         device_map=device_map,

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from llava_aurora.cli.shared import usable_device
+from llava_aurora.cli.shared import model_or_demo, usable_device
 
 app = typer.Typer()
 
@@ -21,7 +21,9 @@ _Tasks = Annotated[
         "scenes_one_height_coordinates; records: your own, in records.json of --data; several with commas.",
     ),
 ]
-_Model = Annotated[Path, typer.Option(help="Folder of the model: whole, LoRA, or with --base a projector alone.")]
+_Model = Annotated[
+    Path | None, typer.Option(help="Folder of the model: whole, LoRA, or with --base a projector alone. The demo's.")
+]
 _Out = Annotated[Path, typer.Option(help="Folder of the evaluation; one of the same model goes on and is added to.")]
 _Data = Annotated[Path | None, typer.Option(help="Folder of the benchmark; of scenes it is rendered if left out.")]
 _Base = Annotated[str | None, typer.Option(help="The base model of a folder that holds a projector alone.")]
@@ -56,8 +58,8 @@ _Load4 = Annotated[bool, typer.Option("--load-4bit", help="Quantize to 4 bits (b
 )
 def evaluate_model(
     tasks: _Tasks,
-    model: _Model,
     out: _Out,
+    model: _Model = None,
     data: _Data = None,
     reasoning: Annotated[str, typer.Option(help="chain, direct, or both.")] = "chain,direct",
     base: _Base = None,
@@ -92,8 +94,8 @@ def evaluate_model(
 )
 def replace_test(
     tasks: _Tasks,
-    model: _Model,
     out: _Out,
+    model: _Model = None,
     data: _Data = None,
     base: _Base = None,
     device: _Device = None,
@@ -175,7 +177,9 @@ def _run(work: Callable[..., object], given: Mapping[str, Any]) -> None:
     )
     device = usable_device(given["device"])
     share = process_share(cpu=device == "cpu")
-    predictor = Predictor.from_pretrained(given["model"], device=device, **chosen("base", "load_8bit", "load_4bit"))
+    predictor = Predictor.from_pretrained(
+        model_or_demo(given["model"]), device=device, **chosen("base", "load_8bit", "load_4bit")
+    )
     work(predictor, plan, out=given["out"], share=share)
     if share.index == 0:
         _report(given["out"], as_json=given["as_json"])

@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 
 import typer
 
+from llava_aurora.cli.shared import model_or_demo
 from llava_aurora.errors import AuroraError
 
 app = typer.Typer()
@@ -17,7 +18,7 @@ app = typer.Typer()
     "llava-aurora serve --model checkpoints/mine --decoding verified --examples photographs/"
 )
 def serve(
-    model: Annotated[Path, typer.Option(help="Folder of the model.")],
+    model: Annotated[Path | None, typer.Option(help="Folder of the model; the demo's.")] = None,
     base: Annotated[str | None, typer.Option(help="Its base model, where the folder does not know it.")] = None,
     host: Annotated[str, typer.Option(help="Address to listen on; 0.0.0.0 lets in other machines.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=1, max=65535, help="Port to listen on.")] = 7860,
@@ -54,6 +55,7 @@ def serve(
     settings.check()
     from llava_aurora.generation.aurora import Aurora
 
+    model = model_or_demo(model)
     aurora = Aurora.from_pretrained(
         model, base=base, device=device, device_map=device_map, load_8bit=load_8bit, load_4bit=load_4bit
     )

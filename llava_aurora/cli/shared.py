@@ -10,6 +10,9 @@ import typer
 from llava_aurora.errors import AuroraError
 from llava_aurora.found_files import in_words
 
+DEMO_OUTPUT = Path("demo_output")
+DEMO_MODEL = DEMO_OUTPUT / "work" / "model"
+
 
 def usable_device(device: str | None) -> str:
     """The device as it was given, else this process's GPU, else the CPU. Raises AuroraError if it cannot be used."""
@@ -41,6 +44,20 @@ def counts_of(points: str) -> list[int]:
         return [int(count) for count in points.split(",")]
     except ValueError as error:
         raise AuroraError(f"--points {points}: expected numbers with commas between them, such as 2,3,4,5") from error
+
+
+def model_or_demo(model: Path | None) -> Path:
+    """The folder of a model; if none is given, that which `llava-aurora demo` made here, which is said on stderr.
+
+    Raises:
+        AuroraError: if there is none.
+    """
+    if model is not None:
+        return model
+    if not (DEMO_MODEL / "config.json").is_file():
+        raise AuroraError(f"give --model; {DEMO_MODEL}, which `llava-aurora demo` makes, is not here")
+    print(f"{DEMO_MODEL}: the demo's model, as no --model is given", file=sys.stderr)
+    return DEMO_MODEL
 
 
 def report_failures(

@@ -2,11 +2,14 @@
 
 import sys
 from importlib.metadata import entry_points
+from pathlib import Path
 
 import pytest
 import typer
 
 from llava_aurora.cli.__main__ import main
+from llava_aurora.cli.shared import model_or_demo
+from llava_aurora.errors import AuroraError
 from llava_aurora.found_files import FoundFiles
 from llava_aurora.patch_queue import read_series
 from llava_aurora.progress import QUIET
@@ -127,3 +130,14 @@ def test_points_are_letters_with_two_numbers():
     for wrong in (["A"], ["A=1"], ["A=1,2,3"], ["A=x,2"], ["A=1,2", "A=3,4"]):
         with pytest.raises(typer.BadParameter):
             points_of(wrong)
+
+
+def test_what_the_demo_made_is_the_model_where_no_other_is_given(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert model_or_demo(Path("other")) == Path("other")
+    with pytest.raises(AuroraError, match="give --model; demo_output/work/model, which `llava-aurora demo` makes"):
+        model_or_demo(None)
+    (tmp_path / "demo_output/work/model").mkdir(parents=True)
+    (tmp_path / "demo_output/work/model/config.json").write_text("{}")
+    assert model_or_demo(None) == Path("demo_output/work/model")
+    assert "the demo's model" in capsys.readouterr().err

@@ -81,7 +81,7 @@ def test_a_further_kind_changes_no_row_id_or_answer(workshop, with_tokens, brigh
         assert greedy(again) == answer
 
 
-@pytest.mark.parametrize("init", ["noise", "words", "neighbours"])
+@pytest.mark.parametrize("init", ["noise", "words", "neighbours", "mixtures"])
 def test_new_rows_start_in_every_way(workshop, with_tokens, brightness, init):
     tokenizer, model, _, _ = load_pretrained_model(str(with_tokens))
     teach(tokenizer, model.requires_grad_(False), with_tokens, workshop, perception_init=init, **NEW)
