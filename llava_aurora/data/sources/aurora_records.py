@@ -45,7 +45,7 @@ class AuroraRecords:
         once: leave out records that have been there already, as in a file with all epochs in it.
 
     Attributes:
-        tasks: how many records of each task there were, those left out included.
+        tasks: how many records of each task there were, without those left out.
         repeated: how many were there already.
         unknown: names of the first records that were not recognised, with the beginning of their answer.
     """
