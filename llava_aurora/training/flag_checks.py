@@ -44,9 +44,11 @@ def check_flags(flags: argparse.Namespace) -> None:
         raise AuroraError("--value_step gives each value behind coordinates, which --coordinate_step False leaves out")
     if "attention" in parse_aux_losses(flags.aux_losses) and flags.plain_coordinates:
         raise AuroraError("--aux_losses attention is about coordinate tokens: leave out --plain_coordinates True")
-    for flag, off in {"curriculum": "''", "group_by_modality_length": "False", "group_by_length": "False"}.items():
-        if not flags.shuffle and getattr(flags, flag):
-            raise AuroraError(f"--shuffle False keeps the file's order, which --{flag} changes: add --{flag} {off}")
+    orders = {"curriculum": "''", "group_by_modality_length": "False", "group_by_length": "False"}
+    if remedy := " ".join(
+        f"--{flag} {off}" for flag, off in orders.items() if not flags.shuffle and getattr(flags, flag)
+    ):
+        raise AuroraError(f"--shuffle False keeps the order of the file, and other flags change it: add {remedy}")
     if flags.curriculum:
         read_schedule(flags.curriculum)
     if flags.lengths_per_step < 1:
