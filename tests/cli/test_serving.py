@@ -32,7 +32,6 @@ def test_help_has_examples_and_loads_neither_torch_nor_gradio(start):
     [
         (["--model", "nowhere", "--port", "{free}"], "nowhere"),
         (["--model", ".", "--port", "0"], "--port"),
-        ([], "--model"),
     ],
 )
 def test_what_cannot_be_served_is_said(forked, options, message):
