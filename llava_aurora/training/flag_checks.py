@@ -45,9 +45,9 @@ def check_flags(flags: argparse.Namespace) -> None:
     if "attention" in parse_aux_losses(flags.aux_losses) and flags.plain_coordinates:
         raise AuroraError("--aux_losses attention is about coordinate tokens: leave out --plain_coordinates True")
     orders = {"curriculum": "''", "group_by_modality_length": "False", "group_by_length": "False"}
-    if remedy := " ".join(
-        f"--{flag} {off}" for flag, off in orders.items() if not flags.shuffle and getattr(flags, flag)
-    ):
+    others = [f"--{flag} {off}" for flag, off in orders.items() if getattr(flags, flag)]
+    if others and not flags.shuffle:
+        remedy = " ".join(others)
         raise AuroraError(f"--shuffle False keeps the order of the file, and other flags change it: add {remedy}")
     if flags.curriculum:
         read_schedule(flags.curriculum)
