@@ -11,8 +11,8 @@ WHAT = (
     " `mlp2x_gelu` projector, a Llama (width 192, 5 layers, 6 heads), a SentencePiece tokenizer of 1,024"
     " pieces; 2.9 million parameters in bfloat16. LLaVA's own loader reads it once `mm_vision_tower` in"
     " config.json is the path of the folder `vision_tower`;"
-    " `llava_aurora.demo.tiny_base.copy_tiny_base(FOLDER)` writes such a copy. It is what `llava-aurora demo`"
-    " starts from.",
+    " `llava_aurora.demo.tiny_base.copy_tiny_base(FOLDER)` writes such a copy. `llava-aurora demo` does"
+    " not start from it yet.",
     "`depth_vqvae/` is the depth VQ-VAE of the demo (7 × 7 codes out of 32), trained apart on the depth maps"
     " of 5,000 other scenes. The model has never seen depth.",
 )
