@@ -10,3 +10,9 @@ class AuroraError(Exception):
 
     The message is one line that names the file, the record where there is one, and the remedy.
     """
+
+
+def shown(error: object) -> str:
+    """An error's message as it is printed: one line; the middle of a very long one, an input's text, is left out."""
+    text = " ".join(str(error).splitlines())
+    return text if len(text) <= 1000 else f"{text[:700]} … {text[-250:]}"

@@ -163,9 +163,9 @@ def _lives(process: str) -> bool:
 
 
 def write_text(path: str | Path, text: str) -> None:
-    """Writes `text` as UTF-8, atomically."""
+    """Writes `text` as UTF-8, atomically; halves of surrogate pairs, which UTF-8 cannot hold, as JSON escapes them."""
     with atomic_file(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")
+        temporary.write_text(text, encoding="utf-8", errors="backslashreplace")
 
 
 def write_json(path: str | Path, value: Any, *, indent: int | None = 2) -> None:
@@ -173,21 +173,56 @@ def write_json(path: str | Path, value: Any, *, indent: int | None = 2) -> None:
     write_text(path, json.dumps(value, indent=indent, ensure_ascii=False) + "\n")
 
 
-def read_json(path: str | Path, *, what: str) -> Any:
-    """Reads a JSON file; `what` names its role in the error ("training records", "VQ-VAE configuration").
+def regular_file(path: str | Path, *, what: str) -> Path:
+    """The path of a file that is there. Raises AuroraError for anything else: reading a pipe would never end."""
+    path = Path(path)
+    if not path.is_file():
+        raise AuroraError(
+            f"{path}: cannot read the {what}: {'not a regular file' if path.exists() else 'No such file or directory'}"
+        )
+    return path
+
+
+def read_text(path: str | Path, *, what: str) -> str:
+    """The content of a UTF-8 file; `what` names its role in errors ("training records", "VQ-VAE configuration").
 
     Raises:
-        AuroraError: if the file is missing or is no JSON, with line and column.
+        AuroraError: if it is missing, no regular file, not readable or not UTF-8.
     """
-    path = Path(path)
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        return regular_file(path, what=what).read_text(encoding="utf-8")
     except OSError as error:
         raise AuroraError(f"{path}: cannot read the {what}: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise AuroraError(f"{path}: cannot read the {what}: {error}") from error
+
+
+def parse_json(text: str | bytes) -> Any:
+    """The value of a JSON text. Raises ValueError for what is no JSON, and for JSON that is nested too deeply."""
+    try:
+        return json.loads(text)
+    except RecursionError as error:
+        raise ValueError("it is nested too deeply") from error
+
+
+def read_json(path: str | Path, *, what: str) -> Any:
+    """Reads a JSON file; `what` as for `read_text`.
+
+    Raises:
+        AuroraError: as `read_text`, or if it is no JSON, with line and column.
+    """
+    try:
+        return parse_json(read_text(path, what=what))
     except ValueError as error:
         raise AuroraError(f"{path}: the {what} are not valid JSON: {error}") from error
-    except RecursionError as error:
-        raise AuroraError(f"{path}: the {what} are JSON that is nested too deeply") from error
+
+
+def read_json_object(path: str | Path, *, what: str) -> dict[str, Any]:
+    """Reads a JSON file that holds an object. Raises AuroraError as `read_json`, or if it holds anything else."""
+    content = read_json(path, what=what)
+    if not isinstance(content, dict):
+        raise AuroraError(f"{path}: the {what} are a JSON object, not {type(content).__name__}")
+    return content
 
 
 def read_json_lines(path: str | Path, *, what: str) -> Iterator[tuple[str, Any]]:
@@ -196,20 +231,24 @@ def read_json_lines(path: str | Path, *, what: str) -> Iterator[tuple[str, Any]]
     Lines end at line feeds only: JSON text may hold other Unicode line separators.
 
     Raises:
-        AuroraError: if the file cannot be read, or naming the line that is no JSON.
+        AuroraError: as `read_text`, or naming the line that is no JSON.
     """
-    path = Path(path)
-    try:
-        lines = path.read_text(encoding="utf-8").split("\n")
-    except (OSError, UnicodeDecodeError) as error:
-        raise AuroraError(f"{path}: cannot read the {what}: {error}") from error
-    for number, line in enumerate(lines, start=1):
+    for number, line in enumerate(read_text(path, what=what).split("\n"), start=1):
         if line.strip():
             try:
-                value = json.loads(line)
-            except (ValueError, RecursionError) as error:
+                value = parse_json(line)
+            except ValueError as error:
                 raise AuroraError(f"{path}, line {number}: this is no JSON: {error}") from error
             yield f"{path}, line {number}", value
+
+
+@contextmanager
+def undamaged(path: str | Path, remedy: str) -> Iterator[None]:
+    """For a block that reads what this project wrote into a file: other keys or types in it are one AuroraError."""
+    try:
+        yield
+    except (AttributeError, LookupError, TypeError, ValueError) as error:
+        raise AuroraError(f"{path}: is damaged ({type(error).__name__}: {error}); {remedy}") from error
 
 
 @contextmanager

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from llava_aurora.errors import AuroraError
+from llava_aurora.files import parse_json, regular_file
 
 
 class LineFile:
@@ -30,7 +31,7 @@ class LineFile:
             AuroraError: naming the first line that has other keys or is no JSON, or if the file cannot be read.
         """
         try:
-            content = self.path.read_bytes() if self.path.exists() else b""
+            content = regular_file(self.path, what=f"lines ({self.what})").read_bytes() if self.path.exists() else b""
         except OSError as error:
             raise AuroraError(f"{self.path}: cannot be read: {error.strerror}") from error
         *lines, last = content.split(b"\n")
@@ -52,7 +53,7 @@ class LineFile:
         if self._end is None:
             self.read()
         assert self._end is not None
-        text = json_lines(values).encode()
+        text = json_lines(values).encode(errors="backslashreplace")
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             with self.path.open("r+b" if self.path.exists() else "xb+") as file:
@@ -84,7 +85,7 @@ def json_lines(values: Iterable[Mapping[str, Any]]) -> str:
 
 def _parsed(line: bytes) -> dict[str, Any] | None:
     try:
-        value = json.loads(line)
-    except (ValueError, RecursionError):
+        value = parse_json(line)
+    except ValueError:
         return None
     return value if isinstance(value, dict) else None

@@ -170,3 +170,14 @@ def test_json_that_cannot_be_read_says_which_and_where(tmp_path):
     (tmp_path / "broken.json").write_text('{"a": ')
     with pytest.raises(AuroraError, match=r"broken.json: the settings are not valid JSON: .* line 1 column"):
         read_json(tmp_path / "broken.json", what="settings")
+    (tmp_path / "deep.json").write_text("[" * 100_000)
+    with pytest.raises(AuroraError, match=r"deep.json: the settings are not valid JSON: it is nested too deeply"):
+        read_json(tmp_path / "deep.json", what="settings")
+    os.mkfifo(tmp_path / "pipe.json")
+    with pytest.raises(AuroraError, match=r"pipe.json: cannot read the settings: not a regular file"):
+        read_json(tmp_path / "pipe.json", what="settings")
+
+
+def test_halves_of_surrogate_pairs_are_written_as_json_escapes_them(tmp_path):
+    write_json(tmp_path / "a.json", {"text": "\ud83d"})
+    assert read_json(tmp_path / "a.json", what="settings") == {"text": "\ud83d"}

@@ -68,7 +68,7 @@ def test_what_something_else_has_written_is_not_touched(path, content):
 
 
 def test_what_the_file_system_refuses_is_one_line(path, tmp_path):
-    with pytest.raises(AuroraError, match="cannot be read"):
+    with pytest.raises(AuroraError, match="cannot read the lines"):
         lines_of(tmp_path).read()
     (tmp_path / "new").write_text("a file")
     with pytest.raises(AuroraError, match="not written"):

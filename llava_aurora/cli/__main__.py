@@ -16,7 +16,7 @@ import llava_aurora.cli.depth
 import llava_aurora.cli.inspection
 import llava_aurora.cli.store  # noqa: F401  adds its commands to data's
 from llava_aurora.cli import asking, data, evaluation, export, serving, training, vqvae
-from llava_aurora.errors import AuroraError
+from llava_aurora.errors import AuroraError, shown
 from llava_aurora.progress import QUIET
 from llava_aurora.version import __version__
 
@@ -118,7 +118,7 @@ def main() -> None:
     try:
         code = app(standalone_mode=False) or 0
     except AuroraError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {shown(error)}", file=sys.stderr)
         code = 1
     except _UsageError as error:
         error.show()

@@ -138,13 +138,14 @@ def _ask_one(
 
 
 def _ask_all(aurora: "Aurora", folder: Path, *, out: Path | None, **options: Any) -> None:
+    from llava_aurora.errors import shown
     from llava_aurora.found_files import in_words
     from llava_aurora.generation.folder import ask_folder
 
     assert out is not None
     report = ask_folder(aurora, folder, out=out, **options)
     for failure in report.failures:
-        print(f"error: {failure}", file=sys.stderr)
+        print(f"error: {shown(failure)}", file=sys.stderr)
     counts = f"{report.answered} answered, {report.kept} already done, {len(report.failures)} failed"
     print(f"{out}: {counts}{in_words(report.passed_over)}")
     if report.failures:

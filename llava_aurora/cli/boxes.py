@@ -29,7 +29,7 @@ def boxes(
     out: Annotated[Path, typer.Option(help="The JSON file to write: the --data_path of training.")],
     validation_out: Annotated[Path | None, typer.Option(help="The same for images kept out of training.")] = None,
     validation_share: Annotated[float, typer.Option(help="Share of the images to keep out.")] = 0.0,
-    tasks: Annotated[str, typer.Option(help="task=records a question, with commas; all once if left out.")] = "",
+    tasks: Annotated[str, typer.Option(help="task=share of the questions, with commas; all if left out.")] = "",
     negatives: Annotated[float, typer.Option(help="Share of questions for what is absent.")] = 0.2,
     max_boxes: Annotated[int, typer.Option(help="Most instances in a question.")] = 15,
     max_per_count: Annotated[int, typer.Option(help="Most questions of the same count above 0; 0: no limit.")] = 1000,
@@ -42,7 +42,7 @@ def boxes(
         Path | None,
         typer.Option(help="Folder for copies that --aspect-ratio resize makes, for LLaVA's own code."),
     ] = None,
-    frame: Annotated[int, typer.Option(help="Side of the frame that coordinates refer to.")] = 336,
+    frame: Annotated[int, typer.Option(min=2, help="Side of the frame that coordinates refer to.")] = 336,
     plain_coordinates: Annotated[bool, typer.Option("--plain-coordinates", help="Numbers instead of tokens.")] = False,
     prompts: Annotated[Path | None, typer.Option(help="JSON file of your own wording.")] = None,
     seed: Annotated[int, typer.Option(help="Of everything drawn at random.")] = 0,
@@ -112,7 +112,7 @@ def hardblink(
     values: ValuesOption = None,
     closer: CloserOption = None,
     unknown: UnknownOption = "",
-    seed: Annotated[int, typer.Option(help="Another seed, other points and letters.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Another seed, other points and letters.")] = 0,
 ) -> None:
     """Mark 3, 4 and 5 points at mid height of each image and ask for the closest: a benchmark like HardBLINK."""
     from llava_aurora.data.sources.hardblink import write_hardblink

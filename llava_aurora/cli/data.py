@@ -61,9 +61,9 @@ def scene_records(
     codes: Annotated[Path, typer.Option(help="Its depth folder as codes, from `vqvae encode`.")],
     vqvae: Annotated[Path, typer.Option("--depth-vqvae", "--vqvae", help="The VQ-VAE that the codes come from.")],
     out: Annotated[Path, typer.Option(help="The JSON file to write: the --data_path of training.")],
-    tasks: Annotated[str, typer.Option(help="task=records a scene, with commas; all once if left out.")] = "",
+    tasks: Annotated[str, typer.Option(help="task=share of the scenes, with commas; all if left out.")] = "",
     points: Annotated[str, typer.Option(help="Allowed numbers of points in a question.")] = "2,3,4,5",
-    frame: Annotated[int, typer.Option(help="Side of the frame that coordinates refer to.")] = 336,
+    frame: Annotated[int, typer.Option(min=2, help="Side of the frame that coordinates refer to.")] = 336,
     plain_coordinates: Annotated[bool, typer.Option("--plain-coordinates", help="Numbers instead of tokens.")] = False,
     prompts: Annotated[Path | None, typer.Option(help="JSON file of your own wording.")] = None,
     one_height: Annotated[
@@ -72,7 +72,7 @@ def scene_records(
     read_points: Annotated[
         int | None, typer.Option(help="Points that a reading has, anywhere; as many as a question if left out.")
     ] = None,
-    seed: Annotated[int, typer.Option(help="Of everything drawn at random.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Of everything drawn at random.")] = 0,
 ) -> None:
     """Ask questions of scenes: training records in LLaVA's JSON format."""
     from llava_aurora.data.sources.scenes.scene_records import DEFAULT_SHARES, SceneTasks, write_scene_records

@@ -9,7 +9,7 @@ import typer
 from llava_aurora.cli.data import app
 from llava_aurora.cli.depth_options import CloserOption, UnknownOption, ValuesOption, checked_scale, depth_scale
 from llava_aurora.cli.shared import counts_of, report_failures, shares_of, usable_device
-from llava_aurora.errors import AuroraError
+from llava_aurora.errors import AuroraError, shown
 from llava_aurora.found_files import in_words
 
 if TYPE_CHECKING:
@@ -163,7 +163,7 @@ def depth_records(
 
 def _print(report: "DepthReport", out: Path) -> None:
     for line in report.lines:
-        print(f"error: {line}", file=sys.stderr)
+        print(f"error: {shown(line)}", file=sys.stderr)
     rate = f", {report.written / report.seconds:.1f} a second" if report.written else ""
     failed = f"{len(report.failures)} failed{in_words(report.passed_over)}"
     print(f"{out}: {report.written} maps written{rate}; {report.kept} kept; {failed}")

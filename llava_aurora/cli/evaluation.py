@@ -34,7 +34,7 @@ _Prompt = Annotated[str | None, typer.Option(help="What asks for a chain, in pla
 _Conversation = Annotated[str, typer.Option(help="LLaVA's conversation template.")]
 _Limit = Annotated[int | None, typer.Option(min=1, help="Only the first so many questions of each benchmark.")]
 _Scenes = Annotated[int, typer.Option(min=1, help="How many scenes are rendered where --data is left out.")]
-_Seed = Annotated[int, typer.Option(help="Of rendered scenes and of what is put in the place of maps.")]
+_Seed = Annotated[int, typer.Option(min=0, help="Of rendered scenes and of what is put in the place of maps.")]
 _Pictures = Annotated[
     int,
     typer.Option("--cases", "--pictures", min=0, help="Right and wrong cases drawn, of each benchmark and reasoning."),

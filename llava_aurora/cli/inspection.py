@@ -22,7 +22,7 @@ def check(
     image_folder: Annotated[Path | None, typer.Option(help="The --image_folder of training.")] = None,
     model: Annotated[Path | None, typer.Option(help="Folder of the base model, or of a trained one.")] = None,
     depth_vqvae: Annotated[Path | None, typer.Option(help="The VQ-VAE that the codes come from.")] = None,
-    frame: Annotated[int, typer.Option(help="Side of the frame that coordinates refer to.")] = 336,
+    frame: Annotated[int, typer.Option(min=2, help="Side of the frame that coordinates refer to.")] = 336,
     image_aspect_ratio: Annotated[
         str | None, typer.Option(help="That of training: pad, square or resize; the model's, or else pad.")
     ] = None,
@@ -94,7 +94,7 @@ def view(
     seed: Annotated[int, typer.Option(min=0, help="Another seed, other records.")] = 0,
     depth_vqvae: Annotated[Path | None, typer.Option(help="The VQ-VAE that decodes maps.")] = None,
     model: Annotated[Path | None, typer.Option(help="A trained model, which has tokens and VQ-VAE of its own.")] = None,
-    frame: Annotated[int, typer.Option(help="Side of the frame that coordinates refer to.")] = 336,
+    frame: Annotated[int, typer.Option(min=2, help="Side of the frame that coordinates refer to.")] = 336,
 ) -> None:
     """Write a page to look at: pictures with boxes, points and maps, questions and answers, in one HTML file."""
     from llava_aurora.data.view import RecordPage, sample_records, trained_modalities

@@ -7,7 +7,7 @@ from types import MappingProxyType
 
 import typer
 
-from llava_aurora.errors import AuroraError
+from llava_aurora.errors import AuroraError, shown
 from llava_aurora.found_files import in_words
 
 DEMO_OUTPUT = Path("demo_output")
@@ -33,9 +33,13 @@ def usable_device(device: str | None) -> str:
 def shares_of(tasks: str, default: Mapping[str, float]) -> Mapping[str, float]:
     """The option --tasks name=share,… as a mapping; the default if it is empty. Raises AuroraError if malformed."""
     try:
-        return {name: float(share) for name, share in (part.split("=") for part in tasks.split(",") if part)} or default
+        shares = {name: float(share) for name, share in (part.split("=") for part in tasks.split(",") if part)}
     except ValueError as error:
         raise AuroraError(f"--tasks {tasks}: expected name=share,name=share,…, such as depth_chain=0.5") from error
+    for name, share in shares.items():
+        if not 0 <= share <= 1:
+            raise AuroraError(f"--tasks {name}={share:g}: a share is from 0 to 1, the chance that it is asked")
+    return shares or default
 
 
 def counts_of(points: str) -> list[int]:
@@ -66,6 +70,6 @@ def report_failures(
     """Prints one summary line of a command on many files, and each failure on stderr; exit code 1 if some failed."""
     print(f"{out}: {written} written, {len(failures)} failed{in_words(passed_over)}")
     for failure in failures:
-        print(f"error: {failure}", file=sys.stderr)
+        print(f"error: {shown(failure)}", file=sys.stderr)
     if failures:
         raise typer.Exit(1)

@@ -23,7 +23,7 @@ def plan(
         str, typer.Option(help="7b, 13b, 34b, or the folder of a checkpoint (its config.json); several with commas.")
     ] = "13b",
     gpus: Annotated[str, typer.Option(help="Number of GPUs in all; several with commas, for a row each.")] = "8",
-    memory: Annotated[float, typer.Option(min=1, help="GB of one GPU.")] = 48,
+    memory: Annotated[float, typer.Option(min=1, max=10_000, help="GB of one GPU.")] = 48,
     mode: Annotated[
         str | None, typer.Option(help="full, lora, qlora or projector; the first three if left out.")
     ] = None,
@@ -50,6 +50,8 @@ def plan(
         numbers = [int(number) for number in gpus.split(",")]
     except ValueError as error:
         raise AuroraError(f"--gpus {gpus}: neither a number nor several with commas") from error
+    if answer > length:
+        raise AuroraError(f"--answer {answer}: more than the {length} tokens of the whole record (--length)")
     if min(numbers) < 1:
         raise AuroraError(f"--gpus {gpus}: at least 1")
     plans = [

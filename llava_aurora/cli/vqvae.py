@@ -31,7 +31,7 @@ def vqvae_train(
     epochs: Annotated[int | None, typer.Option(min=1, help="In total, including those before a resume.")] = None,
     batch_size: Annotated[int | None, typer.Option(min=1)] = None,
     learning_rate: Annotated[float | None, typer.Option(min=0.0)] = None,
-    seed: Annotated[int | None, typer.Option(min=0)] = None,
+    seed: Annotated[int | None, typer.Option(min=0, max=2**63 - 1)] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Continue from the state in --out, if any.")] = False,
     device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, ...; a GPU if there is one.")] = None,
 ) -> None:

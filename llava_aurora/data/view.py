@@ -20,14 +20,15 @@ from llava_aurora.data.store.record_store import record_length
 from llava_aurora.data.validation.checks import named_records
 from llava_aurora.data.validation.records import TextChecks, truth_problem
 from llava_aurora.errors import AuroraError
-from llava_aurora.files import read_json, write_text
+from llava_aurora.files import read_json_object, write_text
 from llava_aurora.report.document import data_uri, render
 from llava_aurora.tasks.marks import draw_points
 from llava_aurora.tasks.points import mentions
 from llava_aurora.tasks.registry import task_name, task_names
 from llava_aurora.tokens.box import BoxKind
 from llava_aurora.tokens.depth import color_map
-from llava_aurora.tokens.kind import TokenKind, build_kinds
+from llava_aurora.tokens.kind import TokenKind
+from llava_aurora.tokens.perception import kinds_of_config
 from llava_aurora.tokens.vocabulary import MalformedSpan, TokenFamily
 
 SIDE = 336
@@ -205,10 +206,10 @@ class RecordPage:
 
 def trained_modalities(folder: Path) -> Mapping[str, TokenKind]:
     """The kinds of a trained model, by name. Raises AuroraError if the folder holds none that has some."""
-    block = read_json(folder / "config.json", what="configuration of the model").get("aurora")
+    block = read_json_object(folder / "config.json", what="configuration of the model").get("aurora")
     if block is None:
         raise AuroraError(f"{folder}: a model without perception tokens; give --depth-vqvae instead")
-    return build_kinds(block["modalities"], folder)
+    return kinds_of_config(block, folder)
 
 
 def _picture(image: Image.Image, caption: str, *, kind: str) -> Picture:

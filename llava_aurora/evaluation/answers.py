@@ -99,7 +99,7 @@ class AnswerStore:
     def read(self, task: str, reasoning: str) -> dict[str, Answer]:
         """The answers that there are, by the id of their question."""
         paths = [self._whole(task, reasoning), *self._parts(task, reasoning)]
-        return {line["id"]: _answer(line, path) for path in paths for line in _line_file(path).read()}
+        return dict(_answer(line, path) for path in paths for line in _line_file(path).read())
 
     def ask(
         self,
@@ -168,11 +168,12 @@ def _line_file(path: Path) -> LineFile:
     return LineFile(path, keys=("id", "text", "ids", "finished"), what="answer of an evaluation")
 
 
-def _answer(line: Mapping[str, Any], path: Path) -> Answer:
-    text, ids, finished = line["text"], line["ids"], line["finished"]
-    if not (isinstance(text, str) and isinstance(ids, list) and isinstance(finished, bool)):
-        raise AuroraError(f"{path}: the line of {line['id']} is damaged; delete it, and the question is asked again")
-    return Answer(text=text, ids=tuple(ids), finished=finished)
+def _answer(line: Mapping[str, Any], path: Path) -> tuple[str, Answer]:
+    id, text, ids, finished = (line[name] for name in ("id", "text", "ids", "finished"))
+    whole = isinstance(ids, list) and all(type(each) is int and each >= 0 for each in ids)
+    if not (whole and isinstance(id, str) and isinstance(text, str) and isinstance(finished, bool)):
+        raise AuroraError(f"{path}: the line of {id} is damaged; delete it, and the question is asked again")
+    return id, Answer(text=text, ids=tuple(ids), finished=finished)
 
 
 def _line(id: str, result: Answer) -> dict[str, Any]:

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from llava_aurora.evaluation.gallery import PICTURES
-from llava_aurora.evaluation.run import read_results
+from llava_aurora.evaluation.run import DAMAGED, RESULTS, read_results
 from llava_aurora.evaluation.tables import (
     answer_table,
     family_tables,
@@ -13,6 +13,7 @@ from llava_aurora.evaluation.tables import (
     published_replacement_table,
     replacement_table,
 )
+from llava_aurora.files import undamaged
 from llava_aurora.report.document import Section, Table, interval, write_html, write_markdown
 from llava_aurora.report.plots import bars, new_axes, save_axes
 
@@ -42,11 +43,12 @@ def write_report(out: Path) -> Path:
         AuroraError: if there are no results, a picture is missing, or the folder cannot be written.
     """
     results = read_results(out)
-    sections = report_sections(results)
-    for task, entry in results["benchmarks"].items():
-        plot_accuracy(out / PICTURES / f"{task}.png", entry)
-    for task, found in results.get("replacement", {}).items():
-        plot_replacements(out / PICTURES / f"{task}.replacement.png", found)
+    with undamaged(out / RESULTS, DAMAGED):
+        sections = report_sections(results)
+        for task, entry in results["benchmarks"].items():
+            plot_accuracy(out / PICTURES / f"{task}.png", entry)
+        for task, found in results.get("replacement", {}).items():
+            plot_replacements(out / PICTURES / f"{task}.replacement.png", found)
     title = f"Evaluation of {Path(results['asked']['model']).name}"
     write_markdown(out / MARKDOWN, title, sections)
     write_html(out / HTML, title, sections)

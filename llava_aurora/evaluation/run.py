@@ -18,11 +18,12 @@ from llava_aurora.evaluation.gallery import draw_gallery
 from llava_aurora.evaluation.measure import Judged, by_category, judge, summarize
 from llava_aurora.evaluation.provenance import provenance
 from llava_aurora.evaluation.statistics import Paired, compare_paired
-from llava_aurora.files import read_json, write_json
+from llava_aurora.files import read_json, undamaged, write_json
 from llava_aurora.generation.predictor import Predictor
 from llava_aurora.generation.result import Answer, Result
 
 RESULTS, FORMAT = "results.json", 2
+DAMAGED = "delete it and run `llava-aurora eval` again, which asks nothing twice"
 SCENES = "scenes"
 
 
@@ -52,6 +53,8 @@ class Plan:
     pictures: int = 4
 
     def __post_init__(self) -> None:
+        if not self.tasks or not self.reasonings:
+            raise AuroraError("nothing is asked: name a benchmark, and chain or direct as the reasoning")
         if unknown := [name for name in self.reasonings if name not in REASONINGS]:
             raise AuroraError(f"unknown reasoning {unknown[0]!r}; there are: {', '.join(REASONINGS)}")
         names = benchmark_names(self.tasks)
@@ -125,8 +128,10 @@ def read_questions(task: str, plan: Plan, *, predictor: Predictor, out: Path) ->
 def write_results(out: Path, *, predictor: Predictor, asked: Sequence[Asked], plan: Plan) -> None:
     """Writes or extends results.json and the pictures of cases: what was asked before and not now stays."""
     path, header = out / RESULTS, AnswerStore(out).header()
-    results = read_json(path, what="results of the evaluation") if path.exists() else {}
-    if not isinstance(results, dict) or results.get("format") != FORMAT:  # answers are kept, so nothing is asked again
+    found = read_json(path, what="results of the evaluation") if path.exists() else {}
+    if isinstance(found, dict) and found.get("format") == FORMAT:
+        results = read_results(out)
+    else:  # answers are kept, so nothing is asked again
         results = {"format": FORMAT, "benchmarks": {}, "runs": []}
     results["asked"] = header["asked"]
     made = {**provenance(), "seed": plan.seed}
@@ -166,14 +171,20 @@ def read_results(out: Path) -> dict[str, Any]:
     if not (out / RESULTS).exists():
         raise AuroraError(f"{out}: no results here ({RESULTS} is missing); run `llava-aurora eval` to its end first")
     results = read_json(out / RESULTS, what="results of the evaluation")
-    if not isinstance(results, dict) or not isinstance(results.get("benchmarks"), dict):
-        raise AuroraError(f"{out / RESULTS}: holds no results of an evaluation; run `llava-aurora eval` again")
+    if not isinstance(results, dict):
+        raise AuroraError(f"{out / RESULTS}: is damaged (no JSON object); {DAMAGED}")
     if results.get("format") != FORMAT:
         raise AuroraError(
             f"{out / RESULTS}: written by another version of llava_aurora; run the same `llava-aurora eval` again; it"
             " takes the answers that are there"
         )
-    return results
+    with undamaged(out / RESULTS, DAMAGED):
+        for entry in results["benchmarks"].values():
+            for reasoning in entry["reasonings"]:
+                judged_answers(entry, reasoning)
+        if not isinstance(results["runs"], list):
+            raise TypeError("its runs are no list")
+    return dict(results)
 
 
 def judged_answers(entry: dict[str, Any], reasoning: str) -> list[Judged]:

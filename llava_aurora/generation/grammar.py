@@ -72,11 +72,11 @@ def grammar_of_model(
     Raises:
         AuroraError: as `grammar` does, or if the folder holds no model with perception tokens.
     """
-    from llava_aurora.files import read_json
+    from llava_aurora.files import read_json_object
     from llava_aurora.model.folders import load_tokenizer
 
     folder = Path(folder)
-    block = read_json(folder / "config.json", what="configuration of the model").get("aurora")
+    block = read_json_object(folder / "config.json", what="configuration of the model").get("aurora")
     if block is None:
         raise AuroraError(f"{folder}: a model without perception tokens; there is nothing to constrain")
     tokenizer = load_tokenizer(folder)

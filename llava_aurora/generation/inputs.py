@@ -20,6 +20,7 @@ from llava_aurora.model.aurora_llama import AuroraLlamaForCausalLM
 # What answers begin with: a text for all, or the token ids of each.
 Starts = str | Sequence[Sequence[int]]
 _CONFIG = Lock()
+MOST_PIXELS = 50_000_000  # a photograph of 7000 × 4000 pixels stays as it is, padded too
 
 
 @dataclass(frozen=True)
@@ -65,7 +66,9 @@ def prepare_inputs(
     width = max(map(len, rows))
     input_ids = torch.tensor([[0] * (width - len(row)) + row for row in rows], device=model.device)
     attention_mask = torch.tensor([[0] * (width - len(row)) + [1] * len(row) for row in rows], device=model.device)
-    pixels = asked_pixels([image.convert("RGB") for image in images], image_processor, model.config)
+    pads = getattr(model.config, "image_aspect_ratio", None) == "pad"
+    shown = [_shown(image, pads=pads) for image in images]
+    pixels = asked_pixels(shown, image_processor, model.config)
     pixels = (
         [p.to(model.device, model.dtype) for p in pixels]
         if isinstance(pixels, list)
@@ -113,6 +116,22 @@ def _refuse_too_long(questions: Sequence[str], lengths: Sequence[int], context: 
                 f"the question {short!r} takes {length} tokens with its image, and the model's context has {context};"
                 " ask a shorter one"
             )
+
+
+def _shown(image: Image.Image, *, pads: bool) -> Image.Image:
+    """What is given to LLaVA's processing, RGB: an image of more than MOST_PIXELS scaled down to them.
+
+    LLaVA makes several copies of it in its own size, all but to scale them to the tower's few hundred pixels.
+
+    Args:
+        pads: whether it is padded to a square, whose pixels count then: 100,000 × 10 pixels are a small file, and their
+            square takes 30 GB.
+    """
+    pixels = max(image.size) ** 2 if pads else image.width * image.height
+    if pixels > MOST_PIXELS:
+        scale = (MOST_PIXELS / pixels) ** 0.5
+        image = image.resize([max(1, int(side * scale)) for side in image.size], Image.Resampling.BICUBIC)
+    return image if image.mode == "RGB" else image.convert("RGB")
 
 
 def _prompt(question: str, conversation: str) -> str:

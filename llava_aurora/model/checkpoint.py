@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from PIL import Image
 from transformers import BitsAndBytesConfig, CLIPVisionConfig, PretrainedConfig
 
 from llava_aurora.errors import AuroraError
@@ -121,7 +122,16 @@ def check_tower(folder: Path, config: PretrainedConfig) -> None:
             " right path into config.json"
         )
     with reading(name, "the configuration of the vision tower"):
-        CLIPVisionConfig.from_pretrained(name)
+        layers = CLIPVisionConfig.from_pretrained(name).num_hidden_layers
+    layer, feature = (
+        getattr(config, "mm_vision_select_layer", None),
+        getattr(config, "mm_vision_select_feature", "patch"),
+    )
+    if type(layer) is not int or not -layers - 1 <= layer <= layers or feature not in ("patch", "cls_patch"):
+        raise AuroraError(
+            f"{folder}/config.json: mm_vision_select_layer {layer!r} or mm_vision_select_feature {feature!r} is none of"
+            f" a vision tower of {layers} layers; copy config.json again from the run that wrote it"
+        )
 
 
 def load_tower(model: AuroraLlamaForCausalLM, *, dtype: torch.dtype) -> Any:
@@ -134,8 +144,19 @@ def load_tower(model: AuroraLlamaForCausalLM, *, dtype: torch.dtype) -> Any:
     if not tower.is_loaded:
         with reading(tower.vision_tower_name, "the vision tower"):
             tower.load_model()
+            _check_processor(tower)
         tower.to(device=model.device, dtype=dtype)
     return tower.image_processor
+
+
+def _check_processor(tower: Any) -> None:
+    """Raises ValueError if the image processor does not make what the vision tower takes."""
+    made = tower.image_processor.preprocess(Image.new("RGB", (8, 8)), return_tensors="pt")["pixel_values"]
+    side = tower.config.image_size
+    if made.shape != (1, 3, side, side):
+        raise ValueError(f"preprocessor_config.json makes {tuple(made.shape[1:])} of an image, not (3, {side}, {side})")
+    if not made.isfinite().all():
+        raise ValueError("preprocessor_config.json makes NaN or infinite values of an image")
 
 
 def load_base(base: str, config: PretrainedConfig, options: dict[str, Any]) -> AuroraLlamaForCausalLM:
@@ -168,6 +189,11 @@ def _load_weights(
         raise AuroraError(
             f"{source}: its weights lack {missing[0]}{f' and {len(missing) - 1} more' if missing[1:] else ''}; copy the"
             " folder again from the run that wrote it"
+        )
+    if more := sorted(name for name in found["unexpected_keys"] if name.startswith("model.layers.")):
+        raise AuroraError(
+            f"{source}: its weights hold {more[0]}, which config.json has no place for; copy the folder again from the"
+            " run that wrote it"
         )
     return model
 

@@ -17,7 +17,7 @@ from transformers.utils import cached_file
 
 from llava_aurora.compatibility import slow_tokenizer
 from llava_aurora.errors import AuroraError
-from llava_aurora.files import read_json, write_json
+from llava_aurora.files import read_json_object, write_json
 
 LORA_CONFIG = "adapter_config.json"
 NON_LORA_WEIGHTS = "non_lora_trainables.bin"
@@ -197,10 +197,10 @@ def find_base(folder: Path, given: str | None) -> str:
     """
     recorded: dict[str, str] = {}
     if (folder / BASE_RECORD).is_file():
-        recorded = read_json(folder / BASE_RECORD, what="record of the base model")
+        recorded = read_json_object(folder / BASE_RECORD, what="record of the base model")
     elif (folder / LORA_CONFIG).is_file():  # written by LLaVA
         with reading(folder / LORA_CONFIG, "the name of the base"):
-            recorded = {"base": read_json(folder / LORA_CONFIG, what="LoRA settings")["base_model_name_or_path"]}
+            recorded = {"base": read_json_object(folder / LORA_CONFIG, what="LoRA settings")["base_model_name_or_path"]}
     base = given or recorded.get("base")
     if not base:
         raise AuroraError(

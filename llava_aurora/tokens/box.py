@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 Box = tuple[int, int, int, int]
 Point = tuple[int, int]
 
+LARGEST_FRAME = 2**16  # a token for each pixel of a side
 _VALUE = rf"(?:{pixel_family().any_code}|\d+)"
 # A regular expression for a point or box in a text, written as tokens or as plain numbers.
 COORDINATES = rf"\(\s*{_VALUE}(?:\s*,\s*{_VALUE})+\s*\)"
@@ -41,6 +42,8 @@ class BoxKind(TokenKind):
     frame: int
 
     def __init__(self, *, frame: int = 336) -> None:
+        if type(frame) is not int or not 2 <= frame <= LARGEST_FRAME:
+            raise AuroraError(f"a coordinate frame has from 2 to {LARGEST_FRAME} pixels a side, not {frame!r}")
         self.frame = frame
         self.family = pixel_family(frame=frame)
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from llava_aurora.errors import AuroraError
+from llava_aurora.files import undamaged
 from llava_aurora.tokens import TokenKind, build_kinds, vocabulary_of
 from llava_aurora.tokens.vocabulary import PerceptionIds, PerceptionVocabulary, TokenFamily
 
@@ -20,6 +21,22 @@ if TYPE_CHECKING:
     from llava_aurora.tokens.depth import DepthKind
 
 FORMAT = 1
+_REMEDY = "copy it again from the run that wrote it"
+
+
+def kinds_of_config(block: Mapping[str, Any], folder: Path) -> Mapping[str, TokenKind]:
+    """The token kinds that the `aurora` block of a config.json describes, by name.
+
+    Raises:
+        AuroraError: for a damaged block, one of another format, or a missing VQ-VAE.
+    """
+    with undamaged(folder / "config.json", _REMEDY):
+        if block.get("format") != FORMAT:
+            raise AuroraError(
+                f"{folder}/config.json: the aurora block has format {block.get('format')!r}, this version reads"
+                f" {FORMAT}; use the llava_aurora that wrote it"
+            )
+        return build_kinds(block["modalities"], folder)
 
 
 @dataclass(frozen=True)
@@ -59,15 +76,16 @@ class PerceptionTokens:
             tokenizer: the tokenizer found in that folder.
 
         Raises:
-            AuroraError: for a block of another format, a missing VQ-VAE, or a tokenizer with other tokens or ids
-                (the message names both sides).
+            AuroraError: as `kinds_of_config`, or for a tokenizer with other tokens or ids (both are named).
         """
-        if block.get("format") != FORMAT:
-            raise AuroraError(
-                f"{folder}/config.json: the aurora block has format {block.get('format')!r}, this version reads"
-                f" {FORMAT}; use the llava_aurora that wrote it"
-            )
-        kinds = build_kinds(block["modalities"], folder)
+        kinds = kinds_of_config(block, folder)
+        with undamaged(folder / "config.json", _REMEDY):
+            return cls._bound(block, kinds, folder=folder, tokenizer=tokenizer)
+
+    @classmethod
+    def _bound(
+        cls, block: Mapping[str, Any], kinds: Mapping[str, TokenKind], *, folder: Path, tokenizer: Any
+    ) -> "PerceptionTokens":
         kinds = _ordered(kinds, {name: written.get("first_id") for name, written in block["tokens"].items()})
         vocabulary = vocabulary_of(kinds.values())
         known = tokenizer.get_vocab()

@@ -1,11 +1,14 @@
 """Sizes of a LLaVA, from its name or its config.json, without loading it."""
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 from llava_aurora.errors import AuroraError
-from llava_aurora.files import read_json
+from llava_aurora.files import read_json_object
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -102,26 +105,33 @@ def find_sizes(model: str) -> LlavaSizes:
     path = Path(model) / "config.json"
     if not path.is_file():
         raise AuroraError(f"--model {model}: neither {', '.join(SIZES)} nor a folder with a config.json")
-    config = read_json(path, what="model's settings")
+    config = read_json_object(path, what="model's settings")
     projector = config.get("mm_projector_type") or "linear"
-    layers = re.fullmatch(r"linear|mlp(\d+)x_gelu", projector)
+    layers = re.fullmatch(r"linear|mlp(\d+)x_gelu", str(projector))
     if layers is None:
         raise AuroraError(f"{path}: mm_projector_type {projector!r} is neither linear nor mlp2x_gelu")
-    try:
-        return LlavaSizes(
-            name=Path(model).name,
-            hidden=config["hidden_size"],
-            intermediate=config["intermediate_size"],
-            layers=config["num_hidden_layers"],
-            heads=config["num_attention_heads"],
-            kv_heads=config.get("num_key_value_heads") or config["num_attention_heads"],
-            vocabulary=config["vocab_size"],
-            tied=config.get("tie_word_embeddings", False),
-            projector_layers=int(layers[1] or 1),
-            vision=_vision(config.get("mm_vision_tower") or next(iter(TOWERS)), Path(model)),
-        )
-    except KeyError as error:
-        raise AuroraError(f"{path}: has no {error.args[0]}, which the configuration of a Llama has") from error
+    size = partial(_size, config, path)
+    return LlavaSizes(
+        name=Path(model).name,
+        hidden=size("hidden_size"),
+        intermediate=size("intermediate_size"),
+        layers=size("num_hidden_layers"),
+        heads=size("num_attention_heads"),
+        kv_heads=size("num_key_value_heads", size("num_attention_heads")),
+        vocabulary=size("vocab_size"),
+        tied=bool(config.get("tie_word_embeddings", False)),
+        projector_layers=int(layers[1] or 1),
+        vision=_vision(str(config.get("mm_vision_tower") or next(iter(TOWERS))), Path(model)),
+    )
+
+
+def _size(config: Mapping[str, Any], path: Path, name: str, default: int | None = None) -> int:
+    """A number of a configuration, at least 1. Raises AuroraError if it is anything else, or missing."""
+    value = config.get(name)
+    value = default if value is None else value
+    if type(value) is not int or not 0 < value < 2**31:
+        raise AuroraError(f"{path}: {name} is {value!r}; the configuration of a LLaVA has a whole number there")
+    return value
 
 
 def _vision(tower: str, model: Path) -> VisionSizes:
@@ -130,15 +140,16 @@ def _vision(tower: str, model: Path) -> VisionSizes:
         return TOWERS[tower]
     for path in (Path(tower) / "config.json", model / "vision_tower" / "config.json"):
         if path.is_file():
-            config = read_json(path, what="model's settings")
-            config = config.get("vision_config", config)
+            config = read_json_object(path, what="model's settings")
+            inner = config.get("vision_config")
+            size = partial(_size, inner if isinstance(inner, dict) else config, path)
             # CLIPVisionConfig leaves out of the file what has these values.
             return VisionSizes(
-                hidden=config.get("hidden_size", 768),
-                intermediate=config.get("intermediate_size", 3072),
-                layers=config.get("num_hidden_layers", 12),
-                image=config.get("image_size", 224),
-                patch=config.get("patch_size", 32),
+                hidden=size("hidden_size", 768),
+                intermediate=size("intermediate_size", 3072),
+                layers=size("num_hidden_layers", 12),
+                image=size("image_size", 224),
+                patch=size("patch_size", 32),
             )
     raise AuroraError(
         f"{model}/config.json: mm_vision_tower {tower} is neither a folder with config.json nor one of"

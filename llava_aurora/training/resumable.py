@@ -20,7 +20,7 @@ from transformers.trainer_utils import TrainOutput
 
 from llava_aurora.compatibility import has_present_tower_names, rotate_checkpoints
 from llava_aurora.errors import AuroraError
-from llava_aurora.files import read_json
+from llava_aurora.files import read_json_object
 from llava_aurora.model.aurora_llama import VISION_TOWER_FOLDER
 from llava_aurora.model.folders import NON_LORA_WEIGHTS, PROJECTOR_WEIGHTS
 from llava_aurora.model.perception_head import ROWS
@@ -109,7 +109,7 @@ class ResumableTrainer(FiniteTrainer):
         checkpoint_folder.check_optimizer_states(checkpoint, "latest" if self.is_deepspeed_enabled else "optimizer.pt")
         if (checkpoint / ORDER).is_file():
             self._resumed_order = torch.load(checkpoint / ORDER, weights_only=True)
-        self._resumed_step = read_json(checkpoint / STATE, what="trainer state")["global_step"]
+        self._resumed_step = read_json_object(checkpoint / STATE, what="trainer state")["global_step"]
         self._say(f"resuming from {checkpoint}, step {self._resumed_step}")
         if not (checkpoint / checkpoint_folder.MANIFEST).is_file():
             self._say(f"{checkpoint}: written by an earlier version, without checksums; its files are not checked")
@@ -141,7 +141,7 @@ class ResumableTrainer(FiniteTrainer):
     @staticmethod
     def _check_states(checkpoint: Path) -> None:
         """Raises AuroraError if DeepSpeed's states, which it loads by name, name the tower's tensors otherwise."""
-        written = read_json(checkpoint / "config.json", what="model configuration").get("transformers_version")
+        written = read_json_object(checkpoint / "config.json", what="model configuration").get("transformers_version")
         if written and not has_present_tower_names(written):
             raise AuroraError(
                 f"{checkpoint}: DeepSpeed's states were written with transformers {written}, which names the vision"

@@ -16,6 +16,8 @@ from torch.nn import functional as F
 from llava_aurora.vqvae.maps import from_model_range, resize_nearest, to_model_range
 from llava_aurora.vqvae.quantizer import EMAQuantizer
 
+LARGEST = 65_536  # of each size; more is a mistake that would take all memory
+
 
 @dataclass(frozen=True)
 class DepthVQVAEConfig:
@@ -38,13 +40,14 @@ class DepthVQVAEConfig:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "channels", tuple(self.channels))
-        if not self.channels or min(self.channels) < 1:
-            raise ValueError(f"channels: expected at least one positive number, found {self.channels}")
-        for name in ("image_size", "code_dim", "codebook_size"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name}: expected at least 1, found {getattr(self, name)}")
-        if self.residual_blocks < 0:
-            raise ValueError(f"residual_blocks: expected 0 or more, found {self.residual_blocks}")
+        if not self.channels:
+            raise ValueError("channels: expected at least one positive number, found none")
+        numbers = {name: getattr(self, name) for name in ("image_size", "code_dim", "codebook_size")}
+        for name, value in [*numbers.items(), *(("channels", width) for width in self.channels)]:
+            if type(value) is not int or not 1 <= value <= LARGEST:
+                raise ValueError(f"{name}: expected a whole number from 1 to {LARGEST}, found {value!r}")
+        if type(self.residual_blocks) is not int or not 0 <= self.residual_blocks <= LARGEST:
+            raise ValueError(f"residual_blocks: expected 0 or more, found {self.residual_blocks!r}")
         if not 0 <= self.decay < 1:
             raise ValueError(f"decay: expected a number in [0, 1), found {self.decay}")
         if self.image_size % self.stride:

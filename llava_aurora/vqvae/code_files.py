@@ -19,7 +19,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from llava_aurora.errors import AuroraError
-from llava_aurora.files import atomic_file
+from llava_aurora.files import atomic_file, parse_json, read_text, regular_file
 from llava_aurora.vqvae.autoencoder import DepthVQVAE
 from llava_aurora.vqvae.checkpoint import fingerprint
 
@@ -154,19 +154,16 @@ def _line(encoded: EncodedMap) -> str:
 
 
 def _json_entries(path: str | Path, model: DepthVQVAE) -> Iterator[CodeEntry]:
+    lines = read_text(path, what="codes").removesuffix("\n").split("\n")
     try:
-        lines = Path(path).read_text(encoding="utf-8").removesuffix("\n").split("\n")
-    except (OSError, UnicodeDecodeError) as error:
-        raise AuroraError(f"{path}: cannot read the codes: {error}") from error
-    try:
-        header = json.loads(lines[0]) if lines else None
+        header = parse_json(lines[0])
     except ValueError:
         header = None
     _check_header(path, header, model, where="the first line")
     for number, line in enumerate(lines[1:], start=2):
         place = f"{path}:{number}"
         try:
-            entry = json.loads(line)
+            entry = parse_json(line)
             name, codes = (entry.get("name"), entry.get("codes")) if isinstance(entry, dict) else (None, None)
             if not isinstance(name, str) or not isinstance(codes, list):
                 raise ValueError('expected {"name": text, "codes": list}')
@@ -205,7 +202,7 @@ def _table(maps: Sequence[EncodedMap], schema: pa.Schema) -> pa.Table:
 def _parquet_entries(path: str | Path, model: DepthVQVAE) -> Iterator[CodeEntry]:
     row = 0
     try:
-        with pq.ParquetFile(path) as file:
+        with pq.ParquetFile(regular_file(path, what="codes")) as file:
             _check_header(path, _metadata(file.schema_arrow), model, where="its metadata")
             expected = _schema(model)
             if not file.schema_arrow.equals(expected):
@@ -223,6 +220,6 @@ def _parquet_entries(path: str | Path, model: DepthVQVAE) -> Iterator[CodeEntry]
 
 def _metadata(schema: pa.Schema) -> Any:
     try:
-        return json.loads((schema.metadata or {}).get(_METADATA, b"null"))
+        return parse_json((schema.metadata or {}).get(_METADATA, b"null"))
     except ValueError:
         return None

@@ -213,16 +213,21 @@ class _Run:
             perplexity=perplexity(indices, size),
             seconds=round(time.monotonic() - started, 3),
         )
+        if not math.isfinite(log.heldout_mse):
+            raise self._diverged(f"the error on held-out maps is {log.heldout_mse} after epoch {epoch}")
         self.history.append(log)
         return log
+
+    def _diverged(self, found: str) -> AuroraError:
+        kept = f"the checkpoint of epoch {len(self.history)} is kept" if self.history else "nothing was written"
+        return AuroraError(f"{found}; {kept}; lower the learning rate")
 
     def _train_step(self, depth: Tensor, tally: _Tally) -> None:
         self.optimizer.param_groups[0]["lr"] = self.recipe.learning_rate_at(self.step)
         output = self.model(depth)
         loss = output.reconstruction_mse + output.commitment_loss
         if not math.isfinite(loss.item()):
-            kept = f"the checkpoint of epoch {len(self.history)} is kept" if self.history else "nothing was written"
-            raise AuroraError(f"the loss is {loss.item()} at step {self.step + 1}; {kept}; lower the learning rate")
+            raise self._diverged(f"the loss is {loss.item()} at step {self.step + 1}")
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
         self.optimizer.step()

@@ -1,9 +1,12 @@
 """Two models on the same questions."""
 
+import json
+
 import pytest
 
 from llava_aurora.errors import AuroraError
 from llava_aurora.evaluation.comparison import compare_evaluations
+from llava_aurora.evaluation.evaluation_report import write_report
 from llava_aurora.evaluation.run import Plan, evaluate, judged_answers, read_results, right
 
 
@@ -35,3 +38,22 @@ def test_other_questions_are_not_compared(folders, stub, scenes, tmp_path):
     evaluate(stub(lambda *_: "(A)"), chain, out=tmp_path / "chain")
     with pytest.raises(AuroraError, match="no benchmark in common"):
         compare_evaluations(folders[0], tmp_path / "chain")
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda results: [],
+        lambda results: {},
+        lambda results: results | {"runs": None},
+        lambda results: results | {"benchmarks": {"scenes_depth": None}},
+        lambda results: results["benchmarks"]["scenes_depth"]["reasonings"]["direct"].pop("answers") and results,
+        lambda results: results["benchmarks"]["scenes_depth"]["reasonings"]["direct"]["answers"].append("x") or results,
+    ],
+)
+def test_damaged_results_are_one_line(folders, damage):
+    file = folders[0] / "results.json"
+    file.write_text(json.dumps(damage(json.loads(file.read_text()))))
+    for ending in (lambda: compare_evaluations(*folders), lambda: write_report(folders[0])):
+        with pytest.raises(AuroraError, match=r"A/results.json: is damaged .*; delete it and run `llava-aurora eval`"):
+            ending()

@@ -198,9 +198,10 @@ def test_a_damaged_line_and_a_damaged_header_are_named(seeing, scenes, tmp_path)
     wanted = plan(scenes, reasonings=["chain"], limit=2)
     evaluate(seeing, wanted, out=tmp_path)
     answers = tmp_path / "answers" / "scenes_coordinates.chain.jsonl"
-    answers.write_text('{"id": "7", "text": 3, "ids": 5, "finished": true}\n')
-    with pytest.raises(AuroraError, match=r"chain\.jsonl: the line of 7 is damaged"):
-        evaluate(seeing, wanted, out=tmp_path)
+    for id, text, ids in (("7", 3, [5]), ("7", "", 5), ("7", "", [True]), ("7", "", [-1]), (7, "", [5]), ({}, "", [5])):
+        answers.write_text(json.dumps({"id": id, "text": text, "ids": ids, "finished": True}) + "\n")
+        with pytest.raises(AuroraError, match=rf"chain\.jsonl: the line of {id} is damaged"):
+            evaluate(seeing, wanted, out=tmp_path)
     for content in ('{"format": "llava_aurora evaluation 1"}', "[]", "{"):
         (tmp_path / "evaluation.json").write_text(content)
         with pytest.raises(AuroraError, match=r"evaluation\.json"):

@@ -11,7 +11,7 @@ from transformers import CLIPImageProcessor
 
 from llava_aurora import Aurora, Result
 from llava_aurora.errors import AuroraError
-from llava_aurora.generation.inputs import context_length, prepare_inputs
+from llava_aurora.generation.inputs import MOST_PIXELS, _shown, context_length, prepare_inputs
 from llava_aurora.generation.span_decoding import SpanDecoder
 from llava_aurora.model.constraint import PerceptionLogitsProcessor
 
@@ -334,3 +334,12 @@ def test_a_model_without_perception_tokens_answers_in_words(workshop, image):
     result = plain.ask(image, "Why?", max_new_tokens=5)
     assert (result.depth, result.boxes, result.points, result.log_probabilities) == (None, (), {}, {})
     assert result.figure().mode == "RGB"
+
+
+@pytest.mark.parametrize(("size", "pads"), [((100_000, 10), True), ((9000, 6000), False), ((9000, 6000), True)])
+def test_an_image_that_would_fill_the_memory_is_scaled_down_for_the_model(size, pads):
+    width, height = _shown(Image.new("L", size), pads=pads).size
+    assert MOST_PIXELS * 0.99 < (width**2 if pads else width * height) <= MOST_PIXELS
+    assert height == pytest.approx(width * size[1] / size[0], abs=1)
+    photograph = Image.new("RGB", (7000, 4000))
+    assert _shown(photograph, pads=pads) is photograph

@@ -116,16 +116,28 @@ def drop_a_layer(folder: Path) -> None:
         (drop_a_layer, "lack model.layers.1.mlp.up_proj.weight"),
         (lambda folder: halve(folder / "config.json"), "config.json"),
         (lambda folder: (folder / "config.json").write_text("[]"), "config.json"),
+        (lambda folder: change(folder / "config.json", num_hidden_layers=1), "hold model.layers.1.*no place for"),
         (lambda folder: change(folder / "config.json", hidden_size=7), "weights"),
         (lambda folder: change(folder / "config.json", hidden_size="wide"), "weights|config.json"),
         (lambda folder: change(folder / "config.json", model_type="llava_mpt"), "model_type 'llava_mpt'"),
         (lambda folder: change(folder / "config.json", mm_vision_tower=None), "mm_vision_tower"),
         (lambda folder: change(folder / "config.json", mm_vision_tower="/gone"), "vision tower /gone"),
+        (lambda folder: change(folder / "config.json", mm_vision_select_layer="last"), "mm_vision_select_layer 'last'"),
+        (lambda folder: change(folder / "config.json", mm_vision_select_layer=99), "mm_vision_select_layer 99"),
+        (
+            lambda folder: change(folder / "config.json", mm_vision_select_feature="all"),
+            "mm_vision_select_feature 'all'",
+        ),
         (lambda folder: halve(folder / "tokenizer.model"), "tokenizer"),
         (lambda folder: halve(folder / "tokenizer_config.json"), "tokenizer"),
         (lambda folder: halve(folder / "vision_tower" / "model.safetensors"), "vision tower"),
         (lambda folder: halve(folder / "vision_tower" / "config.json"), "vision tower"),
         (lambda folder: (folder / "vision_tower" / "preprocessor_config.json").unlink(), "vision tower"),
+        (lambda folder: (folder / "vision_tower" / "preprocessor_config.json").write_text("{}"), r"not \(3, 56, 56\)"),
+        (
+            lambda folder: change(folder / "vision_tower" / "preprocessor_config.json", image_std=[0, 0, 0]),
+            "makes NaN or infinite values",
+        ),
     ],
 )
 def test_a_damaged_folder_is_one_clear_line(base, damage, named):

@@ -64,3 +64,9 @@ def test_a_picture_shows_the_box_where_it_is():
     assert drawn[100, 60]
     assert drawn[60, 100]
     assert not drawn[75, 90]
+
+
+@pytest.mark.parametrize("frame", [0, 1, 10**9, True, "56", 56.0])
+def test_frames_that_no_image_has_are_refused(frame):
+    with pytest.raises(AuroraError, match="a coordinate frame has from 2 to 65536 pixels"):
+        BoxKind(frame=frame)

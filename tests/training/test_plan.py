@@ -58,6 +58,9 @@ def test_lora_has_two_matrices_beside_each_linear_map():
         ("{", "config.json"),
         ("{}", "hidden_size"),
         ('{"mm_projector_type": "resampler"}', "mm_projector_type 'resampler'"),
+        ('{"hidden_size": "wide"}', "hidden_size is 'wide'"),
+        ('{"hidden_size": true}', "hidden_size is True"),
+        ("[]", "a JSON object"),
         ('{"hidden_size": 1, "mm_vision_tower": "google/siglip"}', "intermediate_size"),
     ],
 )
@@ -243,7 +246,14 @@ def test_several_models_and_numbers_of_gpus_as_json(start):
 
 @pytest.mark.parametrize(
     ("flag", "value"),
-    [("--model", "70b"), ("--mode", "prefix"), ("--dtype", "fp16"), ("--gpus", "many"), ("--gpus", "8,0")],
+    [
+        ("--model", "70b"),
+        ("--mode", "prefix"),
+        ("--dtype", "fp16"),
+        ("--gpus", "many"),
+        ("--gpus", "8,0"),
+        ("--answer", "9999"),
+    ],
 )
 def test_an_error_of_the_command_is_one_line(start, flag, value):
     run = start(sys.executable, "-m", "llava_aurora.cli", "plan", flag, value)

@@ -111,6 +111,12 @@ def test_a_finished_vqvae_is_not_overwritten(tmp_path: Path):
         train(tmp_path / "vqvae", epochs=1)
 
 
+def test_a_run_whose_held_out_error_is_not_finite_writes_nothing(tmp_path: Path):
+    with pytest.raises(AuroraError, match="held-out maps is nan after epoch 1; nothing was written; lower"):
+        train(tmp_path / "vqvae", learning_rate=1e30, batch_size=len(MAPS))
+    assert not (tmp_path / "vqvae").exists()
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [

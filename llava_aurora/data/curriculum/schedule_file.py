@@ -10,6 +10,7 @@ import yaml
 
 from llava_aurora.data.curriculum.schedule import BUILT_IN, MixtureSchedule, Schedule
 from llava_aurora.errors import AuroraError
+from llava_aurora.files import read_text
 from llava_aurora.tasks.registry import OTHER, task_named
 
 # Lowest and highest value of each number in a file.
@@ -52,12 +53,10 @@ def read_schedule(source: str) -> Schedule:
 
 def _read_yaml(path: Path) -> dict[str, Any]:
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise AuroraError(
-            f"--curriculum {path}: cannot read it: {error.strerror}; it is {', '.join(BUILT_IN)} or a YAML file"
-        ) from error
-    except (UnicodeDecodeError, yaml.YAMLError) as error:
+        content = yaml.safe_load(read_text(path, what="curriculum"))
+    except AuroraError as error:
+        raise AuroraError(f"--curriculum {error}; it is {', '.join(BUILT_IN)} or a YAML file") from error
+    except yaml.YAMLError as error:
         raise AuroraError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from error
     except RecursionError as error:
         raise AuroraError(f"{path}: YAML that is nested too deeply") from error

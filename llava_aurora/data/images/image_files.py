@@ -14,6 +14,7 @@ from llava_aurora.errors import AuroraError
 # MPO is opened as JPEG. Pillow would open PostScript too, by starting Ghostscript, whatever the file's suffix says.
 FORMATS = ("AVIF", "BMP", "GIF", "JPEG", "JPEG2000", "PNG", "PPM", "TIFF", "WEBP")
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")  # of the files that commands on folders take
+_LONGEST_NAME = 255  # bytes of a file's name, on every common file system
 _ORIENTATION = 0x0112  # EXIF tag; 1 = stored upright, 2 to 8 = stored mirrored or turned
 
 
@@ -32,7 +33,11 @@ def path_inside(folder: str | Path, name: str) -> Path:
         raise AuroraError(f"the path {name!r} has a backslash; was it written on Windows? Use / instead")
     root = os.path.abspath(folder)
     path = os.path.normpath(os.path.join(root, name))
-    if "\0" in name or path == root:
+    if (
+        "\0" in name
+        or path == root
+        or any(len(part.encode(errors="surrogatepass")) > _LONGEST_NAME for part in path.split(os.sep))
+    ):
         raise AuroraError(f"the path {name!r} names no file in the folder {folder}")
     if not _contains(root, path):
         parent, file = os.path.split(path)

@@ -22,6 +22,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from llava_aurora.errors import AuroraError
+from llava_aurora.files import parse_json, regular_file
 from llava_aurora.tasks.registry import task_name, tasks
 
 ROWS_PER_READ = 1024
@@ -65,7 +66,7 @@ def read_parquet(path: Path, *, progress: Callable[[int], None]) -> Iterator[dic
     """
     row = -1
     try:
-        with pq.ParquetFile(path, pre_buffer=False) as file:
+        with pq.ParquetFile(regular_file(path, what="training records"), pre_buffer=False) as file:
             _check_schema(path, file.schema_arrow)
             size, rows = path.stat().st_size, max(1, file.metadata.num_rows)
             for batch in file.iter_batches(batch_size=ROWS_PER_READ):
@@ -83,8 +84,6 @@ def _read_row(row: dict[str, Any]) -> dict[str, Any] | Unreadable:
         return _record(row)
     except ValueError as error:
         return Unreadable(str(error))
-    except RecursionError:
-        return Unreadable("it holds JSON that is nested too deeply")
 
 
 def _row(record: Mapping[str, Any]) -> dict[str, Any]:
@@ -128,7 +127,7 @@ def _record(row: dict[str, Any]) -> dict[str, Any]:
 def _json(row: dict[str, Any], name: str) -> Any:
     text = row.pop(name, None)
     try:
-        return None if text is None else json.loads(text)
+        return None if text is None else parse_json(text)
     except ValueError as error:
         raise ValueError(f"{name} is not valid JSON: {error}") from error
 

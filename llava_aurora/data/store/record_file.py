@@ -13,7 +13,7 @@ from typing import Any, TextIO, TypeVar
 
 from llava_aurora.data.store.parquet_file import Unreadable, read_parquet
 from llava_aurora.errors import AuroraError
-from llava_aurora.files import read_json
+from llava_aurora.files import parse_json, read_json, regular_file
 from llava_aurora.tokens.vocabulary import TokenFamily
 
 SPEAKERS = ("human", "gpt")
@@ -167,7 +167,7 @@ def _lines(path: Path, progress: Progress) -> Iterator[Any]:
     """The values of a file that has one on each line; blank lines are passed over."""
     number = read = 0
     try:
-        with path.open("rb") as file:
+        with regular_file(path, what="training records").open("rb") as file:
             for line in file:
                 number, read = number + 1, read + len(line)
                 if line.strip():
@@ -179,17 +179,15 @@ def _lines(path: Path, progress: Progress) -> Iterator[Any]:
 
 def _parsed(line: bytes, number: int) -> Any:
     try:
-        return json.loads(line.decode())
+        return parse_json(line.decode())
     except ValueError as error:
         return Unreadable(f"line {number} is not valid JSON: {error}")
-    except RecursionError:
-        return Unreadable(f"line {number} is JSON that is nested too deeply")
 
 
 def _stream(path: Path, progress: Progress = lambda read: None) -> Iterator[Any]:
     """The items of a JSON list, holding no more of the file than one item and what is read at once."""
     try:
-        with path.open(encoding="utf-8") as file:
+        with regular_file(path, what="training records").open(encoding="utf-8") as file:
             text = _JsonText(file, progress)
             text.take("[")
             if text.next_character() == "]":

@@ -23,7 +23,7 @@ from llava.train import train as upstream
 from llava_aurora.compatibility import slow_tokenizer
 from llava_aurora.data.store.record_file import turns_learned
 from llava_aurora.errors import AuroraError
-from llava_aurora.files import read_json
+from llava_aurora.files import read_json_object
 from llava_aurora.tokens.perception import PerceptionTokens
 from llava_aurora.tokens.vocabulary import MalformedSpan, PerceptionVocabulary, TokenFamily, depth_family, pixel_family
 from llava_aurora.training.model_sizes import find_sizes
@@ -198,8 +198,8 @@ def load_tokenizer(folder: Path) -> Any:
     """As training and `load_pretrained_model` load it. Raises AuroraError if there is none."""
     try:
         return slow_tokenizer(folder)
-    except (OSError, ValueError) as error:
-        reason = str(error).splitlines()[0]
+    except Exception as error:  # damaged files raise whatever the library stumbles over
+        reason = next(iter(str(error).splitlines()), type(error).__name__)
         raise AuroraError(f"{folder}: no tokenizer there ({reason}); give the folder of a base or trained model") from (
             error
         )
@@ -220,7 +220,7 @@ def model_limits(
     Raises:
         AuroraError: if it is no model's folder, or was trained with other depth tokens than those given.
     """
-    config = read_json(folder / "config.json", what="configuration of the model")
+    config = read_json_object(folder / "config.json", what="configuration of the model")
     tokenizer = load_tokenizer(folder)
     pixels = pixel_family(frame=frame)
     families: tuple[TokenFamily, ...] = (depth or depth_family(), pixels)

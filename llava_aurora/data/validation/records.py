@@ -125,6 +125,9 @@ def truth_problem(about: Any) -> str | None:
         return "'aurora' has points that are not {letter: [x, y]}"
     if not isinstance(depths, Mapping) or not all(map(_is_number, depths.values())):
         return "'aurora' has depths that are not {letter: number}"
+    texts = ("answer", "thing", "things", "depth", "unmarked")
+    if wrong := next((name for name in texts if isinstance(about.get(name), Mapping | list)), None):
+        return f"'aurora' has no text under {wrong!r}"
     return None
 
 
@@ -133,4 +136,4 @@ def _are_numbers(values: Any, number: int) -> bool:
 
 
 def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
+    return isinstance(value, int | float) and not isinstance(value, bool) and -1e9 < value < 1e9  # nor NaN

@@ -79,7 +79,7 @@ def test_a_bad_file_is_named_with_what_is_wrong(written, text, message):
 
 def test_what_is_neither_a_name_nor_a_file_says_what_there_is():
     with pytest.raises(
-        AuroraError, match=r"--curriculum lineal: cannot read it: .*; it is linear, softmax, constant or"
+        AuroraError, match=r"--curriculum lineal: cannot read the curriculum: .*; it is linear, softmax, constant or"
     ):
         read_schedule("lineal")
 

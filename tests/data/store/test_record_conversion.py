@@ -157,7 +157,7 @@ def test_parquet_without_llavas_records_is_refused(tmp_path, columns, message):
     [
         ("a.parquet", b"no parquet at all", "cannot read the training records"),
         ("a.jsonl", json.dumps(plain()).encode() + b"\n\n{\n", "line 3 is not valid JSON"),
-        ("a.jsonl", b"[" * 100_000, "line 1 is JSON that is nested too deeply"),
+        ("a.jsonl", b"[" * 100_000, "line 1 is not valid JSON: it is nested too deeply"),
         ("a.json", b"[" * 100_000, "nested too deeply"),
         ("a.jsonl", json.dumps(plain()).encode() + b"\n\n3\n", "record 1: not LLaVA's format"),
         ("a.jsonl", b'{"a": "\xff"}', "line 1 is not valid JSON"),

@@ -66,7 +66,10 @@ def test_broken_json_is_told_as_json_loads_tells_it(tmp_path, monkeypatch, conte
         json.loads(path.read_text(encoding="utf-8"))
     with pytest.raises(AuroraError) as error:
         list(check_records(path))
-    assert str(error.value) == f"{path}: the training records are not valid JSON: {expected.value}"
+    told = (
+        "cannot read the training records" if isinstance(content, bytes) else "the training records are not valid JSON"
+    )
+    assert str(error.value) == f"{path}: {told}: {expected.value}"
 
 
 def test_a_missing_file_is_told_by_its_name(tmp_path):

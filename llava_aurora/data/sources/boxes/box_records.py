@@ -113,7 +113,7 @@ def in_validation(image_id: int, tasks: BoxTasks) -> bool:
 
 def _ask(question: Question, category: str, writer: RecordWriter, tasks: BoxTasks) -> list[Record]:
     """The records of one question; they depend on it and the seed alone."""
-    rng = np.random.default_rng([tasks.seed, question.image.id, question.category])
+    rng = np.random.default_rng([tasks.seed, abs(question.image.id), abs(question.category)])
     facts, name = CountFacts(*names_of(category), question.boxes), f"{question.image.id}/{question.category}"
     records = [
         writer.write(task, facts, name=name, image=question.file, rng=rng)

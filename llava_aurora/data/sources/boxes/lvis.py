@@ -20,6 +20,7 @@ from urllib.parse import urlsplit
 from llava_aurora.data.images.frame import Box
 from llava_aurora.data.sources.boxes.plurals import has_letters
 from llava_aurora.errors import AuroraError
+from llava_aurora.files import regular_file
 
 if TYPE_CHECKING:
     from pycocotools.coco import COCO
@@ -35,6 +36,7 @@ _REGIONS = {"ignored regions", "ignored region", "ignore regions", "ignore regio
 _REGIONS |= {"dontcare", "dont care", "don't care"}
 _CATCH_ALL = {"other", "others", "misc", "miscellaneous", "unknown", "unlabeled", "unlabelled", "undefined"}
 _CATCH_ALL |= {"background", "void"}
+_LONGEST_NAME = 200  # characters of a category; finding the plural of a name takes time that grows with its square
 _NEEDED: Mapping[str, Mapping[str, type]] = {
     "images": {"id": int, "width": int, "height": int},
     "annotations": {"id": int, "image_id": int, "category_id": int},
@@ -171,7 +173,7 @@ def _index(path: Path) -> "COCO":
     except ModuleNotFoundError as error:
         raise AuroraError("LVIS and COCO files are read with pycocotools: pip install 'llava-aurora[data]'") from error
     try:
-        with path.open(encoding="utf-8") as file:
+        with regular_file(path, what="annotations").open(encoding="utf-8") as file:
             content = json.load(file, object_hook=_without_outline)
     except OSError as error:
         raise AuroraError(f"{path}: cannot read the annotations: {error.strerror}") from error
@@ -186,6 +188,8 @@ def _index(path: Path) -> "COCO":
                 if not isinstance(entry, dict) or type(entry.get(key)) is not kind:
                     what = "whole number" if kind is int else "text"
                     raise AuroraError(f"{path}: entry {number} of {part!r} has no {what} under {key!r}")
+            if len(str(entry.get("name", ""))) > _LONGEST_NAME:
+                raise AuroraError(f"{path}: entry {number} of {part!r} has a name of {len(entry['name'])} characters")
         if len({entry["id"] for entry in entries}) < len(entries):
             raise AuroraError(f"{path}: an id occurs twice in {part!r}")
     index = COCO()

@@ -11,6 +11,7 @@ A folder holds
 
 import json
 import multiprocessing
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
@@ -22,9 +23,10 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from llava_aurora.data.images.image_files import path_inside
 from llava_aurora.data.sources.scenes.scene import SceneConfig, SceneObject, relative_depth, render_scene, scene_seed
 from llava_aurora.errors import AuroraError
-from llava_aurora.files import atomic_file, read_json, remove_leftovers, write_json, write_text
+from llava_aurora.files import atomic_file, parse_json, read_json, read_text, remove_leftovers, write_json, write_text
 from llava_aurora.progress import count_bars
 from llava_aurora.vqvae.maps import read_depth_map, resize_nearest
 
@@ -108,11 +110,9 @@ def read_scenes(folder: str | Path) -> list[SceneRecord]:
     """
     path = Path(folder) / "scenes.jsonl"
     try:
-        lines = path.read_text(encoding="utf-8").split("\n")
-    except (OSError, UnicodeDecodeError) as error:
-        raise AuroraError(
-            f"{path}: cannot read the scenes: {error}; make them with `llava-aurora data scenes`"
-        ) from error
+        lines = read_text(path, what="scenes").split("\n")
+    except AuroraError as error:
+        raise AuroraError(f"{error}; make them with `llava-aurora data scenes`") from error
     return [_parse(line, f"{path}, line {number}") for number, line in enumerate(lines, start=1) if line.strip()]
 
 
@@ -227,29 +227,44 @@ def _line(record: SceneRecord) -> str:
 
 def _parse(line: str, where: str) -> SceneRecord:
     try:
-        value = json.loads(line)
+        value = parse_json(line)
         objects = []
         for item in value["objects"]:
-            x1, y1, x2, y2 = (int(edge) for edge in item["box"])
+            x1, y1, x2, y2 = map(_whole, item["box"])
             numbers = {"near": float(item["near"]), "far": float(item["far"])}
-            seen = int(item["visible_pixels"])
+            seen = _whole(item["visible_pixels"])
             color, shape = str(item["color"]), str(item["shape"])
             objects.append(SceneObject(color=color, shape=shape, box=(x1, y1, x2, y2), visible_pixels=seen, **numbers))
-        width, height = (int(side) for side in value["size"])
-        int(value["id"])
+        width, height = map(_whole, value["size"])
+        if not re.fullmatch(r"[0-9]{6,}", value["id"]):
+            raise ValueError(f"its id is {value['id']!r}")
         metric_depth = value.get("metric_depth")
         return SceneRecord(
             id=value["id"],
-            image=str(value["image"]),
-            depth=str(value["depth"]),
-            metric_depth=None if metric_depth is None else str(metric_depth),
+            image=_inside(value["image"]),
+            depth=_inside(value["depth"]),
+            metric_depth=None if metric_depth is None else _inside(metric_depth),
             size=(width, height),
             objects=tuple(objects),
         )
     except KeyError as error:
         raise AuroraError(f"{where}: the scene has no {error}; make the folder again") from error
-    except (TypeError, ValueError) as error:
+    except (AuroraError, TypeError, ValueError) as error:
         raise AuroraError(f"{where}: this is not a scene ({error}); make the folder again") from error
+
+
+def _whole(value: Any) -> int:
+    if type(value) is not int:
+        raise TypeError(f"{value!r} is no whole number")
+    return value
+
+
+def _inside(name: Any) -> str:
+    """A path relative to the folder of scenes."""
+    if not isinstance(name, str) or Path(name).is_absolute():
+        raise TypeError(f"{name!r} is no path in the folder")
+    path_inside(".", name)
+    return name
 
 
 @contextmanager

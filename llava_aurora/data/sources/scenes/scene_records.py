@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from llava_aurora.data.images.image_files import open_image
 from llava_aurora.data.sources.scenes.scene import COLORS, SHAPES
 from llava_aurora.data.sources.scenes.scene_folder import SceneRecord, mean_depth, read_scenes
 from llava_aurora.errors import AuroraError
@@ -55,6 +56,11 @@ class SceneTasks:
     def __post_init__(self) -> None:
         for name in self.shares:
             task_named(name)
+        for points in self.drawing.points:
+            if not 2 <= points <= len(LETTERS):
+                raise AuroraError(
+                    f"questions of {points} points: from 2 to {len(LETTERS)} can be told apart by letters"
+                )
         if self.drawing.read_points is not None and not 1 <= self.drawing.read_points <= len(LETTERS):
             raise AuroraError(f"{self.drawing.read_points} points to be read: from 1 to {len(LETTERS)} have a letter")
 
@@ -98,6 +104,8 @@ def write_scene_records(
             records += _ask(scene, folder=scenes, codes=codes, mean=mean, writer=writer, tasks=tasks, keep=keep)
         except AuroraError as error:
             raise AuroraError(f"{scenes / 'scenes.jsonl'}: scene {scene.id}: {error}") from error
+    if not records:
+        raise AuroraError(f"{scenes}: none of these tasks could be asked of its scenes; nothing was written")
     write_json(out, records, indent=None)
     return records
 
@@ -197,8 +205,7 @@ def _ask(
 
 
 def _mark(folder: Path, scene: SceneRecord, points: Mapping[str, Sequence[int]], name: str, frame: int) -> None:
-    with Image.open(folder / scene.image) as picture:
-        image = np.asarray(picture.convert("RGB"))
+    image = np.asarray(open_image(folder / scene.image, upright=False, on_white=False))
     scale = image.shape[1] / frame
     places = [(int(x * scale), int(y * scale)) for x, y in points.values()]
     drawn = draw_points(image, places, list(points))

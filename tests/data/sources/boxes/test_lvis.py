@@ -253,6 +253,7 @@ def test_reading_prints_nothing(read, capsys):
         ({"images": []}, "a list under 'images' is expected"),
         ({"categories": {}}, "a list under 'categories' is expected"),
         ({"annotations": [7]}, "entry 0 of 'annotations' has no whole number under 'id'"),
+        ({"categories": [{"id": 1, "name": "x" * 300}]}, "entry 0 of 'categories' has a name of 300 characters"),
         ({"categories": [{"id": 1}]}, "entry 0 of 'categories' has no text under 'name'"),
         ({"images": [{"id": 1, "width": "640", "height": 4}]}, "entry 0 of 'images' has no whole number under 'width'"),
         ({"categories": [{"id": 1, "name": "cup"}, {"id": 1, "name": "cap"}]}, "an id occurs twice in 'categories'"),

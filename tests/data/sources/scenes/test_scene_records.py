@@ -88,6 +88,14 @@ def test_as_many_points_are_read_as_asked_for_whatever_the_questions_have(write,
 def test_more_points_than_there_are_letters_are_refused():
     with pytest.raises(AuroraError, match="27 points to be read: from 1 to 26 have a letter"):
         SceneTasks(shares={}, drawing=Drawing(read_points=27))
+    for points in (-1, 0, 1, 27):
+        with pytest.raises(AuroraError, match=f"questions of {points} points: from 2 to 26"):
+            SceneTasks(shares={}, drawing=Drawing(points=[2, points]))
+
+
+def test_a_file_without_records_is_not_written(write):
+    with pytest.raises(AuroraError, match="none of these tasks could be asked"):
+        write(shares={"depth_generation": 0})
 
 
 def test_shares_thin_tasks_out(write):
