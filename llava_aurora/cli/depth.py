@@ -93,15 +93,18 @@ def depth_records(
         Path, typer.Option("--depth-vqvae", "--vqvae", help="VQ-VAE folder, or a published .pt file: encodes the maps.")
     ],
     out: Annotated[Path, typer.Option(help="The JSON file to write: the --data_path of training.")],
+    values: ValuesOption = None,
+    closer: CloserOption = None,
+    unknown: UnknownOption = "",
     codes: Annotated[
         Path | None, typer.Option(help="The depth folder as codes, from `vqvae encode`, instead of encoding here.")
     ] = None,
-    tasks: Annotated[str, typer.Option(help="task=records an image, with commas; the usual ones if left out.")] = "",
+    tasks: Annotated[str, typer.Option(help="task=share of the images, with commas; the usual ones if left out.")] = "",
     points: Annotated[str, typer.Option(help="Allowed numbers of points in a question.")] = "2,3,4,5",
     aspect_ratio: Annotated[
         str, typer.Option(help="resize, pad or square, as --image_aspect_ratio in training.")
     ] = "resize",
-    frame: Annotated[int, typer.Option(help="Side of the frame that coordinates refer to.")] = 336,
+    frame: Annotated[int, typer.Option(min=2, help="Side of the frame that coordinates refer to.")] = 336,
     marked: Annotated[
         str, typer.Option(help="Folder to make in --images, for copies with the points drawn in.")
     ] = "aurora_marked",
@@ -112,7 +115,7 @@ def depth_records(
     one_height: Annotated[
         bool, typer.Option("--one-height", help="The points of a question lie at about one height.")
     ] = False,
-    seed: Annotated[int, typer.Option(help="Of everything drawn at random.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Of everything drawn at random.")] = 0,
 ) -> None:
     """Ask about the depth of photographs: training records in LLaVA's JSON format."""
     from collections import Counter
@@ -128,7 +131,8 @@ def depth_records(
     from llava_aurora.vqvae.folders import read_codes
     from llava_aurora.vqvae.maps import MAP_SUFFIXES
 
-    checked_scale(depth, find_files(depth, MAP_SUFFIXES).paths, values=None, closer=None, unknown="")
+    found = find_files(depth, MAP_SUFFIXES)
+    scale = checked_scale(depth, found.paths, values=values, closer=closer, unknown=unknown)
     model = load_depth_vqvae(vqvae)
     kind = DepthKind(vqvae=model)
     made = write_depth_records(
@@ -148,6 +152,7 @@ def depth_records(
             seed=seed,
         ),
         marked=marked,
+        scale=scale,
         codes=read_codes(codes, model=model).codes if codes else None,
         validation_out=validation_out,
     )
@@ -156,7 +161,8 @@ def depth_records(
     if validation_out is not None:
         print(f"{validation_out}: {len(made.validation)} records of other images")
     if not made.redrawable:
-        print(f"{depth} is not inside {images}, so --fresh_points cannot draw other points each epoch")
+        why = f"{depth} is not inside {images}" if scale is None else f"{depth} needs --values"
+        print(f"{why}, so --fresh_points cannot draw other points each epoch")
     print(f"train with --data_path {out} --image_folder {images} --image_aspect_ratio {aspect_ratio}")
     report_failures(len(made.training), made.failures, out, made.passed_over)
 

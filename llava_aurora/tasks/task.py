@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, Protocol, 
 import numpy as np
 from PIL import Image
 
+from llava_aurora.errors import AuroraError
 from llava_aurora.tasks.answers import AnswerKind, stated
-from llava_aurora.tasks.forms import Form
+from llava_aurora.tasks.forms import LETTERS, Form
 from llava_aurora.tokens.vocabulary import TokenFamily
 
 if TYPE_CHECKING:
@@ -142,6 +143,9 @@ class Drawing:
         read_points: how many points a reading has, anywhere in the image; None: those of the questions.
         counts: the counts that questions ask for, each with its share; None: any. An image that has nothing of the
             count that was drawn is not asked.
+
+    Raises:
+        AuroraError: if there are no letters for so many points.
     """
 
     frame: int = 336
@@ -150,6 +154,13 @@ class Drawing:
     margin: int | None = None
     read_points: int | None = None
     counts: Mapping[int, float] | None = None
+
+    def __post_init__(self) -> None:
+        for count in self.points:
+            if not 2 <= count <= len(LETTERS):
+                raise AuroraError(f"questions of {count} points: from 2 to {len(LETTERS)} can be told apart by letters")
+        if self.read_points is not None and not 1 <= self.read_points <= len(LETTERS):
+            raise AuroraError(f"{self.read_points} points to be read: from 1 to {len(LETTERS)} have a letter")
 
 
 class Problem(NamedTuple):

@@ -24,6 +24,7 @@ from llava_aurora.tasks.records import RecordWriter, write_records
 from llava_aurora.tasks.registry import task_of
 from llava_aurora.tasks.task import AnnotatedImage, Drawing, Record
 from llava_aurora.tokens.depth import DepthKind
+from llava_aurora.vqvae.depth_scale import DepthScale
 from llava_aurora.vqvae.maps import read_depth_map
 
 # As AURORA: maps to be written, chains and direct questions about marked points; and the same points by coordinates.
@@ -95,6 +96,7 @@ def write_depth_records(
     writer: RecordWriter,
     tasks: DepthTasks,
     marked: str = "aurora_marked",
+    scale: DepthScale | None = None,
     codes: Mapping[str, Sequence[int]] | None = None,
     validation_out: Path | None = None,
 ) -> DepthRecords:
@@ -107,6 +109,7 @@ def write_depth_records(
         kind: encodes the maps, each as the frame shows it.
         writer: wording and tokens.
         marked: folder inside `images` for copies with the points drawn in.
+        scale: what the values of the maps mean, if not that; points cannot be drawn anew in such maps.
         codes: of the whole maps by name, from `read_codes`, in the place of encoding; for the aspect ratio "resize".
 
     Raises:
@@ -120,7 +123,7 @@ def write_depth_records(
             f"codes of whole maps fit the aspect ratio resize alone; with {tasks.aspect_ratio} maps are encoded here"
         )
     found = find_files(images, SUFFIXES)
-    inside = depth.resolve().is_relative_to(images.resolve())
+    inside = depth.resolve().is_relative_to(images.resolve()) and scale is None
     made = DepthRecords(passed_over=found.passed_over, redrawable=inside)
     for path in tracked(found.paths, "Writing records"):
         name = path.relative_to(images)
@@ -135,7 +138,10 @@ def write_depth_records(
             made.passed_over["images without a depth map"] += 1
             continue
         try:
-            records = _ask(path, name, map_path, kind=kind, writer=writer, tasks=tasks, marked=marked, codes=codes)
+            whole = read_depth_map(map_path, scale)
+            records = _ask(
+                path, name, map_path, whole, kind=kind, writer=writer, tasks=tasks, marked=marked, codes=codes
+            )
         except AuroraError as error:
             made.failures.append(str(error))
             continue
@@ -158,6 +164,7 @@ def _ask(
     path: Path,
     name: Path,
     map_path: Path,
+    whole: np.ndarray,
     *,
     kind: DepthKind,
     writer: RecordWriter,
@@ -166,7 +173,7 @@ def _ask(
     codes: Mapping[str, Sequence[int]] | None,
 ) -> list[Record]:
     """The records of one image; they depend on its name and the seed alone. Raises AuroraError naming the file."""
-    frame, whole = tasks.drawing.frame, read_depth_map(map_path)
+    frame = tasks.drawing.frame
     with opened_image(path) as picture:
         refuse_turned(picture, path)
         width, height = picture.size

@@ -15,7 +15,6 @@ from llava_aurora.errors import AuroraError
 from llava_aurora.files import atomic_file, write_json
 from llava_aurora.progress import tracked
 from llava_aurora.tasks.depth_tasks import DepthTask
-from llava_aurora.tasks.forms import LETTERS
 from llava_aurora.tasks.marks import draw_points
 from llava_aurora.tasks.records import RecordWriter, write_records
 from llava_aurora.tasks.registry import task_named, task_of
@@ -56,13 +55,6 @@ class SceneTasks:
     def __post_init__(self) -> None:
         for name in self.shares:
             task_named(name)
-        for points in self.drawing.points:
-            if not 2 <= points <= len(LETTERS):
-                raise AuroraError(
-                    f"questions of {points} points: from 2 to {len(LETTERS)} can be told apart by letters"
-                )
-        if self.drawing.read_points is not None and not 1 <= self.drawing.read_points <= len(LETTERS):
-            raise AuroraError(f"{self.drawing.read_points} points to be read: from 1 to {len(LETTERS)} have a letter")
 
 
 def write_scene_records(

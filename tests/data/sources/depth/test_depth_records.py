@@ -148,3 +148,27 @@ def test_the_command_goes_from_maps_to_records_with_codes_made_here_or_before(ph
     run("vqvae", "encode", photographs / "depth", "--vqvae", tmp_path / "vq", "--out", tmp_path / "codes.jsonl")
     run("data", "depth-records", *depth, "--codes", tmp_path / "codes.jsonl", "--out", tmp_path / "again.json")
     assert len(json.loads((tmp_path / "again.json").read_text())) == 15
+
+
+def test_reversed_depth_is_refused_until_its_polarity_is_said(photographs, tmp_path):
+    """The same maps with distances in the place of their values give the same records."""
+    save_depth_vqvae(KIND.vqvae, tmp_path / "vqvae")
+    upside = tmp_path / "upside"
+    for path in (photographs / "depth").rglob("*.png"):
+        target = upside / path.relative_to(photographs / "depth")
+        target.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(256 - np.asarray(Image.open(path)).astype(np.uint16)).save(target)
+    out = tmp_path / "train.json"
+    common = ["--image-folder", photographs, "--depth", upside, "--depth-vqvae", tmp_path / "vqvae", "--out", out]
+
+    def run(*options):
+        command = ["data", "depth-records", *map(str, common), "--frame", str(FRAME), *options]
+        return CliRunner().invoke(app, command)
+
+    assert "closer may be lower. Say what the values are" in str(run().exception)
+    assert not out.exists()
+    result = run("--values", "relative", "--closer", "lower")
+    assert result.exit_code == 0, result.output
+    assert "needs --values, so --fresh_points cannot draw" in result.output
+    right = [record["aurora"]["answer"] for record in write(photographs).training if "answer" in record["aurora"]]
+    assert [r["aurora"]["answer"] for r in json.loads(out.read_text()) if "answer" in r["aurora"]] == right

@@ -90,7 +90,7 @@ def test_more_points_than_there_are_letters_are_refused():
         SceneTasks(shares={}, drawing=Drawing(read_points=27))
     for points in (-1, 0, 1, 27):
         with pytest.raises(AuroraError, match=f"questions of {points} points: from 2 to 26"):
-            SceneTasks(shares={}, drawing=Drawing(points=[2, points]))
+            Drawing(points=[2, points])
 
 
 def test_a_file_without_records_is_not_written(write):
