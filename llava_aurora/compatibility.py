@@ -245,6 +245,12 @@ def present_flags(pairs: Sequence[tuple[str, list[str]]]) -> tuple[list[tuple[st
 # --- the Trainer ------------------------------------------------------------------------------------------------------
 
 
+def groups_by_length(flags: Any) -> bool:
+    """Whether batches are grouped by length: a flag of its own up to 4.57, one of several ways to sample from 5.x on."""
+    way = getattr(flags, "train_sampling_strategy", None)
+    return way == "group_by_length" or bool(getattr(flags, "group_by_length", False))
+
+
 def rotate_checkpoints(trainer: Any, run_folder: Path) -> None:
     """Removes the oldest checkpoints beyond --save_total_limit; in 5.x no method of the Trainer any more."""
     if not FIVE:

@@ -15,6 +15,7 @@ def check_flags(flags: argparse.Namespace) -> None:
     Raises:
         AuroraError: for the first that cannot work, naming the flag, what is wrong with it, and the remedy.
     """
+    from llava_aurora.compatibility import groups_by_length
     from llava_aurora.data.curriculum.schedule_file import read_schedule
     from llava_aurora.data.transforms.values import VALUE_SOURCES
     from llava_aurora.model.context_mask import ContextMask
@@ -44,8 +45,12 @@ def check_flags(flags: argparse.Namespace) -> None:
         raise AuroraError("--value_step gives each value behind coordinates, which --coordinate_step False leaves out")
     if "attention" in parse_aux_losses(flags.aux_losses) and flags.plain_coordinates:
         raise AuroraError("--aux_losses attention is about coordinate tokens: leave out --plain_coordinates True")
-    orders = {"curriculum": "''", "group_by_modality_length": "False", "group_by_length": "False"}
-    others = [f"--{flag} {off}" for flag, off in orders.items() if getattr(flags, flag)]
+    orders = {
+        "--curriculum ''": flags.curriculum,
+        "--group_by_modality_length False": flags.group_by_modality_length,
+        "--group_by_length False": groups_by_length(flags),
+    }
+    others = [flag for flag, on in orders.items() if on]
     if others and not flags.shuffle:
         remedy = " ".join(others)
         raise AuroraError(f"--shuffle False keeps the order of the file, and other flags change it: add {remedy}")
