@@ -246,7 +246,7 @@ def present_flags(pairs: Sequence[tuple[str, list[str]]]) -> tuple[list[tuple[st
 
 
 def groups_by_length(flags: Any) -> bool:
-    """Whether batches are grouped by length: a flag of its own up to 4.57, one of several ways to sample from 5.x on."""
+    """Whether batches are grouped by length: a flag of its own up to 4.57, a way to sample from 5.x on."""
     way = getattr(flags, "train_sampling_strategy", None)
     return way == "group_by_length" or bool(getattr(flags, "group_by_length", False))
 
