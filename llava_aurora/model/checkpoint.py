@@ -19,6 +19,7 @@ from llava_aurora.model.folders import (
     LORA_CONFIG,
     NON_LORA_WEIGHTS,
     PROJECTOR_WEIGHTS,
+    check_layers,
     check_model_type,
     find_base,
     has_whole_weights,
@@ -123,6 +124,7 @@ def check_tower(folder: Path, config: PretrainedConfig) -> None:
         )
     with reading(name, "the configuration of the vision tower"):
         layers = CLIPVisionConfig.from_pretrained(name).num_hidden_layers
+    check_layers(Path(name) / "config.json", {"num_hidden_layers": layers})
     layer, feature = (
         getattr(config, "mm_vision_select_layer", None),
         getattr(config, "mm_vision_select_feature", "patch"),

@@ -5,6 +5,7 @@ tokenizer_config.json, and custom_generate/generate.py. The first two are closed
 """
 
 import hashlib
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -25,6 +26,7 @@ PROJECTOR_WEIGHTS = "mm_projector.bin"
 BASE_RECORD = "aurora_base.json"
 LLAVA_MODEL_TYPES = (LlavaConfig.model_type, "llava")  # the second one in the folders published as LLaVA-1.5
 BASE_MODEL_TYPES = (*LLAVA_MODEL_TYPES, "llama")
+MOST_LAYERS, MOST = 1000, 10**9
 _SAMPLES, _SAMPLE_BYTES = 16, 4096
 
 
@@ -43,7 +45,7 @@ def reading(source: str | Path, part: str) -> Iterator[None]:
     except Exception as error:
         lines = str(error).strip().splitlines() or [type(error).__name__]
         reason = f"{lines[0]} is missing" if isinstance(error, KeyError) else lines[0]
-        known = Path(source).exists()
+        known = os.path.exists(source)  # where Path would raise for a name that is too long
         remedy = "copy it again from the run that wrote it" if known else "no such file, folder or name on the hub"
         raise AuroraError(f"{source}: {part} cannot be read ({reason}); {remedy}") from error
 
@@ -92,6 +94,24 @@ def check_model_type(name: str | Path, settings: dict[str, Any], known: tuple[st
         raise AuroraError(f"{name}: config.json has model_type {found!r}; supported: {', '.join(known)}")
 
 
+def check_layers(file: Path, settings: dict[str, Any]) -> None:
+    """Raises AuroraError for a number of layers that no model has: building them one by one would fill the memory."""
+    layers = settings.get("num_hidden_layers", 1)
+    if not isinstance(layers, int) or not 1 <= layers <= MOST_LAYERS:
+        raise AuroraError(f"{file}: num_hidden_layers is {layers!r:.40}; expected 1 to {MOST_LAYERS}")
+
+
+def check_numbers(file: Path, settings: dict[str, Any]) -> None:
+    """Raises AuroraError where a configuration has something else than a number, or one without bounds, for a size."""
+    for name, usual in LlavaConfig().to_dict().items():
+        if name not in settings or not isinstance(usual, int | float) or isinstance(usual, bool):
+            continue
+        value = settings[name]
+        known = isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= MOST
+        if not known and not name.endswith("token_id"):  # of which there may be several, or none
+            raise AuroraError(f"{file}: {name} is {value!r:.40}, expected a number such as {usual}")
+
+
 def llava_config(folder: Path) -> LlavaConfig:
     """The configuration of a LLaVA folder.
 
@@ -109,6 +129,8 @@ def llava_config(folder: Path) -> LlavaConfig:
             f"{folder}/config.json: aurora is {settings['aurora']!r}, not the description of perception tokens; copy"
             " config.json again from the run that wrote it"
         )
+    check_numbers(folder / "config.json", settings)
+    check_layers(folder / "config.json", settings)
     with reading(folder, "config.json"):
         return LlavaConfig.from_dict({**settings, "model_type": LlavaConfig.model_type})
 

@@ -120,6 +120,8 @@ def drop_a_layer(folder: Path) -> None:
         (lambda folder: change(folder / "config.json", hidden_size=7), "weights"),
         (lambda folder: change(folder / "config.json", hidden_size="wide"), "weights|config.json"),
         (lambda folder: change(folder / "config.json", model_type="llava_mpt"), "model_type 'llava_mpt'"),
+        (lambda folder: change(folder / "config.json", num_hidden_layers=10**30), "num_hidden_layers is 1000"),
+        (lambda folder: change(folder / "vision_tower" / "config.json", num_hidden_layers=10**9), "num_hidden_layers"),
         (lambda folder: change(folder / "config.json", mm_vision_tower=None), "mm_vision_tower"),
         (lambda folder: change(folder / "config.json", mm_vision_tower="/gone"), "vision tower /gone"),
         (lambda folder: change(folder / "config.json", mm_vision_select_layer="last"), "mm_vision_select_layer 'last'"),

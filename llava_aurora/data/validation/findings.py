@@ -83,6 +83,8 @@ class Findings:
         KINDS[kind]
         self.numbers[kind] += 1
         if len(self.examples[kind]) < EXAMPLES_KEPT:
+            # Half a surrogate pair, which JSON can hold, cannot be printed.
+            where, message = (text.encode("utf-8", "backslashreplace").decode() for text in (where, message))
             self.examples[kind].append((where, message[:MESSAGE_LENGTH]))
 
     def merge(self, other: "Findings") -> None:
