@@ -171,8 +171,8 @@ def read_results(out: Path) -> dict[str, Any]:
     if not (out / RESULTS).exists():
         raise AuroraError(f"{out}: no results here ({RESULTS} is missing); run `llava-aurora eval` to its end first")
     results = read_json(out / RESULTS, what="results of the evaluation")
-    if not isinstance(results, dict):
-        raise AuroraError(f"{out / RESULTS}: is damaged (no JSON object); {DAMAGED}")
+    if not isinstance(results, dict) or "benchmarks" not in results:
+        raise AuroraError(f"{out / RESULTS}: is damaged (no JSON object with benchmarks); {DAMAGED}")
     if results.get("format") != FORMAT:
         raise AuroraError(
             f"{out / RESULTS}: written by another version of llava_aurora; run the same `llava-aurora eval` again; it"

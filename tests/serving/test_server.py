@@ -112,7 +112,7 @@ def test_a_model_without_perception_tokens_answers_in_text(aurora, monkeypatch, 
 def test_a_point_is_never_ignored_silently(aurora, tmp_path, photograph):
     events = PageEvents(aurora, folder=tmp_path, examples=[], decoding="greedy", interval=0)
     shown, marked, question = events.choose(None, "", COORDINATES, str(photograph))
-    for place in ((80, 120), (240, 120)):
+    for place in ((120, 180), (360, 180)):  # of the copy on the page, 480 pixels wide
         shown, marked, question = events.click(marked, question, COORDINATES, SimpleNamespace(index=place))
     *_, last = events.ask(shown, marked, question, "direct")
     assert last.answer == "(B)"

@@ -157,7 +157,7 @@ def test_reversed_depth_is_refused_until_its_polarity_is_said(photographs, tmp_p
     for path in (photographs / "depth").rglob("*.png"):
         target = upside / path.relative_to(photographs / "depth")
         target.parent.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(256 - np.asarray(Image.open(path)).astype(np.uint16)).save(target)
+        Image.fromarray(255 - np.asarray(Image.open(path))).save(target)
     out = tmp_path / "train.json"
     common = ["--image-folder", photographs, "--depth", upside, "--depth-vqvae", tmp_path / "vqvae", "--out", out]
 
