@@ -106,9 +106,18 @@ def read_scenes(folder: str | Path) -> list[SceneRecord]:
     """Records of a folder that `write_scenes` made, in order.
 
     Raises:
-        AuroraError: if scenes.jsonl is missing, or a line is not a scene: names file and line.
+        AuroraError: if scenes.jsonl is missing or empty, or a line is not a scene: names file and line.
     """
-    path = Path(folder) / "scenes.jsonl"
+    records = _records(Path(folder))
+    if not records:
+        raise AuroraError(
+            f"{Path(folder) / 'scenes.jsonl'}: holds no scenes; make them with `llava-aurora data scenes`"
+        )
+    return records
+
+
+def _records(folder: Path) -> list[SceneRecord]:
+    path = folder / "scenes.jsonl"
     try:
         lines = read_text(path, what="scenes").split("\n")
     except AuroraError as error:
@@ -164,7 +173,7 @@ def _whole_records(out: Path) -> Iterable[SceneRecord]:
     """Records listed in the folder whose files are all there."""
     if not (out / "scenes.jsonl").exists():
         return []
-    return [record for record in read_scenes(out) if all((out / name).exists() for name in _files(record))]
+    return [record for record in _records(out) if all((out / name).exists() for name in _files(record))]
 
 
 def _files(record: SceneRecord) -> list[str]:
