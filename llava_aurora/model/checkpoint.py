@@ -5,6 +5,7 @@ block `aurora` in config.json (names, ids and settings of the tokens), the weigh
 tower if that was trained. writing.py writes all of it.
 """
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -117,7 +118,7 @@ def check_tower(folder: Path, config: PretrainedConfig) -> None:
     name = getattr(config, "mm_vision_tower", None)
     if getattr(config, "mm_vision_tower_trained", False) and (folder / VISION_TOWER_FOLDER).is_dir():
         name = str(folder / VISION_TOWER_FOLDER)
-    if not isinstance(name, str) or (is_path(name) and not Path(name).is_dir()):
+    if not isinstance(name, str) or (is_path(name) and not os.path.isdir(name)):
         raise AuroraError(
             f"{folder}/config.json: the vision tower {name} (mm_vision_tower) is not there; put it there, or write the"
             " right path into config.json"

@@ -108,7 +108,9 @@ def check_numbers(file: Path, settings: dict[str, Any]) -> None:
             continue
         value = settings[name]
         known = isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= MOST
-        if not known and not name.endswith("token_id"):  # of which there may be several, or none
+        if name.endswith("token_id"):  # of which there may be several, or none
+            known = all(each is None or type(each) is int for each in (value if isinstance(value, list) else [value]))
+        if not known:
             raise AuroraError(f"{file}: {name} is {value!r:.40}, expected a number such as {usual}")
 
 

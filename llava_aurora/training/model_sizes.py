@@ -1,5 +1,6 @@
 """Sizes of a LLaVA, from its name or its config.json, without loading it."""
 
+import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -139,7 +140,7 @@ def _vision(tower: str, model: Path) -> VisionSizes:
     if tower in TOWERS:
         return TOWERS[tower]
     for path in (Path(tower) / "config.json", model / "vision_tower" / "config.json"):
-        if path.is_file():
+        if os.path.isfile(path):  # which a name that is too long is not, while Path.is_file raises
             config = read_json_object(path, what="model's settings")
             inner = config.get("vision_config")
             size = partial(_size, inner if isinstance(inner, dict) else config, path)

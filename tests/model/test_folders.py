@@ -118,6 +118,8 @@ def drop_a_layer(folder: Path) -> None:
         (lambda folder: (folder / "config.json").write_text("[]"), "config.json"),
         (lambda folder: change(folder / "config.json", num_hidden_layers=1), "hold model.layers.1.*no place for"),
         (lambda folder: change(folder / "config.json", hidden_size=7), "weights"),
+        (lambda folder: change(folder / "config.json", max_position_embeddings=[]), "max_position_embeddings is"),
+        (lambda folder: change(folder / "config.json", eos_token_id="end"), "eos_token_id is 'end'"),
         (lambda folder: change(folder / "config.json", hidden_size="wide"), "weights|config.json"),
         (lambda folder: change(folder / "config.json", model_type="llava_mpt"), "model_type 'llava_mpt'"),
         (lambda folder: change(folder / "config.json", num_hidden_layers=10**30), "num_hidden_layers is 1000"),
