@@ -6,7 +6,6 @@ Heavy imports happen inside the commands, so that `--help` answers without loadi
 import os
 import shlex
 import sys
-from io import TextIOWrapper
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -49,9 +48,6 @@ def settings(
     quiet: Annotated[bool, typer.Option("--quiet", help="No progress bars.")] = False,
 ) -> None:
     """Perception tokens for LLaVA."""
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, TextIOWrapper):  # texts of records may hold what the terminal's encoding does not
-            stream.reconfigure(errors="backslashreplace")
     if quiet:
         os.environ[QUIET] = "1"
 
