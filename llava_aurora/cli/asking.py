@@ -119,13 +119,13 @@ def points_of(options: list[str]) -> dict[str, tuple[float, float]]:
 def _ask_one(
     aurora: "Aurora", image: Path, question: str, *, picture: Path | None, as_json: bool, **options: Any
 ) -> None:
-    from llava_aurora.files import atomic_file
+    from llava_aurora.generation.answer_pictures import refuse_other_picture, save_picture
     from llava_aurora.generation.result import folded
 
-    result = aurora.ask(image, question, **options)
     picture = picture or Path(f"{image.stem}.answer.png")
-    with atomic_file(picture) as temporary:
-        result.figure().save(temporary, format="png")
+    refuse_other_picture(picture)
+    result = aurora.ask(image, question, **options)
+    save_picture(result.figure(), picture)
     if as_json:
         print(json.dumps(result.to_json(), ensure_ascii=False))
     else:

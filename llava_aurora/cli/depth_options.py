@@ -19,7 +19,6 @@ CloserOption = Annotated[
 UnknownOption = Annotated[
     str, typer.Option("--unknown", help="Values that mean unknown depth, with commas, such as 0,65535. Needs --values.")
 ]
-_DECLARED = ("depth_maps.json", "../scenes.json")  # in a folder of maps that this project made: higher = closer
 
 
 def depth_scale(values: str, closer: str, unknown: str, *, clip: float = 0.0, bits: int = 8) -> "DepthScale":
@@ -51,7 +50,7 @@ def checked_scale(
             runs: not an option, nor the command of this project that wrote the folder.
     """
     from llava_aurora.vqvae.depth_checks import check_depth
-    from llava_aurora.vqvae.maps import check_depth_map
+    from llava_aurora.vqvae.maps import SETTINGS_FILE, check_depth_map
 
     if closer not in (None, "higher", "lower"):
         raise AuroraError(f"--closer is higher or lower, not {closer}")
@@ -62,7 +61,9 @@ def checked_scale(
     scale = depth_scale(values, closer or ("lower" if values == "metric" else "higher"), unknown) if values else None
     found = check_depth(paths, relative=scale.relative if scale else check_depth_map)
     warnings = [line for line in found.lines(scale.closer if scale else "higher") if line.startswith("warning")]
-    declared = closer or values == "metric" or any((folder / name).is_file() for name in _DECLARED)
+    declared = (
+        closer or values == "metric" or any((folder / name).is_file() for name in (SETTINGS_FILE, "../scenes.json"))
+    )
     if found.tilt.seems_reversed and not declared:
         raise AuroraError(
             f"{folder}: {warnings[0].removeprefix('warning: ')}. Say what the values are: --values metric (distances), "

@@ -21,6 +21,7 @@ from llava_aurora.data.validation.checks import named_records
 from llava_aurora.data.validation.records import TextChecks, truth_problem
 from llava_aurora.errors import AuroraError
 from llava_aurora.files import read_json_object, write_text
+from llava_aurora.ownership import refuse_other_file
 from llava_aurora.report.document import data_uri, render
 from llava_aurora.tasks.marks import draw_points
 from llava_aurora.tasks.points import mentions
@@ -97,10 +98,11 @@ class RecordPage:
         self.checks = TextChecks(families=families, frame=boxes.frame, image_folder=image_folder)
 
     def write(self, out: str | Path, records: Sequence[Named], *, title: str, summary: str) -> None:
-        """Writes the page. Raises AuroraError if that fails."""
+        """Writes the page. Raises AuroraError if that fails, or something else lies there."""
         shown = [self.show(name, record) for name, record in records]
         tasks = Counter(record.task for record in shown)
         in_order = {task: tasks[task] for task in task_names() if tasks[task]}
+        refuse_other_file(out, "page of records", lambda beginning: b'content="llava_aurora"' in beginning)
         template = Path(__file__).with_name("view.html.jinja")
         write_text(out, render(template, title=title, summary=summary, tasks=in_order, records=shown))
 

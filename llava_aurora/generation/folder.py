@@ -10,8 +10,8 @@ from PIL import Image
 from llava_aurora.batches import batches
 from llava_aurora.data.images.image_files import SUFFIXES, open_image
 from llava_aurora.errors import AuroraError
-from llava_aurora.files import atomic_file
 from llava_aurora.found_files import find_files
+from llava_aurora.generation.answer_pictures import save_picture
 from llava_aurora.generation.aurora import Aurora
 from llava_aurora.generation.result import Reasoning
 from llava_aurora.line_file import LineFile
@@ -75,8 +75,7 @@ def ask_folder(
             results = aurora.ask(list(shown.values()), question, reasoning=reasoning, batch_size=batch_size, **options)
             for path, result in zip(shown, results, strict=True):
                 if pictures is not None:
-                    with atomic_file(Path(pictures) / f"{names[path]}.png") as temporary:
-                        result.figure().save(temporary)
+                    save_picture(result.figure(), Path(pictures) / f"{names[path]}.png")
             answers = zip(shown, results, strict=True)
             file.append({"image": names[path], "model": aurora.name, **result.to_json()} for path, result in answers)
             report.answered += len(results)

@@ -132,8 +132,8 @@ def _zero(stage: int | None) -> str:
 
 
 def is_whole(folder: Path) -> bool:
-    """Whether a checkpoint was written to its end; whether its files are still undamaged is not looked at."""
-    return (folder / RECORD).is_file() and (folder / STATE).is_file()
+    """Whether a checkpoint was written to its end; whether its files are still there and undamaged is not looked at."""
+    return (folder / MANIFEST).is_file() or all((folder / name).is_file() for name in (RECORD, STATE))
 
 
 def write_manifest(folder: Path) -> None:

@@ -20,6 +20,7 @@ import pyarrow.parquet as pq
 
 from llava_aurora.errors import AuroraError
 from llava_aurora.files import atomic_file, parse_json, read_text, regular_file
+from llava_aurora.ownership import refuse_other_file
 from llava_aurora.vqvae.autoencoder import DepthVQVAE
 from llava_aurora.vqvae.checkpoint import fingerprint
 
@@ -69,10 +70,12 @@ def codes_writer(out: str | Path, model: DepthVQVAE) -> Iterator[Callable[[Seque
     """Yields a function that adds maps to the file `out`, which appears when the block succeeds.
 
     Raises:
-        AuroraError: if `out` ends in neither .jsonl nor .parquet, or the file system refuses.
+        AuroraError: if `out` ends in neither .jsonl nor .parquet, is there and holds no codes, or the file system
+            refuses.
     """
     if Path(out).suffix not in (JSON_SUFFIX, PARQUET_SUFFIX):
         raise AuroraError(f"{out}: a file of codes ends in {JSON_SUFFIX} or {PARQUET_SUFFIX}")
+    refuse_other_file(out, "depth codes", lambda beginning: _begins(Path(out), beginning))
     with atomic_file(out) as temporary:
         if Path(out).suffix == JSON_SUFFIX:
             with temporary.open("w", encoding="utf-8") as file:
@@ -216,6 +219,16 @@ def _parquet_entries(path: str | Path, model: DepthVQVAE) -> Iterator[CodeEntry]
                     yield CodeEntry(place, map_name(name) if PurePosixPath(name).name else "", values, problem)
     except (OSError, pa.ArrowException) as error:
         raise AuroraError(f"{path}: cannot read the codes: {error}") from error
+
+
+def _begins(path: Path, beginning: bytes) -> bool:
+    """Whether a file that begins so is one of depth codes."""
+    if path.suffix == JSON_SUFFIX:
+        return CODES_FORMAT.encode() in beginning.split(b"\n")[0]
+    try:
+        return _METADATA in (pq.read_schema(path).metadata or {})
+    except (OSError, pa.ArrowException):
+        return False
 
 
 def _metadata(schema: pa.Schema) -> Any:

@@ -14,12 +14,21 @@ from llava_aurora.batches import batches
 from llava_aurora.errors import AuroraError
 from llava_aurora.files import atomic_file
 from llava_aurora.found_files import find_files
+from llava_aurora.ownership import claim_folder
 from llava_aurora.progress import tracked
 from llava_aurora.read_ahead import read_ahead
 from llava_aurora.vqvae.autoencoder import DepthVQVAE
+from llava_aurora.vqvae.checkpoint import fingerprint
 from llava_aurora.vqvae.code_files import DepthCodes, EncodedMap, code_entries, codes_writer, map_name, read_codes
 from llava_aurora.vqvae.depth_scale import DepthScale
-from llava_aurora.vqvae.maps import MAP_SUFFIXES, from_model_range, read_depth_map, resize_nearest, to_model_range
+from llava_aurora.vqvae.maps import (
+    MAP_SUFFIXES,
+    SETTINGS_FILE,
+    from_model_range,
+    read_depth_map,
+    resize_nearest,
+    to_model_range,
+)
 
 __all__ = ["DepthCodes", "FolderReport", "decode_file", "encode_folder", "read_codes"]
 
@@ -105,9 +114,12 @@ def decode_file(
     A line or row that cannot be used is left out and reported.
 
     Raises:
-        AuroraError: if the file holds no codes or belongs to another VQ-VAE, or the file system refuses.
+        AuroraError: if the file holds no codes or belongs to another VQ-VAE, `out` holds anything but maps decoded so
+            before, or the file system refuses.
     """
     out, report, started = Path(out), FolderReport(), time.monotonic()
+    settings = {"source": "codes", "vqvae": fingerprint(model), "size": list(size or ())}
+    claim_folder(out, SETTINGS_FILE, settings, what="decoded maps")
     entries = list(code_entries(codes, model))
     report.failures = [f"{entry.place}: {entry.problem}" for entry in entries if entry.problem is not None]
     portions = list(batches((entry for entry in entries if entry.problem is None), batch_size))

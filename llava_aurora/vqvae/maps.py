@@ -16,6 +16,7 @@ from llava_aurora.vqvae.depth_files import read_depth_values
 from llava_aurora.vqvae.depth_scale import DepthScale
 
 MAP_SUFFIXES = (".png", ".npy")
+SETTINGS_FILE = "depth_maps.json"  # in a folder of maps that this project wrote: higher = closer
 
 
 def to_model_range(depth: np.ndarray) -> Tensor:

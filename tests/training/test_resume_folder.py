@@ -155,6 +155,14 @@ def test_what_is_resumed_is_chosen_by_the_flag(checkpoint, chosen, tmp_path, cap
         chosen(str(tmp_path / "checkpoint-6"))
 
 
+@pytest.mark.parametrize("name", ["trainer_state.json", "aurora_run.json"])
+def test_a_checkpoint_that_lost_a_file_is_not_passed_over_in_silence(checkpoint, chosen, name):
+    checkpoint(5)
+    (checkpoint(10) / name).unlink()
+    with pytest.raises(AuroraError, match=rf"checkpoint-10: {name} missing; resume from the newest undamaged"):
+        chosen(None)
+
+
 def test_a_folder_without_any_checkpoint_to_resume(chosen, tmp_path):
     with pytest.raises(AuroraError, match="holds no checkpoint to resume"):
         chosen("True")

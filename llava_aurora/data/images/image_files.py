@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import IO
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 from llava_aurora.errors import AuroraError
 
@@ -152,6 +152,8 @@ def eight_bits(image: Image.Image) -> Image.Image:
 
 def _unreadable(name: str, error: Exception) -> AuroraError:
     reason = str(error).replace(repr(name), "it")
+    if isinstance(error, UnidentifiedImageError):
+        reason = f"it is damaged, or of none of the formats {', '.join(FORMATS)}"
     return AuroraError(f"{name}: cannot read the image: {reason or type(error).__name__}")
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from llava_aurora.batches import batches
 from llava_aurora.data.store.parquet_file import parquet_writer
-from llava_aurora.data.store.record_file import check_records, part_files
+from llava_aurora.data.store.record_file import check_records, part_files, refuse_other_than_records
 from llava_aurora.data.store.record_progress import follow
 from llava_aurora.errors import AuroraError
 from llava_aurora.files import atomic_file
@@ -48,14 +48,15 @@ def convert_records(
 
     Args:
         source: a file or folder that `check_records` reads.
-        out: the file to write; its suffix (.json, .jsonl, .parquet) says the format. An older file is replaced.
+        out: the file to write; its suffix (.json, .jsonl, .parquet) says the format. An older one is replaced.
         change: what is done with the records on the way.
 
     Returns:
         how many records were written.
 
     Raises:
-        AuroraError: for another suffix; if `out` is what is read; as `check_records` does; if the file system refuses.
+        AuroraError: for another suffix; if `out` is what is read, or is there and holds no records; as `check_records`
+            does; if the file system refuses.
             An older `out` is still there.
     """
     source, out, count = Path(source), Path(out), 0
@@ -64,6 +65,7 @@ def convert_records(
     if out.resolve() in {part.resolve() for part in part_files(source)} or out.resolve().parent == source.resolve():
         raise AuroraError(f"{out}: is what is read, or lies in it; give another path")
     records = follow(source, check_records, title=f"{source.name} to {out.name}", bytes_worth_a_line=0)
+    refuse_other_than_records(out)
     with atomic_file(out) as temporary, WRITERS[out.suffix](temporary) as write:
         for batch in batches(change(records), RECORDS_PER_BATCH):
             write(batch)

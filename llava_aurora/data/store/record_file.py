@@ -11,9 +11,13 @@ from functools import partial
 from pathlib import Path
 from typing import Any, TextIO, TypeVar
 
+import pyarrow as pa
+import pyarrow.parquet as pq
+
 from llava_aurora.data.store.parquet_file import Unreadable, read_parquet
 from llava_aurora.errors import AuroraError
 from llava_aurora.files import parse_json, read_json, regular_file
+from llava_aurora.ownership import refuse_other_file
 from llava_aurora.tokens.vocabulary import TokenFamily
 
 SPEAKERS = ("human", "gpt")
@@ -152,6 +156,21 @@ def as_trained(record: dict[str, Any], families: Iterable[TokenFamily]) -> dict[
     turns = [{**turn, "value": compact(turn["value"])} for turn in record["conversations"]]
     kept = {name: value for name, value in record.items() if name != "image" or value is not None}
     return {**kept, "conversations": turns}
+
+
+def refuse_other_than_records(path: str | Path | None) -> None:
+    """Raises AuroraError if a file that is about to be replaced by training records, if any, holds something else."""
+
+    def recognize(beginning: bytes) -> bool:
+        if not beginning.startswith(b"PAR1"):
+            return beginning.lstrip()[:1] in (b"[", b"{") and b'"conversations"' in beginning
+        try:
+            return "conversations" in pq.read_schema(path).names
+        except (OSError, pa.ArrowException):
+            return False
+
+    if path is not None:
+        refuse_other_file(path, "training records", recognize)
 
 
 # --- one file -----------------------------------------------------------------------------------------------------

@@ -14,6 +14,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from llava_aurora.files import write_json
+from llava_aurora.ownership import refuse_other_file
 
 LOG_WIDTH = 140
 TITLE_WIDTH = 40
@@ -201,6 +202,9 @@ class ValidationReport:
         from llava_aurora.report.plots import histogram  # matplotlib: not in every worker
 
         folder = Path(folder)
+        refuse_other_file(folder / "report.json", "report of `data check`", lambda start: b'"unchecked": [' in start)
+        for name in ("lengths.png", "counts.png"):
+            refuse_other_file(folder / name, "histogram of `data check`", lambda start: b"Matplotlib" in start)
         write_json(folder / "report.json", self.as_dict())
         unit = "tokens, image included" if self.in_tokens else "words and perception tokens"
         histogram(folder / "lengths.png", self.findings.lengths, label=unit, limit=self.max_length, bars=LENGTH_BARS)

@@ -169,10 +169,10 @@ def test_parquet_without_llavas_records_is_refused(tmp_path, columns, message):
 def test_other_files_are_refused_by_name_and_leave_nothing(tmp_path, name, content, message):
     (tmp_path / name).write_bytes(content)
     out = tmp_path / "out.json"
-    out.write_text("older")
+    out.write_text('[{"conversations": []}]')
     with pytest.raises(AuroraError, match=f"{name}: .*{message}|{name}: {message}"):
         convert_records(tmp_path / name, out)
-    assert out.read_text() == "older"
+    assert out.read_text() == '[{"conversations": []}]'
     assert {path.name for path in tmp_path.iterdir()} <= {name, "out.json", "cache"}
 
 

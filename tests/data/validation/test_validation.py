@@ -393,7 +393,7 @@ def about(*names):
     ("kind", "content", "message"),
     [
         ("image", None, "bad.png: there is no such image"),
-        ("image", b"no picture", "cannot identify image file"),
+        ("image", b"no picture", "damaged, or of none of the formats"),
         ("image", "cut", "truncated"),
         ("bomb", "large", "97 × 97 pixels are too many"),
         ("blank", "white", "every pixel has brightness 255"),

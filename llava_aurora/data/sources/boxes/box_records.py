@@ -16,8 +16,10 @@ from llava_aurora.data.images.image_files import opened_image
 from llava_aurora.data.sources.boxes.box_questions import BoxTasks, Question, balance, find_questions
 from llava_aurora.data.sources.boxes.lvis import read_annotations
 from llava_aurora.data.sources.boxes.plurals import names_of
+from llava_aurora.data.store.record_file import refuse_other_than_records
 from llava_aurora.errors import AuroraError
 from llava_aurora.files import atomic_file, write_json
+from llava_aurora.ownership import claim_folder
 from llava_aurora.progress import notes, tracked
 from llava_aurora.tasks.counting import CountFacts, CountingFamily
 from llava_aurora.tasks.records import RecordWriter
@@ -73,6 +75,10 @@ def write_box_records(
         raise AuroraError("a folder for resized images goes with the aspect ratio 'resize' alone")
     if (validation_out is not None) != (tasks.validation_share > 0):
         raise AuroraError("a file for validation and its share of the images are given together or not at all")
+    for written in (out, validation_out):
+        refuse_other_than_records(written)
+    if resized is not None:
+        claim_folder(resized, "resized_images.json", {"frame": tasks.frame}, what="resized images")
     rng = np.random.default_rng(tasks.seed)
     with notes().status(f"Reading {annotations}"):
         known = read_annotations(annotations)

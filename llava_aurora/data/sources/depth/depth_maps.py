@@ -18,11 +18,12 @@ import numpy as np
 from PIL import Image
 
 from llava_aurora.errors import AuroraError
-from llava_aurora.files import atomic_file, read_json, write_json, write_text
+from llava_aurora.files import atomic_file, write_text
 from llava_aurora.found_files import FoundFiles
+from llava_aurora.ownership import claim_folder
 from llava_aurora.progress import count_bars
+from llava_aurora.vqvae.maps import SETTINGS_FILE
 
-SETTINGS_FILE = "depth_maps.json"
 FAILURES_FILE = "failures.jsonl"
 _FORMAT = "llava_aurora depth maps"
 _WAIT = timedelta(days=7)  # for the slowest process of a run
@@ -92,7 +93,7 @@ def write_maps(
     """
     out, started = Path(out), time.monotonic()
     report = DepthReport(passed_over=found.passed_over, main=share.index == 0)
-    _claim(out, settings)
+    claim_folder(out, SETTINGS_FILE, {"format": _FORMAT, **settings}, what="depth maps")
     targets: dict[Path, Path] = {}
     for path in found.paths:
         name = path.relative_to(folder).with_suffix(".png")
@@ -141,22 +142,6 @@ def _gathered(report: DepthReport, share: Share) -> DepthReport:
         whole.failures |= each.failures
     whole.failures = dict(sorted(whole.failures.items()))
     return whole
-
-
-def _claim(out: Path, settings: Mapping[str, Any]) -> None:
-    """Writes depth_maps.json, or checks that the one there has the same settings."""
-    header = json.loads(json.dumps({"format": _FORMAT, **settings}))
-    path = out / SETTINGS_FILE
-    if not path.exists():
-        write_json(path, header)
-        return
-    found = read_json(path, what="settings of the depth maps")
-    found = found if isinstance(found, dict) else {}
-    for name in {**found, **header}:
-        if found.get(name) != header.get(name):
-            raise AuroraError(
-                f"{out}: holds maps made with {name} {found.get(name)}, not {header.get(name)}; choose another folder"
-            )
 
 
 def _list_failures(out: Path, report: DepthReport) -> None:

@@ -14,6 +14,7 @@ from PIL import Image
 
 from llava_aurora.data.images.frame import ASPECT_RATIOS, FrameTransform
 from llava_aurora.data.images.image_files import SUFFIXES, opened_image, refuse_turned
+from llava_aurora.data.store.record_file import refuse_other_than_records
 from llava_aurora.errors import AuroraError
 from llava_aurora.files import atomic_file, write_json
 from llava_aurora.found_files import find_files
@@ -122,6 +123,8 @@ def write_depth_records(
         raise AuroraError(
             f"codes of whole maps fit the aspect ratio resize alone; with {tasks.aspect_ratio} maps are encoded here"
         )
+    for written in (out, validation_out):
+        refuse_other_than_records(written)
     found = find_files(images, SUFFIXES)
     inside = depth.resolve().is_relative_to(images.resolve()) and scale is None
     made = DepthRecords(passed_over=found.passed_over, redrawable=inside)

@@ -11,6 +11,7 @@ from PIL import Image
 from llava_aurora.data.images.image_files import open_image
 from llava_aurora.data.sources.scenes.scene import COLORS, SHAPES
 from llava_aurora.data.sources.scenes.scene_folder import SceneRecord, mean_depth, read_scenes
+from llava_aurora.data.store.record_file import refuse_other_than_records
 from llava_aurora.errors import AuroraError
 from llava_aurora.files import atomic_file, write_json
 from llava_aurora.progress import tracked
@@ -82,8 +83,9 @@ def write_scene_records(
 
     Raises:
         AuroraError: naming file and scene, if one cannot be read, has no codes, a depth map of another size than its
-            image, or a box outside of it.
+            image, or a box outside of it; if `out` is there and holds no records.
     """
+    refuse_other_than_records(out)
     records: list[Record] = []
     known = read_scenes(scenes)
     mean = np.rint(mean_depth(scenes, side=known[0].size[0])).astype(np.uint8)

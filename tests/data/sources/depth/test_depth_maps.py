@@ -168,7 +168,7 @@ def test_the_list_of_failures_goes_when_they_do(inputs, tmp_path):
 
 def test_maps_made_otherwise_are_not_mixed(inputs, tmp_path):
     write(inputs, tmp_path / "out")
-    with pytest.raises(AuroraError, match="holds maps made with model m, not n"):
+    with pytest.raises(AuroraError, match="holds depth maps made with model m, not n"):
         write(inputs, tmp_path / "out", settings={"model": "n"})
     with pytest.raises(AuroraError, match="holds maps made with model m, not None"):
         write(inputs, tmp_path / "out", settings={"bits": 8})
