@@ -170,7 +170,7 @@ def test_maps_made_otherwise_are_not_mixed(inputs, tmp_path):
     write(inputs, tmp_path / "out")
     with pytest.raises(AuroraError, match="holds depth maps made with model m, not n"):
         write(inputs, tmp_path / "out", settings={"model": "n"})
-    with pytest.raises(AuroraError, match="holds maps made with model m, not None"):
+    with pytest.raises(AuroraError, match="holds depth maps made with model m, not None"):
         write(inputs, tmp_path / "out", settings={"bits": 8})
 
 
