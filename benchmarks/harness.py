@@ -89,9 +89,7 @@ def peak_memory(work: Callable[..., dict[str, Any]], *arguments: Any) -> dict[st
     Args:
         work: a function of a module; it is measured from its start, with heavy imports made before.
         arguments: of `work`; anything that can be pickled.
-
-    Returns:
-        Its result with "peak_bytes": on a GPU of the allocator, else resident memory beyond that at the start.
+    Returns: Its result with "peak_bytes": on a GPU of the allocator, else resident memory beyond that at the start.
     """
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["deepspeed", "llava.train.train"])

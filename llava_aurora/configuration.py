@@ -67,8 +67,7 @@ class ModelArguments(upstream.ModelArguments):
     def kind_settings(self) -> dict[str, dict[str, Any]]:
         """Settings of each kind asked for, by name.
 
-        Raises:
-            AuroraError: if --modality_options is no JSON object of objects, or names a kind not asked for.
+        Raises AuroraError if --modality_options is no JSON object of objects, or names a kind not asked for.
         """
         names = [name.strip() for name in self.perception_modalities.split(",") if name.strip()]
         try:

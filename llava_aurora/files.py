@@ -31,8 +31,7 @@ _TEMPORARY = re.compile(r"\.(?P<name>.+)-(?P<machine>[\da-f]{8})\.(?P<process>\d
 def atomic_file(path: str | Path) -> Iterator[Path]:
     """Yields a temporary path with the same suffix; renames it to `path` if the block succeeds.
 
-    Raises:
-        AuroraError: if the file system refuses (disk full, no permission); the old `path` is still there.
+    Raises AuroraError if the file system refuses (disk full, no permission); the old `path` is still there.
     """
     path = Path(path)
     with _writing(path):
@@ -53,10 +52,8 @@ def atomic_file(path: str | Path) -> Iterator[Path]:
 def atomic_folder(path: str | Path) -> Iterator[Path]:
     """Yields a temporary folder; puts it in the place of `path` if the block succeeds.
 
-    An older folder of that name is moved aside first and removed only once the new one is in place.
-
-    Raises:
-        AuroraError: if the file system refuses; the old folder is still there.
+    An older folder of that name is moved aside first and removed only once the new one is in place. Raises AuroraError
+    if the file system refuses; the old folder is still there.
     """
     path = Path(path)
     with _writing(path):
@@ -85,10 +82,8 @@ def atomic_folder(path: str | Path) -> Iterator[Path]:
 def staged_into(folder: str | Path) -> Iterator[Path]:
     """Yields a temporary folder; moves each of its files and folders into `folder` if the block succeeds.
 
-    For a folder that holds other things as well, such as the output folder of a training run.
-
-    Raises:
-        AuroraError: if the file system refuses; the older files in `folder` are still there.
+    For a folder that holds other things as well, such as the output folder of a training run. Raises AuroraError if the
+    file system refuses; the older files in `folder` are still there.
     """
     folder = Path(folder)
     with _writing(folder):
@@ -186,8 +181,7 @@ def regular_file(path: str | Path, *, what: str) -> Path:
 def read_text(path: str | Path, *, what: str) -> str:
     """The content of a UTF-8 file; `what` names its role in errors ("training records", "VQ-VAE configuration").
 
-    Raises:
-        AuroraError: if it is missing, no regular file, not readable or not UTF-8.
+    Raises AuroraError if it is missing, no regular file, not readable or not UTF-8.
     """
     try:
         return regular_file(path, what=what).read_text(encoding="utf-8")
@@ -208,8 +202,7 @@ def parse_json(text: str | bytes) -> Any:
 def read_json(path: str | Path, *, what: str) -> Any:
     """Reads a JSON file; `what` as for `read_text`.
 
-    Raises:
-        AuroraError: as `read_text`, or if it is no JSON, with line and column.
+    Raises AuroraError as `read_text`, or if it is no JSON, with line and column.
     """
     try:
         return parse_json(read_text(path, what=what))
@@ -228,10 +221,8 @@ def read_json_object(path: str | Path, *, what: str) -> dict[str, Any]:
 def read_json_lines(path: str | Path, *, what: str) -> Iterator[tuple[str, Any]]:
     """The values of a JSONL file, each with its place ("FILE, line 3") for messages; blank lines are skipped.
 
-    Lines end at line feeds only: JSON text may hold other Unicode line separators.
-
-    Raises:
-        AuroraError: as `read_text`, or naming the line that is no JSON.
+    Lines end at line feeds only: JSON text may hold other Unicode line separators. Raises AuroraError as `read_text`,
+    or naming the line that is no JSON.
     """
     for number, line in enumerate(read_text(path, what=what).split("\n"), start=1):
         if line.strip():

@@ -11,15 +11,12 @@ from llava_aurora.errors import AuroraError
 
 @dataclass(frozen=True)
 class FoundFiles:
-    """What a folder holds.
+    """What a folder holds."""
 
-    Attributes:
-        paths: the files asked for, sorted; each begins with the folder as it was given.
-        passed_over: how many other entries there are, by kind: ".txt files", "hidden entries", "broken links", "links
-            to a folder that they lie in", "unreadable folders", "special files" (pipes, sockets, devices).
-    """
-
+    # the files asked for, sorted; each begins with the folder as it was given
     paths: list[Path] = field(default_factory=list)
+    # how many other entries there are, by kind: ".txt files", "hidden entries", "broken links", "links to a folder that
+    # they lie in", "unreadable folders", "special files" (pipes, sockets, devices)
     passed_over: Counter[str] = field(default_factory=Counter)
 
 
@@ -32,9 +29,7 @@ def find_files(folder: str | Path, suffixes: Iterable[str]) -> FoundFiles:
     Args:
         folder: where to look.
         suffixes: in lower case with the dot; files may have them in upper case too.
-
-    Raises:
-        AuroraError: if it is no folder or holds no such file.
+    Raises AuroraError if it is no folder or holds no such file.
     """
     folder, suffixes = Path(folder), tuple(suffixes)
     if not folder.is_dir():

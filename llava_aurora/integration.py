@@ -62,8 +62,7 @@ def check_versions() -> None:
 def register() -> None:
     """Makes LLaVA's train() build our model, trainer and dataset. A second call does nothing.
 
-    Raises:
-        AuroraError: if a version does not fit, a patch is not applied, or a name that is to be replaced is missing.
+    Raises AuroraError if a version does not fit, a patch is not applied, or a name that is to be replaced is missing.
     """
     if _originals:
         return

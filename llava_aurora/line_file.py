@@ -27,8 +27,7 @@ class LineFile:
     def read(self) -> list[dict[str, Any]]:
         """All lines that are whole; none if there is no file.
 
-        Raises:
-            AuroraError: naming the first line that has other keys or is no JSON, or if the file cannot be read.
+        Raises AuroraError naming the first line that has other keys or is no JSON, or if the file cannot be read.
         """
         try:
             content = regular_file(self.path, what=f"lines ({self.what})").read_bytes() if self.path.exists() else b""

@@ -18,9 +18,7 @@ def refuse_other_file(path: str | Path, what: str, recognize: Callable[[bytes], 
         path: of the file, which need not exist.
         what: is to be written there, for the message.
         recognize: whether the beginning of a file is that of such a file. One without content may be replaced.
-
-    Raises:
-        AuroraError: if there is anything else.
+    Raises AuroraError if there is anything else.
     """
     path = Path(path)
     if not path.exists():
@@ -41,9 +39,7 @@ def claim_folder(folder: str | Path, header: str, settings: Mapping[str, Any], *
         header: name of the JSON file in it.
         settings: what the files are made with, as JSON can hold it.
         what: the folder holds, for messages.
-
-    Raises:
-        AuroraError: if the folder holds anything but such files, or was written with other settings.
+    Raises AuroraError if the folder holds anything but such files, or was written with other settings.
     """
     folder, path = Path(folder), Path(folder) / header
     settings = json.loads(json.dumps(settings))

@@ -26,21 +26,14 @@ class State(str, Enum):
 
 @dataclass(frozen=True)
 class Patch:
-    """One file of the queue.
+    """One file of the queue."""
 
-    Args:
-        name: of the file, without its suffix.
-        path: of the file.
-        description: first line of its header's Description.
-        upstream_has: a line by which a file shows that a newer LLaVA has the change already; empty if none has.
-        hunks: the text before and after each change, by the path of the changed file, relative to the folder that
-            contains `llava/`.
-    """
-
-    name: str
-    path: Path
-    description: str
-    upstream_has: str
+    name: str  # of the file, without its suffix
+    path: Path  # of the file
+    description: str  # first line of its header's Description
+    upstream_has: str  # a line by which a file shows that a newer LLaVA has the change already; empty if none has
+    # the text before and after each change, by the path of the changed file, relative to the folder that contains
+    # `llava/`
     hunks: dict[str, list[tuple[bytes, bytes]]]
 
     def __hash__(self) -> int:
@@ -89,8 +82,7 @@ class _File:
 def patch_directory() -> Path:
     """The shipped queue. In a checkout it is a link to `patches/` at the root, so that a wheel carries it too.
 
-    Raises:
-        AuroraError: if it is not there.
+    Raises AuroraError if it is not there.
     """
     directory = Path(__file__).resolve().parent / "patches"
     if not (directory / "series").is_file():
@@ -101,8 +93,7 @@ def patch_directory() -> Path:
 def read_series(directory: str | Path | None = None) -> tuple[Patch, ...]:
     """The patches of `directory` (default: `patch_directory()`) in the order in which they are applied.
 
-    Raises:
-        AuroraError: if a patch that `series` names is missing or malformed.
+    Raises AuroraError if a patch that `series` names is missing or malformed.
     """
     directory = Path(directory) if directory is not None else patch_directory()
     names = [line.strip() for line in (directory / "series").read_text(encoding="utf-8").splitlines()]
@@ -115,9 +106,7 @@ def status(source: str | Path, *, directory: str | Path | None = None) -> dict[P
     Args:
         source: the folder that contains `llava/`: an unpacked source distribution, a clone, or site-packages.
         directory: the patch queue; the shipped one by default.
-
-    Raises:
-        AuroraError: if `source` has no folder `llava`.
+    Raises AuroraError if `source` has no folder `llava`.
     """
     patches = read_series(directory)
     states = dict.fromkeys(patches, State.APPLIED)
@@ -138,8 +127,7 @@ def check(source: str | Path, *, directory: str | Path | None = None) -> None:
 def apply(source: str | Path, *, directory: str | Path | None = None) -> int:
     """Applies what is missing of the queue. Returns how many files were rewritten; 0 if all was applied.
 
-    Raises:
-        AuroraError: as `check` does, before anything is changed; or if a file cannot be written.
+    Raises AuroraError as `check` does, before anything is changed; or if a file cannot be written.
     """
     return _write([(file, file.patched) for file in _known(Path(source), directory)])
 
@@ -147,8 +135,7 @@ def apply(source: str | Path, *, directory: str | Path | None = None) -> int:
 def reverse(source: str | Path, *, directory: str | Path | None = None) -> int:
     """Takes the queue out; the files are then byte for byte as LLaVA has them. Returns how many were rewritten.
 
-    Raises:
-        AuroraError: as `apply` does.
+    Raises AuroraError as `apply` does.
     """
     return _write([(file, file.pristine) for file in _known(Path(source), directory)])
 

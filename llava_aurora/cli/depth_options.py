@@ -43,11 +43,9 @@ def checked_scale(
 ) -> "DepthScale | None":
     """What the values of the maps of a folder mean; None: relative depth as the VQ-VAE takes it, higher = closer.
 
-    Prints on stderr what seems wrong with up to 64 of them.
-
-    Raises:
-        AuroraError: if the options contradict each other, or the depth seems reversed and nobody said which way it
-            runs: not an option, nor the command of this project that wrote the folder.
+    Prints on stderr what seems wrong with up to 64 of them. Raises AuroraError if the options contradict each other, or
+    the depth seems reversed and nobody said which way it runs: not an option, nor the command of this project that
+    wrote the folder.
     """
     from llava_aurora.vqvae.depth_checks import check_depth
     from llava_aurora.vqvae.maps import SETTINGS_FILE, check_depth_map

@@ -53,8 +53,7 @@ def counts_of(points: str) -> list[int]:
 def model_or_demo(model: Path | None) -> Path:
     """The folder of a model; if none is given, that which `llava-aurora demo` made here, which is said on stderr.
 
-    Raises:
-        AuroraError: if there is none.
+    Raises AuroraError if there is none.
     """
     if model is not None:
         return model

@@ -148,8 +148,7 @@ class AuroraCollator(upstream.DataCollatorForSupervisedDataset):
 def make_supervised_data_module(tokenizer: Any, data_args: Any) -> dict[str, Any]:
     """What LLaVA's train() asks for: datasets and collator. The tokenizer knows the perception tokens, if any.
 
-    Raises:
-        AuroraError: naming file and record, flag or schedule, for whatever of it a run cannot be made of.
+    Raises AuroraError naming file and record, flag or schedule, for whatever of it a run cannot be made of.
     """
     perception = getattr(tokenizer, "perception", None)
     families = perception.vocabulary.families if perception else ()

@@ -231,12 +231,8 @@ def sample_records(path: str | Path, *, count: int, tasks: Iterable[str] = (), s
         count: how many; fewer where the file has fewer.
         tasks: names of tasks (tasks.py) to draw from; all if left out.
         seed: another seed, other records.
-
-    Returns:
-        (name, record) each.
-
-    Raises:
-        AuroraError: if the file cannot be read, a name is no task, or there is no record of these tasks.
+    Returns: (name, record) each.
+    Raises AuroraError if the file cannot be read, a name is no task, or there is no record of these tasks.
     """
     wanted = set(tasks) or set(task_names())
     if unknown := wanted - set(task_names()):

@@ -49,9 +49,8 @@ class AnswerStore:
     def claim(self, identity: Mapping[str, Any]) -> None:
         """Writes down which model is asked and how, or checks that it is the same as before.
 
-        Raises:
-            AuroraError: if the folder holds answers of another model or other settings, naming what differs, or
-                anything but an evaluation.
+        Raises AuroraError if the folder holds answers of another model or other settings, naming what differs, or
+        anything but an evaluation.
         """
         header = self._header()
         if header is None:
@@ -118,9 +117,7 @@ class AnswerStore:
             questions: all of the benchmark, in the same order in every process.
             batch_size: questions at a time.
             share: which of them are this process's.
-
-        Raises:
-            AuroraError: if an image cannot be read, or the folder not be written.
+        Raises AuroraError if an image cannot be read, or the folder not be written.
         """
         done = self.read(task, reasoning)
         mine = [question for question in questions[share.index :: share.count] if question.id not in done]

@@ -27,11 +27,8 @@ def blind_baseline(questions: Sequence[Question]) -> Blind | None:
     The rule is chosen, and the answer that is always given, with the right answers known: so this is the most that can
     be reached blind, not what a blind model would get.
 
-    Args:
-        questions: of one task family.
-
-    Returns:
-        None of no questions.
+    Args: questions: of one task family.
+    Returns: None of no questions.
     """
     if not questions:
         return None

@@ -24,8 +24,7 @@ class Compared:
 def compare_evaluations(first: Path, second: Path) -> list[Compared]:
     """Compares two folders of `llava-aurora eval` wherever both were asked the same in the same way.
 
-    Raises:
-        AuroraError: if a folder has no results, they have no benchmark in common, or the questions of one differ.
+    Raises AuroraError if a folder has no results, they have no benchmark in common, or the questions of one differ.
     """
     benchmarks = [read_results(folder)["benchmarks"] for folder in (first, second)]
     found = []

@@ -36,11 +36,8 @@ SPANS = (
 def write_report(out: Path) -> Path:
     """Writes both reports and their plots from results.json.
 
-    Returns:
-        The path of the HTML file.
-
-    Raises:
-        AuroraError: if there are no results, a picture is missing, or the folder cannot be written.
+    Returns: The path of the HTML file.
+    Raises AuroraError if there are no results, a picture is missing, or the folder cannot be written.
     """
     results = read_results(out)
     with undamaged(out / RESULTS, DAMAGED):

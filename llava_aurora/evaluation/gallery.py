@@ -33,11 +33,8 @@ def draw_gallery(
 ) -> list[dict[str, Any]]:
     """Draws the first right and the first wrong answers of a benchmark, `count` of each, one PNG each.
 
-    Returns:
-        Of each, as JSON takes it: picture (relative to `out`), right, id, truth.
-
-    Raises:
-        AuroraError: if an image or a true map cannot be read, or a picture not be written.
+    Returns: Of each, as JSON takes it: picture (relative to `out`), right, id, truth.
+    Raises AuroraError if an image or a true map cannot be read, or a picture not be written.
     """
     drawn: list[dict[str, Any]] = []
     left = {True: count, False: count}

@@ -24,30 +24,23 @@ _SAMPLES, _SAMPLE_LENGTH = 5, 300  # of texts that state no answer
 
 @dataclass(frozen=True)
 class Judged:
-    """One answer against the truth.
+    """One answer against the truth."""
 
-    Attributes:
-        id, category, family, kind, chance: of the question.
-        truth, stated: the right answer and the one that the text states; None if it states none.
-        finished: False if the answer was cut off.
-        has_span: whether it holds what the answers of a chain follow from, such as a whole map.
-        read_out: the answer that the span implies, whatever the text says; None if that is not known.
-        measures: values of the family's measures by name; what was not asked, known or written is left out.
-        unparsable: the end of a text that states no answer.
-    """
-
+    # id, category, family, kind, chance: of the question
     id: str
     category: str
     family: str
     kind: str
     chance: float | None
+    # truth, stated: the right answer and the one that the text states; None if it states none
     truth: str
     stated: str | None
-    finished: bool
-    has_span: bool
-    read_out: str | None
+    finished: bool  # False if the answer was cut off
+    has_span: bool  # whether it holds what the answers of a chain follow from, such as a whole map
+    read_out: str | None  # the answer that the span implies, whatever the text says; None if that is not known
+    # values of the family's measures by name; what was not asked, known or written is left out
     measures: Mapping[str, Measured]
-    unparsable: str | None = None
+    unparsable: str | None = None  # the end of a text that states no answer
 
     @property
     def correct(self) -> bool:

@@ -59,12 +59,9 @@ def replacement_test(predictor: Predictor, plan: Plan, *, out: Path, share: Shar
 
     Chains that the folder has already are used, answers to replaced maps kept and resumed, as in `evaluate`.
 
-    Returns:
-        By benchmark, what results.json keeps under "replacement"; nothing in processes other than the first.
-
-    Raises:
-        AuroraError: if the model has no tokens of the kind that chains answer from, no chain holds such a span, or
-            as `evaluate`.
+    Returns: By benchmark, what results.json keeps under "replacement"; nothing in processes other than the first.
+    Raises AuroraError if the model has no tokens of the kind that chains answer from, no chain holds such a span, or as
+    `evaluate`.
     """
     share, names = share or Share(), benchmark_names(plan.tasks)
     if predictor.perception is None:

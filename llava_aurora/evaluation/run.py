@@ -29,28 +29,18 @@ SCENES = "scenes"
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """What to ask, and how.
+    """What to ask, and how."""
 
-    Args:
-        tasks: names of benchmarks or groups of them.
-        data: folder of the benchmark; of ray-cast scenes it is made if left out.
-        reasonings: "chain" and "direct", or one of them.
-        settings: of the answers.
-        batch_size: questions at a time.
-        limit: the first so many questions of each benchmark; all if None.
-        scenes, seed: how many scenes are made, and from which seed; also of replaced maps.
-        pictures: right and wrong cases to draw of each benchmark and reasoning.
-    """
-
-    tasks: Sequence[str]
-    data: Path | None = None
-    reasonings: Sequence[str] = REASONINGS
-    settings: AnswerSettings = field(default_factory=AnswerSettings)
-    batch_size: int = 16
-    limit: int | None = None
+    tasks: Sequence[str]  # names of benchmarks or groups of them
+    data: Path | None = None  # folder of the benchmark; of ray-cast scenes it is made if left out
+    reasonings: Sequence[str] = REASONINGS  # "chain" and "direct", or one of them
+    settings: AnswerSettings = field(default_factory=AnswerSettings)  # of the answers
+    batch_size: int = 16  # questions at a time
+    limit: int | None = None  # the first so many questions of each benchmark; all if None
+    # scenes, seed: how many scenes are made, and from which seed; also of replaced maps
     scenes: int = 500
     seed: int = 1_000_003
-    pictures: int = 4
+    pictures: int = 4  # right and wrong cases to draw of each benchmark and reasoning
 
     def __post_init__(self) -> None:
         if not self.tasks or not self.reasonings:
@@ -79,12 +69,8 @@ def evaluate(predictor: Predictor, plan: Plan, *, out: Path, share: Share | None
         plan: what to ask.
         out: folder of the evaluation; one that was stopped goes on, and further benchmarks can be added.
         share: this process's part.
-
-    Returns:
-        What was asked; nothing in processes other than the first.
-
-    Raises:
-        AuroraError: for a folder of another model, other settings or questions, and for data that cannot be read.
+    Returns: What was asked; nothing in processes other than the first.
+    Raises AuroraError for a folder of another model, other settings or questions, and for data that cannot be read.
     """
     share, store = share or Share(), AnswerStore(out)
     store.claim({**predictor.identity, **asdict(plan.settings)})

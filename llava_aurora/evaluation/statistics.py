@@ -32,18 +32,13 @@ class Interval:
 
 @dataclass(frozen=True)
 class Paired:
-    """Two models on the same questions.
+    """Two models on the same questions."""
 
-    Attributes:
-        difference: accuracy of the second less that of the first, with its interval.
-        only_first, only_second: questions that only this one answers rightly.
-        p_value: of McNemar's exact test, two-sided: that both are equally good, seen where they differ.
-    """
-
-    difference: Interval
+    difference: Interval  # accuracy of the second less that of the first, with its interval
+    # only_first, only_second: questions that only this one answers rightly
     only_first: int
     only_second: int
-    p_value: float
+    p_value: float  # of McNemar's exact test, two-sided: that both are equally good, seen where they differ
 
 
 def bootstrap_mean(*samples: Sequence[float], level: float = LEVEL, draws: int = DRAWS, seed: int = 0) -> Interval:
@@ -57,9 +52,7 @@ def bootstrap_mean(*samples: Sequence[float], level: float = LEVEL, draws: int =
         level: share of the bootstrap means inside the interval.
         draws: bootstrap means.
         seed: the same seed and samples, the same interval.
-
-    Raises:
-        ValueError: if a value is not finite.
+    Raises ValueError if a value is not finite.
     """
     arrays = [np.asarray(sample, np.float64) for sample in samples]
     count = sum(map(len, arrays))
@@ -94,8 +87,7 @@ def bootstrap_ratio(pairs: Sequence[tuple[float, float]], *, seed: int = 0) -> I
 def compare_paired(first: Sequence[bool], second: Sequence[bool], *, seed: int = 0) -> Paired:
     """Compares two models, or two ways to ask one, by which of the same questions each answers rightly.
 
-    Raises:
-        ValueError: if they did not answer as many questions.
+    Raises ValueError if they did not answer as many questions.
     """
     if len(first) != len(second):
         raise ValueError(f"{len(first)} and {len(second)} answers cannot be paired")

@@ -38,9 +38,7 @@ def chat_template(conversation: str, *, after_bos: str = "") -> str:
     Args:
         conversation: its name in LLaVA's `conv_templates`, such as vicuna_v1.
         after_bos: what the tokenizer needs after the begin-of-sequence token to read on as at the beginning of a text.
-
-    Raises:
-        AuroraError: if there is none of that name, or it is not of two speakers with a separator after each.
+    Raises AuroraError if there is none of that name, or it is not of two speakers with a separator after each.
     """
     template: Conversation | None = conv_templates.get(conversation)
     if template is None or template.sep_style is not SeparatorStyle.TWO or template.messages:

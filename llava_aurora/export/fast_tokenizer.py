@@ -21,8 +21,7 @@ from llava_aurora.errors import AuroraError
 def fast_tokenizer(tokenizer: Any) -> PreTrainedTokenizerFast:
     """A fast tokenizer with the same ids, and `<image>` after the last of them.
 
-    Raises:
-        AuroraError: if it is no LlamaTokenizer.
+    Raises AuroraError if it is no LlamaTokenizer.
     """
     if not isinstance(tokenizer, LlamaTokenizer):
         raise AuroraError(

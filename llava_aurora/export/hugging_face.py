@@ -55,12 +55,9 @@ def export_hugging_face(
         base: what a projector was trained on; a LoRA folder knows that itself.
         dtype: of the weights; None keeps the model's, as its config.json says.
         conversation: LLaVA's template that the model was trained with (--version v1 is vicuna_v1).
-
-    Returns:
-        `out`.
-
-    Raises:
-        AuroraError: if `out` is there already, or the model is one that the format cannot say (the message says what).
+    Returns `out`.
+    Raises AuroraError if `out` is there already, or the model is one that the format cannot say (the message says
+    what).
     """
     source, out = Path(model), Path(out)
     if out.exists():

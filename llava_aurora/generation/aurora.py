@@ -49,13 +49,9 @@ class Aurora(Predictor):
             points: (x, y) in pixels of the image by letter, see `with_points`; of all questions, or a list.
             batch_size: questions at once.
             options: for `Predictor.write`: max_new_tokens, constrained, decoding, reasoning_prompt, …
-
-        Returns:
-            a result, or a list of them if `image` or `question` is one.
-
-        Raises:
-            AuroraError: for an image that cannot be read (it names the file), lists of unequal length, and as
-                `Predictor.write`.
+        Returns a result, or a list of them if `image` or `question` is one.
+        Raises AuroraError for an image that cannot be read (it names the file), lists of unequal length, and as
+        `Predictor.write`.
         """
         several = not isinstance(image, ImageLike) or not isinstance(question, str)
         pairs, results = _pairs(image, question), list[Result]()

@@ -50,8 +50,7 @@ def decode_by_token(
 class _ChosenScores(LogitsProcessor):
     """Changes nothing; notes how probable the chosen ids were. Each is seen in the step after it was chosen.
 
-    Args:
-        noting: False only counts steps, for a beam search, where rows change places between them.
+    Args: noting: False only counts steps, for a beam search, where rows change places between them.
     """
 
     def __init__(self, *, noting: bool) -> None:

@@ -51,10 +51,8 @@ def ask_folder(
         question, reasoning, batch_size, options: as for `Aurora.ask`.
         out: the file, one line for each image: {"image": its path in the folder, "model", and `Result.to_json`}.
         pictures: folder for a picture of each answer, under the image's path with ".png" behind it.
-
-    Raises:
-        AuroraError: if the folder holds no images, the file holds something else or answers to another question (it is
-            not touched then), or the file system refuses. An image that cannot be read is no error, but in the report.
+    Raises AuroraError if the folder holds no images, the file holds something else or answers to another question (it
+    is not touched then), or the file system refuses. An image that cannot be read is no error, but in the report.
     """
     folder, file = Path(folder), LineFile(Path(out), keys=("image", "model"), what="answer about an image of a folder")
     if pictures is not None and folder.resolve() in (Path(pictures).resolve(), *Path(pictures).resolve().parents):

@@ -51,9 +51,7 @@ def grammar(
         task: name of a task whose answer is prescribed; None allows any text around well-formed spans.
         prompts: the wording of the task's answers; the one that records are written with by default.
         values: the model was taught to state how close each point is (--value_step), so that the task's answers do.
-
-    Raises:
-        AuroraError: for an unknown notation or task, or a task with a span of a kind that the model lacks.
+    Raises AuroraError for an unknown notation or task, or a task with a span of a kind that the model lacks.
     """
     if notation not in NOTATIONS:
         raise AuroraError(f"unknown notation {notation!r}; there are: {', '.join(NOTATIONS)}")
@@ -69,8 +67,7 @@ def grammar_of_model(
 ) -> str:
     """The grammar of a trained model, from its folder (ours, or one that was exported); no weights are read.
 
-    Raises:
-        AuroraError: as `grammar` does, or if the folder holds no model with perception tokens.
+    Raises AuroraError as `grammar` does, or if the folder holds no model with perception tokens.
     """
     from llava_aurora.files import read_json_object
     from llava_aurora.model.folders import load_tokenizer

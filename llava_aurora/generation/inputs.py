@@ -25,21 +25,13 @@ MOST_PIXELS = 50_000_000  # a photograph of 7000 × 4000 pixels stays as it is, 
 
 @dataclass(frozen=True)
 class Inputs:
-    """What a model continues.
+    """What a model continues."""
 
-    Attributes:
-        embeddings: (B, T, D), image features put in; rows end at T, so that each continues from its own last word.
-        attention_mask: int64 (B, T), 0 at padding.
-        rows: ids of each prompt, with one IMAGE_TOKEN_INDEX where its image stands.
-        starts: the last ids of each row, which belong to its answer.
-        room: how many new tokens the context leaves for each row, at least 1.
-    """
-
-    embeddings: Tensor
-    attention_mask: Tensor
-    rows: list[list[int]]
-    starts: list[list[int]]
-    room: list[int]
+    embeddings: Tensor  # (B, T, D), image features put in; rows end at T, so that each continues from its own last word
+    attention_mask: Tensor  # int64 (B, T), 0 at padding
+    rows: list[list[int]]  # ids of each prompt, with one IMAGE_TOKEN_INDEX where its image stands
+    starts: list[list[int]]  # the last ids of each row, which belong to its answer
+    room: list[int]  # how many new tokens the context leaves for each row, at least 1
 
 
 @torch.inference_mode()
@@ -123,9 +115,8 @@ def _shown(image: Image.Image, *, pads: bool) -> Image.Image:
 
     LLaVA makes several copies of it in its own size, all but to scale them to the tower's few hundred pixels.
 
-    Args:
-        pads: whether it is padded to a square, whose pixels count then: 100,000 × 10 pixels are a small file, and their
-            square takes 30 GB.
+    Args: pads: whether it is padded to a square, whose pixels count then: 100,000 × 10 pixels are a small file, and
+    their square takes 30 GB.
     """
     pixels = max(image.size) ** 2 if pads else image.width * image.height
     if pixels > MOST_PIXELS:

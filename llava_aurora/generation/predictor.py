@@ -76,9 +76,7 @@ class Predictor:
             load_8bit, load_4bit: quantize with bitsandbytes.
             use_flash_attn: FlashAttention 2 instead of torch's attention.
             torch_dtype: float16 on GPUs and float32 on the CPU by default.
-
-        Raises:
-            AuroraError: if the folder holds no such model, or a package that is needed is not installed.
+        Raises AuroraError if the folder holds no such model, or a package that is needed is not installed.
         """
         for needed, package, extra in (
             (load_8bit or load_4bit, "bitsandbytes", "quantization"),
@@ -155,10 +153,8 @@ class Predictor:
             refinements: passes over each map in parallel decoding.
             options: for transformers' `generate` (do_sample, num_beams, …), with "greedy" only; `streamer` and
                 `stopping_criteria` with any.
-
-        Raises:
-            AuroraError: for an empty question, one that is longer than the context, an unknown conversation,
-                reasoning or decoding, numbers of images and questions that differ, or options that do not go together.
+        Raises AuroraError for an empty question, one that is longer than the context, an unknown conversation,
+        reasoning or decoding, numbers of images and questions that differ, or options that do not go together.
         """
         began = time.perf_counter()
         if max_new_tokens is not None and max_new_tokens < 1:
@@ -274,8 +270,7 @@ class Predictor:
 def fingerprint(folder: Path) -> str:
     """What distinguishes a checkpoint from another: a hash of config.json and of each weight file's size and ends.
 
-    Raises:
-        AuroraError: if the folder is no checkpoint.
+    Raises AuroraError if the folder is no checkpoint.
     """
     config = folder / "config.json"
     if not config.is_file():

@@ -26,19 +26,12 @@ _LETTER_BEFORE = re.compile(r"\b([A-Z])\s*$")
 
 @dataclass(frozen=True)
 class Timings:
-    """How long a batch took.
+    """How long a batch took."""
 
-    Attributes:
-        preparing: seconds for pixels, vision tower and tokenizer.
-        generating: seconds of the language model.
-        tokens: new tokens of all rows together.
-        forward_passes: of the language model, each over the whole batch.
-    """
-
-    preparing: float
-    generating: float
-    tokens: int
-    forward_passes: int
+    preparing: float  # seconds for pixels, vision tower and tokenizer
+    generating: float  # seconds of the language model
+    tokens: int  # new tokens of all rows together
+    forward_passes: int  # of the language model, each over the whole batch
 
     @property
     def per_token(self) -> float:
@@ -48,17 +41,11 @@ class Timings:
 
 @dataclass(frozen=True, kw_only=True)
 class Answer:
-    """What a model wrote.
+    """What a model wrote."""
 
-    Attributes:
-        text: without the end-of-sequence token.
-        ids: of the text.
-        finished: False if the text was cut off by `max_new_tokens` or the end of the context.
-    """
-
-    text: str
-    ids: tuple[int, ...]
-    finished: bool
+    text: str  # without the end-of-sequence token
+    ids: tuple[int, ...]  # of the text
+    finished: bool  # False if the text was cut off by `max_new_tokens` or the end of the context
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -207,9 +194,7 @@ def asked(question: str, reasoning: str, prompt: str | None = None) -> str:
         question: without it.
         reasoning: "chain" or "direct".
         prompt: what asks for a chain, behind a blank unless it begins with one; None for "Think step by step."
-
-    Raises:
-        AuroraError: for another kind of reasoning.
+    Raises AuroraError for another kind of reasoning.
     """
     if reasoning not in ("chain", "direct"):
         raise AuroraError(f"unknown reasoning {reasoning!r}; there are: chain, direct")

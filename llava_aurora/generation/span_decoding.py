@@ -33,49 +33,34 @@ Mode = Literal["verified", "parallel"]
 
 @dataclass(frozen=True)
 class Decoded:
-    """What one row wrote.
+    """What one row wrote."""
 
-    Attributes:
-        ids: the end of sequence included, if it was reached; without what the answer was made to start with.
-        log_probabilities: of each id under the constraint, natural log; of a code that was taken unchecked, as guessed.
-        passes: forward passes, that over image and question included.
-        map_passes: those among them in which codes or the END of a map were decided or guessed.
-    """
-
-    ids: list[int]
+    ids: list[int]  # the end of sequence included, if it was reached; without what the answer was made to start with
+    # of each id under the constraint, natural log; of a code that was taken unchecked, as guessed
     log_probabilities: list[float] | None
-    passes: int
-    map_passes: int = 0
+    passes: int  # forward passes, that over image and question included
+    map_passes: int = 0  # those among them in which codes or the END of a map were decided or guessed
 
 
 @dataclass
 class _Row:
-    """A row that is being written.
-
-    Attributes:
-        prompt: its ids.
-        question: the phrases of the prompt.
-        start: ids that the answer was made to begin with.
-        limit: how many ids there may be, those of `start` included.
-        written: ids of the answer, from `start` on; the first `cached` of them are in the cache.
-        log_probabilities: of the ids that the model wrote itself.
-        draft, masks: what is fed behind them.
-        rounds: how often the codes of the map that is open were guessed.
-    """
+    """A row that is being written."""
 
     number: int
-    prompt: list[int]
-    question: Phrases
-    start: tuple[int, ...]
-    limit: int
+    prompt: list[int]  # its ids
+    question: Phrases  # the phrases of the prompt
+    start: tuple[int, ...]  # ids that the answer was made to begin with
+    limit: int  # how many ids there may be, those of `start` included
+    # ids of the answer, from `start` on; the first `cached` of them are in the cache
     written: list[int] = field(init=False)
     cached: int = field(init=False)
-    log_probabilities: list[float] = field(default_factory=list)
+    log_probabilities: list[float] = field(default_factory=list)  # of the ids that the model wrote itself
+    # draft, masks: what is fed behind them
     draft: list[int] = field(default_factory=list)
     masks: list[int] = field(default_factory=list)
     passes: int = 0
     map_passes: int = 0
-    rounds: int = 0
+    rounds: int = 0  # how often the codes of the map that is open were guessed
     finished: bool = False
 
     def __post_init__(self) -> None:
@@ -98,9 +83,7 @@ class SpanDecoder:
         phrases: of the wording that it was trained on; those of the answers that it writes are added.
         mode: "verified" gives what greedy decoding gives; "parallel" takes a map as `refinements` passes leave it.
         refinements: passes over each map in parallel mode, at least 1.
-
-    Raises:
-        AuroraError: for a model without perception tokens, or parallel mode with one that was not trained for it.
+    Raises AuroraError for a model without perception tokens, or parallel mode with one that was not trained for it.
     """
 
     def __init__(
@@ -140,9 +123,7 @@ class SpanDecoder:
             processor: the constraint, made without `answer_start`; None for free text.
             limits: new tokens of each row, at least 1.
             on_written: called after each pass with a row's number and the ids it has just written; True ends the row.
-
-        Raises:
-            AuroraError: in parallel mode without the constraint.
+        Raises AuroraError in parallel mode without the constraint.
         """
         if processor is None and self.mode == "parallel":
             raise AuroraError("maps are written in parallel under the constraint only; leave it on")
@@ -180,11 +161,8 @@ class SpanDecoder:
     ) -> tuple[list[int], list[float]]:
         """What the model would write behind the last token written, behind each of the draft, and behind each mask.
 
-        Args:
-            hidden: (W, D), a state for each token fed; in the first pass that of the prompt's last token before them.
-
-        Returns:
-            ids and their log-probabilities.
+        Args: hidden: (W, D), a state for each token fed; in the first pass that of the prompt's last token before them.
+        Returns ids and their log-probabilities.
         """
         first = max(len(row.pending) - 1, 0)
         count = 1 + len(row.draft) + len(row.masks)
@@ -200,8 +178,7 @@ class SpanDecoder:
     def _advance(self, row: _Row, chosen: list[int], log_probabilities: list[float]) -> int:
         """Writes the part of the draft that the model agrees with, and the model's next token.
 
-        Returns:
-            how many of the tokens fed are to stay in the cache.
+        Returns how many of the tokens fed are to stay in the cache.
         """
         right = 0
         while right < len(row.draft) and row.draft[right] == chosen[right]:
@@ -295,9 +272,8 @@ class _Cache:
     def read(self, ids: Sequence[Sequence[int]]) -> Tensor:
         """Reads further tokens of each row, behind the prompts any number, later at least one.
 
-        Returns:
-            (B, W, D); of a shorter row the first are its own. Behind the prompts W is one more: their last token's
-            state comes first.
+        Returns: (B, W, D); of a shorter row the first are its own. Behind the prompts W is one more: their last token's
+        state comes first.
         """
         device = self.valid.device
         self.width = max(map(len, ids))

@@ -81,10 +81,7 @@ class AuroraLlamaForCausalLM(LlavaLlamaForCausalLM):
         """Sets up the training loss of a model that has its tokens. To be called once, after LoRA was added.
 
         config.json keeps what those who ask the model have to know: whether it writes maps in one pass, and where the
-        values come from that it states.
-
-        Raises:
-            AuroraError: if the model lacks what an auxiliary loss needs.
+        values come from that it states. Raises AuroraError if the model lacks what an auxiliary loss needs.
         """
         assert self.perception is not None
         if settings.values:
@@ -102,14 +99,11 @@ class AuroraLlamaForCausalLM(LlavaLlamaForCausalLM):
     def initialize_vision_tokenizer(self, model_args: Any, tokenizer: Any) -> None:
         """Called by LLaVA's train() after model and tokenizer are loaded, before the trainer is built.
 
-        Adds the tokens of `model_args.perception_modalities` and sets what is trained: in a full fine-tuning both
-        whole vocabulary matrices, otherwise the tokens' rows alone (`train_base_vocabulary` trains the whole matrices
-        there too). A base model that has tokens already keeps their ids and rows; tokens of further kinds come behind
-        them.
-
-        Raises:
-            AuroraError: if a kind cannot be built, if the base model has tokens of other settings, or if its matrices
-                have a number of rows that its tokenizer and the new tokens do not explain.
+        Adds the tokens of `model_args.perception_modalities` and sets what is trained: in a full fine-tuning both whole
+        vocabulary matrices, otherwise the tokens' rows alone (`train_base_vocabulary` trains the whole matrices there
+        too). A base model that has tokens already keeps their ids and rows; tokens of further kinds come behind them.
+        Raises AuroraError if a kind cannot be built, if the base model has tokens of other settings, or if its matrices
+        have a number of rows that its tokenizer and the new tokens do not explain.
         """
         super().initialize_vision_tokenizer(model_args, tokenizer)
         if model_args.unfreeze_mm_vision_tower:
@@ -311,8 +305,7 @@ class AuroraLlamaForCausalLM(LlavaLlamaForCausalLM):
 def _rows_beside_projector(path: str | None, *, count: int) -> dict[str, Tensor]:
     """The rows of perception tokens that a first stage (projector only) left in its mm_projector.bin, if any.
 
-    Raises:
-        AuroraError: if there are others than `count`.
+    Raises AuroraError if there are others than `count`.
     """
     if path is None:
         return {}

@@ -43,12 +43,8 @@ def import_aurora(
         depth_vqvae: a published .pt file or a folder of `vqvae train`; needed unless it has coordinate tokens only.
         frame: side in pixels of the frame of its coordinates; there is one token a pixel.
         dtype: of the weights; None keeps that of config.json.
-
-    Returns:
-        `out`.
-
-    Raises:
-        AuroraError: if `out` exists, a file is missing or damaged, or the new rows are those of no known tokens.
+    Returns `out`.
+    Raises AuroraError if `out` exists, a file is missing or damaged, or the new rows are those of no known tokens.
     """
     source, out = Path(folder), Path(out)
     if out.exists():

@@ -62,13 +62,9 @@ def load_pretrained_model(
         device: "cuda" where there is one, else "cpu".
         use_flash_attn: FlashAttention 2 instead of torch's attention.
         torch_dtype: float16 on CUDA, as upstream; float32 on CPU.
-
-    Returns:
-        tokenizer, model, image processor, context length. `model.perception` holds the tokens, or None.
-
-    Raises:
-        AuroraError: if a file is missing or damaged, if the model is not built on Llama, if the base is another model,
-            or if tokens, ids or VQ-VAE are not those that config.json describes.
+    Returns tokenizer, model, image processor, context length. `model.perception` holds the tokens, or None.
+    Raises AuroraError if a file is missing or damaged, if the model is not built on Llama, if the base is another
+    model, or if tokens, ids or VQ-VAE are not those that config.json describes.
     """
     folder = model_folder(model_path)
     config = llava_config(folder)
@@ -140,8 +136,7 @@ def check_tower(folder: Path, config: PretrainedConfig) -> None:
 def load_tower(model: AuroraLlamaForCausalLM, *, dtype: torch.dtype) -> Any:
     """Loads the vision tower that the model's configuration names, if it is not loaded yet.
 
-    Returns:
-        its image processor.
+    Returns its image processor.
     """
     tower = model.get_vision_tower()
     if not tower.is_loaded:

@@ -34,9 +34,7 @@ class PerceptionLogitsProcessor(LogitsProcessor):
         perception: of the loaded model.
         starts: ids that stand before `input_ids` and are not in them: of all rows, or of each. Where there are several
             rows for each start, as in a beam search, those of a start follow one another.
-
-    Attributes:
-        reach: how many of the last ids decide what may come next.
+    Attributes: reach: how many of the last ids decide what may come next.
     """
 
     def __init__(self, perception: PerceptionTokens, *, starts: Sequence[Sequence[int]] = ((),)) -> None:
@@ -52,9 +50,7 @@ class PerceptionLogitsProcessor(LogitsProcessor):
         Args:
             input_ids: int64 (B, T), all that was written so far; T may be 0.
             scores: (B, V), finite or -inf.
-
-        Returns:
-            (B, V), -inf where ruled out.
+        Returns: (B, V), -inf where ruled out.
         """
         return self._masks(scores).add_to(scores, self._places(input_ids))
 
@@ -65,9 +61,7 @@ class PerceptionLogitsProcessor(LogitsProcessor):
             written: T ids, those that it was made to begin with included.
             scores: (B, V), finite or -inf; the last row is of what follows all of `written`, the row before it of what
                 follows all but its last id, and so on. B is at most T + 1.
-
-        Returns:
-            (B, V), -inf where ruled out.
+        Returns: (B, V), -inf where ruled out.
         """
         first = len(written) - len(scores) + 1
         place = self._kept.walk(self._kept.root, written[max(0, first - self.reach) : first])
@@ -83,9 +77,7 @@ class PerceptionLogitsProcessor(LogitsProcessor):
         Args:
             input_ids: int64 (B, T), all that was written so far, or the last `reach` ids of it.
             vocabulary_size: V, the number of the model's scores; up to the last perception token if left out.
-
-        Returns:
-            bool (B, V) on the device of `input_ids`, True where ruled out.
+        Returns bool (B, V) on the device of `input_ids`, True where ruled out.
         """
         scores = torch.zeros(len(input_ids), vocabulary_size or self._last_id + 1, device=input_ids.device)
         return self(input_ids, scores) != 0

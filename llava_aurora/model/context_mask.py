@@ -21,15 +21,10 @@ HIDEABLE = ("chain", "image")
 
 @dataclass(frozen=True)
 class ContextMask:
-    """What is hidden behind a map, and how often.
+    """What is hidden behind a map, and how often."""
 
-    Args:
-        hidden: "chain" (the answer's steps before the map), "image", or both.
-        probability: that a row gets the mask, in (0, 1].
-    """
-
-    hidden: frozenset[str]
-    probability: float = 1.0
+    hidden: frozenset[str]  # "chain" (the answer's steps before the map), "image", or both
+    probability: float = 1.0  # that a row gets the mask, in (0, 1]
 
     @classmethod
     def parse(cls, text: str, *, probability: float = 1.0) -> "ContextMask | None":
@@ -59,9 +54,8 @@ class ContextMask:
             images: the positions of the image's features in each row; an empty range for a row without an image.
             start_ids, end_ids: of each family whose spans hide their context.
             dtype: of the model's activations.
-
-        Returns:
-            (B, 1, T, T), added to the attention scores: 0 where query t may see key s, the lowest number elsewhere.
+        Returns: (B, 1, T, T), added to the attention scores: 0 where query t may see key s, the lowest number
+        elsewhere.
         """
         length = labels.shape[1]
         causal = torch.ones(length, length, dtype=torch.bool, device=labels.device).tril()

@@ -18,27 +18,22 @@ Method = Literal["mean", "noise", "words", "neighbours", "mixtures"]
 class RowStart:
     """How new rows are initialised; the same on every rank, also when parameters are partitioned.
 
-    Args:
-        method: "mean": every row is the mean of the words' rows. "noise": the mean plus noise as large as the words'
-            deviation from it. "words": the mean of the rows of a description's words. "neighbours": as noise, but for
-            ids with features a random projection of these takes the place of noise, so that tokens for similar
-            things (neighbouring coordinates, similar codes) start alike. "mixtures": as neighbours, but every row is a
-            weighted sum of words' rows, of the same words in both matrices, so that what copies words or looks them up
-            does so with the new tokens from the first step on.
-        features: (len(ids), F) for ranges of the new ids; for "neighbours" and "mixtures".
-        descriptions: for each new id, in order, the ids of the words that describe it; for "words".
-        words: rows before this id are those of words; None: all rows before the new ones.
-        seed: of noise and projection.
-
-    Raises:
-        AuroraError: for an unknown method.
+    Raises AuroraError for an unknown method.
     """
 
+    # "mean": every row is the mean of the words' rows. "noise": the mean plus noise as large as the words' deviation
+    # from it. "words": the mean of the rows of a description's words. "neighbours": as noise, but for ids with features
+    # a random projection of these takes the place of noise, so that tokens for similar things (neighbouring
+    # coordinates, similar codes) start alike. "mixtures": as neighbours, but every row is a weighted sum of words'
+    # rows, of the same words in both matrices, so that what copies words or looks them up does so with the new tokens
+    # from the first step on.
     method: Method = "neighbours"
+    # (len(ids), F) for ranges of the new ids; for "neighbours" and "mixtures"
     features: Mapping[range, Tensor] = field(default_factory=dict)
+    # for each new id, in order, the ids of the words that describe it; for "words"
     descriptions: Sequence[Sequence[int]] = ()
-    words: int | None = None
-    seed: int = 0
+    words: int | None = None  # rows before this id are those of words; None: all rows before the new ones
+    seed: int = 0  # of noise and projection
 
     def __post_init__(self) -> None:
         if self.method not in get_args(Method):
@@ -53,9 +48,7 @@ def initial_rows(words: Tensor, *, ids: range, start: RowStart, number: int) -> 
         ids: of the new tokens.
         start: how they are initialised.
         number: 0 for the input embedding, 1 for the output head, so that their noise differs.
-
-    Returns:
-        (len(ids), D) in the type of `words`, on its device.
+    Returns: (len(ids), D) in the type of `words`, on its device.
     """
     old = words.detach().float()
     mean = old.mean(0)
@@ -105,9 +98,7 @@ def grow_embeddings(model: PreTrainedModel, *, rows: int, ids: range, start: Row
         rows: the length of the tokenizer with the new tokens.
         ids: of the new tokens; the rest of the new rows, if any, are left as resizing made them.
         start: how they start.
-
-    Raises:
-        ValueError: if `ids` lies outside the resized matrices.
+    Raises ValueError if `ids` lies outside the resized matrices.
     """
     if not 0 < ids.start < ids.stop <= rows:
         raise ValueError(f"new token ids {ids.start}…{ids.stop - 1} do not follow the words in {rows} rows")
@@ -132,12 +123,8 @@ def tokens_with_rows(*, rows: int, words: int, new: Sequence[int]) -> int:
         rows: of the matrices.
         words: the length of the tokenizer without the new tokens.
         new: sizes of the groups in which tokens are added, in order.
-
-    Returns:
-        0, or the size of the first groups together. Padding behind the words' rows counts as no row.
-
-    Raises:
-        ValueError: if the number of rows cannot be explained.
+    Returns: 0, or the size of the first groups together. Padding behind the words' rows counts as no row.
+    Raises ValueError if the number of rows cannot be explained.
     """
     trained = [sum(new[:groups]) for groups in range(len(new) + 1)]
     if rows - words in trained:

@@ -58,8 +58,7 @@ def is_path(name: str | None) -> bool:
 def model_folder(name: str | Path) -> Path:
     """The folder of a model: the one of this name, or the one that a name on the Hugging Face hub is downloaded to.
 
-    Raises:
-        AuroraError: if there is no such folder, and the hub has no such model or cannot be reached.
+    Raises AuroraError if there is no such folder, and the hub has no such model or cannot be reached.
     """
     if Path(name).exists() or is_path(str(name)):
         return Path(name)
@@ -117,8 +116,7 @@ def check_numbers(file: Path, settings: dict[str, Any]) -> None:
 def llava_config(folder: Path) -> LlavaConfig:
     """The configuration of a LLaVA folder.
 
-    Raises:
-        AuroraError: if there is no config.json, it cannot be read, is not of LLaVA-Llama, or has an invalid `aurora`.
+    Raises AuroraError if there is no config.json, it cannot be read, is not of LLaVA-Llama, or has an invalid `aurora`.
     """
     if not (folder / "config.json").is_file():
         raise AuroraError(
@@ -184,11 +182,8 @@ def vocabulary_rows(folder: Path) -> int | None:
 def fingerprint_of_base(name: str) -> str:
     """Tells models apart by samples of their weight files: 16 times 4 KiB of each, with names and sizes.
 
-    Args:
-        name: a folder, or a model on the hub that is in the cache.
-
-    Returns:
-        a SHA-256 in hexadecimal. Saving a model again in another type or other shards changes it.
+    Args: name: a folder, or a model on the hub that is in the cache.
+    Returns a SHA-256 in hexadecimal. Saving a model again in another type or other shards changes it.
     """
     with reading(name, "config.json"):
         folder = Path(str(cached_file(name, "config.json"))).parent
@@ -215,9 +210,7 @@ def find_base(folder: Path, given: str | None) -> str:
     Args:
         folder: of the weights.
         given: the user's word for it (--base), checked against the recorded fingerprint.
-
-    Raises:
-        AuroraError: if the base is unknown, not there, or another model.
+    Raises AuroraError if the base is unknown, not there, or another model.
     """
     recorded: dict[str, str] = {}
     if (folder / BASE_RECORD).is_file():

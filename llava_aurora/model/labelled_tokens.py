@@ -10,17 +10,11 @@ _UNLEARNED = -1000  # packed ids are at or below this value, where no label is
 
 @dataclass(frozen=True)
 class LabelledTokens:
-    """The tokens of a batch that are to be learned, and where they stand.
+    """The tokens of a batch that are to be learned, and where they stand."""
 
-    Args:
-        loss_mask: bool (B, T - 1); loss_mask[b, t] says that the token at t + 1 is to be predicted at t.
-        targets: int64 (N,), the ids of these tokens, row by row.
-        rows: int64 (N,), the row of the batch that each is in.
-    """
-
-    loss_mask: Tensor
-    targets: Tensor
-    rows: Tensor
+    loss_mask: Tensor  # bool (B, T - 1); loss_mask[b, t] says that the token at t + 1 is to be predicted at t
+    targets: Tensor  # int64 (N,), the ids of these tokens, row by row
+    rows: Tensor  # int64 (N,), the row of the batch that each is in
 
     @classmethod
     def of(cls, labels: Tensor, *, ignore_index: int = -100) -> "LabelledTokens":
@@ -37,9 +31,8 @@ class LabelledTokens:
             first_code: the id of code 0.
             codes: how many codes there are.
             length: codes in a span.
-
-        Returns:
-            places int64 (M, length), where the codes of each span are among the N tokens; and the codes, (M, length).
+        Returns places int64 (M, length), where the codes of each span are among the N tokens; and the codes, (M,
+        length).
         """
         starts = (self.targets == start_id).nonzero()[:, 0]
         places = starts[:, None] + torch.arange(1, length + 1, device=starts.device)

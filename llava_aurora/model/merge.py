@@ -19,12 +19,8 @@ def merge(model: str | Path, out: str | Path, *, base: str | None = None, dtype:
         out: the folder to make.
         base: what LoRA or projector were trained on, if it is no longer where the folder says.
         dtype: of the weights; None keeps the base's, as its config.json says.
-
-    Returns:
-        `out`.
-
-    Raises:
-        AuroraError: if `model` cannot be loaded, or `out` is there already.
+    Returns `out`.
+    Raises AuroraError if `model` cannot be loaded, or `out` is there already.
     """
     source, out = Path(model), Path(out)
     if out.exists():

@@ -21,19 +21,12 @@ MOST_WRONG = 0.6  # share of random codes in a span; docs/span_decoding.md has w
 
 @dataclass(frozen=True)
 class MaskedSpan:
-    """The spans of a delimited family, and what is fed for a masked code.
+    """The spans of a delimited family, and what is fed for a masked code."""
 
-    Args:
-        start: the id that opens a span.
-        mask: the id of a masked code, which also closes a span.
-        lengths: the allowed numbers of codes in a span, ascending.
-        codes: their ids.
-    """
-
-    start: int
-    mask: int
-    lengths: tuple[int, ...]
-    codes: range
+    start: int  # the id that opens a span
+    mask: int  # the id of a masked code, which also closes a span
+    lengths: tuple[int, ...]  # the allowed numbers of codes in a span, ascending
+    codes: range  # their ids
 
     @property
     def length(self) -> int:
@@ -81,11 +74,8 @@ class SpanMasking:
         of random codes of its own, uniform in [0, MOST_WRONG). What follows a changed span gets no labels, since the
         model would learn to answer without the codes.
 
-        Args:
-            input_ids, labels: int64 (B, T), a label is -100 where nothing is to be learned.
-
-        Returns:
-            copies of both.
+        Args: input_ids, labels: int64 (B, T), a label is -100 where nothing is to be learned.
+        Returns copies of both.
         """
         input_ids, labels = input_ids.clone(), labels.clone()
         for span in self.spans:

@@ -21,38 +21,27 @@ _NOTHING = "\n"  # in the place of image features, padding and tokens that are n
 
 @dataclass(frozen=True)
 class AttentionTarget:
-    """A token, and what it is read from.
+    """A token, and what it is read from."""
 
-    Attributes:
-        row: of the batch.
-        query: the position whose next token it is.
-        keys: the positions to be attended to, and the share of each, 1 in all.
-    """
-
-    row: int
-    query: int
-    keys: Mapping[int, float]
+    row: int  # of the batch
+    query: int  # the position whose next token it is
+    keys: Mapping[int, float]  # the positions to be attended to, and the share of each, 1 in all
 
 
 @dataclass(frozen=True)
 class Stated:
-    """What the chains of a batch state.
+    """What the chains of a batch state."""
 
-    Attributes:
-        targets: for each of STEPS, the tokens that are read from others.
-        answers: row and position of the tokens of each answer, in rows with perception tokens. Where there are none,
-            the answer is most of what is learned anyway.
-    """
-
-    targets: Mapping[str, list[AttentionTarget]]
+    targets: Mapping[str, list[AttentionTarget]]  # for each of STEPS, the tokens that are read from others
+    # row and position of the tokens of each answer, in rows with perception tokens. Where there are none, the answer is
+    # most of what is learned anyway.
     answers: list[tuple[int, int]]
 
 
 class StatedPoints:
     """Reads labels. Args: tokenizer: of the model; perception: its tokens.
 
-    Raises:
-        AuroraError: if the model lacks depth or box tokens.
+    Raises AuroraError if the model lacks depth or box tokens.
     """
 
     def __init__(self, tokenizer: Any, perception: PerceptionTokens) -> None:

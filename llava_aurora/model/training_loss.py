@@ -23,20 +23,14 @@ from llava_aurora.tokens.perception import PerceptionTokens
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingSettings:
-    """How a model with perception tokens is trained; by default by the next-token loss alone.
+    """How a model with perception tokens is trained; by default by the next-token loss alone."""
 
-    Args:
-        aux_losses: weights by name, of `parse_aux_losses`.
-        context_mask: what is hidden behind a map; None hides nothing.
-        span_mask_probability, span_noise_probability: of `SpanMasking`; 0 masks nothing.
-        values: where the values that chains state come from (--value_step); "": the model keeps what it has.
-    """
-
-    aux_losses: Mapping[str, AuxWeight] = field(default_factory=dict)
-    context_mask: ContextMask | None = None
+    aux_losses: Mapping[str, AuxWeight] = field(default_factory=dict)  # weights by name, of `parse_aux_losses`
+    context_mask: ContextMask | None = None  # what is hidden behind a map; None hides nothing
+    # span_mask_probability, span_noise_probability: of `SpanMasking`; 0 masks nothing
     span_mask_probability: float = 0.0
     span_noise_probability: float = 0.0
-    values: str = ""
+    values: str = ""  # where the values that chains state come from (--value_step); "": the model keeps what it has
 
 
 class TrainingLoss:
@@ -46,15 +40,12 @@ class TrainingLoss:
         settings: what the loss consists of.
         model: the causal language model; auxiliary losses may listen to its layers.
         tokenizer: of the model.
-
     Attributes:
         step: the optimizer step, which the trainer counts.
         meter: the mean of each part of the loss since it was last read.
         span_masking: hides the codes of some maps from the model; None: of no map.
         metrics: collects what an evaluation measures, while one runs; None in training.
-
-    Raises:
-        AuroraError: if the model lacks what an auxiliary loss needs.
+    Raises AuroraError if the model lacks what an auxiliary loss needs.
     """
 
     def __init__(self, settings: TrainingSettings, *, model: Any, tokenizer: Any) -> None:

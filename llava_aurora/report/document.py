@@ -43,8 +43,7 @@ def write_markdown(path: Path, title: str, sections: Sequence[Section]) -> None:
 def write_html(path: Path, title: str, sections: Sequence[Section]) -> None:
     """Writes a document as one HTML file with its pictures in it.
 
-    Raises:
-        AuroraError: if a picture is missing, or the file cannot be written.
+    Raises AuroraError if a picture is missing, or the file cannot be written.
     """
 
     def inline(picture: str) -> str:

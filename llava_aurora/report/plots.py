@@ -33,9 +33,7 @@ def save_axes(axes: Axes, path: str | Path, *, title: str = "", **settings: Any)
         path: of the file.
         title: above it.
         settings: as `Axes.set` takes them, such as xlabel.
-
-    Raises:
-        AuroraError: if it cannot be written.
+    Raises AuroraError if it cannot be written.
     """
     axes.set_title(title, fontsize=10, loc="left")
     axes.set(**settings)

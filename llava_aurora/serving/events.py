@@ -136,9 +136,7 @@ class PageEvents:
             path: of the picture on the page, or of an image that came with the request.
             marked: what is kept of the picture on the page.
             question, reasoning: for `Aurora.stream`.
-
-        Raises:
-            gr.Error: with the message of an AuroraError. Closing the iterator ends the writing.
+        Raises gr.Error with the message of an AuroraError. Closing the iterator ends the writing.
         """
         with _errors_shown():
             if not path:

@@ -24,23 +24,14 @@ MARKS, COORDINATES = "marks", "coordinates"
 
 @dataclass(frozen=True)
 class MarkedImage:
-    """An uploaded image and its points, without pixels, so that one can be kept for every visitor.
+    """An uploaded image and its points, without pixels, so that one can be kept for every visitor."""
 
-    Args:
-        path: of the image.
-        size: width and height of the image, turned upright.
-        shown: path of the copy on the page, points drawn in.
-        points: (x, y) in pixels of the image; the first is A.
-        given: MARKS, drawn into the image that the model sees, or COORDINATES, named in the question.
-        suggested: the question that the page proposed.
-    """
-
-    path: str
-    size: tuple[int, int]
-    shown: str = ""
-    points: tuple[Point, ...] = ()
-    given: str = MARKS
-    suggested: str = ""
+    path: str  # of the image
+    size: tuple[int, int]  # width and height of the image, turned upright
+    shown: str = ""  # path of the copy on the page, points drawn in
+    points: tuple[Point, ...] = ()  # (x, y) in pixels of the image; the first is A
+    given: str = MARKS  # MARKS, drawn into the image that the model sees, or COORDINATES, named in the question
+    suggested: str = ""  # the question that the page proposed
 
     @property
     def letters(self) -> str:
@@ -106,8 +97,7 @@ class Marker:
 def read_upload(path: str) -> Image.Image:
     """An image file as upright RGB.
 
-    Raises:
-        AuroraError: naming the file without its folder, if it cannot be read or has more than MAX_PIXELS pixels.
+    Raises AuroraError naming the file without its folder, if it cannot be read or has more than MAX_PIXELS pixels.
     """
     try:
         with opened_image(Path(path)) as image:

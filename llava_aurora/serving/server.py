@@ -28,27 +28,16 @@ SESSIONS = 200  # visitors whose values the server remembers
 
 @dataclass(frozen=True, kw_only=True)
 class ServerSettings:
-    """How a page is served.
+    """How a page is served."""
 
-    Args:
-        host: address to listen on; 127.0.0.1 is reached from this machine alone.
-        port: 0 takes a free one.
-        max_upload_mb: MiB of one image file.
-        queue: questions that may wait; more are refused as long as the queue is full.
-        concurrency: questions answered at the same time.
-        decoding: for `Aurora.stream`.
-        examples: folder of images to offer; rendered scenes if left out.
-        interval: seconds between two pictures of a map that is being written.
-    """
-
-    host: str = "127.0.0.1"
-    port: int = 7860
-    max_upload_mb: int = 20
-    queue: int = 20
-    concurrency: int = 1
-    decoding: "Decoding" = "greedy"
-    examples: Path | None = None
-    interval: float = 0.2
+    host: str = "127.0.0.1"  # address to listen on; 127.0.0.1 is reached from this machine alone
+    port: int = 7860  # 0 takes a free one
+    max_upload_mb: int = 20  # MiB of one image file
+    queue: int = 20  # questions that may wait; more are refused as long as the queue is full
+    concurrency: int = 1  # questions answered at the same time
+    decoding: "Decoding" = "greedy"  # for `Aurora.stream`
+    examples: Path | None = None  # folder of images to offer; rendered scenes if left out
+    interval: float = 0.2  # seconds between two pictures of a map that is being written
 
     @property
     def local(self) -> bool:
@@ -79,12 +68,8 @@ def running(aurora: "Aurora", settings: ServerSettings, *, name: str) -> Iterato
         aurora: the model.
         settings: of the server.
         name: of the model, for the heading.
-
-    Yields:
-        the page's address.
-
-    Raises:
-        AuroraError: as `ServerSettings.check`.
+    Yields the page's address.
+    Raises AuroraError as `ServerSettings.check`.
     """
     settings.check()
     with (

@@ -44,19 +44,13 @@ _MACROS = {
 
 
 class Statement(NamedTuple):
-    """A form of a final statement.
+    """A form of a final statement."""
 
-    Args:
-        precedence: in a text, the statements of the lowest precedence decide.
-        pattern: in the words of `_MACROS`; {V} is the value.
-        pick: of several of the same precedence the "last" counts; or none, unless they "agree".
-        means: the value of a pattern without {V}.
-    """
-
-    precedence: int
-    pattern: str
+    precedence: int  # in a text, the statements of the lowest precedence decide
+    pattern: str  # in the words of `_MACROS`; {V} is the value
+    # of several of the same precedence the "last" counts; or none, unless they "agree"
     pick: Literal["last", "agree"] = "last"
-    means: str | None = None
+    means: str | None = None  # the value of a pattern without {V}
 
 
 LETTER_STATEMENTS = (

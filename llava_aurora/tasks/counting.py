@@ -100,16 +100,12 @@ TASKS = (
 
 @dataclass(frozen=True)
 class CountFacts:
-    """What a counting record is about.
+    """What a counting record is about."""
 
-    Args:
-        thing, things: what is counted, singular and plural.
-        boxes: (x1, y1, x2, y2) codes each, in the order in which they are listed.
-    """
-
+    # thing, things: what is counted, singular and plural
     thing: str
     things: str
-    boxes: Sequence[Sequence[int]]
+    boxes: Sequence[Sequence[int]]  # (x1, y1, x2, y2) codes each, in the order in which they are listed
 
 
 @register_family
@@ -249,8 +245,7 @@ class CountingFamily(TaskFamily):
 def count_facts(image: AnnotatedImage, thing: tuple[str, str], *, frame: int) -> CountFacts:
     """How many of a thing an image shows. Args: thing: singular and plural; frame: side of the coordinate frame.
 
-    Raises:
-        AuroraError: for a box outside of the image.
+    Raises AuroraError for a box outside of the image.
     """
     kind = BoxKind(frame=frame)
     scale = [frame / side for side in image.size] * 2

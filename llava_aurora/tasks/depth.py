@@ -315,9 +315,7 @@ def state_values(answer: str, values: Mapping[str, str], *, end: str) -> str:
         answer: of a record whose task can state values.
         values: two digits for each letter.
         end: the token that ends a map.
-
-    Raises:
-        AuroraError: if the answer does not name just these points.
+    Raises AuroraError if the answer does not name just these points.
     """
     before, span_end, behind = answer.rpartition(end)
     if not point_mentions(behind):

@@ -104,21 +104,13 @@ def values_of_map(written: Written, perception: "PerceptionTokens | None") -> di
 
 @dataclass(frozen=True)
 class MapQuality:
-    """One map against the true one, over the pixels whose true depth is known.
+    """One map against the true one, over the pixels whose true depth is known."""
 
-    Attributes:
-        mse: mean squared error of the maps in [0, 1], without alignment.
-        aligned_mse: the same after scale and shift by least squares.
-        abs_rel: mean of |aligned - true| / true.
-        delta: share of pixels where aligned / true or its inverse is below 1.25.
-        spearman: rank correlation, average ranks for ties; 0 for a map that is the same everywhere, which orders
-            nothing.
-    """
-
-    mse: float
-    aligned_mse: float
-    abs_rel: float
-    delta: float
+    mse: float  # mean squared error of the maps in [0, 1], without alignment
+    aligned_mse: float  # the same after scale and shift by least squares
+    abs_rel: float  # mean of |aligned - true| / true
+    delta: float  # share of pixels where aligned / true or its inverse is below 1.25
+    # rank correlation, average ranks for ties; 0 for a map that is the same everywhere, which orders nothing
     spearman: float
 
 
@@ -128,9 +120,7 @@ def map_quality(written: np.ndarray, true: np.ndarray) -> MapQuality:
     Args:
         written: uint8 (H, W).
         true: uint8 of any size, covering the same image; 0 = unknown.
-
-    Raises:
-        ValueError: if nothing of the true map is known.
+    Raises ValueError if nothing of the true map is known.
     """
     from llava_aurora.vqvae.maps import resize_nearest
 

@@ -16,18 +16,13 @@ _CONCLUSION = "The value is highest at {answer}, so it is closest. " + ANSWER_IS
 
 @dataclass(frozen=True, kw_only=True)
 class DepthTask(Task):
-    """A task about points and a depth map.
+    """A task about points and a depth map."""
 
-    Args:
-        points: what its records name: "compared" points, of which one is closest; points to be "read" in the map,
-            anywhere; None: a map alone.
-        states_points: its answer names the points, so that it can state a value for each.
-        states_values: its answer states values in every record, not only where a transform puts them in.
-    """
-
+    # what its records name: "compared" points, of which one is closest; points to be "read" in the map, anywhere; None:
+    # a map alone
     points: str | None = "compared"
-    states_points: bool = False
-    states_values: bool = False
+    states_points: bool = False  # its answer names the points, so that it can state a value for each
+    states_values: bool = False  # its answer states values in every record, not only where a transform puts them in
 
     def taught_answer(self, template: str, *, values: bool) -> str:
         if not (values and self.can_state_values) or "{values}" in template:

@@ -67,19 +67,12 @@ class Sequence:
 
 @dataclass(frozen=True)
 class Listed:
-    """One or more of a form.
+    """One or more of a form."""
 
-    Args:
-        part: what is listed.
-        between: what stands between two of them.
-        last: what may stand before the last one instead.
-        example: how many an example has.
-    """
-
-    part: "Form"
-    between: str
-    last: str | None = None
-    example: int = 5
+    part: "Form"  # what is listed
+    between: str  # what stands between two of them
+    last: str | None = None  # what may stand before the last one instead
+    example: int = 5  # how many an example has
 
 
 Form: TypeAlias = Span | Coordinates | Letter | Number | Digits | Words | Literal | Sequence | Listed

@@ -46,9 +46,7 @@ def depth_at(relative_depth: np.ndarray, point: Point) -> int:
     Args:
         relative_depth: (H, W), any real dtype; for uint8 maps 0 means unknown, and higher is closer.
         point: (x, y) inside the map. The square around it is cut off at the border of the map.
-
-    Raises:
-        ValueError: if the point lies outside the map.
+    Raises ValueError if the point lies outside the map.
     """
     height, width = relative_depth.shape
     x, y = point
@@ -84,12 +82,8 @@ def sample_points(
         margin: pixels of this map kept free along its border; by default what the circle needs, and never less.
         one_height: puts all of them at about one height, drawn at random. What is lower in an image is mostly closer,
             so that of points anywhere the lowest is mostly the answer.
-
-    Returns:
-        `count` points, or None if several hundred candidates held no such set: the map is too flat or too small.
-
-    Raises:
-        ValueError: if the map is not uint8 (H, W) or `count` is not positive.
+    Returns `count` points, or None if several hundred candidates held no such set: the map is too flat or too small.
+    Raises ValueError if the map is not uint8 (H, W) or `count` is not positive.
     """
     if relative_depth.ndim != 2 or relative_depth.dtype != np.uint8:
         raise ValueError(
@@ -129,9 +123,7 @@ def any_points(relative_depth: np.ndarray, count: int, rng: np.random.Generator)
     Args:
         relative_depth: uint8 (H, W), 0 = unknown.
         count: how many.
-
-    Returns:
-        `count` points, or None if fewer pixels are known.
+    Returns `count` points, or None if fewer pixels are known.
     """
     known = np.flatnonzero(relative_depth)
     if len(known) < count:
@@ -154,12 +146,8 @@ def draw_points(
         points: (x, y) inside the image.
         letters: one for each point, in the same order.
         side: how many pixels of this image fill a side of the frame that the model sees; its shorter side if left out.
-
-    Returns:
-        uint8 (H, W, 3), a new array.
-
-    Raises:
-        ValueError: if there are not as many letters as points.
+    Returns uint8 (H, W, 3), a new array.
+    Raises ValueError if there are not as many letters as points.
     """
     if len(points) != len(letters):
         raise ValueError(f"{len(points)} points need as many letters, not {len(letters)}")

@@ -37,24 +37,16 @@ class MarkedPoint:
 
 @dataclass(frozen=True)
 class Mention:
-    """A point or box as a text names it.
+    """A point or box as a text names it."""
 
-    Attributes:
-        letter: in front of it, "" if there is none.
-        place: (x, y) or (x1, y1, x2, y2).
-        value: two digits behind it that say how close it is, in hundredths; None if there are none.
-        start, end: the characters that it fills, letter and value included.
-        places: the character at which each coordinate begins.
-        value_at: the character at which the value begins, -1 if there is none.
-    """
-
-    letter: str
-    place: tuple[int, ...]
-    value: int | None
+    letter: str  # in front of it, "" if there is none
+    place: tuple[int, ...]  # (x, y) or (x1, y1, x2, y2)
+    value: int | None  # two digits behind it that say how close it is, in hundredths; None if there are none
+    # start, end: the characters that it fills, letter and value included
     start: int
     end: int
-    places: tuple[int, ...]
-    value_at: int
+    places: tuple[int, ...]  # the character at which each coordinate begins
+    value_at: int  # the character at which the value begins, -1 if there is none
 
 
 def mentions(text: str) -> list[Mention]:

@@ -15,8 +15,7 @@ from llava_aurora.tasks.task import Task, Wording
 class Prompts:
     """Templates by task.
 
-    Args:
-        templates: {task: {"questions": …, "answers": …}}; what is left out keeps the task's own wording.
+    Args: templates: {task: {"questions": …, "answers": …}}; what is left out keeps the task's own wording.
     """
 
     def __init__(self, templates: Mapping[str, Mapping[str, tuple[str, ...]]] | None = None) -> None:
@@ -36,8 +35,7 @@ class Prompts:
     def load(cls, path: str | Path) -> "Prompts":
         """Reads a JSON file {task: {"questions": [...], "answers": [...]}}.
 
-        Raises:
-            AuroraError: naming file, task and template, for an unknown task or field, or a field that is missing.
+        Raises AuroraError naming file, task and template, for an unknown task or field, or a field that is missing.
         """
         content, known = read_json(path, what="prompts"), _wordings()
         if not isinstance(content, dict):

@@ -19,14 +19,10 @@ from llava_aurora.tokens.vocabulary import TokenFamily, by_kind
 
 @dataclass(frozen=True)
 class RecordWriter:
-    """Writes the records of one data set.
+    """Writes the records of one data set."""
 
-    Args:
-        prompts: the wording.
-        families: of the tokens that records hold. Without those of coordinates, coordinates are plain numbers.
-    """
-
-    prompts: Prompts
+    prompts: Prompts  # the wording
+    # of the tokens that records hold. Without those of coordinates, coordinates are plain numbers.
     families: tuple[TokenFamily, ...] = ()
 
     def write(self, task: Task | str, facts: Any, *, name: str, image: str | None, rng: np.random.Generator) -> Record:
@@ -38,9 +34,7 @@ class RecordWriter:
             name: what its id begins with.
             image: its path in the image folder; not used by tasks without an image.
             rng: draws the wording.
-
-        Raises:
-            ValueError: if the record needs tokens of a kind that this writer lacks.
+        Raises ValueError if the record needs tokens of a kind that this writer lacks.
         """
         task = task_named(task) if isinstance(task, str) else task
         family = family_of(task)

@@ -36,19 +36,15 @@ Coordinates = Callable[[Sequence[int]], str]
 
 @dataclass(frozen=True)
 class Wording:
-    """The questions and answers of a task, templates in the manner of str.format; one variant is drawn for a record.
+    """The questions and answers of a task, templates in the manner of str.format; one variant is drawn for a record."""
 
-    Args:
-        questions, answers: at least one each; a JSON file can replace them (prompts.py).
-        question_needs, answer_needs: fields that each question, each answer must use.
-        optional: fields that both may use.
-    """
-
+    # questions, answers: at least one each; a JSON file can replace them (prompts.py)
     questions: tuple[str, ...]
     answers: tuple[str, ...]
+    # question_needs, answer_needs: fields that each question, each answer must use
     question_needs: frozenset[str] = frozenset()
     answer_needs: frozenset[str] = frozenset()
-    optional: frozenset[str] = frozenset()
+    optional: frozenset[str] = frozenset()  # fields that both may use
 
 
 def wording(
@@ -110,49 +106,33 @@ class AnnotatedObject:
 
 @dataclass(frozen=True, kw_only=True)
 class AnnotatedImage:
-    """An image and what is known of it, from which tasks draw what they ask about.
+    """An image and what is known of it, from which tasks draw what they ask about."""
 
-    Args:
-        name: unique in its data set; the beginning of its records' ids.
-        size: width and height in pixels.
-        depth: relative depth, uint8 (height, width), higher = closer, 0 = unknown; None if it is not known.
-        mean_depth: of the images that this one is among, (H, W); what can be guessed by it is not asked.
-        codes: for each token kind that is known of the whole image, the codes of its span.
-        objects: every object of the things that are named here.
-        absent: (thing, things) of what is known not to be in the image.
-    """
-
-    name: str
-    size: tuple[int, int]
+    name: str  # unique in its data set; the beginning of its records' ids
+    size: tuple[int, int]  # width and height in pixels
+    # relative depth, uint8 (height, width), higher = closer, 0 = unknown; None if it is not known
     depth: np.ndarray | None = None
+    # of the images that this one is among, (H, W); what can be guessed by it is not asked
     mean_depth: np.ndarray | None = None
+    # for each token kind that is known of the whole image, the codes of its span
     codes: Mapping[str, Sequence[int]] = field(default_factory=dict)
-    objects: Sequence[AnnotatedObject] = ()
-    absent: Sequence[tuple[str, str]] = ()
+    objects: Sequence[AnnotatedObject] = ()  # every object of the things that are named here
+    absent: Sequence[tuple[str, str]] = ()  # (thing, things) of what is known not to be in the image
 
 
 @dataclass(frozen=True, kw_only=True)
 class Drawing:
-    """What is drawn of an image.
+    """What is drawn of an image. Raises AuroraError if there are no letters for so many points."""
 
-    Args:
-        frame: side of the square frame that coordinates refer to; the whole image is stretched to it.
-        points: the allowed numbers of points in a question.
-        one_height: puts the points of a question at about one height, so that the lowest is not mostly the closest.
-        margin: pixels of the depth map to be kept free along its border; None for what the family finds right.
-        read_points: how many points a reading has, anywhere in the image; None: those of the questions.
-        counts: the counts that questions ask for, each with its share; None: any. An image that has nothing of the
-            count that was drawn is not asked.
-
-    Raises:
-        AuroraError: if there are no letters for so many points.
-    """
-
-    frame: int = 336
-    points: Sequence[int] = (2, 3, 4, 5)
+    frame: int = 336  # side of the square frame that coordinates refer to; the whole image is stretched to it
+    points: Sequence[int] = (2, 3, 4, 5)  # the allowed numbers of points in a question
+    # puts the points of a question at about one height, so that the lowest is not mostly the closest
     one_height: bool = False
+    # pixels of the depth map to be kept free along its border; None for what the family finds right
     margin: int | None = None
-    read_points: int | None = None
+    read_points: int | None = None  # how many points a reading has, anywhere in the image; None: those of the questions
+    # the counts that questions ask for, each with its share; None: any. An image that has nothing of the count that was
+    # drawn is not asked.
     counts: Mapping[int, float] | None = None
 
     def __post_init__(self) -> None:
@@ -171,17 +151,11 @@ class Problem(NamedTuple):
 
 
 class Source(NamedTuple):
-    """What a character of a text is read from: used to supervise attention.
+    """What a character of a text is read from: used to supervise attention."""
 
-    Args:
-        step: "copy", "lookup" or "choice".
-        at: the character.
-        weights: the characters it is read from, each with its share, 1 in all.
-    """
-
-    step: str
-    at: int
-    weights: Mapping[int, float]
+    step: str  # "copy", "lookup" or "choice"
+    at: int  # the character
+    weights: Mapping[int, float]  # the characters it is read from, each with its share, 1 in all
 
 
 # What a measure is of one answer: a number; a pair, whose first numbers are added over the answers and divided by the
@@ -191,19 +165,12 @@ Measured = float | tuple[float, float] | None
 
 @dataclass(frozen=True)
 class Measure:
-    """What is measured of each answer beside its being right.
+    """What is measured of each answer beside its being right."""
 
-    Args:
-        name: unique in its family.
-        title: of its column in a report.
-        digits: of a number; None for a share, shown in percent.
-        of_span: left out for groups of answers none of which holds a span, such as direct answers.
-    """
-
-    name: str
-    title: str
-    digits: int | None = None
-    of_span: bool = True
+    name: str  # unique in its family
+    title: str  # of its column in a report
+    digits: int | None = None  # of a number; None for a share, shown in percent
+    of_span: bool = True  # left out for groups of answers none of which holds a span, such as direct answers
 
 
 @dataclass(frozen=True)

@@ -10,20 +10,15 @@ from llava_aurora.tokens.vocabulary import MalformedSpan
 
 @dataclass(frozen=True)
 class Written:
-    """What stands in an answer; what was cut off counts as not written.
+    """What stands in an answer; what was cut off counts as not written."""
 
-    Attributes:
-        codes: of the last whole span of a token kind, such as a depth map; None if there is none.
-        map_end: how many of the answer's ids end with that span.
-        boxes: (x1, y1, x2, y2) each, in the coordinate frame, as tokens or as plain numbers.
-        points: (x, y) by the letter in front of them.
-        values: how close points are said to be, in hundredths, 99 the closest, by letter.
-    """
-
+    # of the last whole span of a token kind, such as a depth map; None if there is none
     codes: tuple[int, ...] | None = None
-    map_end: int = 0
+    map_end: int = 0  # how many of the answer's ids end with that span
+    # (x1, y1, x2, y2) each, in the coordinate frame, as tokens or as plain numbers
     boxes: tuple[tuple[int, ...], ...] = ()
-    points: Mapping[str, tuple[int, int]] = field(default_factory=dict)
+    points: Mapping[str, tuple[int, int]] = field(default_factory=dict)  # (x, y) by the letter in front of them
+    # how close points are said to be, in hundredths, 99 the closest, by letter
     values: Mapping[str, int] = field(default_factory=dict)
 
     @property

@@ -50,10 +50,8 @@ class BoxKind(TokenKind):
     def encode(self, annotation: Sequence[float]) -> list[int]:
         """A box (x1, y1, x2, y2) or a point (x, y), in frame pixels. Coordinates are rounded down.
 
-        A box may end at `frame` itself, its right or lower edge; the last pixel stands for that.
-
-        Raises:
-            AuroraError: for a wrong number of coordinates, NaN, one outside the frame, or x2 <= x1, y2 <= y1.
+        A box may end at `frame` itself, its right or lower edge; the last pixel stands for that. Raises AuroraError for
+        a wrong number of coordinates, NaN, one outside the frame, or x2 <= x1, y2 <= y1.
         """
         values = tuple(annotation)
         kind = {2: "point", 4: "box"}.get(len(values))

@@ -43,8 +43,7 @@ class DepthKind(TokenKind):
     def encode(self, annotation: np.ndarray) -> list[int]:
         """(H, W) of any size to grid × grid codes; uint8, uint16, or float in [0, 1].
 
-        Raises:
-            AuroraError: if it has another shape or type, holds NaN, or is zero everywhere.
+        Raises AuroraError if it has another shape or type, holds NaN, or is zero everywhere.
         """
         from llava_aurora.vqvae.maps import check_depth_map
 
@@ -128,8 +127,7 @@ class DepthKind(TokenKind):
     def from_settings(cls, settings: Mapping[str, Any], folder: Path) -> "DepthKind":
         """`settings["vqvae"]` is a folder of ours or a published weight file, relative to `folder`.
 
-        Raises:
-            AuroraError: if there is none, or if its weights are not those the settings were written with.
+        Raises AuroraError if there is none, or if its weights are not those the settings were written with.
         """
         from llava_aurora.vqvae.checkpoint import fingerprint, load_depth_vqvae
 

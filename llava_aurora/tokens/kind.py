@@ -72,11 +72,8 @@ class TokenKind(ABC):
     def draw_written(self, codes: Sequence[int]) -> Image.Image | None:
         """A picture of a span that is still being written, stretched over the image by who shows it.
 
-        Args:
-            codes: the first codes of a span of a delimited family, at least one.
-
-        Returns:
-            None where an unfinished span shows nothing; this one waits until the span is whole.
+        Args: codes: the first codes of a span of a delimited family, at least one.
+        Returns: None where an unfinished span shows nothing; this one waits until the span is whole.
         """
         if len(codes) < self.family.lengths[-1]:
             return None
@@ -93,14 +90,9 @@ class TokenKind(ABC):
     def reconstruct(self, probabilities: "torch.Tensor") -> "torch.Tensor":
         """Differentiable picture of each span, from the model's probabilities over its codes.
 
-        Args:
-            probabilities: (B, codes in a span, family.size), rows sum to 1; one-hot rows give the true picture.
-
-        Returns:
-            (B, C, H, W).
-
-        Raises:
-            NotImplementedError: unless `has_picture`.
+        Args: probabilities: (B, codes in a span, family.size), rows sum to 1; one-hot rows give the true picture.
+        Returns: (B, C, H, W).
+        Raises NotImplementedError unless `has_picture`.
         """
         raise NotImplementedError(f"{self.name} spans have no picture to compare")
 

@@ -27,8 +27,7 @@ _REMEDY = "copy it again from the run that wrote it"
 def kinds_of_config(block: Mapping[str, Any], folder: Path) -> Mapping[str, TokenKind]:
     """The token kinds that the `aurora` block of a config.json describes, by name.
 
-    Raises:
-        AuroraError: for a damaged block, one of another format, or a missing VQ-VAE.
+    Raises AuroraError for a damaged block, one of another format, or a missing VQ-VAE.
     """
     with undamaged(folder / "config.json", _REMEDY):
         if block.get("format") != FORMAT:
@@ -41,24 +40,17 @@ def kinds_of_config(block: Mapping[str, Any], folder: Path) -> Mapping[str, Toke
 
 @dataclass(frozen=True)
 class PerceptionTokens:
-    """The perception tokens of one model.
+    """The perception tokens of one model."""
 
-    Args:
-        kinds: by name, in the order of their token ids.
-        ids: their vocabulary on the model's tokenizer.
-        values: where the values come from that the model states of points (--value_step); "": it states none.
-    """
-
-    kinds: Mapping[str, TokenKind]
-    ids: PerceptionIds
-    values: str = ""
+    kinds: Mapping[str, TokenKind]  # by name, in the order of their token ids
+    ids: PerceptionIds  # their vocabulary on the model's tokenizer
+    values: str = ""  # where the values come from that the model states of points (--value_step); "": it states none
 
     @classmethod
     def teach(cls, tokenizer: Any, kinds: Mapping[str, TokenKind]) -> "PerceptionTokens":
         """Adds the tokens of those kinds that a tokenizer lacks, behind the tokens of those that it has.
 
-        Raises:
-            AuroraError: if the tokenizer has some tokens of a kind, but not all.
+        Raises AuroraError if the tokenizer has some tokens of a kind, but not all.
         """
         known = tokenizer.get_vocab()
         kinds = _ordered(kinds, {family.name: known.get(family.tokens[0]) for family in _families(kinds)})
@@ -74,9 +66,7 @@ class PerceptionTokens:
             block: what `config` wrote.
             folder: the checkpoint's folder, to which its paths are relative.
             tokenizer: the tokenizer found in that folder.
-
-        Raises:
-            AuroraError: as `kinds_of_config`, or for a tokenizer with other tokens or ids (both are named).
+        Raises AuroraError as `kinds_of_config`, or for a tokenizer with other tokens or ids (both are named).
         """
         kinds = kinds_of_config(block, folder)
         with undamaged(folder / "config.json", _REMEDY):
@@ -188,8 +178,7 @@ def _ordered(kinds: Mapping[str, TokenKind], first_ids: Mapping[str, int | None]
 def depth_and_box(perception: PerceptionTokens | None, flags: str) -> "tuple[DepthKind, BoxKind]":
     """The kinds that are needed where points are looked up in depth maps.
 
-    Raises:
-        AuroraError: naming the flags that need them, if a model lacks one.
+    Raises AuroraError naming the flags that need them, if a model lacks one.
     """
     kinds = perception.kinds if perception is not None else {}
     if not {"depth", "box"} <= set(kinds):

@@ -31,22 +31,15 @@ class Span(NamedTuple):
 
 @dataclass(frozen=True)
 class TokenFamily:
-    """One kind of perception token.
+    """One kind of perception token."""
 
-    Args:
-        name: upper-case stem of its tokens: "DEPTH" gives `<DEPTH_0>`.
-        size: number of codes; codes are 0 … size - 1.
-        lengths: the allowed numbers of codes in one span, ascending.
-        delimited: True puts a span between `<NAME_START>` and `<NAME_END>` with nothing in between;
-            False writes it as "(code,code,…)".
-        kind: name of the token kind that it belongs to; `name` in lower case if left out.
-    """
-
-    name: str
-    size: int
-    lengths: tuple[int, ...]
+    name: str  # upper-case stem of its tokens: "DEPTH" gives `<DEPTH_0>`
+    size: int  # number of codes; codes are 0 … size - 1
+    lengths: tuple[int, ...]  # the allowed numbers of codes in one span, ascending
+    # True puts a span between `<NAME_START>` and `<NAME_END>` with nothing in between; False writes it as
+    # "(code,code,…)"
     delimited: bool
-    kind: str = ""
+    kind: str = ""  # name of the token kind that it belongs to; `name` in lower case if left out
 
     def __post_init__(self) -> None:
         if not self.kind:
@@ -93,10 +86,8 @@ class TokenFamily:
     def parse(self, text: str) -> list[Span]:
         """Finds every span in `text`, by character offsets; blanks between the tokens do not matter.
 
-        Only canonical names are tokens: `<DEPTH_003>` and `<depth_3>` are text, as they are for the tokenizer.
-
-        Raises:
-            MalformedSpan: for a span of a wrong length, an unknown code, a missing delimiter or a stray token.
+        Only canonical names are tokens: `<DEPTH_003>` and `<depth_3>` are text, as they are for the tokenizer. Raises
+        MalformedSpan for a span of a wrong length, an unknown code, a missing delimiter or a stray token.
         """
         spans: list[Span] = []
         position = 0
@@ -212,10 +203,8 @@ class PerceptionVocabulary:
     def add_to(self, tokenizer: Any) -> int:
         """Adds the families that the tokenizer lacks, behind all its tokens. Returns how many tokens are new.
 
-        They are added as ordinary tokens, so that `skip_special_tokens=True` keeps them.
-
-        Raises:
-            AuroraError: if the tokenizer has some tokens of a family, but not all of them in this order.
+        They are added as ordinary tokens, so that `skip_special_tokens=True` keeps them. Raises AuroraError if the
+        tokenizer has some tokens of a family, but not all of them in this order.
         """
         known = tokenizer.get_vocab()
         new: list[str] = []
@@ -252,16 +241,11 @@ class PerceptionVocabulary:
 
 @dataclass(frozen=True)
 class PerceptionIds:
-    """A vocabulary on one tokenizer.
+    """A vocabulary on one tokenizer."""
 
-    Args:
-        vocabulary: the families.
-        first_ids: the id of each family's first token; the others follow it.
-        separators: for each family that is not delimited, the ids that stand between two codes of a span.
-    """
-
-    vocabulary: PerceptionVocabulary
-    first_ids: Mapping[str, int]
+    vocabulary: PerceptionVocabulary  # the families
+    first_ids: Mapping[str, int]  # the id of each family's first token; the others follow it
+    # for each family that is not delimited, the ids that stand between two codes of a span
     separators: Mapping[str, tuple[int, ...]]
 
     def start_id(self, family: TokenFamily) -> int:
@@ -287,8 +271,7 @@ class PerceptionIds:
     def spans(self, family: TokenFamily, ids: Sequence[int]) -> list[Span]:
         """Finds every span of a family in a sequence of ids, by positions.
 
-        Raises:
-            MalformedSpan: for a span of a wrong length, or a stray or missing token; it says at which position.
+        Raises MalformedSpan for a span of a wrong length, or a stray or missing token; it says at which position.
         """
         walk = self._delimited_spans if family.delimited else self._separated_spans
         spans = []

@@ -22,29 +22,17 @@ ANEW = "or start anew with --resume_from_checkpoint False"
 
 @dataclass(frozen=True)
 class RunRecord:
-    """The settings of a run that another one must share to resume from its checkpoints.
+    """The settings of a run that another one must share to resume from its checkpoints."""
 
-    Args:
-        world_size: number of ranks.
-        per_device_batch: records of a rank in one forward pass.
-        accumulation: forward passes in a step.
-        zero_stage: of DeepSpeed; None without it.
-        lora: whether LoRA weights are trained.
-        order: the flags on which the order of the records depends, with their values.
-        data_path: the training file.
-        records: how many it has.
-        perception: the `aurora` block of the model's config.json.
-    """
-
-    world_size: int
-    per_device_batch: int
-    accumulation: int
-    zero_stage: int | None
-    lora: bool
-    order: dict[str, Any]
-    data_path: str
-    records: int
-    perception: dict[str, Any] | None
+    world_size: int  # number of ranks
+    per_device_batch: int  # records of a rank in one forward pass
+    accumulation: int  # forward passes in a step
+    zero_stage: int | None  # of DeepSpeed; None without it
+    lora: bool  # whether LoRA weights are trained
+    order: dict[str, Any]  # the flags on which the order of the records depends, with their values
+    data_path: str  # the training file
+    records: int  # how many it has
+    perception: dict[str, Any] | None  # the `aurora` block of the model's config.json
 
     @property
     def global_batch(self) -> int:
@@ -238,8 +226,7 @@ def staging_for(run_folder: Path, name: str) -> Path:
 def put_in_place(staging: Path, final: Path) -> None:
     """Writes the manifest and renames `staging/final.name` to `final`; an older folder there is removed afterwards.
 
-    Raises:
-        FileNotFoundError: if another rank has done so already.
+    Raises FileNotFoundError if another rank has done so already.
     """
     staged = staging / final.name
     set_usual_modes(staged)

@@ -13,8 +13,7 @@ NO_GLOO = (
 def check_torch(ranks: int) -> None:
     """Prepares a rank for a torch that lacks what ranks on CPUs need, as Debian's python3-torch does.
 
-    Raises:
-        AuroraError: if there are several ranks and no gloo.
+    Raises AuroraError if there are several ranks and no gloo.
     """
     if ranks == 1:
         return

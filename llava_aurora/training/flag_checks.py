@@ -12,8 +12,7 @@ from llava_aurora.errors import AuroraError
 def check_flags(flags: argparse.Namespace) -> None:
     """Checks flags against each other and against the disk.
 
-    Raises:
-        AuroraError: for the first that cannot work, naming the flag, what is wrong with it, and the remedy.
+    Raises AuroraError for the first that cannot work, naming the flag, what is wrong with it, and the remedy.
     """
     from llava_aurora.compatibility import groups_by_length
     from llava_aurora.data.curriculum.schedule_file import read_schedule

@@ -36,12 +36,8 @@ def translate(arguments: Sequence[str], *, cuda: bool, tf32: bool) -> tuple[list
         arguments: flags and values, as in sys.argv[1:]; "--flag value" and "--flag=value" are both understood.
         cuda: whether there is a CUDA device.
         tf32: whether it can compute in TF32.
-
-    Returns:
-        the new command line, and a note for each change.
-
-    Raises:
-        AuroraError: for one of REPLACED, naming what replaces it, and for an old weight that is no number.
+    Returns the new command line, and a note for each change.
+    Raises AuroraError for one of REPLACED, naming what replaces it, and for an old weight that is no number.
     """
     for flag, _ in _pairs(arguments):
         if flag in REPLACED:
@@ -77,9 +73,7 @@ def _translate_losses(pairs: list[tuple[str, list[str]]]) -> tuple[list[tuple[st
     """The command line with --aux_losses in place of LOSS_FLAGS, and a note if there were any.
 
     The weights of the heads are no longer free: that of the lookup decides, or of copy or choice if there is none.
-
-    Raises:
-        AuroraError: for a weight that is no number.
+    Raises AuroraError for a weight that is no number.
     """
     from llava_aurora.model.losses.attention import AttentionLoss
 

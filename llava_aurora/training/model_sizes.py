@@ -95,11 +95,8 @@ TOWERS = {
 def find_sizes(model: str) -> LlavaSizes:
     """Sizes by name, or those of a checkpoint.
 
-    Args:
-        model: 7b, 13b, 34b, or a folder with config.json.
-
-    Raises:
-        AuroraError: if it is neither, or the configuration is not that of a LLaVA on a Llama and a CLIP tower.
+    Args: model: 7b, 13b, 34b, or a folder with config.json.
+    Raises AuroraError if it is neither, or the configuration is not that of a LLaVA on a Llama and a CLIP tower.
     """
     if model in SIZES:
         return SIZES[model]

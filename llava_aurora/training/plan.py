@@ -28,33 +28,19 @@ MODES = ("full", "lora", "qlora", "projector")
 
 @dataclass(frozen=True, kw_only=True)
 class Run:
-    """A training run.
+    """A training run."""
 
-    Args:
-        model: its sizes.
-        mode: full (language model and projector), lora, qlora (LoRA on 4-bit weights), or projector (alone).
-        lora_r: rank of LoRA.
-        new_tokens: perception tokens added to the vocabulary.
-        whole_vocabulary: outside `full`, train the original rows too (--train_base_vocabulary).
-        batch: records on one GPU.
-        length: tokens of a record, image tokens included.
-        answer: those of them with a label; with perception tokens, logits are computed only there.
-        checkpointing: recompute activations instead of keeping them (--gradient_checkpointing).
-        element: bytes of a weight: 2 for bfloat16, 4 for float32.
-        gpus: ranks.
-    """
-
-    model: LlavaSizes
-    mode: str
-    lora_r: int = 128
-    new_tokens: int = 466
-    whole_vocabulary: bool = False
-    batch: int = 16
-    length: int = 2048
-    answer: int = 512
-    checkpointing: bool = True
-    element: int = 2
-    gpus: int = 8
+    model: LlavaSizes  # its sizes
+    mode: str  # full (language model and projector), lora, qlora (LoRA on 4-bit weights), or projector (alone)
+    lora_r: int = 128  # rank of LoRA
+    new_tokens: int = 466  # perception tokens added to the vocabulary
+    whole_vocabulary: bool = False  # outside `full`, train the original rows too (--train_base_vocabulary)
+    batch: int = 16  # records on one GPU
+    length: int = 2048  # tokens of a record, image tokens included
+    answer: int = 512  # those of them with a label; with perception tokens, logits are computed only there
+    checkpointing: bool = True  # recompute activations instead of keeping them (--gradient_checkpointing)
+    element: int = 2  # bytes of a weight: 2 for bfloat16, 4 for float32
+    gpus: int = 8  # ranks
 
     def __post_init__(self) -> None:
         if self.mode not in MODES:
@@ -87,25 +73,15 @@ class Run:
 
 @dataclass(frozen=True, kw_only=True)
 class Zero:
-    """A way to divide a run over GPUs.
+    """A way to divide a run over GPUs."""
 
-    Args:
-        name: as shown.
-        stage: 0 (everything on every GPU) to 3.
-        offload: weights, gradients and optimizer states are in the machine's memory.
-        config: the shipped file with these settings; None if there is none.
-        bucket: elements of a bucket in which gradients are reduced.
-        buckets: how many of them there are.
-        whole: elements of weights that ZeRO-3 lets be gathered at one time, at most.
-    """
-
-    name: str
-    stage: int
-    offload: bool
-    config: str | None
-    bucket: int
-    buckets: int
-    whole: int
+    name: str  # as shown
+    stage: int  # 0 (everything on every GPU) to 3
+    offload: bool  # weights, gradients and optimizer states are in the machine's memory
+    config: str | None  # the shipped file with these settings; None if there is none
+    bucket: int  # elements of a bucket in which gradients are reduced
+    buckets: int  # how many of them there are
+    whole: int  # elements of weights that ZeRO-3 lets be gathered at one time, at most
 
     @classmethod
     def read(cls, settings: dict[str, Any], *, name: str, hidden: int, config: str | None = None) -> "Zero":
@@ -142,26 +118,20 @@ def shipped(hidden: int) -> list[Zero]:
 
 @dataclass(frozen=True, kw_only=True)
 class Memory:
-    """Bytes on one GPU.
+    """Bytes on one GPU."""
 
-    Args:
-        parameters, gradients, optimizer: weights; gradients when the backward pass ends; Adam's states and weights.
-        buffers: gradient buckets; under ZeRO-3 also the weights that are gathered at one time, at most.
-        activations, backward, step: what there is besides at the end of the forward pass, at the end of the backward
-            pass, and during the optimizer's step.
-        host: in the machine's memory, for one GPU.
-        sent: in one step without gradient accumulation.
-    """
-
+    # parameters, gradients, optimizer: weights; gradients when the backward pass ends; Adam's states and weights
     parameters: int
     gradients: int
     optimizer: int
-    buffers: int
+    buffers: int  # gradient buckets; under ZeRO-3 also the weights that are gathered at one time, at most
+    # activations, backward, step: what there is besides at the end of the forward pass, at the end of the backward
+    # pass, and during the optimizer's step
     activations: int
     backward: int
     step: int
-    host: int
-    sent: int
+    host: int  # in the machine's memory, for one GPU
+    sent: int  # in one step without gradient accumulation
 
     @property
     def peak(self) -> int:

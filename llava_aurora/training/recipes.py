@@ -15,25 +15,15 @@ from llava_aurora.training.legacy_flags import RENAMED
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
-    """The default flags of one training script.
+    """The default flags of one training script."""
 
-    Args:
-        name: of the recipe.
-        title: what it trains, in one line.
-        script: that uses it, relative to the repository.
-        needs: flags that have no default and must be given.
-        example: the flags of a typical call.
-        deepspeed: name of a file in deepspeed_configs/.
-        flags: all others, by name.
-    """
-
-    name: str
-    title: str
-    script: str
-    needs: tuple[str, ...]
-    example: str
-    deepspeed: str | None = None
-    flags: Mapping[str, Any]
+    name: str  # of the recipe
+    title: str  # what it trains, in one line
+    script: str  # that uses it, relative to the repository
+    needs: tuple[str, ...]  # flags that have no default and must be given
+    example: str  # the flags of a typical call
+    deepspeed: str | None = None  # name of a file in deepspeed_configs/
+    flags: Mapping[str, Any]  # all others, by name
 
     def defaults(self, root: Path) -> dict[str, str]:
         """All flags as text; `root` is the repository, where the DeepSpeed configuration is."""
@@ -135,8 +125,7 @@ RECIPES = {recipe.name: recipe for recipe in _RECIPES}
 def find_recipe(name: str | None) -> Recipe:
     """The recipe of this name; without a name, the one that has no defaults.
 
-    Raises:
-        AuroraError: if there is none of this name.
+    Raises AuroraError if there is none of this name.
     """
     if name is None:
         return DROP_IN

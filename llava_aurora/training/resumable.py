@@ -48,14 +48,11 @@ class ResumableTrainer(FiniteTrainer):
     def train(self, resume_from_checkpoint: str | bool | None = None, *args: Any, **kwargs: Any) -> TrainOutput:
         """Trains, from a checkpoint if `--resume_from_checkpoint` or LLaVA's train() says so.
 
-        Args:
-            resume_from_checkpoint: True if LLaVA's train() has seen a checkpoint-* in the output folder. The flag goes
-                before it: a folder, "True" (the newest checkpoint of the output folder), "newest-whole" (the newest
-                whose files are undamaged) or "False" (start anew).
-
-        Raises:
-            AuroraError: if there is no such checkpoint, if a file of it is damaged or holds more than weights, if this
-                run does not continue the one that wrote it, or if loss or weights are no longer finite.
+        Args: resume_from_checkpoint: True if LLaVA's train() has seen a checkpoint-* in the output folder. The flag
+        goes before it: a folder, "True" (the newest checkpoint of the output folder), "newest-whole" (the newest whose
+        files are undamaged) or "False" (start anew).
+        Raises AuroraError if there is no such checkpoint, if a file of it is damaged or holds more than weights, if
+        this run does not continue the one that wrote it, or if loss or weights are no longer finite.
         """
         self._clear_leftovers(Path(self.args.output_dir))
         checkpoint = self._chosen_checkpoint(resume_from_checkpoint)

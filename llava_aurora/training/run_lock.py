@@ -17,11 +17,8 @@ LOCK = ".run.lock"
 def run_lock(folder: Path) -> Iterator[None]:
     """Holds the lock for the block. However the process ends, the system releases it.
 
-    Args:
-        folder: of the run; made if it is not there.
-
-    Raises:
-        AuroraError: if another run holds the lock; the message names its process.
+    Args: folder: of the run; made if it is not there.
+    Raises AuroraError if another run holds the lock; the message names its process.
     """
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / LOCK).open("a+", encoding="utf-8") as file:

@@ -41,8 +41,7 @@ def _member(enumeration: Any, name: str) -> Any:
 def weights_only_loading() -> Iterator[None]:
     """Within the block, torch.load in this process builds only tensors, plain values and `safe_classes`.
 
-    Raises:
-        AuroraError: naming the file and what is in it, if another object is pickled there or the file is damaged.
+    Raises AuroraError naming the file and what is in it, if another object is pickled there or the file is damaged.
     """
     before = {name: os.environ.pop(name, None) for name in (FORCE, FORBID)}
     os.environ[FORCE] = "1"

@@ -64,7 +64,6 @@ def run(arguments: Sequence[str], *, recipe: Recipe, root: Path) -> None:
         arguments: flags and values, as in sys.argv[1:].
         recipe: fills in what they leave out.
         root: the repository.
-
     Raises:
         UsageError: if flags are missing or unknown.
         AuroraError: for other input or an installation that the user can mend.

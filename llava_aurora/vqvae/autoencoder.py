@@ -23,8 +23,7 @@ LARGEST = 65_536  # of each size; more is a mistake that would take all memory
 class DepthVQVAEConfig:
     """Everything that shapes a depth VQ-VAE. The defaults are the paper's: 320 pixels, a 10x10 grid, 128 codes.
 
-    Raises:
-        ValueError: if image_size is not a multiple of 2**len(channels), or a number is out of its range.
+    Raises ValueError if image_size is not a multiple of 2**len(channels), or a number is out of its range.
     """
 
     image_size: int = 320
@@ -127,8 +126,7 @@ class DepthVQVAE(nn.Module):
     def forward(self, depth: Tensor) -> DepthVQVAEOutput:
         """One pass for training: depth (B, 1, image_size, image_size) in [-1, 1]; moves the codebook in training mode.
 
-        Raises:
-            ValueError: if depth has another shape.
+        Raises ValueError if depth has another shape.
         """
         self._check_depth(depth)
         quantized, indices, commitment_loss = self.quantizer(self.encoder(depth))
@@ -139,8 +137,7 @@ class DepthVQVAE(nn.Module):
     def encode(self, depth: Tensor) -> Tensor:
         """Depth (B, 1, image_size, image_size) in [-1, 1] -> code indices int64 (B, grid, grid) in [0, codebook_size).
 
-        Raises:
-            ValueError: if depth has another shape.
+        Raises ValueError if depth has another shape.
         """
         self._check_depth(depth)
         return self.quantizer.nearest(self.encoder(depth))
@@ -148,8 +145,7 @@ class DepthVQVAE(nn.Module):
     def decode(self, indices: Tensor) -> Tensor:
         """Code indices int64 (B, grid, grid) -> depth (B, 1, image_size, image_size), about [-1, 1].
 
-        Raises:
-            ValueError: if the shape is another or an index is not in [0, codebook_size).
+        Raises ValueError if the shape is another or an index is not in [0, codebook_size).
         """
         if indices.ndim != 3 or tuple(indices.shape[1:]) != (self.grid, self.grid):
             raise ValueError(f"expected code indices (B, {self.grid}, {self.grid}), found {tuple(indices.shape)}")
@@ -163,14 +159,9 @@ class DepthVQVAE(nn.Module):
     def decode_soft(self, probabilities: Tensor) -> Tensor:
         """Decodes expected codes (AURORA, eq. 2), differentiable in the probabilities.
 
-        Args:
-            probabilities: float (B, grid * grid, codebook_size), row by row, summing to 1 over the codes.
-
-        Returns:
-            depth (B, 1, image_size, image_size), about [-1, 1].
-
-        Raises:
-            ValueError: if the shape is another.
+        Args: probabilities: float (B, grid * grid, codebook_size), row by row, summing to 1 over the codes.
+        Returns depth (B, 1, image_size, image_size), about [-1, 1].
+        Raises ValueError if the shape is another.
         """
         if probabilities.ndim != 3 or probabilities.shape[1] != self.codes_per_map:
             raise ValueError(
@@ -183,8 +174,7 @@ class DepthVQVAE(nn.Module):
     def encode_array(self, depth: np.ndarray) -> list[int]:
         """8-bit relative depth (H, W) of any size -> grid * grid codes, row by row.
 
-        Raises:
-            ValueError: if depth is not uint8 (H, W).
+        Raises ValueError if depth is not uint8 (H, W).
         """
         frame = resize_nearest(depth, (self.config.image_size, self.config.image_size))
         return self.encode(to_model_range(frame)[None, None].to(self._device())).flatten().tolist()
@@ -193,8 +183,7 @@ class DepthVQVAE(nn.Module):
     def decode_codes(self, codes: Sequence[int], size: tuple[int, int] | None = None) -> np.ndarray:
         """grid * grid codes, row by row -> 8-bit relative depth (H, W), `size` or (image_size, image_size).
 
-        Raises:
-            ValueError: if the number of codes is another, or a code is not in [0, codebook_size).
+        Raises ValueError if the number of codes is another, or a code is not in [0, codebook_size).
         """
         self.check_codes(codes)
         indices = torch.tensor(list(codes), device=self._device()).view(1, self.grid, self.grid)
@@ -267,8 +256,7 @@ def _decoder(config: DepthVQVAEConfig) -> nn.Sequential:
 def config_from_dict(values: dict[str, Any]) -> DepthVQVAEConfig:
     """The inverse of `dataclasses.asdict`, also from JSON.
 
-    Raises:
-        ValueError: naming settings that are unknown, or of the wrong type or range.
+    Raises ValueError naming settings that are unknown, or of the wrong type or range.
     """
     unknown = sorted(set(values) - set(DepthVQVAEConfig.__dataclass_fields__))
     if unknown:

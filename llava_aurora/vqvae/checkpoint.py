@@ -52,8 +52,7 @@ def fingerprint(model: DepthVQVAE) -> str:
 def save_depth_vqvae(model: DepthVQVAE, path: str | Path) -> None:
     """Writes a checkpoint folder, whole or not at all; an older one of that name is replaced.
 
-    Raises:
-        AuroraError: if the folder holds other files, which would be lost, or the file system refuses.
+    Raises AuroraError if the folder holds other files, which would be lost, or the file system refuses.
     """
     refuse_foreign_files(path, expected={CONFIG_FILE, WEIGHTS_FILE})
     with atomic_folder(path) as folder:
@@ -72,8 +71,7 @@ def write_checkpoint_files(model: DepthVQVAE, folder: Path) -> None:
 def refuse_foreign_files(path: str | Path, *, expected: set[str]) -> None:
     """Guards a folder about to be replaced.
 
-    Raises:
-        AuroraError: if `path` is a file, or a folder that holds anything but `expected`.
+    Raises AuroraError if `path` is a file, or a folder that holds anything but `expected`.
     """
     path = Path(path)
     if not path.exists():
@@ -88,10 +86,8 @@ def refuse_foreign_files(path: str | Path, *, expected: set[str]) -> None:
 def load_depth_vqvae(path: str | Path, *, device: str | torch.device = "cpu") -> DepthVQVAE:
     """Loads a checkpoint folder of ours or a published .pt/.pth file; returned in eval mode.
 
-    Of a published file the layers are inferred from the shapes, the frame is 320x320.
-
-    Raises:
-        AuroraError: naming the file and what is missing, unexpected or of the wrong shape in it.
+    Of a published file the layers are inferred from the shapes, the frame is 320x320. Raises AuroraError naming the
+    file and what is missing, unexpected or of the wrong shape in it.
     """
     path = Path(path)
     if path.is_dir():

@@ -69,9 +69,8 @@ def map_name(path: str) -> str:
 def codes_writer(out: str | Path, model: DepthVQVAE) -> Iterator[Callable[[Sequence[EncodedMap]], None]]:
     """Yields a function that adds maps to the file `out`, which appears when the block succeeds.
 
-    Raises:
-        AuroraError: if `out` ends in neither .jsonl nor .parquet, is there and holds no codes, or the file system
-            refuses.
+    Raises AuroraError if `out` ends in neither .jsonl nor .parquet, is there and holds no codes, or the file system
+    refuses.
     """
     if Path(out).suffix not in (JSON_SUFFIX, PARQUET_SUFFIX):
         raise AuroraError(f"{out}: a file of codes ends in {JSON_SUFFIX} or {PARQUET_SUFFIX}")
@@ -99,8 +98,7 @@ def codes_writer(out: str | Path, model: DepthVQVAE) -> Iterator[Callable[[Seque
 def read_codes(path: str | Path, *, model: DepthVQVAE) -> DepthCodes:
     """Reads a file of codes, all of it or nothing.
 
-    Raises:
-        AuroraError: naming file and line or row, if it is no such file, belongs to another VQ-VAE, or is malformed.
+    Raises AuroraError naming file and line or row, if it is no such file, belongs to another VQ-VAE, or is malformed.
     """
     codes: dict[str, list[int]] = {}
     for entry in code_entries(path, model):
@@ -113,8 +111,7 @@ def read_codes(path: str | Path, *, model: DepthVQVAE) -> DepthCodes:
 def code_entries(path: str | Path, model: DepthVQVAE) -> Iterator[CodeEntry]:
     """Every map of a file of codes, in its order; of two with the same name the second has that as its problem.
 
-    Raises:
-        AuroraError: if it is no such file or belongs to another VQ-VAE.
+    Raises AuroraError if it is no such file or belongs to another VQ-VAE.
     """
     names: set[str] = set()
     entries = _parquet_entries if Path(path).suffix == PARQUET_SUFFIX else _json_entries

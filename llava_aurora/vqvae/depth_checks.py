@@ -54,19 +54,13 @@ class Tilt:
 
 @dataclass(frozen=True)
 class DepthCheck:
-    """What was seen in some maps of a folder.
+    """What was seen in some maps of a folder."""
 
-    Attributes:
-        tilt: which way their depth runs.
-        checked: how many could be read.
-        markers: values that look like a mark for unknown depth though they are read as depth, with the number of maps.
-        unknown: share of pixels whose depth is unknown, in [0, 1].
-    """
-
-    tilt: Tilt
-    checked: int
+    tilt: Tilt  # which way their depth runs
+    checked: int  # how many could be read
+    # values that look like a mark for unknown depth though they are read as depth, with the number of maps
     markers: Counter[float]
-    unknown: float
+    unknown: float  # share of pixels whose depth is unknown, in [0, 1]
 
     def lines(self, closer: Closer = "higher") -> list[str]:
         """All findings, one line each; those that start with "warning" call for action."""
@@ -124,8 +118,7 @@ def likely_markers(known: np.ndarray) -> list[float]:
     These are a lowest value of 0 or less and a highest one that is its integer type's highest, or of a float far above
     all others, if 1 % of the pixels have it and a gap lies between it and the other values.
 
-    Args:
-        known: the values taken for depth, of any shape and real dtype.
+    Args: known: the values taken for depth, of any shape and real dtype.
     """
     values, counts = np.unique(known, return_counts=True)
     if len(values) < 3:

@@ -21,10 +21,8 @@ def read_depth_values(path: Path) -> np.ndarray:
     """The numbers of a depth file, (H, W), any integer or float dtype.
 
     PNG of 8 or 16 bits (grey, or colour with three equal channels); npy; npz with one array, or one that is called
-    depth; EXR with one channel, one called Z, or three equal ones.
-
-    Raises:
-        AuroraError: naming the file, if it cannot be read, is too large, or holds something else.
+    depth; EXR with one channel, one called Z, or three equal ones. Raises AuroraError naming the file, if it cannot be
+    read, is too large, or holds something else.
     """
     readers = {".png": _read_png, ".npy": _read_npy, ".npz": _read_npz, ".exr": _read_exr}
     reader = readers.get(path.suffix.lower())

@@ -14,26 +14,17 @@ Bits = Literal[8, 16]
 
 @dataclass(frozen=True, kw_only=True)
 class DepthScale:
-    """How the values of a depth file become relative depth.
+    """How the values of a depth file become relative depth. Raises AuroraError if these contradict each other."""
 
-    Args:
-        values: "metric": distances from the camera in any unit, unknown where not positive. "relative": linear in
-            inverse depth, such as disparities and the output of relative estimators.
-        closer: whether "higher" or "lower" values are closer. Of distances the lower are.
-        unknown: further values that mean unknown depth, such as 0 or 65535.
-        clip: percent of the known pixels at each end of inverse depth that get the farthest and the closest value, so
-            that single wrong pixels do not compress the range of all others; 0 takes minimum and maximum.
-        bits: 8 or 16 a pixel.
-
-    Raises:
-        AuroraError: if these contradict each other.
-    """
-
+    # "metric": distances from the camera in any unit, unknown where not positive. "relative": linear in inverse depth,
+    # such as disparities and the output of relative estimators.
     values: Values
-    closer: Closer
-    unknown: tuple[float, ...] = ()
+    closer: Closer  # whether "higher" or "lower" values are closer. Of distances the lower are.
+    unknown: tuple[float, ...] = ()  # further values that mean unknown depth, such as 0 or 65535
+    # percent of the known pixels at each end of inverse depth that get the farthest and the closest value, so that
+    # single wrong pixels do not compress the range of all others; 0 takes minimum and maximum
     clip: float = 0.0
-    bits: Bits = 8
+    bits: Bits = 8  # 8 or 16 a pixel
 
     def __post_init__(self) -> None:
         if self.values not in ("metric", "relative") or self.closer not in ("higher", "lower"):
@@ -55,14 +46,9 @@ class DepthScale:
         round(1 + 254 * (v - far) / (near - far)) with v inverse distance, or the value itself, or its negative where
         lower is closer. 16 bits hold 257 times as much, so that reading them as 8 bits gives the 8-bit map.
 
-        Args:
-            depth: (H, W), any real dtype; what is not finite is unknown.
-
-        Returns:
-            uint8 or uint16 (H, W), 0 = unknown.
-
-        Raises:
-            ValueError: if it is no such array, no depth is known or all of it is the same.
+        Args: depth: (H, W), any real dtype; what is not finite is unknown.
+        Returns uint8 or uint16 (H, W), 0 = unknown.
+        Raises ValueError if it is no such array, no depth is known or all of it is the same.
         """
         if depth.ndim != 2 or depth.dtype.kind not in "uif":
             raise ValueError(f"expected numbers, height x width, found {depth.dtype} {depth.shape}")

@@ -72,9 +72,7 @@ def encode_folder(
         scale: what the values mean, if not relative depth as `read_depth_map` takes it.
         batch_size: maps that the model takes at once.
         workers: threads that read maps while the model works; 0 reads in between.
-
-    Raises:
-        AuroraError: if there is no map, none could be used, or the file system refuses.
+    Raises AuroraError if there is no map, none could be used, or the file system refuses.
     """
     maps, started = Path(maps), time.monotonic()
     found = find_files(maps, MAP_SUFFIXES)
@@ -111,11 +109,8 @@ def decode_file(
 ) -> FolderReport:
     """Decodes every map of a file of codes to `out`/name.png, 8 bits, `size` (height, width) or the VQ-VAE's frame.
 
-    A line or row that cannot be used is left out and reported.
-
-    Raises:
-        AuroraError: if the file holds no codes or belongs to another VQ-VAE, `out` holds anything but maps decoded so
-            before, or the file system refuses.
+    A line or row that cannot be used is left out and reported. Raises AuroraError if the file holds no codes or belongs
+    to another VQ-VAE, `out` holds anything but maps decoded so before, or the file system refuses.
     """
     out, report, started = Path(out), FolderReport(), time.monotonic()
     settings = {"source": "codes", "vqvae": fingerprint(model), "size": list(size or ())}

@@ -22,8 +22,7 @@ SETTINGS_FILE = "depth_maps.json"  # in a folder of maps that this project wrote
 def to_model_range(depth: np.ndarray) -> Tensor:
     """uint8 array of any shape -> float32 tensor of that shape in [-1, 1]; 255 (closest) becomes 1.
 
-    Raises:
-        ValueError: if the array is not uint8.
+    Raises ValueError if the array is not uint8.
     """
     if depth.dtype != np.uint8:
         raise ValueError(f"expected an 8-bit relative depth map (uint8), found {depth.dtype}")
@@ -38,8 +37,7 @@ def from_model_range(depth: Tensor) -> np.ndarray:
 def resize_nearest(depth: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     """(H, W) -> `size` (height, width): each pixel is the one nearest to its centre, so no new depth appears.
 
-    Raises:
-        ValueError: if depth is not a non-empty (H, W) array.
+    Raises ValueError if depth is not a non-empty (H, W) array.
     """
     if depth.ndim != 2 or depth.size == 0:
         raise ValueError(f"expected a depth map (H, W), found shape {depth.shape}")
@@ -51,9 +49,7 @@ def read_depth_map(path: str | Path, scale: DepthScale | None = None) -> np.ndar
     """Reads relative depth as uint8 (H, W), higher = closer.
 
     A file as for `read_depth_values`, of uint8, uint16 or float in [0, 1]; with a scale (of 8 bits), of any values.
-
-    Raises:
-        AuroraError: naming the file, if it cannot be read, is no such map, or holds NaN or nothing but zeros.
+    Raises AuroraError naming the file, if it cannot be read, is no such map, or holds NaN or nothing but zeros.
     """
     path = Path(path)
     try:
@@ -65,8 +61,7 @@ def read_depth_map(path: str | Path, scale: DepthScale | None = None) -> np.ndar
 def check_depth_map(values: np.ndarray) -> np.ndarray:
     """uint8, uint16 or float in [0, 1], (H, W) -> uint8 (H, W).
 
-    Raises:
-        ValueError: for another shape or type, NaN, values outside [0, 1], or a map of zeros.
+    Raises ValueError for another shape or type, NaN, values outside [0, 1], or a map of zeros.
     """
     if values.ndim != 2 or values.size == 0:
         raise ValueError(f"expected height x width, found shape {values.shape}")
@@ -91,8 +86,7 @@ def check_depth_map(values: np.ndarray) -> np.ndarray:
 class DepthMapFolder(Sequence[np.ndarray]):
     """The maps under a folder, uint8 (H, W) each, read when asked for.
 
-    Raises:
-        AuroraError: as `find_files`; an item as `read_depth_map`.
+    Raises AuroraError as `find_files`; an item as `read_depth_map`.
     """
 
     def __init__(self, folder: str | Path, scale: DepthScale | None = None) -> None:

@@ -63,16 +63,10 @@ class EMAQuantizer(nn.Module):
     def forward(self, z: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Quantizes a grid of vectors.
 
-        Args:
-            z: encoder output, float (B, D, h, w).
-
-        Returns:
-            quantized: (B, D, h, w), the codes, with the gradient of z (straight-through estimator).
-            indices: int64 (B, h, w) in [0, K).
-            commit_loss: scalar, commitment * mean((z - codes)^2); its gradient moves z only.
-
-        Raises:
-            ValueError: if z is not of that shape.
+        Args: z: encoder output, float (B, D, h, w).
+        Returns quantized: (B, D, h, w), the codes, with the gradient of z (straight-through estimator). indices: int64
+        (B, h, w) in [0, K). commit_loss: scalar, commitment * mean((z - codes)^2); its gradient moves z only.
+        Raises ValueError if z is not of that shape.
         """
         if z.ndim != 4 or z.shape[1] != self.code_dim:
             raise ValueError(f"expected encoder output (B, {self.code_dim}, h, w), found {tuple(z.shape)}")
@@ -101,8 +95,7 @@ class EMAQuantizer(nn.Module):
     def soft_lookup(self, probabilities: Tensor) -> Tensor:
         """Expected code sum_k p_k e_k (AURORA, eq. 2): float (..., K), summing to 1 over K -> (..., D), differentiable.
 
-        Raises:
-            ValueError: if the last dimension is not K.
+        Raises ValueError if the last dimension is not K.
         """
         if probabilities.shape[-1] != self.codebook_size:
             raise ValueError(f"expected probabilities over {self.codebook_size} codes, found {probabilities.shape[-1]}")

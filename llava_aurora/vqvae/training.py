@@ -96,10 +96,8 @@ def train_depth_vqvae(
         epochs: in all, those before a resume included.
         resume: go on from the state in `out`, where there is one. On CPU the result is, bit for bit, that of an
             uninterrupted run, as all randomness derives from the seed and the step.
-
-    Raises:
-        AuroraError: naming the file of an unusable map; if `out` holds a VQ-VAE and `resume` is not set, or a state of
-            other settings; if the loss is no longer finite (the checkpoint of the last good epoch stays).
+    Raises AuroraError naming the file of an unusable map; if `out` holds a VQ-VAE and `resume` is not set, or a state
+    of other settings; if the loss is no longer finite (the checkpoint of the last good epoch stays).
     """
     recipe = Recipe(
         batch_size=batch_size,
@@ -130,8 +128,7 @@ def train_depth_vqvae(
 class Frames:
     """Maps resized to the model's frame, kept in memory as bytes where they fit.
 
-    Raises:
-        AuroraError: naming the map, if one is unusable or there are fewer than two.
+    Raises AuroraError naming the map, if one is unusable or there are fewer than two.
     """
 
     def __init__(self, maps: Sequence[np.ndarray], size: int) -> None:

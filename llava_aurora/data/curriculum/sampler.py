@@ -23,17 +23,11 @@ from llava_aurora.tasks.registry import OTHER, family_of, task_names, tasks
 
 @dataclass(frozen=True)
 class Questions:
-    """The records of a task of chain or direct questions, by image.
+    """The records of a task of chain or direct questions, by image."""
 
-    Args:
-        records: indices into the store, int32 (n,), those of one image one after the other.
-        starts: where in `records` each image starts, int32 (images,).
-        images: number of each image, int32 (images,), the same for the same image in all tasks of a family.
-    """
-
-    records: np.ndarray
-    starts: np.ndarray
-    images: np.ndarray
+    records: np.ndarray  # indices into the store, int32 (n,), those of one image one after the other
+    starts: np.ndarray  # where in `records` each image starts, int32 (images,)
+    images: np.ndarray  # number of each image, int32 (images,), the same for the same image in all tasks of a family
 
 
 class Curriculum:
@@ -42,9 +36,8 @@ class Curriculum:
     Args:
         store: the records.
         schedule: the fractions.
-
-    Raises:
-        AuroraError: if the store has no record of any task, or none of one that the schedule names; it lists the tasks.
+    Raises AuroraError if the store has no record of any task, or none of one that the schedule names; it lists the
+    tasks.
     """
 
     def __init__(self, store: RecordStore, schedule: Schedule) -> None:

@@ -20,15 +20,11 @@ Key = TypeVar("Key")
 
 @dataclass(frozen=True, kw_only=True)
 class Schedule(ABC):
-    """What each task gets, epoch by epoch.
+    """What each task gets, epoch by epoch."""
 
-    Args:
-        source: what the user gave for it, for messages: a name or a YAML file.
-        records_per_epoch: of registered tasks; if left out, as many of each task family as it has atomic records, or
-            records at all if none is atomic.
-    """
-
-    source: str = "--curriculum"
+    source: str = "--curriculum"  # what the user gave for it, for messages: a name or a YAML file
+    # of registered tasks; if left out, as many of each task family as it has atomic records, or records at all if none
+    # is atomic
     records_per_epoch: int | None = None
 
     @abstractmethod
@@ -56,11 +52,9 @@ class LinearSchedule(Schedule):
     """AURORA as it was run: in each task family the atomic share falls in equal steps, chain and direct halve the rest.
 
     What a family has no records of leaves its share to the others; tasks of one kind share by their numbers of records.
-
-    Args:
-        start, end: atomic share of the first and of the last epoch, in [0, 1]; a single epoch has their mean.
     """
 
+    # start, end: atomic share of the first and of the last epoch, in [0, 1]; a single epoch has their mean
     start: float = 1.0
     end: float = 0.1
 
@@ -90,18 +84,12 @@ class SoftmaxSchedule(Schedule):
 
     The paper gives no numbers. With these, two difficulties and two hard tasks to one easy, the easy one begins with
     94 % and ends with 10 %, where AURORA's epochs ended.
-
-    Args:
-        tau0: temperature at the start.
-        cooling: λ.
-        even_at: s*/S in [0, 1].
-        difficulty: d of single tasks, instead of the task's own.
     """
 
-    tau0: float = 1.0
-    cooling: float = 5.0
-    even_at: float = 0.7
-    difficulty: Mapping[str, float] = field(default_factory=dict)
+    tau0: float = 1.0  # temperature at the start
+    cooling: float = 5.0  # λ
+    even_at: float = 0.7  # s*/S in [0, 1]
+    difficulty: Mapping[str, float] = field(default_factory=dict)  # d of single tasks, instead of the task's own
 
     def shares(self, epoch: int, *, epochs: int, counts: Counts) -> Shares:
         factor = 1 / self.temperature(progress(epoch, epochs)) - 1 / self.temperature(self.even_at)

@@ -20,8 +20,7 @@ RANGES = {"start": (0, 1), "end": (0, 1), "tau0": (1e-6, math.inf), "cooling": (
 def read_schedule(source: str) -> Schedule:
     """A schedule by its name, or from a YAML file.
 
-    Raises:
-        AuroraError: naming the file and the remedy, if it is neither, or the file does not hold a schedule.
+    Raises AuroraError naming the file and the remedy, if it is neither, or the file does not hold a schedule.
     """
     if source in BUILT_IN:
         return BUILT_IN[source](source=f"--curriculum {source}")

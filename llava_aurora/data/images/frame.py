@@ -19,14 +19,10 @@ ASPECT_RATIOS: tuple[str, ...] = get_args(AspectRatio)
 
 @dataclass(frozen=True)
 class FrameTransform:
-    """Moves boxes of one image into the frame: x' = scale[0] · x + shift[0], y' = scale[1] · y + shift[1].
+    """Moves boxes of one image into the frame: x' = scale[0] · x + shift[0], y' = scale[1] · y + shift[1]."""
 
-    Args:
-        frame: side of the square frame in pixels.
-        scale, shift: along x and y.
-    """
-
-    frame: int
+    frame: int  # side of the square frame in pixels
+    # scale, shift: along x and y
     scale: tuple[float, float]
     shift: tuple[float, float]
 
@@ -40,9 +36,7 @@ class FrameTransform:
                 which is then resized. square: its shorter side is resized to the frame and the middle is cut out, so
                 that the ends of the longer side are lost. resize, which LLaVA does not know: both sides are resized to
                 the frame whatever their ratio.
-
-        Raises:
-            AuroraError: if the image has no pixels, or there is no such aspect ratio.
+        Raises AuroraError if the image has no pixels, or there is no such aspect ratio.
         """
         if width < 1 or height < 1:
             raise AuroraError(f"an image of {width} × {height} pixels has no area")
@@ -83,9 +77,8 @@ class FrameTransform:
     def box(self, box: Sequence[float]) -> tuple[Box, float]:
         """A box (x1, y1, x2, y2) in pixels of the image, moved into the frame.
 
-        Returns:
-            The part of it inside the frame, in frame pixels, 0 … frame; and how much of its area that is, 0 to 1. A
-            box that lies wholly outside comes back empty.
+        Returns: The part of it inside the frame, in frame pixels, 0 … frame; and how much of its area that is, 0 to 1.
+        A box that lies wholly outside comes back empty.
         """
         moved = [value * self.scale[axis % 2] + self.shift[axis % 2] for axis, value in enumerate(box)]
         inside = [min(max(value, 0.0), float(self.frame)) for value in moved]
@@ -95,8 +88,7 @@ class FrameTransform:
     def view(self, values: np.ndarray) -> np.ndarray:
         """An array (height, width) of the whole image, such as a depth map, as the frame shows it.
 
-        Returns:
-            (frame, frame) of the same type, by nearest neighbour; 0 beside the image.
+        Returns: (frame, frame) of the same type, by nearest neighbour; 0 beside the image.
         """
         centres = np.arange(self.frame) + 0.5
         columns, rows = (

@@ -37,9 +37,7 @@ class ImageCache:
         folder: created if it does not exist.
         limit: bytes that all entries in the folder may take, those of other settings included.
         settings: how images are processed; entries of other settings are not read.
-
-    Raises:
-        AuroraError: if the folder cannot be written, or the limit is not positive.
+    Raises AuroraError if the folder cannot be written, or the limit is not positive.
     """
 
     def __init__(self, folder: str | Path, *, limit: int, settings: str) -> None:
@@ -59,9 +57,7 @@ class ImageCache:
         Args:
             path: the image file.
             make: returns uint8 (channels, H, W).
-
-        Raises:
-            OSError: if there is no such file. And what `make` raises.
+        Raises OSError if there is no such file. And what `make` raises.
         """
         state = path.stat()
         of = bytes.fromhex(_digest(f"{state.st_size} {state.st_mtime_ns} {path}"))

@@ -22,10 +22,8 @@ def path_inside(folder: str | Path, name: str) -> Path:
     """The path of a file that a data set names relative to a folder. The file need not exist.
 
     An absolute name is allowed if it lies in the folder, also by way of links, as LLaVA does. Links in the folder may
-    lead anywhere.
-
-    Raises:
-        AuroraError: if the name is an address, has a backslash or a null character, is empty or leads outside.
+    lead anywhere. Raises AuroraError if the name is an address, has a backslash or a null character, is empty or leads
+    outside.
     """
     if "://" in name:
         raise AuroraError(f"the path {name!r} is an address; download the image and give its path in {folder}")
@@ -58,10 +56,8 @@ def opened_image(source: Path | IO[bytes], *, name: str = "") -> Iterator[Image.
     Args:
         source: the file, or its content.
         name: of the image in errors; the path if left out.
-
-    Raises:
-        AuroraError: naming the image, if it is missing, no regular file, broken, of a format that is not in FORMATS, or
-            has more pixels than Pillow's limit for decompression bombs.
+    Raises AuroraError naming the image, if it is missing, no regular file, broken, of a format that is not in FORMATS,
+    or has more pixels than Pillow's limit for decompression bombs.
     """
     name = name or str(source)
     if isinstance(source, Path) and not source.is_file():  # opening a named pipe would wait for ever
@@ -83,9 +79,7 @@ def open_image(source: str | Path | Image.Image, *, upright: bool = True, on_whi
         source: a file; or an image that Pillow opened, which may not be decoded yet.
         upright: turn it as its EXIF orientation says.
         on_white: show transparent parts on white; otherwise transparency is dropped, and hidden colours appear.
-
-    Raises:
-        AuroraError: naming the image; see `opened_image` and `to_rgb`.
+    Raises AuroraError naming the image; see `opened_image` and `to_rgb`.
     """
     if not isinstance(source, Image.Image):
         with opened_image(Path(source)) as image:
@@ -100,8 +94,7 @@ def open_image(source: str | Path | Image.Image, *, upright: bool = True, on_whi
 def to_rgb(image: Image.Image, *, upright: bool, on_white: bool) -> Image.Image:
     """An image of any mode as 8-bit RGB. Pixels of 16 bits are divided by 257; floats are scaled by `eight_bits`.
 
-    Raises:
-        ValueError: if its values are in no known range. And whatever decoding raises.
+    Raises ValueError if its values are in no known range. And whatever decoding raises.
     """
     image.load()
     if upright and orientation(image) != 1:

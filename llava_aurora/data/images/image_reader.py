@@ -29,8 +29,7 @@ __all__ = ["ChannelsLast", "ImageChange", "ImageReader", "open_image"]
 class ChannelsLast:
     """An image processor that takes images as height × width × channels; by itself it guesses, wrongly for 1 or 3 rows.
 
-    Args:
-        processor: of the vision tower. All else that is asked of it, it answers itself.
+    Args: processor: of the vision tower. All else that is asked of it, it answers itself.
     """
 
     def __init__(self, processor: Any) -> None:
@@ -58,9 +57,7 @@ class ImageReader:
         upright: turn images as their EXIF orientation says, which LLaVA does not do.
         cache: folder for decoded and resized images; empty for none.
         cache_gb: what this folder may hold at most.
-
-    Raises:
-        AuroraError: if a cache is asked for and cannot be used.
+    Raises AuroraError if a cache is asked for and cannot be used.
     """
 
     def __init__(
@@ -97,7 +94,6 @@ class ImageReader:
             name: its path in the folder.
             change: draws on it, in its own size; such an image is decoded each time and never cached. To draw in the
                 vision tower's frame instead, which costs less, draw on a copy of what `frame` returns.
-
         Raises:
             AuroraError: see `path_inside` and `open_image`.
             OSError, ValueError: if there is no such file, or no file can have this name.
@@ -148,9 +144,7 @@ def asked_pixels(images: Sequence[Image.Image], processor: Any, config: Any) -> 
         images: RGB.
         processor: of the vision tower.
         config: of the model; its `image_aspect_ratio` says what is done to an image.
-
-    Returns:
-        (B, 3, H, W); for "anyres" a list of (N, 3, H, W) if images have different numbers of parts.
+    Returns: (B, 3, H, W); for "anyres" a list of (N, 3, H, W) if images have different numbers of parts.
     """
     if getattr(config, "image_aspect_ratio", None) == "resize":
         images = [stretched(image, processor) for image in images]

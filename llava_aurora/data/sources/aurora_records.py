@@ -43,7 +43,6 @@ class AuroraRecords:
     Args:
         source: their file, which is read once before: direct questions take their points from chains about their image.
         once: leave out records that have been there already, as in a file with all epochs in it.
-
     Attributes:
         tasks: how many records of each task there were, without those left out.
         repeated: how many were there already.

@@ -44,20 +44,13 @@ TEXT = (
 
 @dataclass(frozen=True, kw_only=True)
 class BenchmarkQuestion:
-    """One question of a benchmark.
-
-    Attributes:
-        image: path of the marked image.
-        text: the question, without options.
-        answer: the letter of the closest point.
-        points: how many are marked.
-    """
+    """One question of a benchmark."""
 
     id: int
-    image: Path
-    text: str
-    answer: str
-    points: int
+    image: Path  # path of the marked image
+    text: str  # the question, without options
+    answer: str  # the letter of the closest point
+    points: int  # how many are marked
 
 
 # --- reading ----------------------------------------------------------------------------------------------------------
@@ -66,12 +59,9 @@ class BenchmarkQuestion:
 def read_hardblink(folder: str | Path, points: int) -> list[BenchmarkQuestion]:
     """Questions of a folder in the published layout, in the order of its question file.
 
-    Args:
-        points: 3, 4 or 5, or another number for which the folder has files.
-
-    Raises:
-        AuroraError: naming file and line, if a file is missing or malformed, the ids of questions and answers differ,
-            an image is missing or outside of its folder, or an answer is no letter of a point.
+    Args: points: 3, 4 or 5, or another number for which the folder has files.
+    Raises AuroraError naming file and line, if a file is missing or malformed, the ids of questions and answers differ,
+    an image is missing or outside of its folder, or an answer is no letter of a point.
     """
     folder = Path(folder)
     _, questions_path, answers_path = _paths(folder, points)
@@ -159,9 +149,7 @@ def write_hardblink(
             each of its image's ratio, or square if the image was resized to a square first.
         scale: what the values of the maps mean, if not relative depth.
         seed: of points and letters.
-
-    Raises:
-        AuroraError: if `out` is not empty, there are no images or maps, or no question could be made.
+    Raises AuroraError if `out` is not empty, there are no images or maps, or no question could be made.
     """
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise AuroraError(f"{out}: is not empty; choose another folder")

@@ -60,9 +60,7 @@ def read_parquet(path: Path, *, progress: Callable[[int], None]) -> Iterator[dic
     Args:
         path: the file.
         progress: called with the number of its bytes that have been read.
-
-    Raises:
-        AuroraError: if it is no Parquet file, or a column is of a type that no record can hold.
+    Raises AuroraError if it is no Parquet file, or a column is of a type that no record can hold.
     """
     row = -1
     try:

@@ -50,14 +50,9 @@ def convert_records(
         source: a file or folder that `check_records` reads.
         out: the file to write; its suffix (.json, .jsonl, .parquet) says the format. An older one is replaced.
         change: what is done with the records on the way.
-
-    Returns:
-        how many records were written.
-
-    Raises:
-        AuroraError: for another suffix; if `out` is what is read, or is there and holds no records; as `check_records`
-            does; if the file system refuses.
-            An older `out` is still there.
+    Returns how many records were written.
+    Raises AuroraError for another suffix; if `out` is what is read, or is there and holds no records; as
+    `check_records` does; if the file system refuses. An older `out` is still there.
     """
     source, out, count = Path(source), Path(out), 0
     if out.suffix not in WRITERS:

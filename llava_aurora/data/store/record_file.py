@@ -39,11 +39,8 @@ def check_records(
 ) -> Iterator[dict[str, Any]]:
     """Reads records one by one, and checks each. Other arguments as for `unchecked_records`.
 
-    Args:
-        families: the token families whose spans are checked.
-
-    Raises:
-        AuroraError: naming file and record, if it is no such file or a span of tokens in it is malformed.
+    Args: families: the token families whose spans are checked.
+    Raises AuroraError naming file and record, if it is no such file or a span of tokens in it is malformed.
     """
     families = tuple(families)
     for part, index, record in unchecked_records(path, progress=progress):
@@ -62,9 +59,7 @@ def unchecked_records(path: str | Path, *, progress: Progress = lambda read: Non
         path: .parquet, .jsonl, or a JSON list under any other suffix; or a folder of .parquet or .jsonl files, which
             are read by name.
         progress: called with the number of bytes that have been read, of the bytes that the files have.
-
-    Raises:
-        AuroraError: naming the file, if it cannot be read, is of another format, or there is nothing in it.
+    Raises AuroraError naming the file, if it cannot be read, is of another format, or there is nothing in it.
     """
     before, found = 0, False
     for part in part_files(path):
@@ -83,8 +78,7 @@ def _advance(progress: Progress, before: int, read: int) -> None:
 def part_files(path: str | Path) -> list[Path]:
     """The file itself, or the files of a folder that hold records, by name.
 
-    Raises:
-        AuroraError: for a folder that holds none, or files of two formats.
+    Raises AuroraError for a folder that holds none, or files of two formats.
     """
     path = Path(path)
     if not path.is_dir():

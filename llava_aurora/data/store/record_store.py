@@ -47,9 +47,7 @@ class RecordStore(Sequence[dict[str, Any]]):
         file: the Arrow file, made by `open`.
         source: the file or folder it was made from, for messages.
         rows: the rows of the file that this store shows, in this order; all of them if left out.
-
-    Raises:
-        AuroraError: if `file` is not readable.
+    Raises AuroraError if `file` is not readable.
     """
 
     def __init__(self, file: Path, *, source: Path, rows: np.ndarray | None = None) -> None:
@@ -68,9 +66,7 @@ class RecordStore(Sequence[dict[str, Any]]):
         Args:
             source: a file or folder that `check_records` reads.
             families: the token families to check, and to count in `lengths`.
-
-        Raises:
-            AuroraError: naming file and record, if it is no such file or a span of tokens in it is malformed.
+        Raises AuroraError naming file and record, if it is no such file or a span of tokens in it is malformed.
         """
         source, families = Path(source), tuple(families)
         place, state, checked = _place(source), _state(source), _checked(families)
@@ -97,11 +93,8 @@ class RecordStore(Sequence[dict[str, Any]]):
     def of_tasks(self, train_tasks: str) -> "RecordStore":
         """The records of some tasks alone.
 
-        Args:
-            train_tasks: names of tasks or kinds (atomic, chain, direct), with commas; empty for all records.
-
-        Raises:
-            AuroraError: for a name that is neither, or if no record is left; it lists what there is.
+        Args: train_tasks: names of tasks or kinds (atomic, chain, direct), with commas; empty for all records.
+        Raises AuroraError for a name that is neither, or if no record is left; it lists what there is.
         """
         names = [name.strip() for name in train_tasks.split(",") if name.strip()]
         if not names:

@@ -98,10 +98,8 @@ class FreshPoints(Transform):
     def __call__(self, record: Record) -> Record:
         """The record with the facts of this epoch; as it is if they cannot be drawn anew, or its map holds no others.
 
-        The number of points stays, and with it the length of the record.
-
-        Raises:
-            AuroraError: naming the record, if its depth map cannot be read or its path leads out of the folder.
+        The number of points stays, and with it the length of the record. Raises AuroraError naming the record, if its
+        depth map cannot be read or its path leads out of the folder.
         """
         task = self._renewed_task(record)
         if task is None:
@@ -147,8 +145,7 @@ class FreshPoints(Transform):
     def check(self, store: RecordStore) -> None:
         """Writes some records once more as they are, so that a run does not change their wording unseen.
 
-        Raises:
-            AuroraError: naming the first record that `writer` would never have written, or if none can be renewed.
+        Raises AuroraError naming the first record that `writer` would never have written, or if none can be renewed.
         """
         step = max(1, len(store) // _RECORDS_TRIED)
         renewed = [record for row in range(0, len(store), step) if self._renewed_task(record := store[row])]

@@ -58,8 +58,7 @@ class Transform(ABC):
     def check(self, store: RecordStore) -> None:
         """Tries the records that it changes, so that a run does not stop midway.
 
-        Raises:
-            AuroraError: naming file and record.
+        Raises AuroraError naming file and record.
         """
         names = [name for name, task in tasks().items() if self.changes(task)]
         rows = np.flatnonzero(np.isin(store.tasks, [task_names().index(name) for name in names]))

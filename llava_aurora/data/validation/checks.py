@@ -44,32 +44,20 @@ Named = tuple[str, Any]  # name in the report, record
 
 @dataclass(frozen=True, kw_only=True)
 class CheckSettings:
-    """What is checked.
+    """What is checked."""
 
-    Args:
-        families: token families of the model; if left out, coordinates of the frame, and depth maps of any codebook,
-            all with as many codes as the first one in the file.
-        frame: side of the frame that coordinates refer to.
-        model: its ModelLimits; None leaves out what needs a tokenizer.
-        image_folder: None leaves images out.
-        aspect_ratio: how training shows images, --image_aspect_ratio.
-        quick: read headers of images alone; nothing is decoded or compared.
-        eval_data: records or questions, each with an "image", whose images must not be trained on.
-        eval_image_folder: of those; the same folder if left out.
-        distance: most bits of 128 in which two hashes of the same picture differ, 0 … 7.
-        workers: most processes; a small file is checked in this one.
-    """
-
+    # token families of the model; if left out, coordinates of the frame, and depth maps of any codebook, all with as
+    # many codes as the first one in the file
     families: tuple[TokenFamily, ...] = ()
-    frame: int = 336
-    model: "ModelLimits | None" = None
-    image_folder: Path | None = None
-    aspect_ratio: str = "pad"
-    quick: bool = False
-    eval_data: Path | None = None
-    eval_image_folder: Path | None = None
-    distance: int = 5
-    workers: int = 1
+    frame: int = 336  # side of the frame that coordinates refer to
+    model: "ModelLimits | None" = None  # its ModelLimits; None leaves out what needs a tokenizer
+    image_folder: Path | None = None  # None leaves images out
+    aspect_ratio: str = "pad"  # how training shows images, --image_aspect_ratio
+    quick: bool = False  # read headers of images alone; nothing is decoded or compared
+    eval_data: Path | None = None  # records or questions, each with an "image", whose images must not be trained on
+    eval_image_folder: Path | None = None  # of those; the same folder if left out
+    distance: int = 5  # most bits of 128 in which two hashes of the same picture differ, 0 … 7
+    workers: int = 1  # most processes; a small file is checked in this one
 
 
 def check_file(path: str | Path, settings: CheckSettings) -> ValidationReport:
@@ -78,9 +66,7 @@ def check_file(path: str | Path, settings: CheckSettings) -> ValidationReport:
     Args:
         path: what training reads: a JSON list, .jsonl, .parquet, or a folder of parts.
         settings: what is checked.
-
-    Raises:
-        AuroraError: if the file cannot be read or is empty. Faults of single records and images are in the report.
+    Raises AuroraError if the file cannot be read or is empty. Faults of single records and images are in the report.
     """
     path, findings, images = Path(path), Findings(), ImageList()
     unchecked = tuple(_unchecked(settings))

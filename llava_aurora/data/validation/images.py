@@ -161,12 +161,8 @@ def same_pictures(one: np.ndarray, other: np.ndarray | None = None, *, distance:
         one: uint16 (N, 8).
         other: uint16 (M, 8); left out, pairs inside `one` are found.
         distance: most bits that may differ, 0 … 7.
-
-    Yields:
-        (i, j), `i` in `one`, `j` in `other`; each `i` once, with its nearest and first `j`. Inside `one`, j < i.
-
-    Raises:
-        ValueError: for another distance.
+    Yields: (i, j), `i` in `one`, `j` in `other`; each `i` once, with its nearest and first `j`. Inside `one`, j < i.
+    Raises ValueError for another distance.
     """
     if not 0 <= distance < WORDS:
         raise ValueError(f"distance is 0 … {WORDS - 1} bits, not {distance}")

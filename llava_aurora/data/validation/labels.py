@@ -216,9 +216,7 @@ def model_limits(
         depth: the depth tokens of the VQ-VAE in use; AURORA's if left out.
         frame: side of the coordinate frame of a base model.
         max_length: in place of the one the folder says (LLaVA's `tokenizer_model_max_length`, else the tokenizer's).
-
-    Raises:
-        AuroraError: if it is no model's folder, or was trained with other depth tokens than those given.
+    Raises AuroraError if it is no model's folder, or was trained with other depth tokens than those given.
     """
     config = read_json_object(folder / "config.json", what="configuration of the model")
     tokenizer = load_tokenizer(folder)

@@ -35,9 +35,7 @@ def find_marks(image: np.ndarray, *, count: int) -> dict[str, Point]:
     Args:
         image: uint8 (336, 336, 3), losslessly stored.
         count: how many points are marked, with the first letters of the alphabet.
-
-    Returns:
-        All of them, or nothing if a mark is missing or differs in a pixel, as in a resized image or a JPEG.
+    Returns: All of them, or nothing if a mark is missing or differs in a pixel, as in a resized image or a JPEG.
     """
     height, width = image.shape[:2]
     padded = np.pad(image.astype(np.int16), ((_PADDING, _PADDING), (_PADDING, _PADDING), (0, 0)), constant_values=-1)

@@ -52,9 +52,7 @@ def read_hardblink_questions(folder: Path) -> QuestionSet:
     """HardBLINK, or what `data hardblink` made, with all numbers of points that the folder has.
 
     Points are found in the images. A true depth map is `depth/blink{n}pointscenter/N.png`, which is not published.
-
-    Raises:
-        AuroraError: as `read_hardblink`, or if there is none.
+    Raises AuroraError as `read_hardblink`, or if there is none.
     """
     counts = [n for n in HARDBLINK_POINTS if (folder / "questions" / f"blink_{n}pointscenter_questions.jsonl").exists()]
     if not counts:

@@ -22,40 +22,24 @@ REASONINGS = ("chain", "direct")
 
 @dataclass(frozen=True, kw_only=True)
 class Question:
-    """One question.
+    """One question."""
 
-    Attributes:
-        id: unique in its benchmark.
-        image: a file, or an image inside a Parquet file.
-        text: without options, and without a word on how to reason.
-        kind: of the answer.
-        answer: the truth, as `scoring.stated` returns it: a letter, a number in digits, or one of `choices`.
-        category: of the table that it is counted in, such as "3 points".
-        family: name of the task family that it is about.
-        choices: what can be named, where the kind is "choice".
-        chance: chance level, in [0, 1]; None where that is not known.
-        frame: side of the square frame that `points` and `boxes` refer to; the whole image fills it.
-        points: the marked points (x, y) by letter, where they are known.
-        unmarked: the points are still to be drawn into the image.
-        boxes: the true ones (x1, y1, x2, y2), where they are known.
-        depth: file of the true depth map, where there is one.
-        codes: of the true span of a token kind, by its name, where they are known without encoding.
-    """
-
-    id: str
-    image: Path | EmbeddedImage
-    text: str
-    kind: AnswerKind
-    answer: str
-    category: str
-    family: str
-    choices: tuple[str, ...] = ()
-    chance: float | None = None
-    frame: int = 336
+    id: str  # unique in its benchmark
+    image: Path | EmbeddedImage  # a file, or an image inside a Parquet file
+    text: str  # without options, and without a word on how to reason
+    kind: AnswerKind  # of the answer
+    answer: str  # the truth, as `scoring.stated` returns it: a letter, a number in digits, or one of `choices`
+    category: str  # of the table that it is counted in, such as "3 points"
+    family: str  # name of the task family that it is about
+    choices: tuple[str, ...] = ()  # what can be named, where the kind is "choice"
+    chance: float | None = None  # chance level, in [0, 1]; None where that is not known
+    frame: int = 336  # side of the square frame that `points` and `boxes` refer to; the whole image fills it
+    # the marked points (x, y) by letter, where they are known
     points: Mapping[str, tuple[int, int]] = field(default_factory=dict)
-    unmarked: bool = False
-    boxes: tuple[tuple[int, ...], ...] | None = None
-    depth: Path | None = None
+    unmarked: bool = False  # the points are still to be drawn into the image
+    boxes: tuple[tuple[int, ...], ...] | None = None  # the true ones (x1, y1, x2, y2), where they are known
+    depth: Path | None = None  # file of the true depth map, where there is one
+    # of the true span of a token kind, by its name, where they are known without encoding
     codes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
 
     def prompt(self, reasoning: str, reasoning_prompt: str | None = None) -> str:
@@ -103,11 +87,7 @@ class QuestionSet:
 
 
 def question_set(questions: Iterable[Question], *, where: Path, left_out: Mapping[str, int]) -> QuestionSet:
-    """Checks that there are questions, and that no id occurs twice.
-
-    Raises:
-        AuroraError: naming the folder.
-    """
+    """Checks that there are questions, and that no id occurs twice. Raises AuroraError naming the folder."""
     found = tuple(questions)
     if not found:
         reasons = "; ".join(f"{number} left out: {reason}" for reason, number in left_out.items())

@@ -19,10 +19,8 @@ def read_record_questions(folder: Path) -> QuestionSet:
     """The records in `records.json` (or .jsonl, .parquet) of a folder; image paths are relative to the folder.
 
     The first question of a record is asked. Records without a task that states an answer, and without an image, are
-    left out and counted.
-
-    Raises:
-        AuroraError: naming file and record, if one cannot be read, or naming the folder, if there are none.
+    left out and counted. Raises AuroraError naming file and record, if one cannot be read, or naming the folder, if
+    there are none.
     """
     path = next((folder / name for name in NAMES if (folder / name).is_file()), None)
     if path is None:
@@ -48,8 +46,7 @@ def read_record_questions(folder: Path) -> QuestionSet:
 def record_question(folder: Path, record: Record, task: Task) -> Question:
     """The first question of a record of a task that states an answer. Args: folder: of its image and depth map.
 
-    Raises:
-        AuroraError, KeyError, TypeError, ValueError: if the record does not keep its truth as its task writes it.
+    Raises AuroraError, KeyError, TypeError, ValueError if the record does not keep its truth as its task writes it.
     """
     about: dict[str, Any] = record["aurora"]
     assert task.answer is not None

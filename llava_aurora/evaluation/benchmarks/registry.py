@@ -38,17 +38,11 @@ Read = Callable[[Path, Wording], QuestionSet]
 
 @dataclass(frozen=True)
 class Benchmark:
-    """A benchmark.
+    """A benchmark."""
 
-    Args:
-        title: as reports call it.
-        family: name of the task family that it is about; None where its records say so.
-        read: questions from a folder.
-    """
-
-    title: str
-    family: str | None
-    read: Read
+    title: str  # as reports call it
+    family: str | None  # name of the task family that it is about; None where its records say so
+    read: Read  # questions from a folder
 
 
 def _scenes(*, marked: bool, one_height: bool = False) -> Read:

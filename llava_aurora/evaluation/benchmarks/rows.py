@@ -45,19 +45,12 @@ class EmbeddedImage:
 
 @dataclass(frozen=True)
 class Row:
-    """One row of a table.
+    """One row of a table."""
 
-    Attributes:
-        where: file and number, for errors.
-        folder: that names of image files are relative to.
-        values: all columns but those of images inside a Parquet file.
-        embedded: the images inside a Parquet file, by column.
-    """
-
-    where: str
-    folder: Path
-    values: Mapping[str, Any]
-    embedded: Mapping[str, EmbeddedImage]
+    where: str  # file and number, for errors
+    folder: Path  # that names of image files are relative to
+    values: Mapping[str, Any]  # all columns but those of images inside a Parquet file
+    embedded: Mapping[str, EmbeddedImage]  # the images inside a Parquet file, by column
 
     def text(self, name: str) -> str:
         """Raises AuroraError if there is no text under that name."""
@@ -76,8 +69,7 @@ class Row:
     def image(self, column: str, *, folders: Sequence[str] = ("",)) -> Path | EmbeddedImage:
         """The image in the Parquet file, or else the image file that this column names, in the first folder with it.
 
-        Raises:
-            AuroraError: if there is neither, or the name leads out of its folder.
+        Raises AuroraError if there is neither, or the name leads out of its folder.
         """
         if column in self.embedded:
             return self.embedded[column]
@@ -103,9 +95,7 @@ def table_rows(folder: Path, *, images: Sequence[str] = (), rows_under: str | No
         folder: or one such file.
         images: columns that hold images in a Parquet file.
         rows_under: the key of the list of rows in a JSON file; if left out, the file is that list.
-
-    Raises:
-        AuroraError: if there is no table, or one is malformed: names file and row.
+    Raises AuroraError if there is no table, or one is malformed: names file and row.
     """
     root = folder if folder.is_dir() else folder.parent
     for path in _tables(folder):

@@ -36,9 +36,7 @@ def read_scene_depth(
         marked: the points are drawn into the image; otherwise the question gives their coordinates.
         one_height: the points lie at about one height, which then says nothing about the answer.
         seed: of points and letters.
-
-    Raises:
-        AuroraError: if the folder or a depth map cannot be read.
+    Raises AuroraError if the folder or a depth map cannot be read.
     """
     left_out: Counter[str] = Counter()
 

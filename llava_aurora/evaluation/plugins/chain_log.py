@@ -16,9 +16,7 @@ class ChainLog:
         path: the file.
         model: that is asked, which begins every line.
         process: number of this process, from 0.
-
-    Raises:
-        AuroraError: if the file holds something else or cannot be written. A last line that was cut off is removed.
+    Raises AuroraError if the file holds something else or cannot be written. A last line that was cut off is removed.
     """
 
     def __init__(self, path: str | Path, *, model: str, process: int = 0) -> None:

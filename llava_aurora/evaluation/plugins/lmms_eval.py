@@ -38,9 +38,7 @@ class LlavaAuroraModel(lmms):
         device: of one process; a GPU where there is one if left out. Of several each takes its own, or the CPU.
         chains: JSONL file that every answer is added to, whole: model, task, doc_id, and `Result.to_json`. With several
             processes each but the first writes one of its own beside it.
-
-    Raises:
-        AuroraError: if the folder holds no such model, or an argument is none of those named.
+    Raises AuroraError if the folder holds no such model, or an argument is none of those named.
     """
 
     is_simple = True

@@ -29,12 +29,8 @@ def write_hardblink_tasks(data: Path, out: Path) -> list[str]:
     Args:
         data: HardBLINK in its published layout; its images stay where they are.
         out: a folder to make.
-
-    Returns:
-        Names of the tasks, the group last.
-
-    Raises:
-        AuroraError: if the data cannot be read or `out` is not empty.
+    Returns: Names of the tasks, the group last.
+    Raises AuroraError if the data cannot be read or `out` is not empty.
     """
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise AuroraError(f"{out}: there is something already; choose another folder")

@@ -45,9 +45,7 @@ class LlavaAurora(BaseModel):
         several_images: "join" puts the images of a question side by side, as VLMEvalKit does with BLINK's; "refuse"
             ends the run at the first such question.
         device: "cpu", "cuda"; a GPU where there is one if left out. VLMEvalKit shows each process its own GPUs alone.
-
-    Raises:
-        AuroraError: if the folder holds no such model, or an argument is none of those named.
+    Raises AuroraError if the folder holds no such model, or an argument is none of those named.
     """
 
     INTERLEAVE = False
@@ -84,10 +82,8 @@ class LlavaAurora(BaseModel):
         Args:
             message: its parts in VLMEvalKit's form: {"type": "text" or "image", "value": the text or the image's path}.
             dataset: that it belongs to.
-
-        Raises:
-            AuroraError: if there is no image or, with several_images="refuse", more than one; or an image cannot be
-                read.
+        Raises AuroraError if there is no image or, with several_images="refuse", more than one; or an image cannot be
+        read.
         """
         question = "\n".join(part["value"] for part in message if part["type"] == "text")
         images = [part["value"] for part in message if part["type"] == "image"]
@@ -107,9 +103,7 @@ def register(name: str, **options: Any) -> None:
         name: for its --model, and of the folder that it writes into. VLMEvalKit takes answers that it finds under a
             name for those of this model, so another checkpoint or another reasoning needs another name.
         options: of `LlavaAurora`, which a --config of VLMEvalKit can also name as its "class".
-
-    Raises:
-        AuroraError: if there is a model of that name.
+    Raises AuroraError if there is a model of that name.
     """
     if name in vlmeval.config.supported_VLM:
         raise AuroraError(f"VLMEvalKit has a model {name!r}; choose another name")

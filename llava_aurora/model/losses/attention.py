@@ -89,12 +89,8 @@ class AttentionSupervision:
         Args:
             targets: of this batch.
             attention_mask: (B, T), 0 at padding; None if all is valid.
-
-        Returns:
-            a scalar in float32.
-
-        Raises:
-            AuroraError: if gradient checkpointing recorded activations without a gradient.
+        Returns a scalar in float32.
+        Raises AuroraError if gradient checkpointing recorded activations without a gradient.
         """
         recorded, self.recorded = self.recorded, {}
         if not targets:

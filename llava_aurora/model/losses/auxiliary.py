@@ -22,27 +22,17 @@ from llava_aurora.tokens.perception import PerceptionTokens
 
 @dataclass(frozen=True)
 class LossContext:
-    """A training batch after its forward pass.
+    """A training batch after its forward pass."""
 
-    Args:
-        hidden: (B, T, D), the language model's last hidden states.
-        labels: int64 (B, T), -100 where nothing is to be learned.
-        tokens: the N labelled tokens of the batch.
-        logits: float32 (N, V), which predict these tokens.
-        token_losses: float32 (N,), their cross-entropies.
-        attention_mask: (B, T), 0 at padding; None if there is none.
-        ids: int64 (B, T), all tokens, -100 at image features and padding; None unless a loss `needs_ids`.
-        stated: points and answers that the labels state; None unless a loss `needs_points`.
-    """
-
-    hidden: Tensor
-    labels: Tensor
-    tokens: LabelledTokens
-    logits: Tensor
-    token_losses: Tensor
-    attention_mask: Tensor | None = None
+    hidden: Tensor  # (B, T, D), the language model's last hidden states
+    labels: Tensor  # int64 (B, T), -100 where nothing is to be learned
+    tokens: LabelledTokens  # the N labelled tokens of the batch
+    logits: Tensor  # float32 (N, V), which predict these tokens
+    token_losses: Tensor  # float32 (N,), their cross-entropies
+    attention_mask: Tensor | None = None  # (B, T), 0 at padding; None if there is none
+    # int64 (B, T), all tokens, -100 at image features and padding; None unless a loss `needs_ids`
     ids: Tensor | None = None
-    stated: Stated | None = None
+    stated: Stated | None = None  # points and answers that the labels state; None unless a loss `needs_points`
 
 
 class AuxiliaryLoss(ABC):
@@ -68,9 +58,7 @@ class AuxiliaryLoss(ABC):
         Args:
             model: the causal language model.
             perception: its tokens.
-
-        Raises:
-            AuroraError: if the model lacks what the loss needs.
+        Raises AuroraError if the model lacks what the loss needs.
         """
         self.perception = perception
 
@@ -110,11 +98,8 @@ def loss_class(name: str) -> type[AuxiliaryLoss]:
 def parse_aux_losses(text: str) -> dict[str, AuxWeight]:
     """Reads --aux_losses: "reconstruction=1@200,attention=0.2". A loss of weight 0 is left out.
 
-    Returns:
-        weights by name, in the order in which the losses are added.
-
-    Raises:
-        AuroraError: for anything else, an unknown name, a name given twice, or a negative or infinite weight.
+    Returns weights by name, in the order in which the losses are added. Raises AuroraError for anything else, an
+    unknown name, a name given twice, or a negative or infinite weight.
     """
     found: dict[str, AuxWeight] = {}
     for item in filter(None, (item.strip() for item in text.split(","))):

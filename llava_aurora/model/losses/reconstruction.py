@@ -22,8 +22,7 @@ from llava_aurora.tokens.perception import PerceptionTokens
 class ReconstructionLoss(AuxiliaryLoss):
     """Mean squared error between written and true pictures: over the pixels of each kind, then over the kinds.
 
-    Raises:
-        AuroraError: if no token kind of the model has a picture.
+    Raises AuroraError if no token kind of the model has a picture.
     """
 
     name = "reconstruction"
@@ -65,9 +64,7 @@ def pictures(kind: TokenKind, logits: Tensor, codes: Tensor) -> tuple[Tensor, Te
         kind: one with a picture.
         logits: (M, length, family.size), of the codes alone.
         codes: int64 (M, length).
-
-    Returns:
-        both (M, C, H, W).
+    Returns both (M, C, H, W).
     """
     precision = torch.promote_types(logits.dtype, torch.float32)
     with torch.autocast(logits.device.type, enabled=False):

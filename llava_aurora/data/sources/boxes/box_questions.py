@@ -24,31 +24,21 @@ SEEN_AT_LEAST = 0.5  # of a box's area; what is cut off further than that might 
 
 @dataclass(frozen=True, kw_only=True)
 class BoxTasks:
-    """What to ask of annotated images.
+    """What to ask of annotated images."""
 
-    Args:
-        shares: records of each task a question, on average.
-        negatives: share of the questions that ask for something absent, in [0, 1).
-        max_boxes: the most instances in a question.
-        max_per_count: the most questions with the same count, of those that ask for something present; 0: any number.
-        per_image: the most questions about an image that ask for something present, and also for something absent.
-        max_images: look at no more images than this, drawn at random; 0: at all.
-        validation_share: of the images, in [0, 1).
-        aspect_ratio: how images are moved into the frame, see `FrameTransform.of`.
-        frame: side of the frame that coordinates refer to.
-        seed: of everything that is drawn at random.
-    """
-
+    # records of each task a question, on average
     shares: Mapping[str, float] = field(default_factory=lambda: dict.fromkeys(BOX_TASKS, 1.0))
-    negatives: float = 0.2
-    max_boxes: int = 15
+    negatives: float = 0.2  # share of the questions that ask for something absent, in [0, 1)
+    max_boxes: int = 15  # the most instances in a question
+    # the most questions with the same count, of those that ask for something present; 0: any number
     max_per_count: int = 1000
+    # the most questions about an image that ask for something present, and also for something absent
     per_image: int = 2
-    max_images: int = 0
-    validation_share: float = 0.0
-    aspect_ratio: str = "pad"
-    frame: int = 336
-    seed: int = 0
+    max_images: int = 0  # look at no more images than this, drawn at random; 0: at all
+    validation_share: float = 0.0  # of the images, in [0, 1)
+    aspect_ratio: str = "pad"  # how images are moved into the frame, see `FrameTransform.of`
+    frame: int = 336  # side of the frame that coordinates refer to
+    seed: int = 0  # of everything that is drawn at random
 
     def __post_init__(self) -> None:
         if unknown := set(self.shares) - set(BOX_TASKS):
@@ -86,10 +76,8 @@ def find_questions(
         drawn: the images.
         folder: where their files are.
         failures: what is wrong with single images is added here.
-
-    Returns:
-        All questions for what is present, with up to `max_boxes` instances; and up to `per_image` an image for what is
-        absent, one of each image first.
+    Returns: All questions for what is present, with up to `max_boxes` instances; and up to `per_image` an image for
+    what is absent, one of each image first.
     """
     kind = BoxKind(frame=tasks.frame)
     present: list[Question] = []
@@ -119,8 +107,7 @@ def balance(
 
     Rare counts choose first, so that no image is used up by a count that many others have.
 
-    Returns:
-        The chosen ones, ordered as they came.
+    Returns: The chosen ones, ordered as they came.
     """
     frequency = Counter(len(question.boxes) for question in questions)
     order = sorted(rng.permutation(len(questions)), key=lambda i: frequency[len(questions[i].boxes)])
@@ -139,8 +126,7 @@ def balance(
 def box_codes(boxes: Iterable[Box], transform: FrameTransform, kind: BoxKind) -> tuple[tuple[int, ...], ...] | None:
     """Codes of an image's boxes in the frame, from left to right, then from top to bottom, as in records of scenes.
 
-    Returns:
-        None if the frame cuts off so much of an instance that it is neither in the image nor out of it.
+    Returns: None if the frame cuts off so much of an instance that it is neither in the image nor out of it.
     """
     codes = []
     for box in boxes:

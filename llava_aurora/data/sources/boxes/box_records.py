@@ -28,22 +28,17 @@ from llava_aurora.tasks.task import Record
 
 @dataclass(frozen=True, kw_only=True)
 class BoxRecords:
-    """What was made.
+    """What was made."""
 
-    Attributes:
-        training, validation: the records of both files.
-        possible, asked: questions by their count, before and after they were chosen. Of what is absent, no more than
-            `BoxTasks.per_image` an image are possible.
-        failures: images and boxes that could not be used, one line each.
-        passed_over: what conventions of the annotation file left out, by kind.
-    """
-
+    # training, validation: the records of both files
     training: list[Record]
     validation: list[Record]
+    # possible, asked: questions by their count, before and after they were chosen. Of what is absent, no more than
+    # `BoxTasks.per_image` an image are possible.
     possible: Counter[int]
     asked: Counter[int]
-    failures: list[str]
-    passed_over: Counter[str]
+    failures: list[str]  # images and boxes that could not be used, one line each
+    passed_over: Counter[str]  # what conventions of the annotation file left out, by kind
 
 
 def write_box_records(
@@ -66,10 +61,8 @@ def write_box_records(
         annotations: of LVIS or COCO.
         images: their folder, with train2017 and val2017 inside or the files themselves.
         resized: a folder for copies of frame × frame pixels of the images asked about, with the aspect ratio "resize".
-
-    Raises:
-        AuroraError: if the annotations cannot be read, arguments do not go together, or a file would be empty.
-            No records are written then. What cannot be used of single images and boxes is in `failures`.
+    Raises AuroraError if the annotations cannot be read, arguments do not go together, or a file would be empty. No
+    records are written then. What cannot be used of single images and boxes is in `failures`.
     """
     if resized is not None and tasks.aspect_ratio != "resize":
         raise AuroraError("a folder for resized images goes with the aspect ratio 'resize' alone")

@@ -46,22 +46,17 @@ _NEEDED: Mapping[str, Mapping[str, type]] = {
 
 @dataclass(frozen=True, kw_only=True)
 class AnnotatedImage:
-    """One image and what is surely in it, or surely not.
-
-    Attributes:
-        names: where its file may lie, relative to the image folder; the first that exists counts.
-        width, height: in pixels, as annotated.
-        boxes: all boxes (x1, y1, x2, y2) of a category by its id, in pixels of the image; only categories of which
-            every instance is labelled.
-        absent: ids of categories of which there is none.
-    """
+    """One image and what is surely in it, or surely not."""
 
     id: int
-    names: tuple[str, ...]
+    names: tuple[str, ...]  # where its file may lie, relative to the image folder; the first that exists counts
+    # width, height: in pixels, as annotated
     width: int
     height: int
+    # all boxes (x1, y1, x2, y2) of a category by its id, in pixels of the image; only categories of which every
+    # instance is labelled
     boxes: Mapping[int, tuple[Box, ...]]
-    absent: tuple[int, ...]
+    absent: tuple[int, ...]  # ids of categories of which there is none
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,8 +77,7 @@ class BoxAnnotations:
 def read_annotations(path: str | Path) -> BoxAnnotations:
     """Reads an annotation file of LVIS (0.5 or 1) or COCO ("instances").
 
-    Raises:
-        AuroraError: naming the file, if it cannot be read or is none.
+    Raises AuroraError naming the file, if it cannot be read or is none.
     """
     path = Path(path)
     index = _index(path)

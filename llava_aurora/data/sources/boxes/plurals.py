@@ -78,11 +78,8 @@ def names_of(category: str) -> Names:
     Underscores become blanks; LVIS's explanation in brackets stays, except with the words in PLAIN. A name that is
     plural already or has letters other than English ones is also its own plural.
 
-    Args:
-        category: its name in an annotation file, such as "cup", "bow_(weapon)", "pair_of_skis".
-
-    Raises:
-        AuroraError: for a name without a letter.
+    Args: category: its name in an annotation file, such as "cup", "bow_(weapon)", "pair_of_skis".
+    Raises AuroraError for a name without a letter.
     """
     found = _NAME.match(_plain(category))
     if not found or not has_letters(category):

@@ -41,9 +41,7 @@ class DepthEstimator:
         device: "cpu", "cuda", "cuda:1", ...
         batch_size: images at once, of those that have the same size.
         values: what it outputs; None takes this from its configuration.
-
-    Raises:
-        AuroraError: if it cannot be loaded, or its configuration does not tell what it outputs.
+    Raises AuroraError if it cannot be loaded, or its configuration does not tell what it outputs.
     """
 
     def __init__(self, *, model: str, device: str = "cpu", batch_size: int = 8, values: Values | None = None) -> None:
@@ -99,10 +97,8 @@ def estimate_maps(
         bits, clip: see `DepthScale`.
         workers: threads that read.
         share: this process's part; everything if left out.
-
-    Raises:
-        AuroraError: if there are no images, `out` is inside `images` or holds maps of other settings, or the file
-            system refuses.
+    Raises AuroraError if there are no images, `out` is inside `images` or holds maps of other settings, or the file
+    system refuses.
     """
     images = Path(images)
     refuse_inside(out, images)
@@ -144,9 +140,8 @@ def default_device() -> str:
 def read_image(path: Path) -> Image.Image:
     """An upright image in RGB.
 
-    Raises:
-        AuroraError: naming the file, also if it is stored turned: LLaVA trains on the pixels as they are stored, the
-            estimator needs an upright image, and a map can fit only one of them.
+    Raises AuroraError naming the file, also if it is stored turned: LLaVA trains on the pixels as they are stored, the
+    estimator needs an upright image, and a map can fit only one of them.
     """
     with opened_image(path) as picture:
         refuse_turned(picture, path)

@@ -25,10 +25,8 @@ def import_maps(
         scale: what the values mean.
         workers: threads that read.
         share: this process's part; everything if left out.
-
-    Raises:
-        AuroraError: if there are no maps, `out` is inside `maps` or holds maps of other settings, or the file system
-            refuses.
+    Raises AuroraError if there are no maps, `out` is inside `maps` or holds maps of other settings, or the file system
+    refuses.
     """
     maps = Path(maps)
     refuse_inside(out, maps)
@@ -52,7 +50,6 @@ def import_maps(
 def check_folder(maps: str | Path, scale: DepthScale) -> DepthCheck:
     """Checks up to 64 files of a folder against the scale that is to be applied to them.
 
-    Raises:
-        AuroraError: if there are none.
+    Raises AuroraError if there are none.
     """
     return check_depth(find_files(maps, SUFFIXES).paths, relative=scale.relative)

@@ -31,22 +31,16 @@ _WAIT = timedelta(days=7)  # for the slowest process of a run
 
 @dataclass
 class DepthReport:
-    """The result of a run over a folder.
+    """The result of a run over a folder."""
 
-    Attributes:
-        written, kept: maps made by this run, and by earlier ones.
-        seconds: duration.
-        failures: the reason for each input without a map.
-        passed_over: entries of the input folder that are no inputs, by kind.
-        main: whether this is the process of the run that reports.
-    """
-
+    # written, kept: maps made by this run, and by earlier ones
     written: int = 0
     kept: int = 0
-    seconds: float = 0.0
-    failures: dict[str, str] = field(default_factory=dict)
+    seconds: float = 0.0  # duration
+    failures: dict[str, str] = field(default_factory=dict)  # the reason for each input without a map
+    # entries of the input folder that are no inputs, by kind
     passed_over: Mapping[str, int] = field(default_factory=dict)
-    main: bool = True
+    main: bool = True  # whether this is the process of the run that reports
 
     @property
     def lines(self) -> list[str]:
@@ -84,12 +78,8 @@ def write_maps(
         settings: what the maps are made with, as JSON can hold it.
         produce: yields the inputs given to it, each with its map, uint8 or uint16 (H, W), or with an error.
         share: which of the inputs are this process's.
-
-    Returns:
-        The report of the whole run, the same in every process.
-
-    Raises:
-        AuroraError: if `out` holds maps made otherwise, or the file system refuses.
+    Returns: The report of the whole run, the same in every process.
+    Raises AuroraError if `out` holds maps made otherwise, or the file system refuses.
     """
     out, started = Path(out), time.monotonic()
     report = DepthReport(passed_over=found.passed_over, main=share.index == 0)
@@ -119,8 +109,7 @@ def write_maps(
 def process_share(*, cpu: bool) -> Share:
     """This process's share under `accelerate launch` or torchrun; everything if there is only one process.
 
-    Args:
-        cpu: whether processes communicate over the CPU even if there are GPUs.
+    Args: cpu: whether processes communicate over the CPU even if there are GPUs.
     """
     if int(os.environ.get("WORLD_SIZE", "1")) < 2:
         return Share()

@@ -44,21 +44,14 @@ _RATIO = 0.02  # by which the aspect ratios of an image and its depth map may di
 
 @dataclass(frozen=True, kw_only=True)
 class DepthTasks:
-    """What to ask of each photograph.
+    """What to ask of each photograph."""
 
-    Args:
-        shares: records of each task an image, on average.
-        drawing: what is drawn of it.
-        aspect_ratio: how training gets images into the frame, see `FrameTransform.of`.
-        validation_share: of the images, in [0, 1).
-        seed: of everything that is drawn at random.
-    """
-
+    # records of each task an image, on average
     shares: Mapping[str, float] = field(default_factory=lambda: DEFAULT_SHARES)
-    drawing: Drawing = field(default_factory=Drawing)
-    aspect_ratio: str = "resize"
-    validation_share: float = 0.0
-    seed: int = 0
+    drawing: Drawing = field(default_factory=Drawing)  # what is drawn of it
+    aspect_ratio: str = "resize"  # how training gets images into the frame, see `FrameTransform.of`
+    validation_share: float = 0.0  # of the images, in [0, 1)
+    seed: int = 0  # of everything that is drawn at random
 
     def __post_init__(self) -> None:
         known = [task.name for task in TASKS]
@@ -72,19 +65,14 @@ class DepthTasks:
 
 @dataclass(kw_only=True)
 class DepthRecords:
-    """What was made.
+    """What was made."""
 
-    Attributes:
-        training, validation: the records of both files.
-        failures: images that could not be used, one line each.
-        passed_over: entries of the image folder that are not used, by kind.
-        redrawable: whether the records say where their depth maps lie, so that points can be drawn anew each epoch.
-    """
-
+    # training, validation: the records of both files
     training: list[Record] = field(default_factory=list)
     validation: list[Record] = field(default_factory=list)
-    failures: list[str] = field(default_factory=list)
-    passed_over: Counter[str] = field(default_factory=Counter)
+    failures: list[str] = field(default_factory=list)  # images that could not be used, one line each
+    passed_over: Counter[str] = field(default_factory=Counter)  # entries of the image folder that are not used, by kind
+    # whether the records say where their depth maps lie, so that points can be drawn anew each epoch
     redrawable: bool = False
 
 
@@ -112,10 +100,8 @@ def write_depth_records(
         marked: folder inside `images` for copies with the points drawn in.
         scale: what the values of the maps mean, if not that; points cannot be drawn anew in such maps.
         codes: of the whole maps by name, from `read_codes`, in the place of encoding; for the aspect ratio "resize".
-
-    Raises:
-        AuroraError: if there are no images, arguments do not go together, or no record could be written; nothing is
-            written then but marked copies. What cannot be used of single images is in `failures`.
+    Raises AuroraError if there are no images, arguments do not go together, or no record could be written; nothing is
+    written then but marked copies. What cannot be used of single images is in `failures`.
     """
     if (validation_out is not None) != (tasks.validation_share > 0):
         raise AuroraError("a file for validation and its share of the images are given together or not at all")

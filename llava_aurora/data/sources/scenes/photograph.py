@@ -35,8 +35,7 @@ class Photograph:
 def load_photograph(*, frame: int = 336) -> Photograph:
     """The middle square of the left image, resized to frame × frame pixels: colour smoothly, depth to the nearest.
 
-    Raises:
-        AuroraError: if scikit-image is not installed, or does not hold the pair's files.
+    Raises AuroraError if scikit-image is not installed, or does not hold the pair's files.
     """
     image, disparity = _read_pair()
     known = np.isfinite(disparity)
@@ -65,9 +64,7 @@ def fill_unknown(disparity: np.ndarray, known: np.ndarray) -> np.ndarray:
     Args:
         disparity: (H, W), pixels.
         known: bool (H, W), true somewhere.
-
-    Returns:
-        (H, W), equal to `disparity` where that is known.
+    Returns: (H, W), equal to `disparity` where that is known.
     """
     columns = np.arange(disparity.shape[1])
     before = np.maximum.accumulate(np.where(known, columns, -1), axis=1)

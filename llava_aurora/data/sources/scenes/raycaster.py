@@ -21,21 +21,13 @@ ROOM_FACES = 6
 
 @dataclass(frozen=True, kw_only=True)
 class Camera:
-    """A pinhole camera with a square frame.
+    """A pinhole camera with a square frame."""
 
-    Attributes:
-        position: in metres.
-        yaw: turn to the right, radians.
-        pitch: turn down, radians.
-        field_of_view: across the frame, radians.
-        frame: side of the frame in pixels.
-    """
-
-    position: Vector
-    yaw: float
-    pitch: float
-    field_of_view: float
-    frame: int
+    position: Vector  # in metres
+    yaw: float  # turn to the right, radians
+    pitch: float  # turn down, radians
+    field_of_view: float  # across the frame, radians
+    frame: int  # side of the frame in pixels
 
     @property
     def focal_length(self) -> float:
@@ -55,11 +47,9 @@ class Camera:
     def directions(self, columns: np.ndarray, rows: np.ndarray) -> np.ndarray:
         """Rays through image positions; the centre of pixel (0, 0) is at column 0.5, row 0.5.
 
-        Args:
-            columns, rows: broadcast against each other to N positions.
-
-        Returns:
-            float32 (3, N). A step of 1 along a ray goes 1 m along the optical axis, so that ray parameters are z-depth.
+        Args: columns, rows: broadcast against each other to N positions.
+        Returns float32 (3, N). A step of 1 along a ray goes 1 m along the optical axis, so that ray parameters are
+        z-depth.
         """
         across = ((columns - self.frame / 2) / self.focal_length).astype(np.float32)
         above = ((self.frame / 2 - rows) / self.focal_length).astype(np.float32)
@@ -257,10 +247,8 @@ def trace(
     Args:
         origin: inside the room, outside every solid.
         directions: float32 (3, N), see `Camera.directions`.
-
-    Returns:
-        Ray parameter float32 (N,), surface int16 (N,) (a face of the room or ROOM_FACES + index of the solid), and for
-        each solid how many rays would meet it if it stood alone.
+    Returns: Ray parameter float32 (N,), surface int16 (N,) (a face of the room or ROOM_FACES + index of the solid), and
+    for each solid how many rays would meet it if it stood alone.
     """
     depth, surface = room.exit(origin, directions)
     squared_lengths = squared_length(directions)

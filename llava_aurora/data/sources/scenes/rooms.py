@@ -45,27 +45,20 @@ _WALLS: tuple[tuple[str, Color, Color], ...] = (
 
 @dataclass(frozen=True, kw_only=True)
 class SceneConfig:
-    """Everything but the seed that decides what a scene looks like.
+    """Everything but the seed that decides what a scene looks like."""
 
-    Attributes:
-        frame: side of the square image, pixels.
-        min_objects, max_objects: how many objects a scene holds.
-        shadows: whether objects cast shadows.
-        antialias: whether edges in the image are smoothed; depth and instances are always those of pixel centres.
-        textures: whether surfaces have patterns.
-        min_visible_area: an object counts only if it covers this share of the frame; what shows less is taken out.
-        min_visible_share: and only if this share of its own outline within the frame is not hidden by others.
-        variety: how much rooms and cameras differ from each other; 0 is always the same room from the same place.
-    """
-
-    frame: int = 336
+    frame: int = 336  # side of the square image, pixels
+    # min_objects, max_objects: how many objects a scene holds
     min_objects: int = 1
     max_objects: int = 9
-    shadows: bool = True
+    shadows: bool = True  # whether objects cast shadows
+    # whether edges in the image are smoothed; depth and instances are always those of pixel centres
     antialias: bool = True
-    textures: bool = True
+    textures: bool = True  # whether surfaces have patterns
+    # an object counts only if it covers this share of the frame; what shows less is taken out
     min_visible_area: float = 0.003
-    min_visible_share: float = 0.5
+    min_visible_share: float = 0.5  # and only if this share of its own outline within the frame is not hidden by others
+    # how much rooms and cameras differ from each other; 0 is always the same room from the same place
     variety: float = 1.0
 
     def __post_init__(self) -> None:

@@ -24,20 +24,16 @@ _SUBPIXELS = ((0.375, 0.125), (0.875, 0.375), (0.125, 0.625), (0.625, 0.875))
 
 @dataclass(frozen=True, kw_only=True)
 class SceneObject:
-    """An object that can be seen.
+    """An object that can be seen."""
 
-    Attributes:
-        color, shape: a key of COLORS and one of SHAPES.
-        box: (x1, y1, x2, y2) in pixels of the frame around the visible pixels; x1, y1 are the first pixel inside,
-            x2, y2 the first one past it, so that width = x2 - x1 and x2 <= frame.
-        visible_pixels: how many pixels show it.
-        near, far: least and greatest z-depth of those pixels, metres, to 0.1 mm.
-    """
-
+    # color, shape: a key of COLORS and one of SHAPES
     color: str
     shape: str
+    # (x1, y1, x2, y2) in pixels of the frame around the visible pixels; x1, y1 are the first pixel inside, x2, y2 the
+    # first one past it, so that width = x2 - x1 and x2 <= frame
     box: tuple[int, int, int, int]
-    visible_pixels: int
+    visible_pixels: int  # how many pixels show it
+    # near, far: least and greatest z-depth of those pixels, metres, to 0.1 mm
     near: float
     far: float
 
@@ -54,21 +50,13 @@ class SceneObject:
 
 @dataclass(frozen=True, kw_only=True)
 class Scene:
-    """One rendered scene; H = W = frame.
+    """One rendered scene; H = W = frame."""
 
-    Attributes:
-        image: uint8 (H, W, 3).
-        depth: float32 (H, W), z-depth (along the optical axis) at pixel centres, metres.
-        instances: int16 (H, W); 0 is the room, i + 1 is objects[i].
-        faces: int16 (H, W); the face of the room, as raycaster.py numbers them, -1 where an object is.
-        objects: from left to right by their boxes.
-    """
-
-    image: np.ndarray
-    depth: np.ndarray
-    instances: np.ndarray
-    faces: np.ndarray
-    objects: tuple[SceneObject, ...]
+    image: np.ndarray  # uint8 (H, W, 3)
+    depth: np.ndarray  # float32 (H, W), z-depth (along the optical axis) at pixel centres, metres
+    instances: np.ndarray  # int16 (H, W); 0 is the room, i + 1 is objects[i]
+    faces: np.ndarray  # int16 (H, W); the face of the room, as raycaster.py numbers them, -1 where an object is
+    objects: tuple[SceneObject, ...]  # from left to right by their boxes
 
 
 def scene_seed(seed: int, index: int) -> int:
@@ -80,10 +68,8 @@ def render_scene(*, seed: int, config: SceneConfig) -> Scene:
     """Renders the scene of a seed.
 
     Objects that would be hard to see (too few visible pixels, or mostly hidden) are taken out, never left in uncounted:
-    every object in the image is in `objects`, and each of those is plain to see.
-
-    Raises:
-        AuroraError: if no room with `config.min_objects` such objects was found.
+    every object in the image is in `objects`, and each of those is plain to see. Raises AuroraError if no room with
+    `config.min_objects` such objects was found.
     """
     rng = np.random.default_rng(seed)
     for _ in range(_ATTEMPTS):
@@ -117,14 +103,9 @@ def relative_depth(depth: np.ndarray) -> np.ndarray:
     Per image, linear in inverse depth: round(1 + 254 * (1/d - 1/far) / (1/near - 1/far)), so that the farthest pixel is
     1, the closest 255, and 0 stays free for "unknown". An even depth is 255 everywhere.
 
-    Args:
-        depth: (H, W), metres; not finite or not positive means unknown.
-
-    Returns:
-        uint8 (H, W).
-
-    Raises:
-        AuroraError: if no depth is known anywhere.
+    Args: depth: (H, W), metres; not finite or not positive means unknown.
+    Returns uint8 (H, W).
+    Raises AuroraError if no depth is known anywhere.
     """
     known = np.isfinite(depth) & (depth > 0)
     if not known.any():

@@ -39,22 +39,15 @@ _LISTED_AT_LEAST_EVERY = 512
 
 @dataclass(frozen=True, kw_only=True)
 class SceneRecord:
-    """One line of scenes.jsonl.
+    """One line of scenes.jsonl."""
 
-    Attributes:
-        id: six digits, the scene's index in the collection.
-        image, depth: paths relative to the folder.
-        metric_depth: the same for the 16-bit depth in millimetres; None if it was not asked for.
-        size: (width, height) in pixels.
-        objects: from left to right, see `SceneObject`.
-    """
-
-    id: str
+    id: str  # six digits, the scene's index in the collection
+    # image, depth: paths relative to the folder
     image: str
     depth: str
-    metric_depth: str | None
-    size: tuple[int, int]
-    objects: tuple[SceneObject, ...]
+    metric_depth: str | None  # the same for the 16-bit depth in millimetres; None if it was not asked for
+    size: tuple[int, int]  # (width, height) in pixels
+    objects: tuple[SceneObject, ...]  # from left to right, see `SceneObject`
 
 
 def write_scenes(
@@ -68,13 +61,9 @@ def write_scenes(
     Args:
         workers: processes; 1 renders in this one.
         metric_depth: also write 16-bit depth in millimetres.
-
-    Returns:
-        The records of the folder, `count` of them.
-
-    Raises:
-        AuroraError: if the folder holds scenes of another seed or configuration, or anything else; if it cannot be
-            written; if `count` or `workers` is not positive; if a scene cannot be made (see `render_scene`).
+    Returns: The records of the folder, `count` of them.
+    Raises AuroraError if the folder holds scenes of another seed or configuration, or anything else; if it cannot be
+    written; if `count` or `workers` is not positive; if a scene cannot be made (see `render_scene`).
     """
     out = Path(out)
     if count < 1 or workers < 1:
@@ -105,8 +94,7 @@ def write_scenes(
 def read_scenes(folder: str | Path) -> list[SceneRecord]:
     """Records of a folder that `write_scenes` made, in order.
 
-    Raises:
-        AuroraError: if scenes.jsonl is missing or empty, or a line is not a scene: names file and line.
+    Raises AuroraError if scenes.jsonl is missing or empty, or a line is not a scene: names file and line.
     """
     records = _records(Path(folder))
     if not records:

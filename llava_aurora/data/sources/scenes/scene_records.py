@@ -41,17 +41,11 @@ DEFAULT_SHARES: Mapping[str, float] = {
 
 @dataclass(frozen=True, kw_only=True)
 class SceneTasks:
-    """What to ask of each scene.
+    """What to ask of each scene."""
 
-    Args:
-        shares: records of each task a scene, on average; 0.5 asks it of every second scene.
-        drawing: what is drawn of a scene.
-        seed: of everything that is drawn at random.
-    """
-
-    shares: Mapping[str, float]
-    drawing: Drawing = field(default_factory=Drawing)
-    seed: int = 0
+    shares: Mapping[str, float]  # records of each task a scene, on average; 0.5 asks it of every second scene
+    drawing: Drawing = field(default_factory=Drawing)  # what is drawn of a scene
+    seed: int = 0  # of everything that is drawn at random
 
     def __post_init__(self) -> None:
         for name in self.shares:
@@ -80,10 +74,8 @@ def write_scene_records(
         writer: wording and tokens.
         tasks: what to ask.
         keep: whether a record is written; all are if left out.
-
-    Raises:
-        AuroraError: naming file and scene, if one cannot be read, has no codes, a depth map of another size than its
-            image, or a box outside of it; if `out` is there and holds no records.
+    Raises AuroraError naming file and scene, if one cannot be read, has no codes, a depth map of another size than its
+    image, or a box outside of it; if `out` is there and holds no records.
     """
     refuse_other_than_records(out)
     records: list[Record] = []
@@ -126,9 +118,7 @@ def annotated_scene(
         scene: one of its scenes.
         codes: by token kind, of the whole image.
         with_depth: read its depth map.
-
-    Raises:
-        AuroraError: naming the depth map, if it cannot be read or is of another size than its image.
+    Raises AuroraError naming the depth map, if it cannot be read or is of another size than its image.
     """
     depth = read_depth_map(folder / scene.depth) if with_depth else None
     if depth is not None and depth.shape != scene.size[::-1]:

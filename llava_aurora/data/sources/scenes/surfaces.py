@@ -38,9 +38,7 @@ class Texture:
         Args:
             position: (2, N) on a face of the room or (3, N) inside a solid, metres.
             footprint: metres of the surface that a pixel covers, (N,).
-
-        Returns:
-            red, green, blue, each float32 (N,) in [0, 1].
+        Returns red, green, blue, each float32 (N,) in [0, 1].
         """
         share = PATTERNS[self.pattern](position * np.float32(1 / self.period), self.lattice)
         sharpness = np.minimum(np.float32(0.7 * self.period) / footprint, np.float32(1))
