@@ -55,15 +55,18 @@ class Statement(NamedTuple):
 
 LETTER_STATEMENTS = (
     Statement(1, r"{ANSWER}{V}{END}"),  # the answer is B; Answer: B; \boxed{B}
+    Statement(1, r"{V}{IS}(?:correct\b|(?:right |final |my )?(?:answer|choice|option)\b)"),  # B is correct
     Statement(2, r"{V}{IS}(?:closest|nearest)\b"),  # B is the point closest to the camera
     Statement(2, r"\b(?:closest|nearest){ONE_IS}{V}{END}"),  # the closest point is B
     Statement(3, r"{V}{IS}(?:closer|nearer)\b(?! to (?:the )?{POINT})"),  # B is closer; not: B is closer to A
     Statement(3, r"\b(?:closer|nearer){ONE_IS}{V}{END}"),  # the closer one is B
-    Statement(3, r"\b(?:choose|pick|select|go with|say|it is|it['’]s|must be) (?:the )?{V}{END}"),  # I choose B
+    Statement(
+        3, r"\b(?:choose|pick|select|go with|say|it is|it['’]s|must be|so|hence|thus),? (?:the )?{V}{END}"
+    ),  # I choose B
     Statement(4, r"^\s*{V}[\s.:,)!]*$", "agree"),  # a line of its own
     Statement(5, r"\(\s*(?P<value>{L})\s*\)", "agree"),  # (B)
     # B: it is lower; not: A: far, B: near
-    Statement(6, r"\A\s*{V}(?:\s*[).:,]| (?:because|since|as)\b)(?!(?s:.*)\b(?-i:[A-Z])\s*[:)])"),
+    Statement(6, r"\A\s*{V}(?:\s*[).:,]| [-–—] | (?:because|since|as)\b)(?!(?s:.*)\b(?-i:[A-Z])\s*[:)])"),
 )
 CHOICE_STATEMENTS = (
     *(each for each in LETTER_STATEMENTS if each.precedence <= 3),
@@ -79,7 +82,7 @@ TOTAL_STATEMENTS = (
 )
 # Only of sentences that do not count in parts.
 COUNT_STATEMENTS = (
-    Statement(3, r"\bthere(?: (?:is|are|was|were)|['’](?:s|re)) {V}", "agree"),
+    Statement(3, r"\bthere(?: (?:is|are|was|were|(?:seem|appear)s? to be)|['’](?:s|re)) {V}", "agree"),
     Statement(3, r"\b(?:see|count(?:ed)?|find|found|spot|identify|detect|contains|shows|has|have) {V}", "agree"),
     Statement(3, r"\bthere (?:is|are|was|were)(?: not|n['’]t) (?:any|an?)\b(?! (?:other|more))", "agree", "0"),
     Statement(3, r"\b(?:do|can|could)\s?(?:not|n?['’]t) (?:see|find|spot) any\b(?! (?:other|more))", "agree", "0"),
@@ -109,6 +112,8 @@ _NO_CHOICES = (
 _CLAUSE = re.compile(r"[.;:!,\n]|\b(?:but|so|therefore|thus|hence|then)\b", re.IGNORECASE)
 _NEGATION = re.compile(r"\b(?:not|never|neither|nor|if|whether|unless|cannot)\b|n['’]t\b", re.IGNORECASE)
 _SEQUENCE = r"\b(?:\d+|{WORDS})(?:,\s*(?:and )?(?:\d+|{WORDS})\b)+"
+# Alternatives and what is denied, which state no number: 2 or 3, two to four, not 5.
+_NO_NUMBERS = (r"{COUNT} (?:or|to) {COUNT}", r"\bnot {COUNT}(?=\s*(?:[.,;)\n]|$))")
 # A sentence, and in it a count with further ones: "one cup on the left and two on the right".
 _SENTENCE = r"(?:[^.!?:(\n]|\.(?=\d))+"
 _FURTHER = r"(?:,|\band\b|\bplus\b|\+)[^,]*?(?!(?:zero|0)\b){COUNT}"
@@ -121,7 +126,7 @@ def stated_letter(text: str) -> str | None:
 
 def stated_number(text: str) -> str | None:
     """The whole number that a text states, in digits without leading zeros; None if it states none."""
-    text = _compiled(_SEQUENCE).sub(_last_of_sequence, _without(_NO_STATEMENTS, text))
+    text = _compiled(_SEQUENCE).sub(_last_of_sequence, _without(_NO_NUMBERS, _without(_NO_STATEMENTS, text)))
     total = _final(TOTAL_STATEMENTS, text, value=_NUMBER, read=_digits)
     return total or _final(COUNT_STATEMENTS, _without_parts(text), value=_NUMBER, read=_digits)
 

@@ -31,6 +31,7 @@ LETTER_FORMS = r"""
     Between X and Y, X is closer. | Of Y, X and Z, X appears to be closest. | X is closest. Y is closer than Z.
     Y is farther and X is closest | I'd say X. | Which point is closest, (X) or (Y)? (X)
     The points are X (<PIXEL_1>,<PIXEL_2>), Y (3,4). The answer is (X). | X because it is low
+    Option X is correct. Y is not. | X is the right answer | So X. | Thus, (X). | X - it is the lowest
 """
 NO_LETTER_FORMS = r"""
     The answer is X point that cannot be seen. | The answer is not X | Point X is farther
@@ -40,6 +41,7 @@ NO_LETTER_FORMS = r"""
     Say which of the points X, Y is nearest. | The points are X (<PIXEL_1>,<PIXEL_2>), Y (<PIXEL_1>,<PIXEL_2>).
     X (1,2) 57, Y (3,4) 30 | X: 57, Y: 30 | X) lamp Y) cup | X cup is closest. | If X is closest, then
     I do not think that X is closest. | X is closer to Y than to Z | (X) is far. (Y) is far.
+    X is not correct | X is right of Y. | Is X correct?
 """
 NUMBER_FORMS = r"""
     X | (X) | X. | X cups | There are X. | There are X cups. | The answer is X. | answer: X | The answer is (X).
@@ -50,11 +52,13 @@ NUMBER_FORMS = r"""
     How many cups are there? X | The answer is X. There are 30 tables. | There is one cup there. The answer is X.
     There are exactly X cups. There is one more mug. | X cups stand on the table | I see a cup.\nX
     No, there are X cups. | So X. | 1. (1,2,3,4)\nThere are X.
+    There appear to be X cups. | There are X cups, not 30.
 """
 NO_NUMBER_FORMS = r"""
     There are X red cups and there are X blue cups. | between X-X | more than X | at least X cups | twenty-X
     X hundred cups | How many of the X cups are there? | Are there X cups? | There are not X cups | If there are X cups
     at <PIXEL_X> | X of the cups are red and X are blue | One cup stands on the left and X on the right. | X more cups
+    There are X or 30 cups. | There are X to 30 cups. | I see 30 or X cups.
 """
 NO_DIGITS_FORMS = r"""
     at (X,X,X,X) | 1. (X,X,X,X)\n2. (X,X,X,X) | at [X, X] | about X.5 | X,000 | X. First, look at the image. | X%

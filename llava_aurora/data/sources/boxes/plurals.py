@@ -24,12 +24,18 @@ PLAIN = _words(
     "bus car cab crab legging mailbox orange overalls pita sandal slipper stapler statue tights tractor train"
 )
 
-# Plurals that do not end in s, or in is and us, as singulars do; and singulars in s besides those in ss, is and us.
-PLURALS = _words("bikinis children dice emus feet geese kiwis men menus mice oxen people skis taxis teeth women")
-SINGULARS_IN_S = _words("asbestos atlas bias canvas christmas cosmos gas lens pancreas rhinoceros thermos")
+# Plurals besides those in men, people, children and in s; but for words in is and us, which are singulars.
+PLURALS = _words(
+    "bacteria bikinis cacti cattle dice emus feet fungi geese kiwis larvae menus mice nuclei oxen police skis taxis teeth"
+)
+SINGULARS = _words(
+    "abdomen asbestos atlas bias canvas christmas cosmos gas lens omen pancreas ramen rhinoceros semen specimen stamen "
+    "thermos"
+)
 
 IRREGULAR = {
     "banjo": "banjos",
+    "bison": "bison",
     "burrito": "burritos",
     "chili": "chilies",
     "elk": "elk",
@@ -42,7 +48,7 @@ IRREGULAR = {
 
 PIECES = _words(
     "armor asparagus bacon bait bamboo beef bread broccoli cauliflower celery chain-mail cheese chinaware clothing "
-    "cornbread crabmeat flannel fleece floss fudge furniture garbage garlic ginger ham jewelry leather lettuce luggage "
+    "cornbread crabmeat equipment flannel fleece floss footwear fudge furniture garbage garlic ginger ham jewelry leather lettuce luggage "
     "mail meat money parchment pottery salami silverware sportswear sugarcane sushi tartan thread tinfoil tinsel "
     "toast underwear"
 )
@@ -114,9 +120,10 @@ def _plural(head: str) -> str:
 
 
 def _is_plural(word: str) -> bool:
-    if word in PLURALS or word.endswith(("people", "women", "children")):
-        return True
-    return word.endswith("s") and len(word) > 3 and not word.endswith(("ss", "is", "us")) and word not in SINGULARS_IN_S
+    if word in PLURALS or word in SINGULARS:
+        return word in PLURALS
+    ends_in_s = word.endswith("s") and len(word) > 3 and not word.endswith(("ss", "is", "us"))
+    return ends_in_s or word.endswith(("men", "people", "children"))
 
 
 @lru_cache(maxsize=1)

@@ -56,7 +56,10 @@ from llava_aurora.errors import AuroraError
         ("traffic lights", "traffic lights", "traffic lights"),
         ("Salespeople", "Salespeople", "Salespeople"),
         ("pairs_of_skis", "pairs of skis", "pairs of skis"),
-        # singular, though they end in s
+        ("policemen", "policemen", "policemen"),
+        ("cattle", "cattle", "cattle"),
+        # singular, though they end in s or men
+        ("specimen", "specimen", "specimens"),
         ("gas", "gas", "gases"),
         ("lens", "lens", "lenses"),
         ("octopus", "octopus", "octopuses"),
