@@ -135,7 +135,7 @@ class TokenFamily:
     @cached_property
     def _look_alike(self) -> re.Pattern[str]:
         canonical = rf"{self.name}_(?:{_NUMBER}|START|END)>"
-        return re.compile(rf"<(?!{canonical})(?i:{self.name}_(?:\d+|START|END)>)")
+        return re.compile(rf"(?:<(?!{canonical})|&lt;)\s*(?i:{self.name}[_\s-]*(?:\d+|START|END))\s*(?:>|&gt;)")
 
     @cached_property
     def _span_pattern(self) -> re.Pattern[str]:

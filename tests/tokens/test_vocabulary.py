@@ -72,7 +72,9 @@ def test_malformed_coordinates_are_refused(text):
         AURORA_PIXELS.parse(text)
 
 
-@pytest.mark.parametrize("name", ["<DEPTH_003>", "<depth_3>", "<Depth_START>", "<DEPTH_\u0663>"])
+@pytest.mark.parametrize(
+    "name", ["<DEPTH_03>", "<depth_3>", "<Depth_END>", "<DEPTH_\u0663>", "<DEPTH-3>", "< DEPTH_3 >", "&lt;DEPTH_3&gt;"]
+)
 def test_only_canonical_names_are_tokens(name):
     assert AURORA_DEPTH.parse(f"as {name}") == []
     with pytest.raises(MalformedSpan, match=name):

@@ -26,7 +26,8 @@ PLAIN = _words(
 
 # Plurals besides those in men, people, children and in s; but for words in is and us, which are singulars.
 PLURALS = _words(
-    "bacteria bikinis cacti cattle dice emus feet fungi geese kiwis larvae menus mice nuclei oxen police skis taxis teeth"
+    "bacteria bikinis cacti cattle dice emus feet fungi geese kiwis larvae menus mice nuclei oxen police skis taxis "
+    "teeth"
 )
 SINGULARS = _words(
     "abdomen asbestos atlas bias canvas christmas cosmos gas lens omen pancreas ramen rhinoceros semen specimen stamen "
@@ -48,8 +49,8 @@ IRREGULAR = {
 
 PIECES = _words(
     "armor asparagus bacon bait bamboo beef bread broccoli cauliflower celery chain-mail cheese chinaware clothing "
-    "cornbread crabmeat equipment flannel fleece floss footwear fudge furniture garbage garlic ginger ham jewelry leather lettuce luggage "
-    "mail meat money parchment pottery salami silverware sportswear sugarcane sushi tartan thread tinfoil tinsel "
+    "cornbread crabmeat equipment flannel fleece floss footwear fudge furniture garbage garlic ginger ham jewelry "
+    "leather lettuce luggage mail meat money parchment pottery salami silverware sportswear sugarcane sushi tartan thread tinfoil tinsel "
     "toast underwear"
 )
 
