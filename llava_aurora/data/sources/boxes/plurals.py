@@ -50,8 +50,8 @@ IRREGULAR = {
 PIECES = _words(
     "armor asparagus bacon bait bamboo beef bread broccoli cauliflower celery chain-mail cheese chinaware clothing "
     "cornbread crabmeat equipment flannel fleece floss footwear fudge furniture garbage garlic ginger ham jewelry "
-    "leather lettuce luggage mail meat money parchment pottery salami silverware sportswear sugarcane sushi tartan thread "
-    "tinfoil tinsel toast underwear"
+    "leather lettuce luggage mail meat money parchment pottery salami silverware sportswear sugarcane sushi tartan "
+    "thread tinfoil tinsel toast underwear"
 )
 
 PORTIONS = _words(
