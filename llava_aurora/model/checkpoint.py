@@ -13,6 +13,7 @@ import torch
 from PIL import Image
 from transformers import BitsAndBytesConfig, CLIPVisionConfig, PretrainedConfig
 
+from llava_aurora.data.images.image_reader import asked_pixels
 from llava_aurora.errors import AuroraError
 from llava_aurora.model.aurora_llama import VISION_TOWER_FOLDER, AuroraLlamaForCausalLM
 from llava_aurora.model.folders import (
@@ -35,6 +36,8 @@ from llava_aurora.model.folders import (
 from llava_aurora.model.perception_head import ROWS
 from llava_aurora.model.writing import TOWER_PREFIX
 from llava_aurora.tokens.perception import PerceptionTokens
+
+_MOST_RESIZED = 16  # times the side that a vision tower takes; larger images would fill the memory
 
 
 def load_pretrained_model(
@@ -143,14 +146,18 @@ def load_tower(model: AuroraLlamaForCausalLM, *, dtype: torch.dtype) -> Any:
         with reading(tower.vision_tower_name, "the vision tower"):
             tower.load_model()
             _check_processor(tower)
+        with reading(model.config._name_or_path, "image_aspect_ratio in config.json"):
+            asked_pixels([Image.new("RGB", (8, 8))], tower.image_processor, model.config)
         tower.to(device=model.device, dtype=dtype)
     return tower.image_processor
 
 
 def _check_processor(tower: Any) -> None:
     """Raises ValueError if the image processor does not make what the vision tower takes."""
-    made = tower.image_processor.preprocess(Image.new("RGB", (8, 8)), return_tensors="pt")["pixel_values"]
-    side = tower.config.image_size
+    processor, side = tower.image_processor, tower.config.image_size
+    if max(*dict(processor.size).values(), *dict(processor.crop_size).values()) > _MOST_RESIZED * side:
+        raise ValueError(f"preprocessor_config.json resizes images to far more than the {side} pixels that it takes")
+    made = processor.preprocess(Image.new("RGB", (8, 8)), return_tensors="pt")["pixel_values"]
     if made.shape != (1, 3, side, side):
         raise ValueError(f"preprocessor_config.json makes {tuple(made.shape[1:])} of an image, not (3, {side}, {side})")
     if not made.isfinite().all():

@@ -102,11 +102,13 @@ def check_layers(file: Path, settings: dict[str, Any]) -> None:
 
 def check_numbers(file: Path, settings: dict[str, Any]) -> None:
     """Raises AuroraError where a configuration has something else than a number, or one without bounds, for a size."""
-    for name, usual in LlavaConfig().to_dict().items():
+    lengths = {name: 2048 for name in ("tokenizer_model_max_length", "max_sequence_length") if settings.get(name)}
+    for name, usual in {**LlavaConfig().to_dict(), **lengths}.items():
         if name not in settings or not isinstance(usual, int | float) or isinstance(usual, bool):
             continue
         value = settings[name]
-        known = isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= MOST
+        known = isinstance(value, int | float) and not isinstance(value, bool)
+        known = known and (abs(value) <= MOST or name in lengths)  # which transformers has for "any"
         if name.endswith("token_id"):  # of which there may be several, or none
             known = all(each is None or type(each) is int for each in (value if isinstance(value, list) else [value]))
         if not known:

@@ -20,7 +20,7 @@ from rich.progress import Progress
 from torch import Tensor
 
 from llava_aurora.errors import AuroraError
-from llava_aurora.files import atomic_folder, remove_leftovers
+from llava_aurora.files import atomic_folder, regular_file, remove_leftovers
 from llava_aurora.progress import count_bars
 from llava_aurora.vqvae.autoencoder import DepthVQVAE, DepthVQVAEConfig, build_depth_vqvae
 from llava_aurora.vqvae.checkpoint import CONFIG_FILE, WEIGHTS_FILE, refuse_foreign_files, write_checkpoint_files
@@ -266,7 +266,9 @@ class _Run:
 
     def restore(self, path: Path) -> None:
         try:
-            state = torch.load(path, map_location=self.device, weights_only=True)
+            state = torch.load(
+                regular_file(path, what="state of the training"), map_location=self.device, weights_only=True
+            )
             self._check_settings(path, state["settings"])
             self.model.load_state_dict(state["model"])
             self.optimizer.load_state_dict(state["optimizer"])

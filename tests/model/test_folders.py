@@ -119,6 +119,8 @@ def drop_a_layer(folder: Path) -> None:
         (lambda folder: change(folder / "config.json", num_hidden_layers=1), "hold model.layers.1.*no place for"),
         (lambda folder: change(folder / "config.json", hidden_size=7), "weights"),
         (lambda folder: change(folder / "config.json", max_position_embeddings=[]), "max_position_embeddings is"),
+        (lambda folder: change(folder / "config.json", tokenizer_model_max_length="long"), "max_length is 'long'"),
+        (lambda folder: change(folder / "config.json", image_aspect_ratio="anyres"), "image_aspect_ratio"),
         (lambda folder: change(folder / "config.json", eos_token_id="end"), "eos_token_id is 'end'"),
         (lambda folder: change(folder / "config.json", hidden_size="wide"), "weights|config.json"),
         (lambda folder: change(folder / "config.json", model_type="llava_mpt"), "model_type 'llava_mpt'"),
@@ -141,6 +143,12 @@ def drop_a_layer(folder: Path) -> None:
         (
             lambda folder: change(folder / "vision_tower" / "preprocessor_config.json", image_std=[0, 0, 0]),
             "makes NaN or infinite values",
+        ),
+        (
+            lambda folder: change(
+                folder / "vision_tower" / "preprocessor_config.json", size={"shortest_edge": 10**5}, crop_size=10**5
+            ),
+            "far more than the 56 pixels",
         ),
     ],
 )

@@ -1,6 +1,7 @@
 """Training: it learns, it resumes bit for bit, and what it cannot use it names."""
 
 import json
+import os
 from pathlib import Path
 
 import numpy as np
@@ -137,6 +138,10 @@ def test_a_damaged_state_is_named(tmp_path: Path):
     state = tmp_path / "vqvae" / "training_state.pt"
     state.write_bytes(state.read_bytes()[:200])
     with pytest.raises(AuroraError, match=r"training_state\.pt: damaged"):
+        train(tmp_path / "vqvae", resume=True)
+    state.unlink()
+    os.mkfifo(state)
+    with pytest.raises(AuroraError, match="not a regular file"):
         train(tmp_path / "vqvae", resume=True)
 
 
