@@ -267,7 +267,7 @@ class _Run:
     def restore(self, path: Path) -> None:
         try:
             state = torch.load(
-                regular_file(path, what="state of the training"), map_location=self.device, weights_only=True
+                regular_file(path, what="training state"), map_location=self.device, weights_only=True
             )
             self._check_settings(path, state["settings"])
             self.model.load_state_dict(state["model"])
