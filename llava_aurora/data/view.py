@@ -111,7 +111,7 @@ class RecordPage:
         problems: list[str] = []
         well_formed = self.checks.run(record, lambda kind, message: problems.append(f"{kind}: {message}"))
         if not well_formed:
-            text = json.dumps(record, ensure_ascii=False)
+            text = json.dumps(record, ensure_ascii=False, default=str)  # a line that is no JSON is there as its problem
             return Shown(name, task_name({}), "", problems=problems, turns=[Turn("human", [Piece(text[:2000])])])
         turns = [Turn(turn["from"], self._pieces(turn["value"])) for turn in record["conversations"]]
         words = abs(record_length(record, self.families))

@@ -266,9 +266,7 @@ class _Run:
 
     def restore(self, path: Path) -> None:
         try:
-            state = torch.load(
-                regular_file(path, what="training state"), map_location=self.device, weights_only=True
-            )
+            state = torch.load(regular_file(path, what="training state"), map_location=self.device, weights_only=True)
             self._check_settings(path, state["settings"])
             self.model.load_state_dict(state["model"])
             self.optimizer.load_state_dict(state["optimizer"])

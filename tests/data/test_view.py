@@ -138,6 +138,13 @@ def test_what_is_wrong_is_said_beside_the_record(view, records, workshop):
     assert "image: gone.png" in text
 
 
+def test_a_line_that_is_no_json_is_shown_as_such(tmp_path):
+    path, out = tmp_path / "train.jsonl", tmp_path / "page.html"
+    path.write_text('{"id": "1"}\n[[\n')
+    assert not CliRunner().invoke(app, ["data", "view", str(path), "--image-folder", ".", "--out", str(out)]).exception
+    assert "line 2 is not valid JSON" in Elements(out.read_text()).text
+
+
 def test_a_map_is_the_vqvaes(workshop, records):
     depth = DepthKind(vqvae=load_depth_vqvae(workshop.vqvae))
     boxes = BoxKind(frame=FRAME)

@@ -37,7 +37,7 @@ def read_record_questions(folder: Path) -> QuestionSet:
             else:
                 try:
                     yield record_question(folder, record, task)
-                except (AuroraError, KeyError, TypeError, ValueError) as error:
+                except (AuroraError, AttributeError, KeyError, TypeError, ValueError) as error:
                     raise AuroraError(f"{path}: record {number} (id {record.get('id')}): {error}") from error
 
     return question_set(questions(), where=folder, left_out=left_out)
@@ -46,7 +46,8 @@ def read_record_questions(folder: Path) -> QuestionSet:
 def record_question(folder: Path, record: Record, task: Task) -> Question:
     """The first question of a record of a task that states an answer. Args: folder: of its image and depth map.
 
-    Raises AuroraError, KeyError, TypeError, ValueError if the record does not keep its truth as its task writes it.
+    Raises AuroraError, AttributeError, KeyError, TypeError or ValueError if the record does not keep its truth as its
+    task writes it.
     """
     about: dict[str, Any] = record["aurora"]
     assert task.answer is not None

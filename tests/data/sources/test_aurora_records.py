@@ -14,6 +14,7 @@ from llava_aurora.data.curriculum.schedule_file import read_schedule
 from llava_aurora.data.sources.aurora_records import AuroraRecords, truth_of
 from llava_aurora.data.store.record_store import RecordStore
 from llava_aurora.data.validation.checks import CheckSettings, check_file
+from llava_aurora.errors import AuroraError
 from llava_aurora.evaluation.benchmarks.record_questions import read_record_questions
 from llava_aurora.tokens.vocabulary import depth_family, pixel_family
 
@@ -121,6 +122,11 @@ def test_each_record_once_is_what_curriculum_preflight_and_evaluation_need(their
         ("depth_chain", "depth_chain_without_points", "depth_direct"), 1
     )
     assert {each.answer for each in questions} == {"B"}
+    asked = next(each for each in found if each["aurora"]["task"] == "depth_direct")
+    asked["aurora"]["points"] = ""
+    (alone / "records.json").write_text(json.dumps([asked]))
+    with pytest.raises(AuroraError, match=r"records\.json: record 0 \(id "):
+        read_record_questions(alone)
 
 
 def test_what_has_a_task_already_is_left_alone(tmp_path):
