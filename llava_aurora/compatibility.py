@@ -5,6 +5,7 @@ that imports transformers: patch 0013 has LLaVA do so, whose every module passes
 """
 
 import json
+import sys
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -15,7 +16,7 @@ from huggingface_hub import save_torch_state_dict
 from packaging.version import Version
 from torch import Tensor
 from transformers import AutoTokenizer, LlamaConfig
-from transformers.models.auto.tokenization_auto import get_tokenizer_config
+from transformers.models.auto.tokenization_auto import TOKENIZER_MAPPING, TOKENIZER_MAPPING_NAMES, get_tokenizer_config
 
 from llava_aurora.errors import AuroraError
 from llava_aurora.files import write_json
@@ -153,6 +154,10 @@ if FIVE:
     warnings.filterwarnings("ignore", message="`past_key_values` is deprecated", category=FutureWarning)
 
     AutoTokenizer.register(LlamaConfig, slow_tokenizer_class=LlamaTokenizer, exist_ok=True)
+    # For the type `llava`, that of folders published as LLaVA-1.5, 5.x takes a fast tokenizer, whatever they name. It
+    # looks LLaVA's LlavaConfig up by that name too.
+    TOKENIZER_MAPPING_NAMES["llava"] = LlamaTokenizer.__name__
+    TOKENIZER_MAPPING._modules["llava"] = sys.modules[__name__]
 else:
     from transformers import LlamaTokenizer
     from transformers.convert_slow_tokenizer import generate_merges as generate_merges

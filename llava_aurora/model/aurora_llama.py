@@ -61,7 +61,8 @@ class AuroraLlamaForCausalLM(LlavaLlamaForCausalLM):
         quantization = kwargs.get("quantization_config")
         if quantization is not None:
             kwargs = {name: value for name, value in kwargs.items() if name not in ("load_in_4bit", "load_in_8bit")}
-            whole = {"mm_projector", "lm_head", *(quantization.llm_int8_skip_modules or ())}
+            # (a name at any level for 4.57, from the root for 5.x)
+            whole = {"mm_projector", "model.mm_projector", "lm_head", *(quantization.llm_int8_skip_modules or ())}
             quantization.llm_int8_skip_modules = sorted(whole)
             placed = kwargs.get("device_map")
             if isinstance(placed, dict) and str(placed.get("")).startswith("cpu:"):  # a rank's, no device to load onto

@@ -10,6 +10,7 @@ from llava.model.builder import load_pretrained_model as upstream_load
 from PIL import Image
 
 from llava_aurora import load_pretrained_model
+from llava_aurora.compatibility import vision_transformer
 from llava_aurora.errors import AuroraError
 
 
@@ -53,10 +54,10 @@ def test_the_trained_vision_tower_moves_with_its_folder(copy, finetuned, worksho
     original, moved = (load_pretrained_model(str(folder))[1] for folder in (finetuned[0], copy))
     tower, base = moved.get_vision_tower(), load_pretrained_model(str(workshop.base))[1].get_vision_tower()
     assert moved.config.mm_vision_tower == str(copy / "vision_tower")
-    weights = [t.vision_tower.vision_model.post_layernorm.weight for t in (tower, original.get_vision_tower())]
-    assert torch.equal(*weights)
-    name = "vision_model.encoder.layers.0.mlp.fc1.weight"
-    trained, untrained = (t.vision_tower.state_dict()[name] for t in (tower, base))
+    towers = (tower, original.get_vision_tower(), base)
+    moved, original, base = (vision_transformer(each.vision_tower) for each in towers)
+    assert torch.equal(moved.post_layernorm.weight, original.post_layernorm.weight)
+    trained, untrained = (each.encoder.layers[0].mlp.fc1.weight for each in (moved, base))
     assert not torch.equal(trained, untrained)
 
 

@@ -108,9 +108,11 @@ def test_a_saved_folder_is_read_again_as_it_was(found, expected, name, tmp_path)
     assert again == expected[name] | {"files": again["files"]}
 
 
-def test_every_way_to_load_gives_this_tokenizer(found):
+@pytest.mark.parametrize("model_type", ["llama", "llava", "llava_llama"])
+def test_every_way_to_load_gives_this_tokenizer(found, model_type):
     for name in SETTINGS:
         for folder in (found[0] / name, found[0] / name / "saved"):
+            (folder / "config.json").write_text(json.dumps({"model_type": model_type}))
             assert type(AutoTokenizer.from_pretrained(folder, use_fast=False)) is LlamaTokenizer
             assert type(load_tokenizer(folder)) is LlamaTokenizer
 
