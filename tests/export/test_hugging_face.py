@@ -241,8 +241,11 @@ def test_a_prompt_begins_once_however_an_engine_encodes_it(pair):
     ],
 )
 def test_what_the_format_cannot_say_is_refused(changed_base, tmp_path, settings, reason):
+    folder = changed_base("config.json", mm_vision_tower=str(tmp_path / "changed" / "vision_tower"), **settings)
+    processor = folder / "vision_tower" / "preprocessor_config.json"  # anyres needs one that keeps an image's shape
+    processor.write_text(json.dumps(json.loads(processor.read_text()) | {"size": {"shortest_edge": 56}}))
     with pytest.raises(AuroraError, match=reason):
-        export_hugging_face(changed_base("config.json", **settings), tmp_path / "out")
+        export_hugging_face(folder, tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 
