@@ -16,6 +16,7 @@ from torch import Tensor
 from llava_aurora.data.images.image_reader import asked_pixels
 from llava_aurora.errors import AuroraError
 from llava_aurora.model.aurora_llama import AuroraLlamaForCausalLM
+from llava_aurora.tokens.vocabulary import half_character
 
 # What answers begin with: a text for all, or the token ids of each.
 Starts = str | Sequence[Sequence[int]]
@@ -50,6 +51,8 @@ def prepare_inputs(
         raise AuroraError(f"{len(questions)} questions for {len(images)} images; one each is needed")
     if not all(question.strip() for question in questions):
         raise AuroraError("a question is empty")
+    if half := half_character("".join(questions)):
+        raise AuroraError(f"a question has {half}, half of a character, which no tokenizer reads; write it in UTF-8")
     prompts = [tokenizer_image_token(_prompt(each, conversation), tokenizer, IMAGE_TOKEN_INDEX) for each in questions]
     starts = start_ids(tokenizer, answer_start, count=len(questions))
     rows = [prompt + start for prompt, start in zip(prompts, starts, strict=True)]

@@ -165,6 +165,12 @@ class TokenFamily:
         return " or ".join(map(str, self.lengths))
 
 
+def half_character(text: str) -> str | None:
+    """The first half of a surrogate pair in a text, escaped; None in a text that tokenizers read."""
+    found = None if text.isascii() else re.search(r"[\ud800-\udfff]", text)
+    return ascii(found[0]) if found else None
+
+
 def depth_family(*, codebook_size: int = 128, codes_per_map: int = 100) -> TokenFamily:
     """The tokens of a depth map: one code per cell of a square grid, row by row. Defaults: AURORA's 10 × 10 of 128."""
     return TokenFamily("DEPTH", codebook_size, (codes_per_map,), delimited=True)

@@ -96,6 +96,7 @@ def test_an_answer_never_outgrows_the_context(predictor, images):
 def test_what_does_not_go_together_is_refused(predictor, images):
     for arguments, options, message in (
         ((images[:1], [" "]), {}, "a question is empty"),
+        ((images[:1], ["a \ud800?"]), {}, "half of a character"),
         ((images[:2], ["?"]), {}, "1 questions for 2 images"),
         ((images[:1], ["?"]), {"conversation": "none"}, "unknown conversation 'none'"),
         ((images[:1], ["?"]), {"reasoning": "none"}, "unknown reasoning 'none'"),

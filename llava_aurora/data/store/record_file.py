@@ -18,7 +18,7 @@ from llava_aurora.data.store.parquet_file import Unreadable, read_parquet
 from llava_aurora.errors import AuroraError
 from llava_aurora.files import parse_json, read_json, regular_file
 from llava_aurora.ownership import refuse_other_file
-from llava_aurora.tokens.vocabulary import TokenFamily
+from llava_aurora.tokens.vocabulary import TokenFamily, half_character
 
 SPEAKERS = ("human", "gpt")
 CHARACTERS_PER_READ = 1 << 20
@@ -108,6 +108,8 @@ def record_problem(record: Any, families: tuple[TokenFamily, ...]) -> str | None
     for number, turn in enumerate(turns):
         if not isinstance(turn, dict) or not isinstance(turn.get("value"), str):
             return f"turn {number} has no text under 'value'"
+        if half := half_character(turn["value"]):
+            return f"turn {number} has {half}, half of a character, which no tokenizer reads; take it out"
     learned = turns_learned(turns)
     if len(learned) < 2:
         return "a conversation has at least a question and an answer"

@@ -27,7 +27,7 @@ COLUMNS = ("id", "image", "conversations", "aurora", "task", "other_fields")
 @st.composite
 def odd_records(draw):
     turns = [
-        {"from": speaker, "value": draw(TEXT), **draw(st.dictionaries(TEXT, VALUES, max_size=1))}
+        {"from": speaker, "value": draw(st.text(max_size=6)), **draw(st.dictionaries(TEXT, VALUES, max_size=1))}
         for _ in range(draw(st.integers(1, 2)))
         for speaker in ("human", "gpt")
     ]

@@ -38,8 +38,8 @@ def test_it_is_the_list_of_the_file(stored, workshop, monkeypatch):
 
 
 def test_odd_but_valid_content_survives(tmp_path):
-    turns = [{"from": "human", "value": "é 中 \ud800?"}, {"from": "gpt", "value": "\x00"}]
-    records = [{"id": 7, "conversations": turns, "x": {"y": [1e300, None, {"": -0.0}], "n": 10**30}}]
+    turns = [{"from": "human", "value": "é 中?"}, {"from": "gpt", "value": "\x00"}]
+    records = [{"id": "\ud800", "conversations": turns, "x": {"y": [1e300, None, {"": -0.0}], "n": 10**30}}]
     path = tmp_path / "train.json"
     path.write_text(json.dumps(records))
     assert list(RecordStore.open(path)) == records
