@@ -25,7 +25,7 @@ def examine() -> bool:
         table.add_row(version.package, state if version.fits else f"[red]{state}[/red]", version.required)
     for name, check in (
         ("patches", _patches),
-        ("attention", _attention),
+        ("attention", lambda: (True, *integration.attention_kernel())),
         ("device", _device),
         ("DeepSpeed", _deepspeed),
     ):
@@ -50,10 +50,6 @@ def _patches() -> tuple[bool, str, str]:
     missing = [patch.name for patch, state in states.items() if state is not patch_queue.State.APPLIED]
     found = f"{len(states) - len(missing)} of {len(states)} applied"
     return not missing, found, f"not applied: {', '.join(missing)}" if missing else str(source)
-
-
-def _attention() -> tuple[bool, str, str]:
-    return True, *integration.attention_kernel()
 
 
 def _device() -> tuple[bool, str, str]:

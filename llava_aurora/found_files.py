@@ -27,7 +27,6 @@ def find_files(folder: str | Path, suffixes: Iterable[str]) -> FoundFiles:
     that the link itself lies in is not followed, so that the search ends.
 
     Args:
-        folder: where to look.
         suffixes: in lower case with the dot; files may have them in upper case too.
     Raises AuroraError if it is no folder or holds no such file.
     """

@@ -36,9 +36,7 @@ def claim_folder(folder: str | Path, header: str, settings: Mapping[str, Any], *
 
     Args:
         folder: to be written into.
-        header: name of the JSON file in it.
         settings: what the files are made with, as JSON can hold it.
-        what: the folder holds, for messages.
     Raises AuroraError if the folder holds anything but such files, or was written with other settings.
     """
     folder, path = Path(folder), Path(folder) / header

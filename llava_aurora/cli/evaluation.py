@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
+from inspect import Signature, signature
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -92,33 +93,16 @@ def evaluate_model(
     "llava-aurora replace-test hardblink --model checkpoints/aurora --data hardblink/ --out eval/aurora. "
     "Chains that `eval` left in the folder are used.",
 )
-def replace_test(
-    tasks: _Tasks,
-    out: _Out,
-    model: _Model = None,
-    data: _Data = None,
-    base: _Base = None,
-    device: _Device = None,
-    batch_size: _Batch = 16,
-    max_new_tokens: _Tokens = 512,
-    reasoning_prompt: _Prompt = None,
-    conversation: _Conversation = "vicuna_v1",
-    decoding: _Decoding = "greedy",
-    refinements: _Refinements = 1,
-    limit: _Limit = None,
-    scenes: _Scenes = 500,
-    seed: _Seed = 1_000_003,
-    pictures: _Pictures = 4,
-    unconstrained: _Unconstrained = False,
-    load_8bit: _Load8 = False,
-    load_4bit: _Load4 = False,
-    as_json: _Json = False,
-) -> None:
+def replace_test(**given: Any) -> None:
     """Test whether a model uses the depth map that it writes: replace the map and see what its answers become."""
-    given = locals()
     from llava_aurora.evaluation.replacement import replacement_test
 
     _run(replacement_test, given)
+
+
+# It takes what `eval` takes, and always asks for chains.
+_options = [option for option in signature(evaluate_model).parameters.values() if option.name != "reasoning"]
+setattr(replace_test, "__signature__", Signature(_options))  # noqa: B010
 
 
 @app.command(epilog="Example: llava-aurora compare eval/direct eval/aurora")
@@ -153,9 +137,7 @@ def _names(text: str) -> list[str]:
 def _run(work: Callable[..., object], given: Mapping[str, Any]) -> None:
     """Loads the model on this process's device, evaluates it, and reports in the first process.
 
-    Args:
-        work: takes a predictor and a plan, `out` and `share`.
-        given: the options of the command, by name.
+    Args: work: takes a predictor and a plan, `out` and `share`.
     """
     from llava_aurora.data.sources.depth.depth_maps import process_share
     from llava_aurora.evaluation.answers import AnswerSettings

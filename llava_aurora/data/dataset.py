@@ -48,7 +48,6 @@ class AuroraDataset(upstream.LazySupervisedDataset):
 
     Args:
         data_path: a file of records, or a folder of parts (`check_records`).
-        tokenizer: with the perception tokens in it.
         data_args: LLaVA's.
         families: the token families to check, and to count in `modality_lengths`.
         train_tasks: names of tasks or kinds, with commas, to keep no other records; empty for all.

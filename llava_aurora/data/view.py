@@ -79,11 +79,7 @@ class Shown:
 class RecordPage:
     """Shows records.
 
-    Args:
-        image_folder: of their images.
-        boxes: the kind of coordinates.
-        families: whose spans are folded.
-        depth: decodes maps; without it no map is shown.
+    Args: depth: decodes maps; without it no map is shown.
     """
 
     def __init__(
@@ -230,7 +226,6 @@ def sample_records(path: str | Path, *, count: int, tasks: Iterable[str] = (), s
         path: what training reads.
         count: how many; fewer where the file has fewer.
         tasks: names of tasks (tasks.py) to draw from; all if left out.
-        seed: another seed, other records.
     Returns: (name, record) each.
     Raises AuroraError if the file cannot be read, a name is no task, or there is no record of these tasks.
     """

@@ -113,10 +113,7 @@ class AnswerStore:
         """Asks what has no answer yet of this process's share, and keeps each batch of answers at once.
 
         Args:
-            answer: asks the model some questions at once.
             questions: all of the benchmark, in the same order in every process.
-            batch_size: questions at a time.
-            share: which of them are this process's.
         Raises AuroraError if an image cannot be read, or the folder not be written.
         """
         done = self.read(task, reasoning)

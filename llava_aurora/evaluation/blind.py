@@ -61,10 +61,7 @@ class BlindScore:
 def blind_scores(records: Iterable[Record], *, folder: Path, frame: int) -> list[BlindScore]:
     """Of each task that states an answer, what its records' questions are worth to who does not look.
 
-    Args:
-        records: with their truth.
-        folder: of their images and depth maps.
-        frame: side of the square that coordinates refer to.
+    Args: frame: side of the square that coordinates refer to.
     """
     by_task: dict[str, list[Question]] = {}
     for record in records:

@@ -24,9 +24,7 @@ def depth_panels(
     """Image with its points, true depth, the VQ-VAE's copy of it, and the map that the model wrote.
 
     Args:
-        image: as the model saw it.
         points: (x, y) by letter, in pixels of a square frame.
-        frame: its side.
         true, copy, written: uint8 maps of any size, higher = closer.
     """
     picture = np.asarray(image.convert("RGB").resize((336, 336), Image.Resampling.BICUBIC))

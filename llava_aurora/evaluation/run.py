@@ -65,10 +65,7 @@ def evaluate(predictor: Predictor, plan: Plan, *, out: Path, share: Share | None
     """Asks all questions that have no answer yet, judges them and writes results.json in the first process.
 
     Args:
-        predictor: the model.
-        plan: what to ask.
         out: folder of the evaluation; one that was stopped goes on, and further benchmarks can be added.
-        share: this process's part.
     Returns: What was asked; nothing in processes other than the first.
     Raises AuroraError for a folder of another model, other settings or questions, and for data that cannot be read.
     """

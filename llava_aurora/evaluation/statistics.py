@@ -50,7 +50,6 @@ def bootstrap_mean(*samples: Sequence[float], level: float = LEVEL, draws: int =
     Args:
         samples: numbers, one a question; NaN values are refused.
         level: share of the bootstrap means inside the interval.
-        draws: bootstrap means.
         seed: the same seed and samples, the same interval.
     Raises ValueError if a value is not finite.
     """

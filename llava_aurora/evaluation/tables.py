@@ -168,7 +168,8 @@ def _depth_rows(entries: Sequence[Mapping[str, Any]]) -> list[tuple[str, ...]]:
 
 def _by_points(source: str, label: str, groups: Mapping[str, Any], name: str) -> tuple[str, ...]:
     """A measure by number of points, and its mean where all numbers are there."""
-    values = [_mean(groups.get(points, {}).get(name)) for points in paper.POINTS]
+    shares = [groups.get(points, {}).get(name) for points in paper.POINTS]
+    values = [share["value"] if isinstance(share, Mapping) else share for share in shares]
     known = [value for value in values if value is not None]
     mean = sum(known) / len(known) if len(known) == len(values) else None
     return (source, label, *map(percent, values), percent(mean))
@@ -179,10 +180,6 @@ def _accuracy(entry: Mapping[str, Any] | None, name: str, reasoning: str | None 
     asked = entry["reasonings"] if entry else {}
     reasoning = next(iter(asked), None) if reasoning is None else reasoning
     return percent(asked[reasoning]["summary"].get(name)) if reasoning in asked else NONE
-
-
-def _mean(share: float | Mapping[str, Any] | None) -> float | None:
-    return share["value"] if isinstance(share, Mapping) else share
 
 
 def _summaries(benchmarks: Mapping[str, Any]) -> Iterable[tuple[str, str, str, Mapping[str, Any]]]:

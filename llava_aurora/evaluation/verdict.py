@@ -47,7 +47,6 @@ def verdict(losses: Mapping[str, Loss], *, control: Interval, baseline: float | 
 
     Args:
         losses: by the name of the replacement; those that were not made are left out.
-        control: accuracy from the model's own map.
         baseline: accuracy of chance or of the blind baseline, whichever is higher; None if neither is known.
     """
     wrong = {name: losses[name] for name in WRONG if name in losses}

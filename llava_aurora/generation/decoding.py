@@ -19,8 +19,6 @@ def decode_by_token(
 
     Args:
         tokenizer, model: from `load_pretrained_model`.
-        inputs: the prompts.
-        constrained: keep spans of perception tokens well-formed.
         options: for transformers' `generate` (do_sample, num_beams, streamer, …); greedy by default.
     """
     processors = LogitsProcessorList()

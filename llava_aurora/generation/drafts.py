@@ -51,9 +51,7 @@ class Phrases:
     def following(self, ids: Sequence[int], *, least: int = 1) -> tuple[int, ...]:
         """How the text that agrees with the end of `ids` in most tokens went on, up to the codes of its next map.
 
-        Args:
-            ids: all that stands there.
-            least: tokens that have to agree.
+        Args: ids: all that stands there.
         """
         words = self._words(ids[-self._reach :])
         for length in range(min(LONGEST, len(words)), least - 1, -1):

@@ -46,8 +46,6 @@ def ask_folder(
     """Asks about every image under a folder that the file has no answer for.
 
     Args:
-        aurora: the model.
-        folder: of images, with its subfolders.
         question, reasoning, batch_size, options: as for `Aurora.ask`.
         out: the file, one line for each image: {"image": its path in the folder, "model", and `Result.to_json`}.
         pictures: folder for a picture of each answer, under the image's path with ".png" behind it.

@@ -45,7 +45,6 @@ def grammar(
     """The grammar of what a model may answer.
 
     Args:
-        vocabulary: of the model.
         notation: "regex", to be matched in full, or "ebnf".
         blank: what the tokenizer puts between a perception token and the text behind it (`blank_of`).
         task: name of a task whose answer is prescribed; None allows any text around well-formed spans.

@@ -28,7 +28,6 @@ def draw_answer(
     """Draws the panels in a row, boxes and points in each of them, and the texts below.
 
     Args:
-        image: that was asked about.
         maps: a title each, and what draws it in the size of an image, which it covers.
         boxes: (x1, y1, x2, y2) in pixels of the image; numbered as listed.
         points: (x, y) in the same pixels, by letter.

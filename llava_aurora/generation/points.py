@@ -22,11 +22,9 @@ def with_points(predictor: "Predictor", image: Image.Image, question: str, point
     """The image and question as the model is to get them.
 
     Args:
-        predictor: has the model.
         image: upright RGB.
         question: `{points}` in it is replaced by letters and coordinates, such as "A (<PIXEL_50>,<PIXEL_36>)"; without
             that the points are drawn into the image, as in records about marked points.
-        points: one or more.
     Raises AuroraError for a name that is no capital letter, a point outside the image, or coordinates for a model that
     has no tokens for them.
     """

@@ -79,7 +79,6 @@ class SpanDecoder:
     """Writes answers in few passes.
 
     Args:
-        model: with perception tokens.
         phrases: of the wording that it was trained on; those of the answers that it writes are added.
         mode: "verified" gives what greedy decoding gives; "parallel" takes a map as `refinements` passes leave it.
         refinements: passes over each map in parallel mode, at least 1.

@@ -23,7 +23,6 @@ def stream_pieces(
     Args:
         write: calls transformers' `generate` on one row, with the `streamer` and `stopping_criteria` it is given.
         tokenizer: turns ids into text.
-        start: ids that the text begins with.
 
     Raises:
         whatever `write` raises. When the iterator is closed, writing stops after the step it is in.

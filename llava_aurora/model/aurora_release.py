@@ -37,7 +37,6 @@ def import_aurora(
     """Writes a whole folder in our layout: LoRA merged, tokens in the tokenizer, VQ-VAE and `aurora` block added.
 
     Args:
-        folder: as released.
         out: the folder to write; it appears only when it is complete.
         base: the LLaVA model that it was trained on; None takes the name in adapter_config.json.
         depth_vqvae: a published .pt file or a folder of `vqvae train`; needed unless it has coordinate tokens only.

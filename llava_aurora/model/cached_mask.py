@@ -14,8 +14,6 @@ def cached_mask(valid: Tensor, *, queries: int, implementation: str | None) -> T
 
     Args:
         valid: int64 or bool (B, K), 0 at padding; the last `queries` columns are the new tokens.
-        queries: Q, the number of new tokens.
-        implementation: of attention, as in the model's config.
     Returns bool (B, 1, Q, K); `valid` itself where transformers is faster alone: without a cache, for one token of one
     row, and for kernels other than SDPA's, which take other masks.
     """

@@ -22,9 +22,7 @@ PICTURE_SIDE = 160
 class CodeMetrics:
     """Running metrics of one evaluation.
 
-    Args:
-        perception: the model's tokens.
-        pictures: how many spans with a picture this rank keeps for drawing.
+    Args: pictures: how many spans with a picture this rank keeps for drawing.
     """
 
     def __init__(self, perception: PerceptionTokens, *, pictures: int = 0) -> None:

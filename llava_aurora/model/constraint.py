@@ -31,7 +31,6 @@ class PerceptionLogitsProcessor(LogitsProcessor):
     Works with greedy search, sampling and beams, on any batch. It remembers the last step's places only to save time.
 
     Args:
-        perception: of the loaded model.
         starts: ids that stand before `input_ids` and are not in them: of all rows, or of each. Where there are several
             rows for each start, as in a beam search, those of a start follow one another.
     Attributes: reach: how many of the last ids decide what may come next.
@@ -182,7 +181,6 @@ class _Masks:
 
     Args:
         outside: ids that cannot stand in text.
-        width: V, the number of scores.
         device, dtype: of the scores.
     """
 

@@ -53,7 +53,6 @@ class ContextMask:
             valid: bool (B, T), False at padding.
             images: the positions of the image's features in each row; an empty range for a row without an image.
             start_ids, end_ids: of each family whose spans hide their context.
-            dtype: of the model's activations.
         Returns: (B, 1, T, T), added to the attention scores: 0 where query t may see key s, the lowest number
         elsewhere.
         """

@@ -45,8 +45,6 @@ def initial_rows(words: Tensor, *, ids: range, start: RowStart, number: int) -> 
 
     Args:
         words: (words, D), the rows of words.
-        ids: of the new tokens.
-        start: how they are initialised.
         number: 0 for the input embedding, 1 for the output head, so that their noise differs.
     Returns: (len(ids), D) in the type of `words`, on its device.
     """
@@ -97,7 +95,6 @@ def grow_embeddings(model: PreTrainedModel, *, rows: int, ids: range, start: Row
         model: a causal language model; both matrices are (V, D).
         rows: the length of the tokenizer with the new tokens.
         ids: of the new tokens; the rest of the new rows, if any, are left as resizing made them.
-        start: how they start.
     Raises ValueError if `ids` lies outside the resized matrices.
     """
     if not 0 < ids.start < ids.stop <= rows:
@@ -120,7 +117,6 @@ def tokens_with_rows(*, rows: int, words: int, new: Sequence[int]) -> int:
     """How many tokens that a tokenizer lacks have rows in a model's matrices, because it was trained with them.
 
     Args:
-        rows: of the matrices.
         words: the length of the tokenizer without the new tokens.
         new: sizes of the groups in which tokens are added, in order.
     Returns: 0, or the size of the first groups together. Padding behind the words' rows counts as no row.

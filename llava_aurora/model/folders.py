@@ -210,7 +210,6 @@ def find_base(folder: Path, given: str | None) -> str:
     """The model on which a folder's LoRA or projector weights were trained.
 
     Args:
-        folder: of the weights.
         given: the user's word for it (--base), checked against the recorded fingerprint.
     Raises AuroraError if the base is unknown, not there, or another model.
     """

@@ -27,10 +27,8 @@ class LabelledTokens:
         """Every whole span of this length of a delimited family: `start_id`, then `length` codes and no further one.
 
         Args:
-            start_id: the id that opens a span.
             first_code: the id of code 0.
             codes: how many codes there are.
-            length: codes in a span.
         Returns places int64 (M, length), where the codes of each span are among the N tokens; and the codes, (M,
         length).
         """

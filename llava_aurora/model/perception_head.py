@@ -21,7 +21,6 @@ class PerceptionEmbedding(nn.Module):
 
     Args:
         words: the frozen embedding of all other ids; rows that it has for `ids` are not used.
-        ids: the perception tokens.
         rows: (len(ids), D), their initial values.
     """
 
@@ -60,7 +59,6 @@ def split_rows(model: PreTrainedModel, *, ids: range, rows: Mapping[str, Tensor]
 
     Args:
         model: its matrices may have rows for `ids` already, or end before them.
-        ids: of the perception tokens.
         rows: "input" and "output", (len(ids), D) each; of a model whose matrices are tied, "input" serves both.
     """
     embedding, head = model.get_input_embeddings(), model.get_output_embeddings()
@@ -84,9 +82,7 @@ def is_split(model: PreTrainedModel) -> bool:
 def join_rows(weights: Mapping[str, Tensor], *, ids: range) -> dict[str, Tensor]:
     """A state dict with whole matrices, under the names that upstream's model has.
 
-    Args:
-        weights: whole tensors by name, of a model with or without rows of their own.
-        ids: of the perception tokens.
+    Args: weights: whole tensors by name, of a model with or without rows of their own.
     """
     joined = dict(weights)
     for name in [name for name in weights if name.endswith(f".{ROWS}")]:

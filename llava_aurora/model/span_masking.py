@@ -53,7 +53,6 @@ class SpanMasking:
     """Masks the inputs of spans that are learned.
 
     Args:
-        perception: the model's tokens.
         probability: that a span is changed, in (0, 1].
         noise: the share of changed spans that get random codes instead of masks, in [0, 1).
     """

@@ -37,11 +37,8 @@ class TrainingLoss:
     """Computes the loss of a batch.
 
     Args:
-        settings: what the loss consists of.
         model: the causal language model; auxiliary losses may listen to its layers.
-        tokenizer: of the model.
     Attributes:
-        step: the optimizer step, which the trainer counts.
         meter: the mean of each part of the loss since it was last read.
         span_masking: hides the codes of some maps from the model; None: of no map.
         metrics: collects what an evaluation measures, while one runs; None in training.
@@ -123,7 +120,6 @@ class TrainingLoss:
             attention_mask: (B, T), or None if all is valid.
             labels: int64 (B, T), image features included.
             images: from `text_and_image`, or nothing where there are no images.
-            dtype: of the model's activations.
         """
         if self.context_mask is None or self.metrics is not None:
             return attention_mask

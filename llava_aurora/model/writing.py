@@ -34,7 +34,6 @@ def write_whole_folder(
         folder: the final folder, or the same inside a staging folder.
         model: the trained model, unwrapped.
         weights: whole tensors by name.
-        write: writes folder and weights as transformers does.
     """
     joined = dict(weights) if model.perception is None else join_rows(weights, ids=model.perception.token_ids())
     joined = old_tower_names(joined, TOWER_PREFIX)
@@ -46,10 +45,7 @@ def write_whole_folder(
 def write_merged_folder(folder: Path, *, model: AuroraLlamaForCausalLM, tokenizer: Any) -> None:
     """Writes a whole model without rows of their own and its tokenizer into a folder that appears when it is complete.
 
-    Args:
-        folder: the final folder.
-        model: as `load_pretrained_model` returns it.
-        tokenizer: with the perception tokens.
+    Args: model: as `load_pretrained_model` returns it.
     """
     with atomic_folder(folder) as staging:
         model.config.use_cache = True
@@ -65,9 +61,6 @@ def write_lora_folder(
     """Writes LoRA weights and, beside them, everything else that was trained: projector, rows of new tokens, tower.
 
     Args:
-        folder: the final folder.
-        model: the PEFT model.
-        tokenizer: with the perception tokens.
         adapter: LoRA's tensors, whole, by name.
         others: the other trained tensors, whole, by name.
     """
@@ -87,9 +80,7 @@ def write_projector_folder(
     """Writes the projector, and in the same file the rows of new tokens, which upstream ignores.
 
     Args:
-        folder: the final folder.
         model: the trained model.
-        tokenizer: with the perception tokens.
         weights: the trained tensors, whole, by name.
     """
     with staged_into(folder) as staging:

@@ -30,8 +30,6 @@ def save_axes(axes: Axes, path: str | Path, *, title: str = "", **settings: Any)
 
     Args:
         axes: of `new_axes`.
-        path: of the file.
-        title: above it.
         settings: as `Axes.set` takes them, such as xlabel.
     Raises AuroraError if it cannot be written.
     """
@@ -68,12 +66,7 @@ def histogram(
 ) -> None:
     """A PNG of how many records have which value.
 
-    Args:
-        path: of the file.
-        counts: number of records by value.
-        label: of the x-axis.
-        limit: a line at the maximum length.
-        bars: from 0 to the limit or beyond; one for each value if left out.
+    Args: bars: from 0 to the limit or beyond; one for each value if left out.
     """
     axes = new_axes(width=7, height=3.6)
     values = sorted(counts)
@@ -107,7 +100,6 @@ def save_panels(
     """Writes images in a row, each under its title, with truth, question and answer below, as a PNG.
 
     Args:
-        path: of the file.
         panels: at least one.
         question, answer, truth: in words; long ones are cut in the middle, so that each can be seen.
         right: shown as a badge; None for none.

@@ -45,9 +45,7 @@ class PageEvents:
     """What is known of a visitor comes in as an argument.
 
     Args:
-        aurora: the model.
         folder: for the files of all visitors.
-        examples: in their order on the page.
         decoding: for `Aurora.stream`.
         interval: seconds between two pictures of a map that is being written.
     """

@@ -30,9 +30,7 @@ class ImageExample:
 def scene_examples(folder: Path, *, kinds: Collection[str]) -> list[ImageExample]:
     """Renders scenes into `folder`, the same at every start; task families take turns in asking about them.
 
-    Args:
-        folder: for the images.
-        kinds: token kinds that the model has; families whose chains need another do not ask.
+    Args: kinds: token kinds that the model has; families whose chains need another do not ask.
     """
     asking = [family for family in families() if family.replaced_kind is None or family.replaced_kind in kinds]
     examples: list[ImageExample] = []

@@ -64,9 +64,7 @@ class MarkedImage:
 class Marker:
     """Draws points into images.
 
-    Args:
-        folder: for the copies that are shown.
-        side: how many pixels of an image of a width and height fill a side of the frame that the model sees.
+    Args: side: how many pixels of an image of a width and height fill a side of the frame that the model sees.
     """
 
     def __init__(self, *, folder: Path, side: Callable[[int, int], int]) -> None:

@@ -27,10 +27,7 @@ def theme() -> gr.Theme:
 def build_page(events: PageEvents, *, name: str, concurrency: int) -> gr.Blocks:
     """Builds the page for what the model can do: without box tokens, for instance, coordinates are not offered.
 
-    Args:
-        events: its handlers.
-        name: of the model, for the heading.
-        concurrency: questions answered at the same time; others wait.
+    Args: concurrency: questions answered at the same time; others wait.
     """
     kinds = " and ".join(events.perception.kinds) if events.perception is not None else ""
     about = f"writes {kinds} tokens" if kinds else "has no perception tokens"

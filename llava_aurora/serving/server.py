@@ -64,10 +64,6 @@ class ServerSettings:
 def running(aurora: "Aurora", settings: ServerSettings, *, name: str) -> Iterator[str]:
     """Serves the page while the block runs; its files are deleted after that.
 
-    Args:
-        aurora: the model.
-        settings: of the server.
-        name: of the model, for the heading.
     Yields the page's address.
     Raises AuroraError as `ServerSettings.check`.
     """

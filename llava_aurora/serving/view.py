@@ -36,7 +36,6 @@ def span_html(kind: TokenKind, codes: Sequence[int], size: tuple[int, int]) -> s
     """A span of which some codes may be missing, as an HTML picture with a caption; only the caption without a picture.
 
     Args:
-        kind: of the span.
         codes: of it, so far, at least one.
         size: of the image, over which the picture is stretched.
     """

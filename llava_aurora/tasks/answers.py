@@ -181,10 +181,7 @@ def _final(
     """The value of the final statement of a text.
 
     Args:
-        statements: in the order of their precedence.
-        text: without what states nothing.
         value: pattern of {V}, with a group `value`.
-        point: pattern of {POINT}, without groups.
         read: makes values comparable.
     """
     for _, group in groupby(statements, key=lambda statement: statement.precedence):

@@ -313,8 +313,6 @@ def state_values(answer: str, values: Mapping[str, str], *, end: str) -> str:
 
     Args:
         answer: of a record whose task can state values.
-        values: two digits for each letter.
-        end: the token that ends a map.
     Raises AuroraError if the answer does not name just these points.
     """
     before, span_end, behind = answer.rpartition(end)
@@ -337,7 +335,6 @@ def by_depth(depth: np.ndarray, points: Mapping[str, Sequence[int]], *, frame: i
     Args:
         depth: (H, W), higher = closer; it covers the frame.
         points: (x, y) in the frame by letter.
-        frame: side of the frame.
     """
     across, down = depth.shape[1] / frame, depth.shape[0] / frame
     values = {letter: depth_at(depth, (int(x * across), int(y * down))) for letter, (x, y) in sorted(points.items())}

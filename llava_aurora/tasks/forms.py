@@ -87,7 +87,6 @@ def example(form: Form, families: Mapping[str, TokenFamily], number: int = 0) ->
     """Some text of this form.
 
     Args:
-        form: any form.
         families: the token families of a model, by token kind. A span of a kind that it lacks is an empty text.
         number: place in a list, which letters and numbers count.
     """

@@ -76,9 +76,7 @@ def point_mentions(text: str) -> list[Mention]:
 def with_values(text: str, values: Callable[[str], str]) -> str:
     """A text in which each point with a letter is followed by a value, in the place of one that it has.
 
-    Args:
-        text: any text.
-        values: from a point's letter to the two digits to be written.
+    Args: values: from a point's letter to the two digits to be written.
     """
     parts, end = [], 0
     for mention in point_mentions(text):

@@ -29,11 +29,8 @@ class RecordWriter:
         """One record.
 
         Args:
-            task: or its name.
             facts: what it is about, from the task's family.
-            name: what its id begins with.
             image: its path in the image folder; not used by tasks without an image.
-            rng: draws the wording.
         Raises ValueError if the record needs tokens of a kind that this writer lacks.
         """
         task = task_named(task) if isinstance(task, str) else task
@@ -76,10 +73,8 @@ def write_records(
 
     Args:
         annotated: the image and what is known of it.
-        image: its path in the image folder.
         shares: records of each task, on average; 0.5 asks every second image.
         drawing: what is drawn of it.
-        writer: wording and tokens.
         marked_image: path of a copy with its points drawn in, for the tasks that show marks.
         seed: of everything that is drawn at random.
     """

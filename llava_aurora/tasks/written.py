@@ -38,7 +38,6 @@ def read_written(text: str, ids: Sequence[int], perception: PerceptionTokens | N
 
     Args:
         text, ids: of what the model wrote.
-        perception: of the model.
         kind: the token kind whose spans are looked for; None for none.
     """
     found = _coordinates(text)

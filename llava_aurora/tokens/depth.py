@@ -65,10 +65,7 @@ class DepthKind(TokenKind):
     def depth_between_cells(self, codes: Sequence[int], point: tuple[int, int], *, frame: int) -> int:
         """How close a point is, 0 to 255: interpolated between the cells around it, each by its code alone.
 
-        Args:
-            codes: of a map, row by row.
-            point: x, y in pixels of a square frame.
-            frame: its side.
+        Args: point: x, y in pixels of a square frame.
         """
         around = self.cells_around(point, frame=frame)
         return round(sum(weight * float(self.code_depths[codes[cell]]) for cell, weight in around.items()))

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, cast
 from llava_aurora.errors import AuroraError
 from llava_aurora.files import undamaged
 from llava_aurora.tokens import TokenKind, build_kinds, vocabulary_of
-from llava_aurora.tokens.vocabulary import PerceptionIds, PerceptionVocabulary, TokenFamily
+from llava_aurora.tokens.vocabulary import PerceptionIds, PerceptionVocabulary
 
 if TYPE_CHECKING:
     import torch
@@ -53,7 +53,7 @@ class PerceptionTokens:
         Raises AuroraError if the tokenizer has some tokens of a kind, but not all.
         """
         known = tokenizer.get_vocab()
-        kinds = _ordered(kinds, {family.name: known.get(family.tokens[0]) for family in _families(kinds)})
+        kinds = _ordered(kinds, {kind.family.name: known.get(kind.family.tokens[0]) for kind in kinds.values()})
         vocabulary = vocabulary_of(kinds.values())
         vocabulary.add_to(tokenizer)
         return cls(kinds=kinds, ids=vocabulary.bind(tokenizer))
@@ -65,7 +65,6 @@ class PerceptionTokens:
         Args:
             block: what `config` wrote.
             folder: the checkpoint's folder, to which its paths are relative.
-            tokenizer: the tokenizer found in that folder.
         Raises AuroraError as `kinds_of_config`, or for a tokenizer with other tokens or ids (both are named).
         """
         kinds = kinds_of_config(block, folder)
@@ -159,10 +158,6 @@ class PerceptionTokens:
         """Writes what the kinds keep beside config.json (the depth VQ-VAE)."""
         for kind in self.kinds.values():
             kind.save_files(folder)
-
-
-def _families(kinds: Mapping[str, TokenKind]) -> list[TokenFamily]:
-    return [kind.family for kind in kinds.values()]
 
 
 def _ordered(kinds: Mapping[str, TokenKind], first_ids: Mapping[str, int | None]) -> dict[str, TokenKind]:

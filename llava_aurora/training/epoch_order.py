@@ -13,9 +13,7 @@ class EpochOrder(Sampler[int]):
     checkpoint. And of accelerate's second loader, the one that skips batches when a run is resumed, it hides that this
     one counts epochs from 0 again (accelerate 1.12, `DataLoaderShard.__iter__`).
 
-    Args:
-        sampler: the order.
-        resumed: `state` of the run that is resumed.
+    Args: resumed: `state` of the run that is resumed.
     """
 
     def __init__(self, sampler: Sampler[int], *, resumed: dict[str, torch.Tensor] | None = None) -> None:

@@ -22,8 +22,6 @@ def parameter_groups(
     Args:
         parameters: by name; frozen ones are left out.
         rates: the rate of each of PARTS; None leaves a part to the optimizer's general rate.
-        decayed: names of the parameters that decay.
-        weight_decay: how much.
     """
     groups: dict[tuple[float | None, bool], list[nn.Parameter]] = {}
     for name, parameter in parameters:

@@ -182,9 +182,7 @@ def sent_bytes(run: Run, zero: Zero) -> int:
 def layer_bytes(run: Run, *, mask: int = 1) -> int:
     """What autograd keeps of one layer of the language model for one token.
 
-    Args:
-        run: mode and sizes.
-        mask: bytes of an element of a dropout's mask: 1 on a GPU, those of a weight on a CPU.
+    Args: mask: bytes of an element of a dropout's mask: 1 on a GPU, those of a weight on a CPU.
     """
     hidden, inner, element = run.model.hidden, run.model.intermediate, run.element
     # Inputs of both norms in float32; queries, keys, values, output and log-sums of attention; gate, its SiLU, up.

@@ -60,10 +60,7 @@ def _give_up(message: str, *, code: int) -> NoReturn:
 def run(arguments: Sequence[str], *, recipe: Recipe, root: Path) -> None:
     """Trains as the command line says.
 
-    Args:
-        arguments: flags and values, as in sys.argv[1:].
-        recipe: fills in what they leave out.
-        root: the repository.
+    Args: arguments: flags and values, as in sys.argv[1:].
     Raises:
         UsageError: if flags are missing or unknown.
         AuroraError: for other input or an installation that the user can mend.

@@ -15,7 +15,6 @@ def load_exactly(model: nn.Module, path: Path, *, names: set[str]) -> None:
 
     Args:
         model: to load into.
-        path: written by torch.save, tensors by name.
         names: the weights that the file must hold, exactly.
     Raises AuroraError if the file is missing or holds other weights.
     """

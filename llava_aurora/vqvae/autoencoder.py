@@ -99,9 +99,7 @@ class DepthVQVAE(nn.Module):
 
     Args:
         encoder: (B, 1, image_size, image_size) -> (B, code_dim, grid, grid).
-        quantizer: the codebook.
         decoder: (B, code_dim, grid, grid) -> (B, 1, image_size, image_size).
-        config: what the three were built from.
     """
 
     def __init__(

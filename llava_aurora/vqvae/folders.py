@@ -70,7 +70,6 @@ def encode_folder(
     Args:
         out: ends in .jsonl or .parquet, see `code_files`.
         scale: what the values mean, if not relative depth as `read_depth_map` takes it.
-        batch_size: maps that the model takes at once.
         workers: threads that read maps while the model works; 0 reads in between.
     Raises AuroraError if there is no map, none could be used, or the file system refuses.
     """

@@ -142,10 +142,3 @@ def test_what_is_no_file_of_answers_is_left_alone(run, tmp_path, content):
     assert other.read_text() == content
     with pytest.raises(AuroraError, match=str(tmp_path)):
         run(out=tmp_path)
-
-
-def test_a_folder_without_images_is_refused(aurora, tmp_path):
-    (tmp_path / "empty").mkdir()
-    with pytest.raises(AuroraError, match="holds none of"):
-        ask_folder(aurora, tmp_path / "empty", question="Why?", out=tmp_path / "answers.jsonl")
-    assert not (tmp_path / "answers.jsonl").exists()

@@ -7,7 +7,6 @@ from PIL import Image
 
 from llava_aurora import Predictor, load_pretrained_model
 from llava_aurora.errors import AuroraError
-from llava_aurora.generation.inputs import context_length
 from llava_aurora.generation.predictor import fingerprint
 from llava_aurora.model.embeddings import RowStart, grow_embeddings
 from llava_aurora.tokens import build_kinds
@@ -83,14 +82,6 @@ def test_without_the_constraint_the_model_is_on_its_own(predictor, images):
     sampling = {"do_sample": True, "temperature": 5.0, "top_k": 0, "constrained": False}
     results = predictor.write(images, QUESTIONS, answer_start="<DEPTH_START>", max_new_tokens=12, **sampling)
     assert any(not result.spans["depth"] for result in results)
-
-
-def test_an_answer_never_outgrows_the_context(predictor, images):
-    start = predictor.tokenizer("a" * 40, add_special_tokens=False).input_ids * 8
-    endless = {"suppress_tokens": [predictor.tokenizer.eos_token_id]}
-    (result,) = predictor.write(images[:1], QUESTIONS[:1], answer_start=[start], max_new_tokens=10_000, **endless)
-    assert not result.finished
-    assert len(start) < len(result.ids) < context_length(predictor.model)
 
 
 def test_what_does_not_go_together_is_refused(predictor, images):

@@ -81,15 +81,6 @@ def test_a_further_kind_changes_no_row_id_or_answer(workshop, with_tokens, brigh
         assert greedy(again) == answer
 
 
-@pytest.mark.parametrize("init", ["noise", "words", "neighbours", "mixtures"])
-def test_new_rows_start_in_every_way(workshop, with_tokens, brightness, init):
-    tokenizer, model, _, _ = load_pretrained_model(str(with_tokens))
-    teach(tokenizer, model.requires_grad_(False), with_tokens, workshop, perception_init=init, **NEW)
-    rows = model.lm_head.perception_rows
-    assert rows.shape == (OLD + ADDED, 64)
-    assert torch.cdist(rows[OLD:], rows[OLD:]).fill_diagonal_(1).min() > 0
-
-
 @pytest.mark.parametrize("changes", [{"coordinate_frame": 55}, {"perception_modalities": "depth,brightness"}])
 def test_a_base_goes_on_with_all_of_its_kinds_and_their_settings(workshop, with_tokens, brightness, changes):
     tokenizer, model, _, _ = load_pretrained_model(str(with_tokens))

@@ -95,13 +95,6 @@ def test_ids_text_and_saved_files_are_the_golden_ones(found, expected, name):
     assert ours["files"] == theirs["files"]
 
 
-def test_the_strings_are_many_and_of_many_kinds(expected):
-    strings = expected["strings"]
-    assert len(set(strings)) == len(strings) == 500
-    for part in ("<image>", "<DEPTH_3>", "  ", "\n", "\t", "▁", "é", "深", "ع", "ह", "🙂", "<s>", "</s>", "<unk>"):
-        assert sum(part in string for string in strings) >= 5, part
-
-
 @pytest.mark.parametrize("name", SETTINGS)
 def test_a_saved_folder_is_read_again_as_it_was(found, expected, name, tmp_path):
     again = made_of(expected["strings"], load_tokenizer(found[0] / name / "saved"), tmp_path / "again")

@@ -241,10 +241,6 @@ def test_random_codes_are_a_share_of_the_maps_that_are_hidden(check):
             check(span_mask_probability=0.5, span_noise_probability=share)
 
 
-def test_a_curriculum_may_come_in_batches_of_like_length(check):
-    check(curriculum="linear", group_by_modality_length=True)
-
-
 def test_lengths_are_mixed_within_the_steps_of_a_curriculum_in_batches_of_like_length(check):
     check(lengths_per_step=2, curriculum="linear", group_by_modality_length=True)
     for lacking in ({"curriculum": "linear"}, {"group_by_modality_length": True}):

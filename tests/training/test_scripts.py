@@ -42,12 +42,6 @@ def test_what_is_missing_is_named_with_three_ways_to_start(start, name, flags, a
     assert run.output.endswith(f"All flags: bash scripts/{name}.sh --help\n")
 
 
-def test_bash_without_flags_answers_at_once(start):
-    run = start("bash", "scripts/finetune_aurora.sh")
-    assert run.code == 2
-    assert run.output.startswith("error: --model_name_or_path and --data_path are missing\n")
-
-
 def test_help_shows_examples_the_recipe_and_every_flag(start):
     run = start("./scripts/finetune_aurora_lora.sh", "--help")
     assert run.code == 0

@@ -3,11 +3,9 @@
 import json
 from pathlib import Path
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from PIL import Image
 from typer.testing import CliRunner
 
 from llava_aurora.cli.__main__ import app
@@ -15,25 +13,6 @@ from llava_aurora.errors import AuroraError
 from llava_aurora.vqvae import DepthVQVAE, DepthVQVAEConfig, build_depth_vqvae, fingerprint, save_depth_vqvae
 from llava_aurora.vqvae.code_files import EncodedMap, codes_writer
 from llava_aurora.vqvae.folders import decode_file, encode_folder, read_codes
-
-TINY = DepthVQVAEConfig(image_size=16, channels=(4, 8), residual_blocks=1, code_dim=4, codebook_size=16)
-
-
-@pytest.fixture
-def model() -> DepthVQVAE:
-    return build_depth_vqvae(TINY, seed=1).eval()
-
-
-@pytest.fixture
-def maps(tmp_path: Path) -> Path:
-    rng = np.random.default_rng(0)
-    folder = tmp_path / "maps"
-    (folder / "room").mkdir(parents=True)
-    for number, name in enumerate(("a", "b.c", "room/d", "room/ä")):
-        Image.fromarray(rng.integers(1, 256, (20, 30 + number), dtype=np.uint8)).save(folder / f"{name}.png")
-    np.save(folder / "e.npy", rng.uniform(0, 1, (16, 16)))
-    (folder / ".f-half-written.png").write_bytes(b"")
-    return folder
 
 
 @pytest.fixture
@@ -89,8 +68,8 @@ def test_many_maps_are_written_in_parts(tmp_path: Path, model: DepthVQVAE):
     assert content["12345"] == [12345 % 16] * 16
 
 
-def test_codes_of_another_vqvae_are_refused(tmp_path: Path, codes: Path):
-    other = build_depth_vqvae(TINY, seed=2)
+def test_codes_of_another_vqvae_are_refused(tmp_path: Path, codes: Path, model: DepthVQVAE):
+    other = build_depth_vqvae(model.config, seed=2)
     with pytest.raises(AuroraError, match=r"codes\.parquet: made with another VQ-VAE: fingerprint is"):
         read_codes(codes, model=other)
     with pytest.raises(AuroraError, match="made with another VQ-VAE"):

@@ -16,17 +16,11 @@ WINDOW = 16  # batches; with 4 there is much padding still, and 64 gain hardly m
 
 @dataclass(frozen=True)
 class LengthGroupedBatches:
-    """Args:
-    lengths: words and perception tokens of each record of the dataset; negative without an image, int (n,).
-    image_tokens: tokens that an image adds in the language model.
-    batch: records of one step over all ranks.
-    mixed: number of lengths that a step is made of, one after the other; a divisor of `batch`.
-    """
-
+    # words and perception tokens of each record of the dataset; negative without an image, int (n,)
     lengths: np.ndarray
-    image_tokens: int
-    batch: int
-    mixed: int = 1
+    image_tokens: int  # tokens that an image adds in the language model
+    batch: int  # records of one step over all ranks
+    mixed: int = 1  # number of lengths that a step is made of, one after the other; a divisor of `batch`
 
     def grouped(self, order: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         """The same records in batches of similar length, int (n,); those of an incomplete last batch stay last.

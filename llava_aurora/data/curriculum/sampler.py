@@ -33,9 +33,6 @@ class Questions:
 class Curriculum:
     """The records of a training file by task, and the schedule that mixes them.
 
-    Args:
-        store: the records.
-        schedule: the fractions.
     Raises AuroraError if the store has no record of any task, or none of one that the schedule names; it lists the
     tasks.
     """
@@ -149,7 +146,6 @@ class CurriculumSampler(Sampler[int]):
     """Samples one epoch of a curriculum after the other.
 
     Args:
-        curriculum: of the dataset that is sampled.
         epochs: of the whole run; a resumed run must give the same number.
         seed: the same on all ranks.
         length_grouped_batches: groups records of similar length; None leaves the order as it is.
@@ -189,9 +185,7 @@ class CurriculumSampler(Sampler[int]):
 def planned_epochs(arguments: Any, *, length: int) -> int:
     """How many epochs a run will have, by transformers' TrainingArguments; the last one may be unfinished.
 
-    Args:
-        arguments: of the run; `max_steps`, if given, counts more than `num_train_epochs`.
-        length: records in an epoch.
+    Args: arguments: of the run; `max_steps`, if given, counts more than `num_train_epochs`.
     """
     if arguments.max_steps <= 0:
         return math.ceil(arguments.num_train_epochs)

@@ -33,7 +33,6 @@ class Schedule(ABC):
 
         Args:
             epoch: from 0; one beyond the last is as the last.
-            epochs: in all.
             counts: how many records there are of each registered task that has some; not empty.
         """
 

@@ -19,10 +19,7 @@ HUES: dict[Kind, str] = {"atomic": "Blues", "chain": "Oranges", "direct": "Green
 def print_schedule(curriculum: Curriculum, epochs: int, *, console: Console | None = None) -> None:
     """Prints records and per cent of each task in each epoch, or in epochs spread evenly where all are too many.
 
-    Args:
-        curriculum: the curriculum.
-        epochs: of the run.
-        console: stdout if left out.
+    Args: console: stdout if left out.
     """
     if console is None:
         console = Console()

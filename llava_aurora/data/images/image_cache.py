@@ -55,7 +55,6 @@ class ImageCache:
         """The entry of an image; if there is none, the result of `make`, which is stored if there is room.
 
         Args:
-            path: the image file.
             make: returns uint8 (channels, H, W).
         Raises OSError if there is no such file. And what `make` raises.
         """

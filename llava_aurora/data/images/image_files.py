@@ -54,7 +54,6 @@ def opened_image(source: Path | IO[bytes], *, name: str = "") -> Iterator[Image.
     """Opens an image; its pixels are decoded when they are asked for, inside the block.
 
     Args:
-        source: the file, or its content.
         name: of the image in errors; the path if left out.
     Raises AuroraError naming the image, if it is missing, no regular file, broken, of a format that is not in FORMATS,
     or has more pixels than Pillow's limit for decompression bombs.
@@ -77,7 +76,6 @@ def open_image(source: str | Path | Image.Image, *, upright: bool = True, on_whi
 
     Args:
         source: a file; or an image that Pillow opened, which may not be decoded yet.
-        upright: turn it as its EXIF orientation says.
         on_white: show transparent parts on white; otherwise transparency is dropped, and hidden colours appear.
     Raises AuroraError naming the image; see `opened_image` and `to_rgb`.
     """

@@ -51,12 +51,9 @@ class ImageReader:
     """The images of a folder, as `LazySupervisedDataset` would give them.
 
     Args:
-        folder: the image folder.
-        processor: the vision tower's image processor.
         aspect_ratio: "pad" and "resize" make an image square first; anything else leaves it to the processor.
         upright: turn images as their EXIF orientation says, which LLaVA does not do.
         cache: folder for decoded and resized images; empty for none.
-        cache_gb: what this folder may hold at most.
     Raises AuroraError if a cache is asked for and cannot be used.
     """
 
@@ -90,10 +87,8 @@ class ImageReader:
     def pixel_values(self, name: str, *, change: ImageChange | None = None) -> torch.Tensor:
         """An image as the vision tower reads it, float32 (3, H, W).
 
-        Args:
-            name: its path in the folder.
-            change: draws on it, in its own size; such an image is decoded each time and never cached. To draw in the
-                vision tower's frame instead, which costs less, draw on a copy of what `frame` returns.
+        Args: change: draws on it, in its own size; such an image is decoded each time and never cached. To draw in the
+        vision tower's frame instead, which costs less, draw on a copy of what `frame` returns.
         Raises:
             AuroraError: see `path_inside` and `open_image`.
             OSError, ValueError: if there is no such file, or no file can have this name.
@@ -142,7 +137,6 @@ def asked_pixels(images: Sequence[Image.Image], processor: Any, config: Any) -> 
 
     Args:
         images: RGB.
-        processor: of the vision tower.
         config: of the model; its `image_aspect_ratio` says what is done to an image.
     Returns: (B, 3, H, W); for "anyres" a list of (N, 3, H, W) if images have different numbers of parts.
     """

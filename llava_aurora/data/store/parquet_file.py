@@ -58,7 +58,6 @@ def read_parquet(path: Path, *, progress: Callable[[int], None]) -> Iterator[dic
     """The records of a Parquet file, one by one; whether they are in LLaVA's format is not looked at.
 
     Args:
-        path: the file.
         progress: called with the number of its bytes that have been read.
     Raises AuroraError if it is no Parquet file, or a column is of a type that no record can hold.
     """

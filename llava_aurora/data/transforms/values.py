@@ -26,9 +26,7 @@ class ValueStep(Transform):
     of the cells around the point: all that is needed to write it stands in the map. Where the points are named before
     the map alone, they are named again behind it. Values that a record has already become such ones.
 
-    Args:
-        depth: the model's maps.
-        frame: side of the frame that coordinates refer to.
+    Args: frame: side of the frame that coordinates refer to.
     """
 
     order: ClassVar[int] = 20

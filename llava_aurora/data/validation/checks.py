@@ -65,7 +65,6 @@ def check_file(path: str | Path, settings: CheckSettings) -> ValidationReport:
 
     Args:
         path: what training reads: a JSON list, .jsonl, .parquet, or a folder of parts.
-        settings: what is checked.
     Raises AuroraError if the file cannot be read or is empty. Faults of single records and images are in the report.
     """
     path, findings, images = Path(path), Findings(), ImageList()

@@ -7,6 +7,7 @@ from collections import Counter, defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from statistics import median_low
 from typing import Any, Literal
 
 from rich.console import Console
@@ -62,22 +63,16 @@ KINDS: Mapping[str, Kind] = {
 
 @dataclass
 class Findings:
-    """Args:
-    records, images: how many were looked at.
-    numbers: by kind, how many problems there are.
-    examples: by kind, (where, what) of the first of them.
-    tasks: records of each task.
-    lengths: records of each length, in tokens (words and perception tokens where no tokenizer was given).
-    boxes: records about boxes, by how many their truth has.
-    """
-
+    # records, images: how many were looked at
     records: int = 0
     images: int = 0
-    numbers: Counter[str] = field(default_factory=Counter)
+    numbers: Counter[str] = field(default_factory=Counter)  # by kind, how many problems there are
+    # by kind, (where, what) of the first of them
     examples: dict[str, list[tuple[str, str]]] = field(default_factory=lambda: defaultdict(list))
-    tasks: Counter[str] = field(default_factory=Counter)
+    tasks: Counter[str] = field(default_factory=Counter)  # records of each task
+    # records of each length, in tokens (words and perception tokens where no tokenizer was given)
     lengths: Counter[int] = field(default_factory=Counter)
-    boxes: Counter[int] = field(default_factory=Counter)
+    boxes: Counter[int] = field(default_factory=Counter)  # records about boxes, by how many their truth has
 
     def add(self, kind: str, where: str, message: str) -> None:
         """Counts one problem. Raises KeyError for a kind that is not in KINDS."""
@@ -106,19 +101,11 @@ class Findings:
 
 @dataclass(frozen=True)
 class ValidationReport:
-    """Args:
-    source: the file of records.
-    findings: of all of it.
-    unchecked: what was not checked, and which flag would check it, one line each.
-    in_tokens: whether lengths are tokens; otherwise words and perception tokens.
-    max_length: of a record in tokens, image tokens included; None without a tokenizer.
-    """
-
-    source: Path
-    findings: Findings
-    unchecked: tuple[str, ...] = ()
-    in_tokens: bool = False
-    max_length: int | None = None
+    source: Path  # the file of records
+    findings: Findings  # of all of it
+    unchecked: tuple[str, ...] = ()  # what was not checked, and which flag would check it, one line each
+    in_tokens: bool = False  # whether lengths are tokens; otherwise words and perception tokens
+    max_length: int | None = None  # of a record in tokens, image tokens included; None without a tokenizer
 
     def fine(self, *, strict: bool = False) -> bool:
         """Whether a run can start: no error, and with `strict` no warning either."""
@@ -188,14 +175,12 @@ class ValidationReport:
             console.print("tasks: " + ", ".join(f"{name} {number:,}" for name, number in sorted(found.tasks.items())))
         if found.lengths:
             unit = "tokens, image included" if self.in_tokens else "words and perception tokens"
-            middle = _middle(found.lengths)
-            console.print(f"length: median {middle:,}, longest {max(found.lengths):,} {unit}" + self._limit())
+            limit = f"; at most {self.max_length:,} are kept" if self.max_length else ""
+            middle = median_low(found.lengths.elements())
+            console.print(f"length: median {middle:,}, longest {max(found.lengths):,} {unit}{limit}")
         for line in self.unchecked:
             console.print(f"not checked: {line}", markup=False, highlight=False)
         console.print(self.verdict(strict=strict), style="bold", markup=False, highlight=False)
-
-    def _limit(self) -> str:
-        return f"; at most {self.max_length:,} are kept" if self.max_length else ""
 
     def save(self, folder: str | Path) -> None:
         """Writes report.json, lengths.png and counts.png. Raises AuroraError if they cannot be written."""
@@ -209,9 +194,3 @@ class ValidationReport:
         unit = "tokens, image included" if self.in_tokens else "words and perception tokens"
         histogram(folder / "lengths.png", self.findings.lengths, label=unit, limit=self.max_length, bars=LENGTH_BARS)
         histogram(folder / "counts.png", self.findings.boxes, label="boxes in the truth of a record")
-
-
-def _middle(counts: Counter[int]) -> int:
-    """The median of values given with their numbers, the lower of two."""
-    half, seen = (counts.total() + 1) // 2, 0
-    return next(value for value, number in sorted(counts.items()) if (seen := seen + number) >= half)

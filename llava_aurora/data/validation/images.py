@@ -25,21 +25,15 @@ _ONES = np.array([bin(value).count("1") for value in range(1 << BITS)], dtype=np
 
 
 class Examined(NamedTuple):
-    """Args:
-    problems: (kind, message) of each.
-    hash: difference hash, uint16 (8,); None where the image was not decoded, or has one colour.
-    """
-
-    problems: list[tuple[str, str]]
+    problems: list[tuple[str, str]]  # (kind, message) of each
+    # difference hash, uint16 (8,); None where the image was not decoded, or has one colour
     hash: np.ndarray | None = None
 
 
 def examine(path: Path, *, quick: bool = False) -> Examined:
     """Opens an image as training does, and decodes all of it.
 
-    Args:
-        path: of the image.
-        quick: read its header alone.
+    Args: quick: read its header alone.
     """
     try:
         with opened_image(path, name="image") as image:
@@ -75,18 +69,11 @@ def _pixel_problems(image: Image.Image) -> Iterator[tuple[str, str]]:
 
 
 class Listed(NamedTuple):
-    """Args:
-    path: of the image.
-    name: of the image, as a record gives it.
-    where: the name of that record.
-    evaluation: whether it is a record of the evaluation.
-    copy_of: the image of which this is a copy with marks drawn in, by its record; None if it is no copy.
-    """
-
-    path: Path
-    name: str
-    where: str
-    evaluation: bool
+    path: Path  # of the image
+    name: str  # of the image, as a record gives it
+    where: str  # the name of that record
+    evaluation: bool  # whether it is a record of the evaluation
+    # the image of which this is a copy with marks drawn in, by its record; None if it is no copy
     copy_of: Path | None = None
 
 

@@ -39,22 +39,13 @@ _BYTES = re.compile(r"(?:<0x[0-9A-F]{2}>)+")
 
 @dataclass(frozen=True, kw_only=True)
 class ModelLimits:
-    """Args:
-    folder: of the model, with its tokenizer.
-    families: whose tokens it has, or is given when training starts.
-    image_tokens: what one image becomes.
-    max_length: tokens of a record that are kept, image tokens included.
-    image_start_end: whether an image stands between two tokens of its own (`mm_use_im_start_end`).
-    frame: side of the frame that coordinates refer to.
-    aspect_ratio: how it was trained to see images, --image_aspect_ratio; None where its folder does not say.
-    """
-
-    folder: Path
-    families: tuple[TokenFamily, ...]
-    frame: int
-    image_tokens: int
-    max_length: int
-    image_start_end: bool = False
+    folder: Path  # of the model, with its tokenizer
+    families: tuple[TokenFamily, ...]  # whose tokens it has, or is given when training starts
+    frame: int  # side of the frame that coordinates refer to
+    image_tokens: int  # what one image becomes
+    max_length: int  # tokens of a record that are kept, image tokens included
+    image_start_end: bool = False  # whether an image stands between two tokens of its own (`mm_use_im_start_end`)
+    # how it was trained to see images, --image_aspect_ratio; None where its folder does not say
     aspect_ratio: str | None = None
 
 

@@ -92,7 +92,6 @@ def table_rows(folder: Path, *, images: Sequence[str] = (), rows_under: str | No
     """The rows of all tables under a folder: Parquet where there is some, or else JSONL, or else JSON.
 
     Args:
-        folder: or one such file.
         images: columns that hold images in a Parquet file.
         rows_under: the key of the list of rows in a JSON file; if left out, the file is that list.
     Raises AuroraError if there is no table, or one is malformed: names file and row.

@@ -31,7 +31,6 @@ def read_scene_depth(
 
     Args:
         folder: of `data scenes`.
-        writer: wording and coordinate tokens.
         frame: side of the frame that coordinates refer to.
         marked: the points are drawn into the image; otherwise the question gives their coordinates.
         one_height: the points lie at about one height, which then says nothing about the answer.

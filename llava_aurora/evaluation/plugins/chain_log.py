@@ -13,8 +13,6 @@ class ChainLog:
     Of several processes each has its own file: the first the one that is named, NAME.jsonl, the others NAME.1.jsonl, ….
 
     Args:
-        path: the file.
-        model: that is asked, which begins every line.
         process: number of this process, from 0.
     Raises AuroraError if the file holds something else or cannot be written. A last line that was cut off is removed.
     """

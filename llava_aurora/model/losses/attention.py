@@ -66,12 +66,7 @@ class AttentionLoss(AuxiliaryLoss):
 
 
 class AttentionSupervision:
-    """Records the queries and keys of one attention head in training, and compares its attention with targets.
-
-    Args:
-        place: of the head.
-        layers: of a Llama.
-    """
+    """Records the queries and keys of one attention head in training, and compares its attention with targets."""
 
     def __init__(self, place: HeadPlace, *, layers: Sequence[Any]) -> None:
         layer = layers[int(len(layers) * place.height)].self_attn
@@ -87,7 +82,6 @@ class AttentionSupervision:
         """The loss of the batch that just went through the layer; None without a target.
 
         Args:
-            targets: of this batch.
             attention_mask: (B, T), 0 at padding; None if all is valid.
         Returns a scalar in float32.
         Raises AuroraError if gradient checkpointing recorded activations without a gradient.

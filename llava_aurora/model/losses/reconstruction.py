@@ -61,7 +61,6 @@ def pictures(kind: TokenKind, logits: Tensor, codes: Tensor) -> tuple[Tensor, Te
     """The picture that the logits stand for, with a gradient, and the picture of the true codes, without one.
 
     Args:
-        kind: one with a picture.
         logits: (M, length, family.size), of the codes alone.
         codes: int64 (M, length).
     Returns both (M, C, H, W).

@@ -8,8 +8,8 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 from accelerate import skip_first_batches
-from accelerate.data_loader import BatchSamplerShard, prepare_data_loader
-from torch.utils.data import BatchSampler, DataLoader
+from accelerate.data_loader import prepare_data_loader
+from torch.utils.data import DataLoader
 from transformers import Trainer
 
 from llava_aurora.data.curriculum.length_grouped_batches import LengthGroupedBatches
@@ -65,15 +65,6 @@ def test_records_of_a_task_are_used_evenly_over_all_epochs(make_store):
         for task in tasks():
             of_task = used[store.tasks == task_names().index(task)]
             assert not len(of_task) or of_task.max() - of_task.min() <= 1
-
-
-def test_another_round_of_a_task_is_in_another_order(make_store):
-    store = make_store({"depth_generation": 100})
-    schedule = ConstantSchedule(records_per_epoch=100)
-    curriculum = Curriculum(store, schedule)
-    first, second = (curriculum.order(epoch, epochs=2, seed=0).tolist() for epoch in range(2))
-    assert sorted(first) == sorted(second) == list(range(100))
-    assert first != second
 
 
 def test_an_epoch_is_shuffled_across_its_tasks(curriculum):
@@ -147,12 +138,6 @@ def test_what_cannot_be_ordered_is_refused_with_what_there_is(make_store):
         AuroraError, match=r"my.yaml: gives counting_chain a weight, but .*json has no record .* depth_direct \(2\)"
     ):
         Curriculum(make_store({"depth_direct": 2, None: 1}), schedule)
-
-
-def test_memory_is_a_few_bytes_a_record(make_store):
-    curriculum = Curriculum(make_store({"depth_chain": 3000, "depth_generation": 3000}), LinearSchedule())
-    questions = [array for task in curriculum._questions.values() for array in vars(task).values()]
-    assert sum(array.nbytes for array in [*questions, *curriculum._atomic.values()]) <= 12 * 6000
 
 
 @pytest.mark.parametrize(
@@ -232,12 +217,6 @@ def test_a_run_resumed_within_an_epoch_goes_on_at_the_exact_record(curriculum, r
     rest = [skip_first_batches(each, 4) for each in resumed]
     assert together(rest) == uninterrupted[0][4:]
     assert global_batches(resumed, 7) == uninterrupted[1]
-
-
-def test_accelerate_shards_our_batches_without_reordering(curriculum):
-    batches = BatchSampler(CurriculumSampler(curriculum, epochs=EPOCHS, seed=0), 3, drop_last=False)
-    shards = [list(BatchSamplerShard(batches, num_processes=2, process_index=rank)) for rank in range(2)]
-    assert [batch for pair in zip(*shards, strict=True) for batch in pair] == list(batches)
 
 
 def test_batches_of_like_length_are_the_same_for_any_number_of_ranks(curriculum):

@@ -30,13 +30,6 @@ def test_every_record_comes_once_and_stays_in_its_window(count, seed):
         assert sorted(grouped[window]) == sorted(order[window])
 
 
-def test_hardly_any_padding_is_left():
-    rng = np.random.default_rng(0)
-    lengths, order = rng.integers(20, 200, 4000), rng.permutation(4000)
-    grouped = LengthGroupedBatches(lengths=lengths, image_tokens=0, batch=BATCH).grouped(order, rng)
-    assert padding(lengths, grouped) < 0.1 * padding(lengths, order)
-
-
 def test_records_with_and_without_an_image_are_apart_by_what_an_image_takes():
     lengths = np.array([10, -10] * 64)
     grouped = LengthGroupedBatches(lengths=lengths, image_tokens=100, batch=BATCH).grouped(

@@ -97,14 +97,6 @@ def test_resized_images_are_those_of_auroras_code(portrait, tmp_path, monkeypatc
     assert torch.equal(when_answering(image, "resize", tmp_path), theirs)
 
 
-@pytest.mark.parametrize("aspect_ratio", ["pad", "resize", "square"])
-def test_the_whole_of_a_square_image_is_the_whole_frame(aspect_ratio):
-    transform = FrameTransform.of(width=500, height=500, frame=FRAME, aspect_ratio=aspect_ratio)
-    moved, share = transform.box((0, 0, 500, 500))
-    assert moved == pytest.approx((0, 0, FRAME, FRAME))
-    assert share == pytest.approx(1)
-
-
 def test_padding_and_resizing_keep_all_of_an_image_and_cutting_the_middle():
     for aspect_ratio, kept in (("pad", 1), ("resize", 1), ("square", 0.5)):
         transform = FrameTransform.of(width=800, height=400, frame=FRAME, aspect_ratio=aspect_ratio)

@@ -145,11 +145,6 @@ def test_a_folder_that_cannot_be_made_and_a_limit_of_nothing_are_refused(tmp_pat
         ImageCache(tmp_path, limit=0, settings="")
 
 
-def test_a_missing_image_is_no_entry(cache, tmp_path):
-    with pytest.raises(FileNotFoundError):
-        cache.get(tmp_path / "gone.jpg", refuse)
-
-
 def _rank(folder, paths, limit, out):
     cache = ImageCache(folder, limit=limit, settings="336")
     right = all(

@@ -1,8 +1,6 @@
 """Images come out as LLaVA's own dataset gives them, bit for bit, from the file and from the cache."""
 
-import copy
 import json
-import multiprocessing
 import os
 
 import numpy as np
@@ -11,13 +9,12 @@ import torch
 from llava import conversation
 from llava.train import train as upstream
 from PIL import Image, ImageDraw
-from torch.utils.data import DataLoader
 from transformers import AutoTokenizer, CLIPImageProcessor, SiglipImageProcessor
 
 from llava_aurora.configuration import DataArguments
 from llava_aurora.data.curriculum.sampler import Curriculum, CurriculumSampler
 from llava_aurora.data.curriculum.schedule import LinearSchedule
-from llava_aurora.data.dataset import AuroraCollator, AuroraDataset
+from llava_aurora.data.dataset import AuroraDataset
 from llava_aurora.data.images import image_reader
 from llava_aurora.data.images.image_reader import ImageReader
 from llava_aurora.data.transforms.transform import Transform
@@ -257,34 +254,6 @@ def test_training_turns_images_only_if_asked_to(arguments, tokenizer, tmp_path, 
     assert torch.equal(shown["upright"], upright)
 
 
-def test_workers_share_a_cache(arguments, tokenizer, tmp_path):
-    flags = arguments(image_cache=str(tmp_path / "images"))
-    dataset = AuroraDataset(flags.data_path, tokenizer, flags)
-    loader = DataLoader(
-        NamedImages(dataset.images, [record["image"] for record in dataset.list_data_dict[:20]]),
-        batch_size=4,
-        num_workers=2,
-        multiprocessing_context=multiprocessing.get_context("fork"),
-    )
-    expected = torch.stack([dataset[index]["image"] for index in range(20)])
-    assert torch.equal(torch.cat(list(loader)), expected)
-    batch = AuroraCollator(tokenizer=tokenizer)([dataset[index] for index in range(4)])
-    assert torch.equal(batch["images"], expected[:4])
-    spawned = copy.deepcopy(dataset)  # copies what a worker that is spawned gets
-    assert torch.equal(spawned[0]["image"], expected[0])
-
-
-class NamedImages(torch.utils.data.Dataset):
-    def __init__(self, images, names):
-        self.images, self.names = images, names
-
-    def __len__(self):
-        return len(self.names)
-
-    def __getitem__(self, index):
-        return self.images.pixel_values(self.names[index])
-
-
 # --- what a record may not name ---------------------------------------------------------------------------------------
 
 
@@ -310,16 +279,3 @@ def test_paths_out_of_the_folder_are_refused_by_record(arguments, tokenizer, tmp
     path.write_text(json.dumps([words("../secret.png")]))
     with pytest.raises(AuroraError, match=r"train.json: record 0 .* leads out of the image folder"):
         AuroraDataset(str(path), tokenizer, flags)
-
-
-def test_what_pillow_only_warns_of_is_refused_by_record(arguments, tokenizer, monkeypatch):
-    flags = arguments()
-    dataset = AuroraDataset(flags.data_path, tokenizer, flags)
-    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 4000)  # Pillow's own error comes at twice that
-    with pytest.warns(Image.DecompressionBombWarning), pytest.raises(
-        AuroraError, match=r"train.json: record 0 \(id 0-RGB.jpg\): .*: 90 × 60 pixels are too many"
-    ):  # fmt: skip
-        dataset[0]
-    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 2000)
-    with pytest.raises(AuroraError, match=r"train.json: record 0 .*decompression bomb"):
-        dataset[0]

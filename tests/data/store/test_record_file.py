@@ -70,15 +70,3 @@ def test_broken_json_is_told_as_json_loads_tells_it(tmp_path, monkeypatch, conte
         "cannot read the training records" if isinstance(content, bytes) else "the training records are not valid JSON"
     )
     assert str(error.value) == f"{path}: {told}: {expected.value}"
-
-
-def test_a_missing_file_is_told_by_its_name(tmp_path):
-    with pytest.raises(AuroraError, match=r"none.json: cannot read the training records: No such file"):
-        list(check_records(tmp_path / "none.json"))
-
-
-def test_the_first_bad_record_stops_the_reading(tmp_path):
-    path = tmp_path / "train.json"
-    path.write_text(json.dumps([record(), {"id": "x2"}, 3]))
-    with pytest.raises(AuroraError, match=r"train.json: record 1 \(id x2\): not LLaVA's format"):
-        list(check_records(path))

@@ -67,14 +67,6 @@ def test_lengths_without_an_image_are_negative(tmp_path):
     assert RecordStore.open(path).lengths.tolist() == [-3]
 
 
-def test_the_same_image_has_the_same_digest(stored, workshop):
-    names = [record["image"] for record in read_records(workshop.records)]
-    assert dict(zip(names, stored.images.tolist(), strict=True)).keys() == set(names)
-    assert (
-        len(set(zip(names, stored.images.tolist(), strict=True))) == len(set(names)) == len(set(stored.images.tolist()))
-    )
-
-
 def test_a_selection_knows_its_rows(stored):
     chosen = stored.select(np.array([5, 3, 8]))
     again = chosen.select(np.array([2, 0]))

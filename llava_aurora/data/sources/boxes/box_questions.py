@@ -73,8 +73,6 @@ def find_questions(
     """All that can be asked of images.
 
     Args:
-        drawn: the images.
-        folder: where their files are.
         failures: what is wrong with single images is added here.
     Returns: All questions for what is present, with up to `max_boxes` instances; and up to `per_image` an image for
     what is absent, one of each image first.

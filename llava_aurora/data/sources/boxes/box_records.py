@@ -58,7 +58,6 @@ def write_box_records(
 
     Args:
         out, validation_out: the JSON files; the second is needed just if `tasks.validation_share` is not 0.
-        annotations: of LVIS or COCO.
         images: their folder, with train2017 and val2017 inside or the files themselves.
         resized: a folder for copies of frame × frame pixels of the images asked about, with the aspect ratio "resize".
     Raises AuroraError if the annotations cannot be read, arguments do not go together, or a file would be empty. No
@@ -88,7 +87,8 @@ def write_box_records(
         records += _ask(question, known.categories[question.category], writer, tasks)
     for path, records in zip((out, validation_out), split, strict=True):
         if path is not None and not records:
-            raise AuroraError(f"{path}: there would be no records in it; {len(failures)} failures, {_first(failures)}")
+            first = f"the first: {failures[0]}" if failures else "so no category of an image could be asked for"
+            raise AuroraError(f"{path}: there would be no records in it; {len(failures)} failures, {first}")
     for path, records in zip((out, validation_out), split, strict=True):
         if path is not None:
             write_json(path, records, indent=None)
@@ -143,7 +143,3 @@ def _resize(
         with atomic_file(resized / name) as temporary:
             small.save(temporary, format="PNG", compress_level=3)
     return [replace(question, file=file) for question in questions if (file := made[question.file]) is not None]
-
-
-def _first(failures: Sequence[str]) -> str:
-    return f"the first: {failures[0]}" if failures else "so no category of an image could be asked for"

@@ -61,17 +61,10 @@ class AnnotatedImage:
 
 @dataclass(frozen=True, kw_only=True)
 class BoxAnnotations:
-    """Attributes:
-    categories: names by id, as the file spells them.
-    images: in the order of their ids.
-    failures: what of the file could not be used, one line each; its category is left out of that image.
-    passed_over: what was left out or counted once because of a convention, by kind.
-    """
-
-    categories: Mapping[int, str]
-    images: list[AnnotatedImage]
-    failures: list[str]
-    passed_over: Counter[str]
+    categories: Mapping[int, str]  # names by id, as the file spells them
+    images: list[AnnotatedImage]  # in the order of their ids
+    failures: list[str]  # what of the file could not be used, one line each; its category is left out of that image
+    passed_over: Counter[str]  # what was left out or counted once because of a convention, by kind
 
 
 def read_annotations(path: str | Path) -> BoxAnnotations:
@@ -120,7 +113,6 @@ class _Categories:
     """How the categories of a file are treated.
 
     Attributes:
-        names: by id, as the file spells them.
         same: for each category id, the id that its boxes count for: the first category of that name in any case.
         regions: ids of categories that mark regions where nothing is annotated.
         unasked: ids of categories that no question is asked about.

@@ -91,9 +91,7 @@ def estimate_maps(
     """Writes the relative depth map of every image under `images`; continues an interrupted run.
 
     Args:
-        images: folder of images.
         out: folder of the maps: PNG, with the images' relative paths and sizes.
-        estimator: the depth estimator.
         bits, clip: see `DepthScale`.
         workers: threads that read.
         share: this process's part; everything if left out.

@@ -22,7 +22,6 @@ def import_maps(
     Args:
         maps: folder of depth files, see `read_depth_values`.
         out: folder of the new maps, which keep their relative paths.
-        scale: what the values mean.
         workers: threads that read.
         share: this process's part; everything if left out.
     Raises AuroraError if there are no maps, `out` is inside `maps` or holds maps of other settings, or the file system

@@ -72,12 +72,9 @@ def write_maps(
     """Writes the map of each input that has none yet, each whole or not at all; failures are listed and not fatal.
 
     Args:
-        folder: holds the inputs.
         found: the inputs, in the same order in every process.
-        out: folder of the maps.
         settings: what the maps are made with, as JSON can hold it.
         produce: yields the inputs given to it, each with its map, uint8 or uint16 (H, W), or with an error.
-        share: which of the inputs are this process's.
     Returns: The report of the whole run, the same in every process.
     Raises AuroraError if `out` holds maps made otherwise, or the file system refuses.
     """

@@ -93,10 +93,8 @@ def write_depth_records(
 
     Args:
         out, validation_out: the JSON files; the second is needed just if `tasks.validation_share` is not 0.
-        images: the photographs.
         depth: the map of `a/b.jpg` is `a/b.png` or `a/b.npy` here: relative depth, uint8, higher = closer, 0 = unknown.
         kind: encodes the maps, each as the frame shows it.
-        writer: wording and tokens.
         marked: folder inside `images` for copies with the points drawn in.
         scale: what the values of the maps mean, if not that; points cannot be drawn anew in such maps.
         codes: of the whole maps by name, from `read_codes`, in the place of encoding; for the aspect ratio "resize".

@@ -20,15 +20,10 @@ PRINCIPAL_POINT_OFFSET = 31.086  # pixels between the two cameras' principal poi
 
 @dataclass(frozen=True, kw_only=True)
 class Photograph:
-    """Attributes:
-    image: uint8 (H, W, 3).
-    depth: float32 (H, W), z-depth in metres, 2.1 to 4.9; never unknown, see `fill_unknown`.
-    known: bool (H, W), where depth was measured; elsewhere it is filled in. For marked points, set the relative depth
-        to 0 where this is False.
-    """
-
-    image: np.ndarray
-    depth: np.ndarray
+    image: np.ndarray  # uint8 (H, W, 3)
+    depth: np.ndarray  # float32 (H, W), z-depth in metres, 2.1 to 4.9; never unknown, see `fill_unknown`
+    # bool (H, W), where depth was measured; elsewhere it is filled in. For marked points, set the relative depth to 0
+    # where this is False.
     known: np.ndarray
 
 

@@ -245,7 +245,6 @@ def trace(
     """What each ray meets first.
 
     Args:
-        origin: inside the room, outside every solid.
         directions: float32 (3, N), see `Camera.directions`.
     Returns: Ray parameter float32 (N,), surface int16 (N,) (a face of the room or ROOM_FACES + index of the solid), and
     for each solid how many rays would meet it if it stood alone.

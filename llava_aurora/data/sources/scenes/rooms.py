@@ -164,7 +164,10 @@ def _items(
 ) -> tuple[Item, ...]:
     wanted = int(rng.integers(config.min_objects, config.max_objects + 1))
     # Few kinds for many objects, as often as not: then counting one kind is no matter of there being one or none.
-    kinds = [_kind(rng) for _ in range(int(rng.integers(1, max(1, wanted) + 1)))]
+    kinds = [
+        (list(COLORS)[rng.integers(len(COLORS))], SHAPES[rng.integers(len(SHAPES))])
+        for _ in range(int(rng.integers(1, max(1, wanted) + 1)))
+    ]
     items: list[Item] = []
     for _ in range(40 * wanted):
         if len(items) == wanted:
@@ -174,10 +177,6 @@ def _items(
         if solid is not None and all(_apart(solid, item.solid) for item in items):
             items.append(Item(color, shape, solid, _paint(rng, config, color, solid, lattice)))
     return tuple(items)
-
-
-def _kind(rng: np.random.Generator) -> tuple[str, str]:
-    return list(COLORS)[rng.integers(len(COLORS))], SHAPES[rng.integers(len(SHAPES))]
 
 
 def _solid(rng: np.random.Generator, config: SceneConfig, shape: str, camera: Camera, room: Room) -> Solid | None:

@@ -161,11 +161,11 @@ def _whole_records(out: Path) -> Iterable[SceneRecord]:
     """Records listed in the folder whose files are all there."""
     if not (out / "scenes.jsonl").exists():
         return []
-    return [record for record in _records(out) if all((out / name).exists() for name in _files(record))]
-
-
-def _files(record: SceneRecord) -> list[str]:
-    return [name for name in (record.image, record.depth, record.metric_depth) if name is not None]
+    return [
+        record
+        for record in _records(out)
+        if all((out / name).exists() for name in (record.image, record.depth, record.metric_depth) if name is not None)
+    ]
 
 
 def _in_processes(

@@ -68,11 +68,8 @@ def write_scene_records(
     says which.
 
     Args:
-        out: the JSON file.
         scenes: a folder that `write_scenes` made.
         codes: codes of each depth map by its name, from `read_codes`.
-        writer: wording and tokens.
-        tasks: what to ask.
         keep: whether a record is written; all are if left out.
     Raises AuroraError naming file and scene, if one cannot be read, has no codes, a depth map of another size than its
     image, or a box outside of it; if `out` is there and holds no records.
@@ -115,7 +112,6 @@ def annotated_scene(
 
     Args:
         folder: that `write_scenes` made.
-        scene: one of its scenes.
         codes: by token kind, of the whole image.
         with_depth: read its depth map.
     Raises AuroraError naming the depth map, if it cannot be read or is of another size than its image.

@@ -19,18 +19,12 @@ _LATTICE = 64  # side of the table of random numbers behind planks and noise; a 
 
 @dataclass(frozen=True, kw_only=True)
 class Texture:
-    """Attributes:
-    pattern: a key of PATTERNS.
-    first, second: the two colours, 8-bit as displayed.
-    period: length of one cell of the pattern, metres.
-    lattice: float32 (64, 64) in [0, 1], for patterns with chance in them.
-    """
-
-    pattern: str
+    pattern: str  # a key of PATTERNS
+    # first, second: the two colours, 8-bit as displayed
     first: Color
     second: Color
-    period: float
-    lattice: np.ndarray
+    period: float  # length of one cell of the pattern, metres
+    lattice: np.ndarray  # float32 (64, 64) in [0, 1], for patterns with chance in them
 
     def albedo(self, position: np.ndarray, footprint: np.ndarray) -> list[np.ndarray]:
         """Linear reflectance at points of a surface.

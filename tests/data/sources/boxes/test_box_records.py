@@ -116,13 +116,6 @@ def test_negatives_are_as_many_as_wanted_and_surely_absent(write, lvis):
     assert write(negatives=0).asked[0] == 0
 
 
-def test_plain_coordinates_write_the_same_numbers(write):
-    tokens, plain = write().training, write(pixels=None).training
-    assert [record["aurora"] for record in tokens] == [record["aurora"] for record in plain]
-    assert "<PIXEL" in str(tokens)
-    assert "<PIXEL" not in str(plain)
-
-
 def test_shares_thin_tasks_out_and_leave_tasks_out(write):
     made = write(shares={"counting_chain": 0.5, "counting_direct": 1})
     tasks = Counter(record["aurora"]["task"].removesuffix("_of_none") for record in made.training)
@@ -213,11 +206,6 @@ def test_failures_are_named_and_the_rest_is_written(write, changed):
     ):
         assert message in named
     assert len({failure.split("image ")[1][:3] for failure in made.failures}) == 6
-
-
-def test_a_bomb_is_named(write, monkeypatch):
-    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 5000)
-    assert any("cannot read the image" in failure and "pixels" in failure for failure in write().failures)
 
 
 def test_nothing_is_written_where_there_would_be_nothing(write, tmp_path):

@@ -242,11 +242,6 @@ def test_annotations_of_nothing_are_named(read):
     ]
 
 
-def test_reading_prints_nothing(read, capsys):
-    read([annotation(1, 1, [1, 1, 5, 5])])
-    assert capsys.readouterr() == ("", "")
-
-
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -270,8 +265,3 @@ def test_what_is_no_json_is_refused(tmp_path, text):
     (tmp_path / "a.json").write_text(text, encoding="latin-1")
     with pytest.raises(AuroraError, match=r"a\.json: "):
         read_annotations(tmp_path / "a.json")
-
-
-def test_a_missing_file_is_named(tmp_path):
-    with pytest.raises(AuroraError, match=r"gone\.json: cannot read the annotations"):
-        read_annotations(tmp_path / "gone.json")

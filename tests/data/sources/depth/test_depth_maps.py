@@ -9,7 +9,6 @@ from PIL import Image
 
 from llava_aurora.data.sources.depth.depth_maps import (
     Share,
-    process_share,
     refuse_inside,
     write_maps,
 )
@@ -189,8 +188,3 @@ def test_outputs_among_the_inputs_are_refused(tmp_path):
         with pytest.raises(AuroraError, match="would be taken for inputs"):
             refuse_inside(out, tmp_path)
     refuse_inside(tmp_path.parent / "depth", tmp_path)
-
-
-def test_one_process_has_all_of_it(monkeypatch):
-    monkeypatch.delenv("WORLD_SIZE", raising=False)
-    assert process_share(cpu=True) == Share(index=0, count=1)

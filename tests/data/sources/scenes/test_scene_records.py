@@ -98,11 +98,6 @@ def test_a_file_without_records_is_not_written(write):
         write(shares={"depth_generation": 0})
 
 
-def test_shares_thin_tasks_out(write):
-    records = write(shares={"depth_generation": 0.5})
-    assert 0 < len(records) < COUNT
-
-
 @pytest.mark.parametrize("frame", [FRAME, 336])
 def test_the_answer_is_the_point_that_is_closest_in_the_true_map(write, scenes, frame):
     for record in write(frame=frame):
