@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 from PIL import Image
-from transformers import BitsAndBytesConfig, CLIPVisionConfig, PretrainedConfig
+from transformers import BitsAndBytesConfig, CLIPVisionConfig, CLIPVisionModel, PretrainedConfig
 
 from llava_aurora.data.images.image_reader import asked_pixels
 from llava_aurora.errors import AuroraError
@@ -146,6 +146,9 @@ def load_tower(model: AuroraLlamaForCausalLM, *, dtype: torch.dtype) -> Any:
         with reading(tower.vision_tower_name, "the vision tower"):
             tower.load_model()
             _check_processor(tower)
+            name = tower.vision_tower_name
+            _, found = CLIPVisionModel.from_pretrained(name, output_loading_info=True, device_map="meta")
+            _refuse_partial(name, found)
         with reading(model.config._name_or_path, "image_aspect_ratio in config.json"):
             asked_pixels([Image.new("RGB", (8, 8))], tower.image_processor, model.config)
         tower.to(device=model.device, dtype=dtype)
@@ -189,18 +192,24 @@ def _load_weights(
         model, found = AuroraLlamaForCausalLM.from_pretrained(
             source, config=config, output_loading_info=True, trust_remote_code=False, **options
         )
-    missing = sorted(name for name in found["missing_keys"] if not (without_projector and "mm_projector" in name))
+    _refuse_partial(source, found, optional="mm_projector" if without_projector else None)
+    return model
+
+
+def _refuse_partial(source: str | Path, found: dict[str, Any], *, optional: str | None = None) -> None:
+    """Raises AuroraError for weights of other layers than config.json says; `found` is what transformers tells."""
+    missing = sorted(name for name in found["missing_keys"] if optional is None or optional not in name)
     if missing:
         raise AuroraError(
             f"{source}: its weights lack {missing[0]}{f' and {len(missing) - 1} more' if missing[1:] else ''}; copy the"
             " folder again from the run that wrote it"
         )
-    if more := sorted(name for name in found["unexpected_keys"] if name.startswith("model.layers.")):
+    more = sorted(each for each in found["unexpected_keys"] if "layers." in each and not each.startswith("text_model."))
+    if more:
         raise AuroraError(
             f"{source}: its weights hold {more[0]}, which config.json has no place for; copy the folder again from the"
             " run that wrote it"
         )
-    return model
 
 
 def load_trained(model: AuroraLlamaForCausalLM, path: Path, *, base: str) -> None:

@@ -138,6 +138,9 @@ def drop_a_layer(folder: Path) -> None:
         (lambda folder: halve(folder / "tokenizer_config.json"), "tokenizer"),
         (lambda folder: halve(folder / "vision_tower" / "model.safetensors"), "vision tower"),
         (lambda folder: halve(folder / "vision_tower" / "config.json"), "vision tower"),
+        (lambda folder: change(folder / "vision_tower" / "config.json", num_hidden_layers=7), "weights lack"),
+        (lambda folder: change(folder / "vision_tower" / "config.json", num_hidden_layers=1), "no place for"),
+        (lambda folder: change(folder / "config.json", image_aspect_ratio="anyres_max_9"), "image_aspect_ratio"),
         (lambda folder: (folder / "vision_tower" / "preprocessor_config.json").unlink(), "vision tower"),
         (lambda folder: (folder / "vision_tower" / "preprocessor_config.json").write_text("{}"), r"not \(3, 56, 56\)"),
         (

@@ -140,7 +140,10 @@ def asked_pixels(images: Sequence[Image.Image], processor: Any, config: Any) -> 
         config: of the model; its `image_aspect_ratio` says what is done to an image.
     Returns: (B, 3, H, W); for "anyres" a list of (N, 3, H, W) if images have different numbers of parts.
     """
-    if getattr(config, "image_aspect_ratio", None) == "resize":
+    ratio = getattr(config, "image_aspect_ratio", None)
+    if ratio not in (None, "square", "pad", "anyres", "resize"):  # LLaVA takes any other for square
+        raise ValueError(f"it is {ratio!r}")
+    if ratio == "resize":
         images = [stretched(image, processor) for image in images]
     return process_images(list(images), ChannelsLast(processor), config)
 
