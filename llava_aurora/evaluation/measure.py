@@ -15,7 +15,7 @@ from llava_aurora.evaluation.statistics import Interval, bootstrap_mean, bootstr
 from llava_aurora.generation.result import Answer
 from llava_aurora.tasks.answers import stated
 from llava_aurora.tasks.registry import family_named
-from llava_aurora.tasks.task import Measured
+from llava_aurora.tasks.task import Measured, Outcome
 from llava_aurora.tasks.written import Written, read_written
 from llava_aurora.tokens.perception import PerceptionTokens
 
@@ -52,7 +52,7 @@ def judge(question: Question, line: Answer, perception: PerceptionTokens | None)
     family = family_named(question.family)
     written, annotation = written_of(question, line, perception)
     answer = stated(line.text, kind=question.kind, choices=question.choices)
-    measured = family.measure(question, written, annotation, stated=answer, perception=perception)
+    measured = family.measure(Outcome(question, written, annotation, answer, perception))
     return Judged(
         id=question.id,
         category=question.category,

@@ -29,6 +29,7 @@ from llava_aurora.tasks.task import (
     Measure,
     Measured,
     MeasureTable,
+    Outcome,
     Problem,
     Task,
     TaskFamily,
@@ -39,7 +40,7 @@ from llava_aurora.tokens.box import BoxKind
 from llava_aurora.tokens.vocabulary import TokenFamily
 
 if TYPE_CHECKING:
-    from llava_aurora.tokens.perception import PerceptionTokens
+    pass
 
 # More objects than any record has.
 MOST_BOXES, MOST_COUNT = 99, 999
@@ -179,15 +180,8 @@ class CountingFamily(TaskFamily):
     def has_span(self, written: Written) -> bool:
         return bool(written.boxes)
 
-    def measure(
-        self,
-        question: Asked,
-        written: Written,
-        annotation: Any,
-        *,
-        stated: str | None,
-        perception: "PerceptionTokens | None",
-    ) -> dict[str, Measured]:
+    def measure(self, outcome: Outcome) -> dict[str, Measured]:
+        question, written, stated = outcome.question, outcome.written, outcome.stated
         found: dict[str, Measured] = {}
         if question.boxes is not None:
             ours, true = len(written.boxes), len(question.boxes)

@@ -40,6 +40,7 @@ from llava_aurora.tasks.task import (
     Example,
     Measured,
     MeasureTable,
+    Outcome,
     Problem,
     Record,
     Source,
@@ -165,18 +166,10 @@ class DepthFamily(TaskFamily):
                 rules[name] = [order[place] if place < len(order) else None for order in orders]
         return rules
 
-    def measure(
-        self,
-        question: Asked,
-        written: Written,
-        annotation: Any,
-        *,
-        stated: str | None,
-        perception: "PerceptionTokens | None",
-    ) -> dict[str, Measured]:
+    def measure(self, outcome: Outcome) -> dict[str, Measured]:
         """Raises AuroraError if the true depth map cannot be read."""
-        read_out = self.answer_by(question, annotation) if annotation is not None else None
-        return depth_measured(question, written, read_out, map=annotation, stated=stated, perception=perception)
+        known = outcome.annotation is not None
+        return depth_measured(outcome, self.answer_by(outcome.question, outcome.annotation) if known else None)
 
     def panels(
         self, question: Asked, written: Written, annotation: Any, image: Image.Image

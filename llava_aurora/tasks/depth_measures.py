@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, cast
 import numpy as np
 
 from llava_aurora.tasks.points import hundredths
-from llava_aurora.tasks.task import Asked, Measure, Measured, MeasureTable
+from llava_aurora.tasks.task import Measure, Measured, MeasureTable, Outcome
 from llava_aurora.tasks.written import Written
 
 if TYPE_CHECKING:
@@ -52,16 +52,10 @@ MEASURES = (
 )
 
 
-def depth_measured(
-    question: Asked,
-    written: Written,
-    read_out: str | None,
-    *,
-    map: np.ndarray | None,
-    stated: str | None,
-    perception: "PerceptionTokens | None",
-) -> dict[str, Measured]:
+def depth_measured(outcome: Outcome, read_out: str | None) -> dict[str, Measured]:
     """The values of MEASURES of one answer. Args: read_out: the point that is closest by the map that was written."""
+    question, written, map = outcome.question, outcome.written, outcome.annotation
+    stated, perception = outcome.stated, outcome.perception
     found: dict[str, Measured] = {}
     if read_out is not None:
         found["agreement"] = stated == read_out

@@ -209,6 +209,16 @@ class Asked(Protocol):
         """uint8 (H, W), higher = closer; None if it is not known."""
 
 
+class Outcome(NamedTuple):
+    """An answer of a model to a question of a benchmark."""
+
+    question: Asked
+    written: "Written"  # what the answer holds
+    annotation: Any  # of the last whole span of `replaced_kind`; None if there is none
+    stated: str | None  # the answer that the text states; None if it states none
+    perception: "PerceptionTokens | None"  # of the model
+
+
 class Example(NamedTuple):
     """A question to try. Args: question: "" for `question_about` the points; points: (x, y) in the image to mark."""
 
@@ -280,24 +290,8 @@ class TaskFamily(ABC):
         """Whether an answer holds what the answers of a chain follow from."""
         return written.codes is not None
 
-    def measure(
-        self,
-        question: "Asked",
-        written: "Written",
-        annotation: Any,
-        *,
-        stated: str | None,
-        perception: "PerceptionTokens | None",
-    ) -> Mapping[str, Measured]:
-        """The values of `measures`, by their names.
-
-        Args:
-            question: of this family.
-            written: what the answer holds.
-            annotation: of the last whole span of `replaced_kind`; None if there is none.
-            stated: the answer that the text states; None if it states none.
-            perception: of the model; None for one without perception tokens.
-        """
+    def measure(self, outcome: "Outcome") -> Mapping[str, Measured]:
+        """The values of `measures`, by their names."""
         return {}
 
     def panels(
