@@ -43,7 +43,7 @@ class Phrases:
             if words[place] < -len(self.codes):
                 stop = place
                 continue
-            following = tuple(self._some_code(word) for word in words[place:stop])
+            following = tuple(word if word >= 0 else self._stand_ins[-word - 1] for word in words[place:stop])
             for length in range(1, min(LONGEST, place) + 1):
                 found.setdefault(tuple(words[place - length : place]), following)
         self._continuations |= found
@@ -71,9 +71,6 @@ class Phrases:
             if word >= -len(self.codes) or not words or words[-1] != word:
                 words.append(word)
         return words
-
-    def _some_code(self, word: int) -> int:
-        return word if word >= 0 else self._stand_ins[-word - 1]
 
 
 def wording_of(prompts: Prompts, *, tokenizer: Any, perception: PerceptionTokens) -> Phrases:

@@ -94,7 +94,10 @@ class SoftmaxSchedule(Schedule):
         factor = 1 / self.temperature(progress(epoch, epochs)) - 1 / self.temperature(self.even_at)
         result: Shares = {}
         for family, weight in normalised(family_sizes(counts)).items():
-            logits = {task: self._difficulty(task) * factor for task in _of_family(counts, family)}
+            logits = {
+                task: self.difficulty.get(task, tasks()[task].difficulty) * factor
+                for task in _of_family(counts, family)
+            }
             highest = max(logits.values())
             softmax = normalised({task: math.exp(logit - highest) for task, logit in logits.items()})
             result |= {task: weight * share for task, share in softmax.items()}
@@ -103,9 +106,6 @@ class SoftmaxSchedule(Schedule):
     def temperature(self, moment: float) -> float:
         """τ at `moment` = s/S."""
         return self.tau0 / (1 + self.cooling * moment)
-
-    def _difficulty(self, task: str) -> float:
-        return self.difficulty.get(task, tasks()[task].difficulty)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -65,7 +65,8 @@ class ImageCache:
         image = _read(entry, of)
         if image is None:
             image = make()
-            self._keep(entry, _packed(image, of))
+            header, values = _HEADER.pack(_MAGIC, of, *image.shape), image.tobytes()
+            self._keep(entry, header + _CHECKSUM.pack(zlib.crc32(values, zlib.crc32(header))) + values)
         return image
 
     def _keep(self, entry: Path, content: bytes) -> None:
@@ -104,11 +105,6 @@ class ImageCache:
 
     def _set_used(self, used: int) -> None:
         (self.folder / "used").write_text(f"{used:020d}")
-
-
-def _packed(image: np.ndarray, of: bytes) -> bytes:
-    header, values = _HEADER.pack(_MAGIC, of, *image.shape), image.tobytes()
-    return header + _CHECKSUM.pack(zlib.crc32(values, zlib.crc32(header))) + values
 
 
 def _read(entry: Path, of: bytes) -> np.ndarray | None:

@@ -2,7 +2,8 @@
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -97,12 +98,7 @@ def question_set(questions: Iterable[Question], *, where: Path, left_out: Mappin
             f"{where}: its questions are of several task families ({', '.join(sorted(families))}); a"
             " folder has those of one"
         )
-    repeated = _repeated([question.id for question in found])
-    if repeated is not None:
-        raise AuroraError(f"{where}: question {repeated} occurs twice; give a folder with one copy of the benchmark")
+    repeated = [id for id, times in Counter(question.id for question in found).items() if times > 1]
+    if repeated:
+        raise AuroraError(f"{where}: question {repeated[0]} occurs twice; give a folder with one copy of the benchmark")
     return QuestionSet(found, dict(left_out))
-
-
-def _repeated(names: Sequence[str]) -> str | None:
-    seen: set[str] = set()
-    return next((name for name in names if name in seen or seen.add(name)), None)  # type: ignore[func-returns-value]
