@@ -58,6 +58,7 @@ COMMANDS = {
     ),
     "data scenes": ("scenes/scenes.json", ["--count", "2", "--frame", "56", "--no-shadows", "--seed", "3"]),
     "data check": ("records.json", ["records.json", "--image-folder", "images", "--quick", "--workers", "1"]),
+    "data view": ("records.json", ["records.json", "--image-folder", "images"]),
     "data convert": ("records.json", ["records.json"]),
     "vqvae decode": ("codes.jsonl", ["codes.jsonl", "--vqvae", "vqvae"]),
     "vqvae encode": ("vqvae/config.json", ["scenes/depth", "--vqvae", "vqvae"]),
