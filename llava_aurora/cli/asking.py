@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from llava_aurora.cli.shared import model_or_demo, usable_device
+from llava_aurora.cli.shared import Base, Decoding, Load4, Load8, Prompt, Refinements, model_or_demo, usable_device
 
 if TYPE_CHECKING:
     from llava_aurora.generation.aurora import Aurora
@@ -36,14 +36,9 @@ def ask(
     reasoning: Annotated[
         Literal["chain", "direct"], typer.Option(help="With a chain of thought, or the answer at once.")
     ] = "chain",
-    reasoning_prompt: Annotated[
-        str | None, typer.Option(help="What asks for a chain, in place of 'Think step by step.'")
-    ] = None,
-    decoding: Annotated[
-        Literal["greedy", "verified", "parallel"],
-        typer.Option(help="One pass for each token; the same text in few passes; or maps after --refinements passes."),
-    ] = "greedy",
-    refinements: Annotated[int, typer.Option(min=1, help="Passes over each map, for parallel decoding.")] = 1,
+    reasoning_prompt: Prompt = None,
+    decoding: Decoding = "greedy",
+    refinements: Refinements = 1,
     picture: Annotated[
         Path | None, typer.Option(help="PNG of the answer; NAME.answer.png in this folder if left out.")
     ] = None,
@@ -54,11 +49,11 @@ def ask(
     max_new_tokens: Annotated[
         int | None, typer.Option(min=1, help="Of each answer; what the context leaves by default.")
     ] = None,
-    base: Annotated[str | None, typer.Option(help="The base model of a folder that holds a projector alone.")] = None,
+    base: Base = None,
     device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, ...; a GPU if there is one.")] = None,
     device_map: Annotated[str | None, typer.Option(help="auto: spread over all GPUs.")] = None,
-    load_8bit: Annotated[bool, typer.Option("--load-8bit", help="Quantize to 8 bits.")] = False,
-    load_4bit: Annotated[bool, typer.Option("--load-4bit", help="Quantize to 4 bits.")] = False,
+    load_8bit: Load8 = False,
+    load_4bit: Load4 = False,
     flash_attn: Annotated[bool, typer.Option("--flash-attn", help="FlashAttention 2.")] = False,
 ) -> None:
     """Ask a model about an image, or about a folder of them. Exit code 1 if some could not be read."""

@@ -5,9 +5,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from llava_aurora.cli import shared
 from llava_aurora.cli.data import app
 from llava_aurora.cli.depth_options import CloserOption, UnknownOption, ValuesOption, checked_scale
-from llava_aurora.cli.shared import report_failures, shares_of
+from llava_aurora.cli.shared import record_writer, report_failures, shares_of
 
 if TYPE_CHECKING:
     from llava_aurora.data.sources.boxes.box_records import BoxRecords
@@ -26,9 +27,9 @@ def boxes(
             "--image-folder", "--images", help="Folder of the images or of train2017 and val2017; --image_folder."
         ),
     ],
-    out: Annotated[Path, typer.Option(help="The JSON file to write: the --data_path of training.")],
-    validation_out: Annotated[Path | None, typer.Option(help="The same for images kept out of training.")] = None,
-    validation_share: Annotated[float, typer.Option(help="Share of the images to keep out.")] = 0.0,
+    out: shared.RecordsOut,
+    validation_out: shared.ValidationOut = None,
+    validation_share: shared.ValidationShare = 0.0,
     tasks: Annotated[str, typer.Option(help="task=share of the questions, with commas; all if left out.")] = "",
     negatives: Annotated[float, typer.Option(help="Share of questions for what is absent.")] = 0.2,
     max_boxes: Annotated[int, typer.Option(help="Most instances in a question.")] = 15,
@@ -42,22 +43,16 @@ def boxes(
         Path | None,
         typer.Option(help="Folder for copies that --aspect-ratio resize makes, for LLaVA's own code."),
     ] = None,
-    frame: Annotated[int, typer.Option(min=2, help="Side of the frame that coordinates refer to.")] = 336,
-    plain_coordinates: Annotated[bool, typer.Option("--plain-coordinates", help="Numbers instead of tokens.")] = False,
-    prompts: Annotated[Path | None, typer.Option(help="JSON file of your own wording.")] = None,
+    frame: shared.Frame = 336,
+    plain_coordinates: shared.PlainCoordinates = False,
+    prompts: shared.PromptsFile = None,
     seed: Annotated[int, typer.Option(help="Of everything drawn at random.")] = 0,
 ) -> None:
     """Ask for boxes and counts in images of LVIS or COCO: training records in LLaVA's JSON format."""
     from llava_aurora.data.sources.boxes.box_questions import BOX_TASKS, BoxTasks
     from llava_aurora.data.sources.boxes.box_records import write_box_records
-    from llava_aurora.tasks.prompts import Prompts
-    from llava_aurora.tasks.records import RecordWriter
-    from llava_aurora.tokens.vocabulary import pixel_family
 
-    writer = RecordWriter(
-        prompts=Prompts.load(prompts) if prompts else Prompts(),
-        families=() if plain_coordinates else (pixel_family(frame=frame),),
-    )
+    writer = record_writer(prompts=prompts, frame=frame, plain=plain_coordinates)
     asked = BoxTasks(
         shares=shares_of(tasks, dict.fromkeys(BOX_TASKS, 1.0)),
         negatives=negatives,

@@ -5,7 +5,8 @@ from typing import Annotated
 
 import typer
 
-from llava_aurora.cli.shared import counts_of, shares_of
+from llava_aurora.cli import shared
+from llava_aurora.cli.shared import counts_of, record_writer, shares_of
 
 app = typer.Typer(no_args_is_help=True, help="Make training data.")
 
@@ -60,15 +61,13 @@ def scene_records(
     scenes: Annotated[Path, typer.Option(help="Folder of `data scenes`; also the --image_folder of training.")],
     codes: Annotated[Path, typer.Option(help="Its depth folder as codes, from `vqvae encode`.")],
     vqvae: Annotated[Path, typer.Option("--depth-vqvae", "--vqvae", help="The VQ-VAE that the codes come from.")],
-    out: Annotated[Path, typer.Option(help="The JSON file to write: the --data_path of training.")],
+    out: shared.RecordsOut,
     tasks: Annotated[str, typer.Option(help="task=share of the scenes, with commas; all if left out.")] = "",
-    points: Annotated[str, typer.Option(help="Allowed numbers of points in a question.")] = "2,3,4,5",
-    frame: Annotated[int, typer.Option(min=2, help="Side of the frame that coordinates refer to.")] = 336,
-    plain_coordinates: Annotated[bool, typer.Option("--plain-coordinates", help="Numbers instead of tokens.")] = False,
-    prompts: Annotated[Path | None, typer.Option(help="JSON file of your own wording.")] = None,
-    one_height: Annotated[
-        bool, typer.Option("--one-height", help="The points of a question lie at about one height.")
-    ] = False,
+    points: shared.Points = "2,3,4,5",
+    frame: shared.Frame = 336,
+    plain_coordinates: shared.PlainCoordinates = False,
+    prompts: shared.PromptsFile = None,
+    one_height: shared.OneHeight = False,
     read_points: Annotated[
         int | None, typer.Option(help="Points that a reading has, anywhere; as many as a question if left out.")
     ] = None,
@@ -77,21 +76,14 @@ def scene_records(
     """Ask questions of scenes: training records in LLaVA's JSON format."""
     from llava_aurora.data.sources.scenes.scene_records import DEFAULT_SHARES, SceneTasks, write_scene_records
     from llava_aurora.evaluation.blind import blind_scores
-    from llava_aurora.tasks.prompts import Prompts
-    from llava_aurora.tasks.records import RecordWriter
     from llava_aurora.tasks.task import Drawing
-    from llava_aurora.tokens.vocabulary import depth_family, pixel_family
+    from llava_aurora.tokens.vocabulary import depth_family
     from llava_aurora.vqvae.checkpoint import load_depth_vqvae
     from llava_aurora.vqvae.folders import read_codes
 
     model = load_depth_vqvae(vqvae)
-    writer = RecordWriter(
-        prompts=Prompts.load(prompts) if prompts else Prompts(),
-        families=(
-            depth_family(codebook_size=model.config.codebook_size, codes_per_map=model.codes_per_map),
-            *(() if plain_coordinates else (pixel_family(frame=frame),)),
-        ),
-    )
+    family = depth_family(codebook_size=model.config.codebook_size, codes_per_map=model.codes_per_map)
+    writer = record_writer(family, prompts=prompts, frame=frame, plain=plain_coordinates)
     asked = SceneTasks(
         shares=shares_of(tasks, DEFAULT_SHARES),
         drawing=Drawing(frame=frame, points=counts_of(points), one_height=one_height, read_points=read_points),

@@ -6,9 +6,10 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
 
 import typer
 
+from llava_aurora.cli import shared
 from llava_aurora.cli.data import app
 from llava_aurora.cli.depth_options import CloserOption, UnknownOption, ValuesOption, checked_scale, depth_scale
-from llava_aurora.cli.shared import counts_of, report_failures, shares_of, usable_device
+from llava_aurora.cli.shared import counts_of, record_writer, report_failures, shares_of, usable_device
 from llava_aurora.errors import AuroraError, shown
 from llava_aurora.found_files import in_words
 
@@ -92,7 +93,7 @@ def depth_records(
     vqvae: Annotated[
         Path, typer.Option("--depth-vqvae", "--vqvae", help="VQ-VAE folder, or a published .pt file: encodes the maps.")
     ],
-    out: Annotated[Path, typer.Option(help="The JSON file to write: the --data_path of training.")],
+    out: shared.RecordsOut,
     values: ValuesOption = None,
     closer: CloserOption = None,
     unknown: UnknownOption = "",
@@ -100,21 +101,19 @@ def depth_records(
         Path | None, typer.Option(help="The depth folder as codes, from `vqvae encode`, instead of encoding here.")
     ] = None,
     tasks: Annotated[str, typer.Option(help="task=share of the images, with commas; the usual ones if left out.")] = "",
-    points: Annotated[str, typer.Option(help="Allowed numbers of points in a question.")] = "2,3,4,5",
+    points: shared.Points = "2,3,4,5",
     aspect_ratio: Annotated[
         str, typer.Option(help="resize, pad or square, as --image_aspect_ratio in training.")
     ] = "resize",
-    frame: Annotated[int, typer.Option(min=2, help="Side of the frame that coordinates refer to.")] = 336,
+    frame: shared.Frame = 336,
     marked: Annotated[
         str, typer.Option(help="Folder to make in --images, for copies with the points drawn in.")
     ] = "aurora_marked",
-    validation_out: Annotated[Path | None, typer.Option(help="The same for images kept out of training.")] = None,
-    validation_share: Annotated[float, typer.Option(help="Share of the images to keep out.")] = 0.0,
-    plain_coordinates: Annotated[bool, typer.Option("--plain-coordinates", help="Numbers instead of tokens.")] = False,
-    prompts: Annotated[Path | None, typer.Option(help="JSON file of your own wording.")] = None,
-    one_height: Annotated[
-        bool, typer.Option("--one-height", help="The points of a question lie at about one height.")
-    ] = False,
+    validation_out: shared.ValidationOut = None,
+    validation_share: shared.ValidationShare = 0.0,
+    plain_coordinates: shared.PlainCoordinates = False,
+    prompts: shared.PromptsFile = None,
+    one_height: shared.OneHeight = False,
     seed: Annotated[int, typer.Option(min=0, help="Of everything drawn at random.")] = 0,
 ) -> None:
     """Ask about the depth of photographs: training records in LLaVA's JSON format."""
@@ -122,11 +121,8 @@ def depth_records(
 
     from llava_aurora.data.sources.depth.depth_records import DEFAULT_SHARES, DepthTasks, write_depth_records
     from llava_aurora.found_files import find_files
-    from llava_aurora.tasks.prompts import Prompts
-    from llava_aurora.tasks.records import RecordWriter
     from llava_aurora.tasks.task import Drawing
     from llava_aurora.tokens.depth import DepthKind
-    from llava_aurora.tokens.vocabulary import pixel_family
     from llava_aurora.vqvae.checkpoint import load_depth_vqvae
     from llava_aurora.vqvae.folders import read_codes
     from llava_aurora.vqvae.maps import MAP_SUFFIXES
@@ -140,10 +136,7 @@ def depth_records(
         images=images,
         depth=depth,
         kind=kind,
-        writer=RecordWriter(
-            prompts=Prompts.load(prompts) if prompts else Prompts(),
-            families=(kind.family, *(() if plain_coordinates else (pixel_family(frame=frame),))),
-        ),
+        writer=record_writer(kind.family, prompts=prompts, frame=frame, plain=plain_coordinates),
         tasks=DepthTasks(
             shares=shares_of(tasks, DEFAULT_SHARES),
             drawing=Drawing(frame=frame, points=counts_of(points), one_height=one_height),

@@ -5,11 +5,11 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from inspect import Signature, signature
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import typer
 
-from llava_aurora.cli.shared import model_or_demo, usable_device
+from llava_aurora.cli.shared import Base, Decoding, Load4, Load8, Prompt, Refinements, model_or_demo, usable_device
 
 app = typer.Typer()
 
@@ -27,11 +27,9 @@ _Model = Annotated[
 ]
 _Out = Annotated[Path, typer.Option(help="Folder of the evaluation; one of the same model goes on and is added to.")]
 _Data = Annotated[Path | None, typer.Option(help="Folder of the benchmark; of scenes it is rendered if left out.")]
-_Base = Annotated[str | None, typer.Option(help="The base model of a folder that holds a projector alone.")]
 _Device = Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, …; this process's GPU or else the CPU.")]
 _Batch = Annotated[int, typer.Option(min=1, help="Questions at a time.")]
 _Tokens = Annotated[int, typer.Option(min=1, help="Most tokens of an answer.")]
-_Prompt = Annotated[str | None, typer.Option(help="What asks for a chain, in place of 'Think step by step.'")]
 _Conversation = Annotated[str, typer.Option(help="LLaVA's conversation template.")]
 _Limit = Annotated[int | None, typer.Option(min=1, help="Only the first so many questions of each benchmark.")]
 _Scenes = Annotated[int, typer.Option(min=1, help="How many scenes are rendered where --data is left out.")]
@@ -40,15 +38,8 @@ _Pictures = Annotated[
     int,
     typer.Option("--cases", "--pictures", min=0, help="Right and wrong cases drawn, of each benchmark and reasoning."),
 ]
-_Decoding = Annotated[
-    Literal["greedy", "verified", "parallel"],
-    typer.Option(help="One pass for each token; the same text in few passes; or maps after --refinements passes."),
-]
-_Refinements = Annotated[int, typer.Option(min=1, help="Passes over each map, for parallel decoding.")]
 _Unconstrained = Annotated[bool, typer.Option("--unconstrained", help="Let spans of tokens be malformed.")]
-_Load8 = Annotated[bool, typer.Option("--load-8bit", help="Quantize to 8 bits (bitsandbytes).")]
 _Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
-_Load4 = Annotated[bool, typer.Option("--load-4bit", help="Quantize to 4 bits (bitsandbytes).")]
 
 
 @app.command(
@@ -63,21 +54,21 @@ def evaluate_model(
     model: _Model = None,
     data: _Data = None,
     reasoning: Annotated[str, typer.Option(help="chain, direct, or both.")] = "chain,direct",
-    base: _Base = None,
+    base: Base = None,
     device: _Device = None,
     batch_size: _Batch = 16,
     max_new_tokens: _Tokens = 512,
-    reasoning_prompt: _Prompt = None,
+    reasoning_prompt: Prompt = None,
     conversation: _Conversation = "vicuna_v1",
-    decoding: _Decoding = "greedy",
-    refinements: _Refinements = 1,
+    decoding: Decoding = "greedy",
+    refinements: Refinements = 1,
     limit: _Limit = None,
     scenes: _Scenes = 500,
     seed: _Seed = 1_000_003,
     pictures: _Pictures = 4,
     unconstrained: _Unconstrained = False,
-    load_8bit: _Load8 = False,
-    load_4bit: _Load4 = False,
+    load_8bit: Load8 = False,
+    load_4bit: Load4 = False,
     as_json: _Json = False,
 ) -> None:
     """Ask a model the questions of a benchmark, with and without a chain; numbers, report.md and report.html."""

@@ -1,14 +1,40 @@
-"""What several commands do alike: check a device, report what failed of many files."""
+"""What several commands have alike: options, a device that is checked, a report of what failed of many files."""
 
 import sys
 from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from llava_aurora.errors import AuroraError, shown
 from llava_aurora.found_files import in_words
+
+if TYPE_CHECKING:
+    from llava_aurora.tasks.records import RecordWriter
+    from llava_aurora.tokens.vocabulary import TokenFamily
+
+# Of a model that is asked.
+Base = Annotated[str | None, typer.Option(help="The base model of a folder that holds a projector alone.")]
+Prompt = Annotated[str | None, typer.Option(help="What asks for a chain, in place of 'Think step by step.'")]
+Decoding = Annotated[
+    Literal["greedy", "verified", "parallel"],
+    typer.Option(help="One pass for each token; the same text in few passes; or maps after --refinements passes."),
+]
+Refinements = Annotated[int, typer.Option(min=1, help="Passes over each map, for parallel decoding.")]
+Load8 = Annotated[bool, typer.Option("--load-8bit", help="Quantize to 8 bits (bitsandbytes).")]
+Load4 = Annotated[bool, typer.Option("--load-4bit", help="Quantize to 4 bits (bitsandbytes).")]
+
+# Of training records that are written.
+RecordsOut = Annotated[Path, typer.Option(help="The JSON file to write: the --data_path of training.")]
+ValidationOut = Annotated[Path | None, typer.Option(help="The same for images kept out of training.")]
+ValidationShare = Annotated[float, typer.Option(help="Share of the images to keep out.")]
+Points = Annotated[str, typer.Option(help="Allowed numbers of points in a question.")]
+OneHeight = Annotated[bool, typer.Option("--one-height", help="The points of a question lie at about one height.")]
+Frame = Annotated[int, typer.Option(min=2, help="Side of the frame that coordinates refer to.")]
+PlainCoordinates = Annotated[bool, typer.Option("--plain-coordinates", help="Numbers instead of tokens.")]
+PromptsFile = Annotated[Path | None, typer.Option("--prompts", help="JSON file of your own wording.")]
 
 DEMO_OUTPUT = Path("demo_output")
 DEMO_MODEL = DEMO_OUTPUT / "work" / "model"
@@ -28,6 +54,17 @@ def usable_device(device: str | None) -> str:
     except (RuntimeError, AssertionError) as error:
         raise AuroraError(f"--device {device}: not usable here: {str(error).splitlines()[0]}") from error
     return device
+
+
+def record_writer(*families: "TokenFamily", prompts: Path | None, frame: int, plain: bool) -> "RecordWriter":
+    """Writes records with these tokens, and with those of coordinates in a frame unless they are to be plain."""
+    from llava_aurora.tasks.prompts import Prompts
+    from llava_aurora.tasks.records import RecordWriter
+    from llava_aurora.tokens.vocabulary import pixel_family
+
+    if not plain:
+        families = (*families, pixel_family(frame=frame))
+    return RecordWriter(prompts=Prompts.load(prompts) if prompts else Prompts(), families=families)
 
 
 def shares_of(tasks: str, default: Mapping[str, float]) -> Mapping[str, float]:
