@@ -92,13 +92,6 @@ def test_verified_decoding_gives_the_same_answers_and_is_part_of_the_evaluation(
     assert read_json(tmp_path / "verified" / "evaluation.json", what="header")["asked"]["decoding"] == "verified"
 
 
-def test_the_prompt_of_chains_is_part_of_the_evaluation(run, tmp_path):
-    some = ("--limit", 1, "--reasoning", "chain", "--pictures", 0, "--reasoning-prompt", "Reason.")
-    code, output, _ = run("eval", "scenes_depth", tmp_path / "prompted", *some)
-    assert code == 0, output
-    assert read_json(tmp_path / "prompted" / "evaluation.json", what="header")["asked"]["reasoning_prompt"] == "Reason."
-
-
 def test_a_model_compared_with_itself_differs_in_nothing(evaluated):
     done = CliRunner().invoke(app, ["compare", str(evaluated[0]), str(evaluated[0])])
     assert done.exit_code == 0

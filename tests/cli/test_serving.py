@@ -12,7 +12,6 @@ import psutil
 import pytest
 from forked import begin
 
-from llava_aurora.generation.aurora import Aurora
 from llava_aurora.training.ports import free_port
 
 pytest.importorskip("gradio", reason="pip install 'llava-aurora[serve]'")
@@ -51,11 +50,11 @@ def test_a_port_in_use_is_named_before_the_model_is_loaded(forked):
 
 
 @pytest.fixture
-def served(finetuned, forked, tmp_path, request):
-    """The running command and its address; a parameter is more options of it."""
+def served(finetuned, forked, tmp_path):
+    """The running command and its address."""
     port = free_port()
     command = ("-m", "llava_aurora.cli", "serve", "--model", finetuned[0], "--port", port, "--queue", 2)
-    with begin(*command, *getattr(request, "param", []), TMPDIR=str(tmp_path)) as running:
+    with begin(*command, TMPDIR=str(tmp_path)) as running:
         try:
             assert any(f"http://127.0.0.1:{port}/" in line for line in running.output)
             yield running, f"http://127.0.0.1:{port}/"
@@ -106,14 +105,3 @@ def test_a_trained_model_answers_and_ends_when_told(served, workshop, tmp_path):
     running.process.join()
     assert running.process.exitcode == 0
     assert not list(tmp_path.glob("llava-aurora-*"))
-
-
-@pytest.mark.parametrize("served", [["--decoding", "verified"]], indirect=True, ids=["verified"])
-def test_verified_decoding_answers_as_greedy_does(served, finetuned, workshop):
-    image = workshop.images / "0.png"
-    _, site = served
-    (path,) = httpx.post(f"{site}gradio_api/upload", files={"files": ("0.png", image.read_bytes())}).json()
-    kind, data = ask(site, path)
-    assert kind == "complete"
-    greedy = Aurora.from_pretrained(finetuned[0]).ask(image, QUESTION, reasoning="direct")
-    assert json.loads(Path(data[4]["path"]).read_text())["text"] == greedy.text

@@ -1,7 +1,6 @@
 """The page in a real browser: an image is marked and asked about, its map appears, nothing comes from elsewhere."""
 
 import io
-import re
 import shutil
 
 import numpy as np
@@ -119,23 +118,6 @@ def test_a_visitor_marks_an_image_asks_and_sees_the_map_appear(page, photograph,
     assert aurora.asked == [((320, 240), question, "chain", "verified")]
     assert page.find("#aurora-png img").size["width"] > 200
     assert len(np.unique(page.screenshot().reshape(-1, 3), axis=0)) > 500
-
-
-def test_points_can_be_named_in_the_question_instead_of_drawn(page, photograph, aurora):
-    page.upload(photograph)
-    page.press("given input[value=coordinates]")
-    page.click_at(0.25, 0.5)
-    page.click_at(0.75, 0.5)
-    page.until(lambda: ", B (<PIXEL_" in page.question())
-    page.press("ask")
-    page.until(lambda: page.written("answer") == "(B)")
-    ((size, question, *_),) = aurora.asked
-    assert size == (320, 240)
-    places = [tuple(map(int, place)) for place in re.findall(r"\(<PIXEL_(\d+)>,<PIXEL_(\d+)>\)", question)]
-    expected = [(0.25 * 56, 28), (0.75 * 56, 28)]  # a wide image fills the frame from left to right
-    assert np.abs(np.subtract(places, expected)).max() <= 1
-    page.press("given input[value=marks]")
-    page.until(lambda: page.question() == "Which of the marked points A or B is closest to the camera?")
 
 
 def test_points_are_marked_where_the_click_was(page, tmp_path, aurora):
