@@ -104,6 +104,8 @@ def find_sizes(model: str) -> LlavaSizes:
     if not path.is_file():
         raise AuroraError(f"--model {model}: neither {', '.join(SIZES)} nor a folder with a config.json")
     config = read_json_object(path, what="model's settings")
+    if (kind := config.get("model_type")) not in ("llava_llama", "llava", "llama"):
+        raise AuroraError(f"{path}: model_type {kind!r} is no LLaVA or Llama, which alone can be trained")
     projector = config.get("mm_projector_type") or "linear"
     layers = re.fullmatch(r"linear|mlp(\d+)x_gelu", str(projector))
     if layers is None:

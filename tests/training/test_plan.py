@@ -56,12 +56,13 @@ def test_lora_has_two_matrices_beside_each_linear_map():
     [
         (None, "7b, 13b, 34b"),
         ("{", "config.json"),
-        ("{}", "hidden_size"),
-        ('{"mm_projector_type": "resampler"}', "mm_projector_type 'resampler'"),
-        ('{"hidden_size": "wide"}', "hidden_size is 'wide'"),
-        ('{"hidden_size": true}', "hidden_size is True"),
+        ('{"model_type": "bert", "hidden_size": 8}', "model_type 'bert'"),
+        ('{"model_type": "llama"}', "hidden_size"),
+        ('{"model_type": "llava", "mm_projector_type": "resampler"}', "mm_projector_type 'resampler'"),
+        ('{"model_type": "llama", "hidden_size": "wide"}', "hidden_size is 'wide'"),
+        ('{"model_type": "llama", "hidden_size": true}', "hidden_size is True"),
         ("[]", "a JSON object"),
-        ('{"hidden_size": 1, "mm_vision_tower": "google/siglip"}', "intermediate_size"),
+        ('{"model_type": "llama", "hidden_size": 1, "mm_vision_tower": "google/siglip"}', "intermediate_size"),
     ],
 )
 def test_what_cannot_be_planned_is_refused(tmp_path, config, named):
