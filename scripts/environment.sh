@@ -13,7 +13,7 @@ SECONDS=0
 
 # The versions of a stack into a file: constraints.txt, or that with the pins of constraints-$1.txt in place of its own.
 stack_constraints() {
-    [[ -z $1 || -f constraints-$1.txt ]] || fail "STACK=$1: there is no constraints-$1.txt; leave STACK out, or give 5"
+    [[ -z $1 || -f constraints-$1.txt ]] || fail "STACK=$1: there is no constraints-$1.txt; leave STACK out, or give 4.57"
     local own
     own=$(sed -n 's/^\([A-Za-z0-9_.-]*\)==.*/\1/p' ${1:+"constraints-$1.txt"} </dev/null)
     own=${own//$'\n'/|}

@@ -8,7 +8,7 @@
 # DeepSpeed compiles an optimizer where it is offloaded to the CPU; that also needs: apt-get install g++ python3-dev
 #
 # Environment:
-#   STACK=5                      transformers 5 (constraints-5.txt); otherwise 4.57 (constraints.txt)
+#   STACK=4.57                   transformers 4.57 (constraints-4.57.txt); otherwise 5.24, for which Python 3.10 is too old
 #   PYTHON=python3.12            the Python to build on; otherwise the first of 3.11, 3.12, 3.13, 3.14, 3.10 that is found
 #   TORCH_VERSION=2.13.0         another torch; one that is in .venv already is kept unless this names another
 #   LLAVA_SOURCE=/path/to/LLaVA  a checkout of LLaVA's main branch or of 1.2.2.post1 instead of its source distribution;
@@ -26,7 +26,8 @@ venv=$root/.venv
 constraints=$venv/constraints.txt
 source scripts/environment.sh
 
-lock_torch() { stack_constraints "${STACK:-}" | sed "s/^torch==.*/torch==$1/" >"$constraints"; }
+stack=${STACK:-}
+lock_torch() { stack_constraints "$stack" | sed "s/^torch==.*/torch==$1/" >"$constraints"; }
 
 suits() { # is this command a Python that the dependencies support?
     "$1" -c 'import sys; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 14))' 2>/dev/null
@@ -74,6 +75,10 @@ make_venv() {
     [[ -z ${PYTHON:-} || $("$PYTHON" -c 'import sys; print(sys.version_info[:2])') == \
         $("$python" -c 'import sys; print(sys.version_info[:2])') ]] ||
         fail "$venv was made with another Python than PYTHON=$PYTHON; remove the folder and run this again"
+    if [[ -z $stack ]] && ! "$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))'; then
+        stack=4.57
+        say "transformers 5 needs Python 3.11; STACK=4.57 it is"
+    fi
 }
 
 install_torch() {
@@ -130,8 +135,8 @@ verify() {
 fingerprint() {
     {
         printf '%s\n' "$root" "${TORCH_VERSION:-}" "${LLAVA_SOURCE:-}"
-        stack_constraints "${STACK:-}"
-        cat scripts/setup.sh scripts/environment.sh setup.cfg pyproject.toml llava_aurora/patch_queue.py patches/series patches/*.patch
+        stack_constraints "$stack"
+        cat constraints-4.57.txt scripts/setup.sh scripts/environment.sh setup.cfg pyproject.toml llava_aurora/patch_queue.py patches/series patches/*.patch
         [[ -z ${LLAVA_SOURCE:-} ]] || find "$LLAVA_SOURCE/llava" -type f -name '*.py' -exec cat {} + | sort
     } | sha256sum
 }

@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
-# Sets up another stack beside .venv, for the tests that compare the two: `bash scripts/setup_stack.sh 5` makes .venv-5.
-# It has the packages that constraints-5.txt names; all others, LLaVA and this package too, are those of .venv, which
-# it shows through. Run it again at any time: it is quick when nothing changed.
+# Sets up another stack beside .venv, for the tests that compare the two: `bash scripts/setup_stack.sh 4.57` makes
+# .venv-4.57. It has the packages that constraints-4.57.txt names; all others, LLaVA and this package too, are those of
+# .venv, which it shows through. Run it again at any time: it is quick when nothing changed.
 #
-# Needs a .venv made by scripts/setup.sh. To work with that stack alone: STACK=5 bash scripts/setup.sh
+# Needs a .venv made by scripts/setup.sh. To work with that stack alone: STACK=4.57 bash scripts/setup.sh
 set -euo pipefail
 
 [[ ${1:-} == --help || ${1:-} == -h ]] && { sed -n '2,/^set /{/^set /d;s/^# \{0,1\}//;p}' "${BASH_SOURCE[0]}"; exit 0; }
@@ -11,7 +11,7 @@ set -euo pipefail
 root=$(cd -P -- "$(dirname -- "${BASH_SOURCE[0]}")/.." && pwd)
 cd "$root"
 name=setup_stack
-stack=${1:?which stack? 5}
+stack=${1:?which stack? 4.57}
 venv=$root/.venv-$stack
 constraints=$root/constraints-$stack.txt
 source scripts/environment.sh

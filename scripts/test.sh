@@ -3,7 +3,7 @@
 #
 #   bash scripts/test.sh                      everything but the comparison with unpatched LLaVA
 #   bash scripts/test.sh --with-upstream      that too, and what two stacks of libraries must agree in on the other one;
-#                                             sets up unpatched LLaVA in .venv-upstream and the other stack in .venv-5 first
+#                                             sets up unpatched LLaVA in .venv-upstream and the other stack in .venv-4.57 first
 #   bash scripts/test.sh -m "not deepspeed"   without the runs on two processes
 #   bash scripts/test.sh tests/cli/test_cli.py -k help
 #   bash scripts/test.sh -n 0 --pdb           in one process, with a debugger; otherwise in one for each core, up to four
@@ -13,7 +13,7 @@ set -euo pipefail
 
 root=$(cd -P -- "$(dirname -- "${BASH_SOURCE[0]}")/.." && pwd)
 cd "$root"
-other=5 # the stack beside the one in .venv
+other=4.57 # the stack beside the one in .venv
 with_upstream=
 [[ ${1:-} == --with-upstream ]] && { with_upstream=yes; shift; }
 bash scripts/setup.sh

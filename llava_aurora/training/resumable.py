@@ -142,8 +142,8 @@ class ResumableTrainer(FiniteTrainer):
         if written and not has_present_tower_names(written):
             raise AuroraError(
                 f"{checkpoint}: DeepSpeed's states were written with transformers {written}, which names the vision"
-                f" tower's tensors otherwise than {transformers.__version__}; resume with that (STACK=... bash"
-                f" scripts/setup.sh), {checkpoint_folder.ANEW}"
+                f" tower's tensors otherwise than {transformers.__version__}; resume with that (bash scripts/setup.sh,"
+                f" for 4.57 with STACK=4.57), {checkpoint_folder.ANEW}"
             )
 
     def set_initial_training_values(self, *args: Any, **kwargs: Any) -> tuple[Any, ...]:
