@@ -27,11 +27,12 @@ sys.path.insert(0, str(Path(__file__).parent))
 from tiny import pictures
 from tiny.batches import IMAGE_TOKENS, Batch, Batches
 from tiny.card import write_card
-from tiny.forward import language, see
+from tiny.forward import IN_MODEL, language, see
 from tiny.image_tasks import THINGS
 from tiny.pictures import FRAME, GRID, HELD_OUT_SEED, TRAINING_SEED, Pictures, load_pictures
 from tiny.words import WORDS, corpus
 
+from llava_aurora.compatibility import old_tower_names, rope_theta, save_tower, vision_transformer
 from llava_aurora.data.sources.scenes.scene_folder import write_scenes
 from llava_aurora.demo.stages import train_small_vqvae
 from llava_aurora.demo.tiny_llava import VISION_TOWER, TinyLlavaConfig, build_tiny_llava
@@ -63,8 +64,9 @@ class Pretraining:
         self.tokenizer, self.model, _, _ = load_pretrained_model(str(out / "start"))
         self.model.float()
         # As loud as patches become: where something is must not drown in what it looks like.
-        self.model.get_vision_tower().vision_tower.vision_model.embeddings.position_embedding.weight.data.mul_(4.0)
-        self.parameters = dict(self.model.named_parameters())
+        tower = vision_transformer(self.model.get_vision_tower().vision_tower)
+        tower.embeddings.position_embedding.weight.data.mul_(4.0)
+        self.parameters = old_tower_names(dict(self.model.named_parameters()), IN_MODEL)
         for each in self.parameters.values():
             each.requires_grad_(True)
         decayed = [each for name, each in self.parameters.items() if each.ndim > 1 and "embed" not in name]
@@ -82,7 +84,8 @@ class Pretraining:
         if (state := out / "state.pt").is_file():
             found = torch.load(state, weights_only=True)
             self.step = found["step"]
-            self.model.load_state_dict(found["parameters"], strict=False)
+            for name, weight in found["parameters"].items():
+                self.parameters[name].data = weight
             for head, weight in zip(self.heads, found["heads"], strict=True):
                 head.data = weight
             self.optimizer.load_state_dict(found["optimizer"])
@@ -98,7 +101,7 @@ class Pretraining:
         x = F.embedding(batch.ids, parameters["model.embed_tokens.weight"])
         with_image = torch.cat([x[:count, :at], seen, x[:count, at + IMAGE_TOKENS :]], dim=1)
         x = torch.cat([with_image, x[count:]])
-        settings = {"heads": MODEL.heads, "theta": config.rope_theta, "epsilon": config.rms_norm_eps}
+        settings = {"heads": MODEL.heads, "theta": rope_theta(config), "epsilon": config.rms_norm_eps}
         return language(parameters, x, dtype=dtype, **settings), seen
 
     def tower_losses(self, seen: torch.Tensor, labels: torch.Tensor) -> list[torch.Tensor]:
@@ -171,9 +174,7 @@ class Pretraining:
         }
         config = read_json(folder / "config.json", what="configuration of the model")
         self.model.save_pretrained(folder, state_dict=weights)
-        tower.save_pretrained(
-            folder / VISION_TOWER, state_dict={n: e.bfloat16() for n, e in tower.state_dict().items()}
-        )
+        save_tower(tower, folder / VISION_TOWER, {n: e.bfloat16() for n, e in tower.state_dict().items()})
         for path in (folder, folder / VISION_TOWER):
             found = config if path == folder else read_json(path / "config.json", what="configuration of the tower")
             write_json(path / "config.json", {**found, "torch_dtype": "bfloat16", "dtype": "bfloat16"}, indent=2)

@@ -34,6 +34,7 @@ _FAST = ("PreTrainedTokenizerFast", "TokenizersBackend")  # one class, its name 
 # folders, and AutoTokenizer returns what is registered under it.
 
 if FIVE:
+    from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
     from transformers.models.llava.image_processing_pil_llava import LlavaImageProcessorPil as LlavaImageProcessor
     from transformers.tokenization_utils_base import generate_merges as generate_merges
     from transformers.tokenization_utils_sentencepiece import SPIECE_UNDERLINE, SentencePieceBackend
@@ -150,8 +151,13 @@ if FIVE:
             return token
         return transformers.AddedToken(token, normalized=False, special=True)
 
-    # LLaVA's forward passes the cache on as 4.57 has it; 5.24 takes that, and will until 5.40.
-    warnings.filterwarnings("ignore", message="`past_key_values` is deprecated", category=FutureWarning)
+    # LLaVA and its flags have the names of 4.57; 5.24 takes them, the first until 5.40, the others until 6.
+    old_names = "past_key_values|rope_scaling|(is_)?gradient_checkpointing(_kwargs)?"
+    warnings.filterwarnings("ignore", message=f"`({old_names})` is deprecated", category=FutureWarning)
+
+    # Where there is torchvision, the name that LLaVA imports is a processor of its, with other pixels; else it is this
+    # one, with a warning. (Some imports make 5.x put another module in its own place.)
+    vars(sys.modules["transformers"])["CLIPImageProcessor"] = CLIPImageProcessorPil
 
     AutoTokenizer.register(LlamaConfig, slow_tokenizer_class=LlamaTokenizer, exist_ok=True)
     # For the type `llava`, that of folders published as LLaVA-1.5, 5.x takes a fast tokenizer, whatever they name. It
@@ -314,6 +320,11 @@ def present_tower_names(weights: Mapping[str, Tensor], prefix: str) -> dict[str,
 
 
 # --- config.json ------------------------------------------------------------------------------------------------------
+
+
+def rope_theta(config: Any) -> float:
+    """The base of a model's rotary embeddings: 4.57 has it in the configuration itself, 5.x among their parameters."""
+    return config.rope_parameters["rope_theta"] if FIVE else config.rope_theta
 
 
 def write_old_rope_names(folder: Path) -> None:

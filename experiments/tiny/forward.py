@@ -12,7 +12,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 Parameters = Mapping[str, Tensor]
-TOWER = "model.vision_tower.vision_tower.vision_model."
+IN_MODEL = "model.vision_tower.vision_tower."
+TOWER = f"{IN_MODEL}vision_model."  # as files name it, whichever transformers is installed
 
 
 def rotary(length: int, head: int, theta: float) -> tuple[Tensor, Tensor]:

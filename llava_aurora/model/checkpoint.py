@@ -147,8 +147,8 @@ def load_tower(model: AuroraLlamaForCausalLM, *, dtype: torch.dtype) -> Any:
             tower.load_model()
             _check_processor(tower)
             name = tower.vision_tower_name
-            _, found = CLIPVisionModel.from_pretrained(name, output_loading_info=True, device_map="meta")
-            _refuse_partial(name, found)
+            loaded: Any = CLIPVisionModel.from_pretrained(name, output_loading_info=True, device_map="meta")
+            _refuse_partial(name, loaded[1])
         with reading(model.config._name_or_path, "image_aspect_ratio in config.json"):
             asked_pixels([Image.new("RGB", (8, 8))], tower.image_processor, model.config)
         tower.to(device=model.device, dtype=dtype)

@@ -10,6 +10,7 @@ import yaml
 
 from llava_aurora.demo.stages import as_arguments
 from llava_aurora.errors import AuroraError
+from llava_aurora.training.legacy_flags import translate
 
 FOLDER = Path(__file__).parents[2] / "experiments"
 CONTENT = yaml.safe_load((FOLDER / "variants.yaml").read_text())
@@ -60,7 +61,8 @@ def test_training_takes_the_flags_and_the_curriculum_of_every_variant(variant, s
     from llava_aurora.data.curriculum.schedule_file import read_schedule
 
     experiment = runner["Experiment"](CONTENT, size=size, out=tmp_path)
-    flags = parser.parse_args(as_arguments(experiment.flags(runner["Run"](variant, 1))))
+    arguments = as_arguments(experiment.flags(runner["Run"](variant, 1)))
+    flags = parser.parse_args(translate(arguments, cuda=True, tf32=True)[0])
     for flag, value in experiment.variants[variant]["flags"].items():
         assert getattr(flags, flag) == value
     steps = flags.num_train_epochs * CONTENT["sizes"][size]["records_per_epoch"]
