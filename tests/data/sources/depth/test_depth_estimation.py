@@ -152,7 +152,7 @@ def test_an_image_that_the_estimator_fails_on_does_not_take_others_along(tmp_pat
 def test_an_estimator_that_does_not_say_what_it_writes_is_asked_for(model, monkeypatch):
     monkeypatch.setattr(DepthAnythingConfig, "model_type", "new_estimator")
     estimator = DepthEstimator(model=model)
-    estimator.pipeline.model.config.depth_estimation_type = None
+    estimator.pipeline.model.config.depth_estimation_type = ""
     with pytest.raises(AuroraError, match="give --values"):
         estimator._values()
     assert DepthEstimator(model=model, values="metric").values == "metric"
