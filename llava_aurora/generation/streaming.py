@@ -23,9 +23,7 @@ def stream_pieces(
     Args:
         write: calls transformers' `generate` on one row, with the `streamer` and `stopping_criteria` it is given.
         tokenizer: turns ids into text.
-
-    Raises:
-        whatever `write` raises. When the iterator is closed, writing stops after the step it is in.
+    Raises whatever `write` raises. When the iterator is closed, writing stops after the step it is in.
     """
     pieces: SimpleQueue[list[int]] = SimpleQueue()
     stop = Event()
