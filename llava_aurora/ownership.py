@@ -34,9 +34,7 @@ def refuse_other_file(path: str | Path, what: str, recognize: Callable[[bytes], 
 def claim_folder(folder: str | Path, header: str, settings: Mapping[str, Any], *, what: str) -> None:
     """Writes down in a folder what its files are made with, or checks that they are made with the same.
 
-    Args:
-        folder: to be written into.
-        settings: what the files are made with, as JSON can hold it.
+    Args: folder: to be written into; settings: what the files are made with, as JSON can hold it.
     Raises AuroraError if the folder holds anything but such files, or was written with other settings.
     """
     folder, path = Path(folder), Path(folder) / header

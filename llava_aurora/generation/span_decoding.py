@@ -256,9 +256,7 @@ def _phrases_of(ids: Sequence[int]) -> Phrases:
 class _Cache:
     """Keys and values of rows of different lengths, padded on the left, and the states of what was read last.
 
-    Args:
-        model: whose decoder reads.
-        inputs: the prompts, which are read together with the first tokens behind them.
+    Args: model: whose decoder reads; inputs: the prompts, which are read together with the first tokens behind them.
     """
 
     def __init__(self, model: AuroraLlamaForCausalLM, inputs: Inputs) -> None:

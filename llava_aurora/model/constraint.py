@@ -179,9 +179,7 @@ class _Masks:
 
     They are added because that is faster in torch than filling in -inf where a boolean mask says so.
 
-    Args:
-        outside: ids that cannot stand in text.
-        device, dtype: of the scores.
+    Args: outside: ids that cannot stand in text; device, dtype: of the scores.
     """
 
     @torch.inference_mode(False)  # tensors made in that mode could not be changed outside of it

@@ -105,9 +105,7 @@ def text_and_image(input_ids: Tensor, attention_mask: Tensor | None, image_id: i
 def image_features(places: Sequence[tuple[int, int]], lengths: Sequence[int]) -> list[range]:
     """The positions of the image's features in each row.
 
-    Args:
-        places: from `text_and_image`.
-        lengths: of each row with its features, without padding.
+    Args: places: from `text_and_image`; lengths: of each row with its features, without padding.
     """
     return [
         range(place, place + length - text) if place >= 0 else range(0)

@@ -34,9 +34,7 @@ _SAMPLES, _SAMPLE_BYTES = 16, 4096
 def reading(source: str | Path, part: str) -> Iterator[None]:
     """Turns whatever the libraries raise for a damaged or missing file into an AuroraError of one line.
 
-    Args:
-        source: a file, a folder or a name on the Hugging Face hub.
-        part: what is read of it.
+    Args: source: a file, a folder or a name on the Hugging Face hub; part: what is read of it.
     """
     try:
         yield

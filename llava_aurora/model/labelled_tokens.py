@@ -26,9 +26,7 @@ class LabelledTokens:
     def spans(self, *, start_id: int, first_code: int, codes: int, length: int) -> tuple[Tensor, Tensor]:
         """Every whole span of this length of a delimited family: `start_id`, then `length` codes and no further one.
 
-        Args:
-            first_code: the id of code 0.
-            codes: how many codes there are.
+        Args: first_code: the id of code 0; codes: how many codes there are.
         Returns places int64 (M, length), where the codes of each span are among the N tokens; and the codes, (M,
         length).
         """
@@ -50,9 +48,7 @@ def pack_ids_into_labels(labels: Tensor, input_ids: Tensor, *, ignore_index: int
     LLaVA puts image features between the tokens and moves labels along, but not ids. It gives image features and
     padding `ignore_index`.
 
-    Args:
-        labels: int64 (B, T), ignore_index where nothing is to be learned.
-        input_ids: int64 (B, T).
+    Args: labels: int64 (B, T), ignore_index where nothing is to be learned; input_ids: int64 (B, T).
     """
     return torch.where(labels == ignore_index, _UNLEARNED - input_ids, labels)
 

@@ -60,9 +60,7 @@ def write_lora_folder(
 ) -> None:
     """Writes LoRA weights and, beside them, everything else that was trained: projector, rows of new tokens, tower.
 
-    Args:
-        adapter: LoRA's tensors, whole, by name.
-        others: the other trained tensors, whole, by name.
+    Args: adapter: LoRA's tensors, whole, by name; others: the other trained tensors, whole, by name.
     """
     base = model.get_base_model()
     with staged_into(folder) as staging:
@@ -79,9 +77,7 @@ def write_projector_folder(
 ) -> None:
     """Writes the projector, and in the same file the rows of new tokens, which upstream ignores.
 
-    Args:
-        model: the trained model.
-        weights: the trained tensors, whole, by name.
+    Args: model: the trained model; weights: the trained tensors, whole, by name.
     """
     with staged_into(folder) as staging:
         _write_config(staging, model)

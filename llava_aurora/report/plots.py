@@ -28,9 +28,7 @@ def new_axes(*, width: float, height: float = 3.8) -> Axes:
 def save_axes(axes: Axes, path: str | Path, *, title: str = "", **settings: Any) -> None:
     """Writes the figure of some axes as a PNG.
 
-    Args:
-        axes: of `new_axes`.
-        settings: as `Axes.set` takes them, such as xlabel.
+    Args: axes: of `new_axes`; settings: as `Axes.set` takes them, such as xlabel.
     Raises AuroraError if it cannot be written.
     """
     axes.set_title(title, fontsize=10, loc="left")

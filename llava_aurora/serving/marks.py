@@ -116,9 +116,7 @@ def shown_size(size: tuple[int, int]) -> tuple[int, int]:
 def suggested_question(letters: str, coordinates: Sequence[str] = ()) -> str:
     """The question that the page proposes about these points; empty for fewer than two.
 
-    Args:
-        letters: of the points.
-        coordinates: of each, as the model reads them, if the question is to give them.
+    Args: letters: of the points; coordinates: of each, as the model reads them, if the question is to give them.
     """
     if len(letters) < 2:
         return ""

@@ -26,9 +26,7 @@ _ROUTES = re.compile(
 class RequestLimitMiddleware:
     """ASGI middleware: 404 for other routes, 413 for a larger body, whether it says its length or not.
 
-    Args:
-        app: what stands behind it.
-        max_upload: bytes of one upload.
+    Args: app: what stands behind it; max_upload: bytes of one upload.
     """
 
     def __init__(self, app: Any, *, max_upload: int) -> None:

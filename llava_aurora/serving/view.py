@@ -35,9 +35,7 @@ def written_codes(text: str, family: TokenFamily) -> tuple[int, ...]:
 def span_html(kind: TokenKind, codes: Sequence[int], size: tuple[int, int]) -> str:
     """A span of which some codes may be missing, as an HTML picture with a caption; only the caption without a picture.
 
-    Args:
-        codes: of it, so far, at least one.
-        size: of the image, over which the picture is stretched.
+    Args: codes: of it, so far, at least one; size: of the image, over which the picture is stretched.
     """
     total = kind.family.lengths[-1]
     legend = f", {kind.legend}" if kind.legend else ""

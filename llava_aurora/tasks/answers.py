@@ -156,9 +156,7 @@ def stated_choice(text: str, choices: Sequence[str]) -> str | None:
 def stated(text: str, *, kind: AnswerKind, choices: Sequence[str] = ()) -> str | None:
     """The answer of a kind that a text states; None if it states none.
 
-    Args:
-        text: all that the model wrote.
-        kind: "letter", "number", or "choice" for one of `choices`.
+    Args: text: all that the model wrote; kind: "letter", "number", or "choice" for one of `choices`.
     """
     if kind == "choice":
         return stated_choice(text, choices)
@@ -180,9 +178,7 @@ def _final(
 ) -> str | None:
     """The value of the final statement of a text.
 
-    Args:
-        value: pattern of {V}, with a group `value`.
-        read: makes values comparable.
+    Args: value: pattern of {V}, with a group `value`; read: makes values comparable.
     """
     for _, group in groupby(statements, key=lambda statement: statement.precedence):
         found = []

@@ -10,9 +10,7 @@ IOU = 0.5
 def matched_boxes(written: Sequence[Sequence[float]], true: Sequence[Sequence[float]], *, iou: float = IOU) -> int:
     """The most pairs of a written and a true box that overlap by at least `iou`, no box in two pairs.
 
-    Args:
-        written, true: (x1, y1, x2, y2) each, in one frame.
-        iou: least intersection over union.
+    Args: written, true: (x1, y1, x2, y2) each, in one frame; iou: least intersection over union.
     """
     if not written or not true:
         return 0

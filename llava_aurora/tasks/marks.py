@@ -120,9 +120,7 @@ def sample_points(
 def any_points(relative_depth: np.ndarray, count: int, rng: np.random.Generator) -> list[Point] | None:
     """Draws points to be read and not compared: any pixels of known depth, however near to each other.
 
-    Args:
-        relative_depth: uint8 (H, W), 0 = unknown.
-        count: how many.
+    Args: relative_depth: uint8 (H, W), 0 = unknown; count: how many.
     Returns `count` points, or None if fewer pixels are known.
     """
     known = np.flatnonzero(relative_depth)

@@ -62,9 +62,7 @@ class PerceptionTokens:
     def from_config(cls, block: Mapping[str, Any], *, folder: Path, tokenizer: Any) -> "PerceptionTokens":
         """Reads the `aurora` block of a config.json.
 
-        Args:
-            block: what `config` wrote.
-            folder: the checkpoint's folder, to which its paths are relative.
+        Args: block: what `config` wrote; folder: the checkpoint's folder, to which its paths are relative.
         Raises AuroraError as `kinds_of_config`, or for a tokenizer with other tokens or ids (both are named).
         """
         kinds = kinds_of_config(block, folder)

@@ -13,9 +13,7 @@ from llava_aurora.model.writing import TOWER_PREFIX
 def load_exactly(model: nn.Module, path: Path, *, names: set[str]) -> None:
     """Loads some of a model's weights.
 
-    Args:
-        model: to load into.
-        names: the weights that the file must hold, exactly.
+    Args: model: to load into; names: the weights that the file must hold, exactly.
     Raises AuroraError if the file is missing or holds other weights.
     """
     if not path.is_file():

@@ -78,9 +78,7 @@ class Curriculum:
     def quotas(self, epoch: int, *, epochs: int) -> dict[str, int]:
         """How many records of each task an epoch has, those without a task included; they sum to `length`.
 
-        Args:
-            epoch: from 0.
-            epochs: in all, to which the schedule is stretched.
+        Args: epoch: from 0; epochs: in all, to which the schedule is stretched.
         """
         shares = self.schedule.shares(epoch, epochs=epochs, counts=self.counts)
         tasks = list(self.counts)

@@ -35,9 +35,7 @@ class Transform(ABC):
     def from_flags(cls, flags: Any, perception: "PerceptionTokens | None") -> "Transform | None":
         """The transform that the flags ask for, or None. Raises AuroraError for flags that cannot be met.
 
-        Args:
-            flags: `DataArguments` (configuration.py).
-            perception: of the model.
+        Args: flags: `DataArguments` (configuration.py); perception: of the model.
         """
 
     @abstractmethod

@@ -55,9 +55,7 @@ class AuxiliaryLoss(ABC):
     def __init__(self, *, model: Any, perception: PerceptionTokens) -> None:
         """Called once, before training.
 
-        Args:
-            model: the causal language model.
-            perception: its tokens.
+        Args: model: the causal language model; perception: its tokens.
         Raises AuroraError if the model lacks what the loss needs.
         """
         self.perception = perception

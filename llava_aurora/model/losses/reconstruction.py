@@ -60,9 +60,7 @@ class ReconstructionLoss(AuxiliaryLoss):
 def pictures(kind: TokenKind, logits: Tensor, codes: Tensor) -> tuple[Tensor, Tensor]:
     """The picture that the logits stand for, with a gradient, and the picture of the true codes, without one.
 
-    Args:
-        logits: (M, length, family.size), of the codes alone.
-        codes: int64 (M, length).
+    Args: logits: (M, length, family.size), of the codes alone; codes: int64 (M, length).
     Returns both (M, C, H, W).
     """
     precision = torch.promote_types(logits.dtype, torch.float32)

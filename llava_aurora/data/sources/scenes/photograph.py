@@ -56,9 +56,7 @@ def fill_unknown(disparity: np.ndarray, known: np.ndarray) -> np.ndarray:
     What one camera of a pair cannot see lies behind what hides it, so the farther neighbour, of the smaller disparity,
     is the better guess. A row without any known pixel takes over the nearest row that has one.
 
-    Args:
-        disparity: (H, W), pixels.
-        known: bool (H, W), true somewhere.
+    Args: disparity: (H, W), pixels; known: bool (H, W), true somewhere.
     Returns: (H, W), equal to `disparity` where that is known.
     """
     columns = np.arange(disparity.shape[1])

@@ -110,10 +110,7 @@ def annotated_scene(
 ) -> AnnotatedImage:
     """A scene with its true depth and objects.
 
-    Args:
-        folder: that `write_scenes` made.
-        codes: by token kind, of the whole image.
-        with_depth: read its depth map.
+    Args: folder: that `write_scenes` made; codes: by token kind, of the whole image; with_depth: read its depth map.
     Raises AuroraError naming the depth map, if it cannot be read or is of another size than its image.
     """
     depth = read_depth_map(folder / scene.depth) if with_depth else None
