@@ -214,7 +214,7 @@ def present_flags(pairs: Sequence[tuple[str, list[str]]]) -> tuple[list[tuple[st
         pairs: flags with `--`, each with its values.
 
     Returns:
-        the same in the present spelling, and a note for each change.
+        the same in the present spelling, and for each change what was changed to what, and why.
 
     Raises:
         AuroraError: for a flag whose work no other flag does.
@@ -247,7 +247,8 @@ def present_flags(pairs: Sequence[tuple[str, list[str]]]) -> tuple[list[tuple[st
                 f"--logging_dir is gone in transformers 5; set TENSORBOARD_LOGGING_DIR={' '.join(values)}"
             )
         if new != (flag, values):
-            notes.append(f"{' '.join([flag, *values])} -> {' '.join([new[0], *new[1]]) if new else '(left out)'}")
+            now = " ".join([new[0], *new[1]]) if new else "nothing"
+            notes.append(f"{' '.join([flag, *values])} to {now} because transformers 5 has no {flag} of this meaning")
         if new:
             present.append(new)
     return present, notes

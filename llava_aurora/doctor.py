@@ -14,15 +14,15 @@ from llava_aurora.training.cpu_ranks import NO_GLOO, has_gloo, has_libuv
 from llava_aurora.version import __version__
 
 
-def examine() -> bool:
-    """Prints the table. Returns whether a training run can start."""
+def examine() -> tuple[bool, list[tuple[str, str, str]]]:
+    """Prints the table. Returns whether a training run can start, and the rows."""
     table = Table("", "found", "required, or reason", title=f"llava_aurora {__version__}", title_justify="left")
-    sound = True
-    table.add_row("Python", platform.python_version(), ">=3.10")
+    rows = [("Python", platform.python_version(), ">=3.10")]
+    bad = set()
     for version in integration.versions():
-        sound &= version.fits
-        state = version.found or "not installed"
-        table.add_row(version.package, state if version.fits else f"[red]{state}[/red]", version.required)
+        rows.append((version.package, version.found or "not installed", version.required))
+        if not version.fits:
+            bad.add(version.package)
     for name, check in (
         ("patches", _patches),
         ("attention", lambda: (True, *integration.attention_kernel())),
@@ -30,10 +30,13 @@ def examine() -> bool:
         ("DeepSpeed", _deepspeed),
     ):
         good, found, why = _guarded(check)
-        sound &= good
-        table.add_row(name, found if good else f"[red]{found}[/red]", why)
+        rows.append((name, found, why))
+        if not good:
+            bad.add(name)
+    for name, found, why in rows:
+        table.add_row(name, f"[red]{found}[/red]" if name in bad else found, why)
     Console().print(table)
-    return sound
+    return not bad, rows
 
 
 def _guarded(check: Callable[[], tuple[bool, str, str]]) -> tuple[bool, str, str]:

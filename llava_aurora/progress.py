@@ -1,6 +1,8 @@
-"""Progress bars: on stderr, so that stdout holds results alone."""
+"""Progress bars: on stderr, so that stdout holds results alone. And what libraries say on stderr without need."""
 
+import logging
 import os
+import warnings
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -32,3 +34,12 @@ def count_bars(**settings: Any) -> "Progress":
 
     columns = TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
     return Progress(*columns, console=notes(), **settings)
+
+
+def silence_libraries() -> None:
+    """Hides what libraries say of each other: deprecated functions, and kernels and pinned memory that a CPU lacks."""
+    for kind in (DeprecationWarning, FutureWarning):
+        warnings.simplefilter("ignore", kind)
+    for message in ("'pin_memory' argument is set", "None of the inputs have requires_grad"):
+        warnings.filterwarnings("ignore", message)
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)

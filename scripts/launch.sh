@@ -1,8 +1,8 @@
 # Sourced by the training scripts. `launch FILE FLAGS...` runs FILE, whose other half is Python, on every rank, and does
-# not return. NUM_GPUS=2 chooses the ranks; default: all GPUs of this machine, or one process on the CPU. A second run on
-# the same machine needs another port to meet at: MASTER_PORT=29501 (default: 29500).
+# not return. NUM_GPUS=2 chooses the ranks; default: all GPUs of this machine, or one process on the CPU. They meet at
+# MASTER_PORT; default: a free one, so that several runs have room on one machine.
 launch() {
-    local file=$1 root bin gpus
+    local file=$1 root bin gpus port
     shift
     root=$(cd -P -- "$(dirname -- "${BASH_SOURCE[0]}")/.." && pwd)
     bin=${VIRTUAL_ENV:-$root/.venv}/bin
@@ -14,10 +14,13 @@ launch() {
     case " $* " in
         "  " | *" -h "* | *" --help "*) exec python "$file" "$@" ;; # one process answers
     esac
-    gpus=$(python -c 'import torch; print(torch.cuda.device_count())')
+    read -r gpus port < <(python -c '
+import torch
+from llava_aurora.training.ports import free_port
+print(torch.cuda.device_count(), free_port())')
     if ((gpus == 0)); then
         export DS_ACCELERATOR=${DS_ACCELERATOR:-cpu}
         gpus=1
     fi
-    exec deepspeed --num_gpus "${NUM_GPUS:-$gpus}" --master_port "${MASTER_PORT:-29500}" "$file" "$@"
+    exec deepspeed --num_gpus "${NUM_GPUS:-$gpus}" --master_port "${MASTER_PORT:-$port}" "$file" "$@"
 }

@@ -16,15 +16,16 @@ import llava_aurora.cli.depth
 import llava_aurora.cli.inspection
 import llava_aurora.cli.store  # noqa: F401  adds its commands to data's
 from llava_aurora.cli import asking, data, evaluation, export, serving, training, vqvae
+from llava_aurora.cli.output import Commands, tell
 from llava_aurora.errors import AuroraError, shown
-from llava_aurora.progress import QUIET
+from llava_aurora.progress import QUIET, silence_libraries
 from llava_aurora.version import __version__
 
 _INTERRUPTED = 130  # by Ctrl-C; some versions of typer return it themselves
 # Of click, or of typer's own copy of click.
 _UsageError: Any = typer.BadParameter.__base__
 
-app = typer.Typer(
+app = Commands(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,  # to load what draws the panels of its help would take as long as all else
@@ -71,6 +72,7 @@ def patch(
     elif not check:
         patch_queue.apply(source)
     states = patch_queue.status(source)
+    tell(**{each.name: state.value for each, state in states.items()})
     for each, state in states.items():
         print(f"{state.value:10}{each.name:32}{each.description}")
     if check:
@@ -85,7 +87,9 @@ def doctor() -> None:
     """Show versions, patches, the attention kernel, devices and DeepSpeed; exit code 1 if something is amiss."""
     from llava_aurora.doctor import examine
 
-    if not examine():
+    sound, rows = examine()
+    tell(**{name: {"found": found, "required": why} for name, found, why in rows})
+    if not sound:
         raise AuroraError("this installation cannot train; run `bash scripts/setup.sh`")
 
 
@@ -101,7 +105,7 @@ def demo(
     """From nothing to a model that writes depth maps as tokens: scenes, VQ-VAE, fine-tuning, report and pictures."""
     from llava_aurora.demo.pipeline import Demo
 
-    Demo(name=preset, out=out).run()
+    tell(report=Demo(name=preset, out=out).run())
 
 
 app.add_typer(data.app, name="data")
@@ -115,6 +119,7 @@ app.add_typer(export.app)
 
 def main() -> None:
     """Entry point: one line on stderr and exit code 2 for wrong usage, 1 for other errors, 130 after Ctrl-C."""
+    silence_libraries()
     try:
         code = app(standalone_mode=False) or 0
     except AuroraError as error:

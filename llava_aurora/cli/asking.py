@@ -1,26 +1,27 @@
 """`llava-aurora ask`."""
 
-import json
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from llava_aurora.cli.output import Commands, tell
 from llava_aurora.cli.shared import Base, Decoding, Load4, Load8, Prompt, Refinements, model_or_demo, usable_device
 
 if TYPE_CHECKING:
     from llava_aurora.generation.aurora import Aurora
 
-app = typer.Typer()
+app = Commands()
 
 
 @app.command(
+    answers=True,
     epilog="Examples: llava-aurora ask --model checkpoints/mine --image street.jpg 'How many cars are there?'  |  "
     "llava-aurora ask --model checkpoints/mine --folder photos --out answers.jsonl --pictures seen "
     "'How many people are there?'  |  llava-aurora ask --model checkpoints/mine --image street.jpg --point A=120,80 "
     "--point B=300,210 'Which of the points {points} is closest to the camera?'. Run again after an "
-    "interruption to resume."
+    "interruption to resume.",
 )
 def ask(
     question: Annotated[str, typer.Argument(help="What to ask.")],
@@ -42,7 +43,6 @@ def ask(
     picture: Annotated[
         Path | None, typer.Option(help="PNG of the answer; NAME.answer.png in this folder if left out.")
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the whole result as JSON.")] = False,
     out: Annotated[Path | None, typer.Option(help="With --folder: the JSONL file of the answers.")] = None,
     pictures: Annotated[Path | None, typer.Option(help="With --folder: a folder for pictures.")] = None,
     batch_size: Annotated[int, typer.Option(min=1, help="Images at once.")] = 16,
@@ -59,11 +59,11 @@ def ask(
     """Ask a model about an image, or about a folder of them. Exit code 1 if some could not be read."""
     if (image is None) == (folder is None):
         raise typer.BadParameter("give either --image or --folder")
-    if folder is not None and (out is None or picture is not None or as_json or point):
-        raise typer.BadParameter("--folder goes with --out and --pictures, not with --picture, --json and --point")
+    if folder is not None and (out is None or picture is not None or point):
+        raise typer.BadParameter("--folder goes with --out and --pictures, not with --picture and --point")
     points = points_of(point or [])
     if image is not None and (out is not None or pictures is not None):
-        raise typer.BadParameter("--out and --pictures go with --folder; with --image there are --picture and --json")
+        raise typer.BadParameter("--out and --pictures go with --folder; with --image there is --picture")
     if load_8bit and load_4bit:
         raise typer.BadParameter("give one of --load-8bit and --load-4bit")
     from llava_aurora.data.images.image_files import SUFFIXES, opened_image
@@ -88,7 +88,7 @@ def ask(
     options: dict[str, Any] = {"reasoning": reasoning, "reasoning_prompt": reasoning_prompt}
     options |= {"max_new_tokens": max_new_tokens, "decoding": decoding, "refinements": refinements}
     if image is not None:
-        _ask_one(aurora, image, question, picture=picture, as_json=as_json, points=points, **options)
+        _ask_one(aurora, image, question, picture=picture, points=points, **options)
     else:
         assert folder is not None
         _ask_all(aurora, folder, question=question, out=out, pictures=pictures, batch_size=batch_size, **options)
@@ -111,9 +111,7 @@ def points_of(options: list[str]) -> dict[str, tuple[float, float]]:
     return points
 
 
-def _ask_one(
-    aurora: "Aurora", image: Path, question: str, *, picture: Path | None, as_json: bool, **options: Any
-) -> None:
+def _ask_one(aurora: "Aurora", image: Path, question: str, *, picture: Path | None, **options: Any) -> None:
     from llava_aurora.generation.answer_pictures import refuse_other_picture, save_picture
     from llava_aurora.generation.result import folded
 
@@ -121,12 +119,10 @@ def _ask_one(
     refuse_other_picture(picture)
     result = aurora.ask(image, question, **options)
     save_picture(result.figure(), picture)
-    if as_json:
-        print(json.dumps(result.to_json(), ensure_ascii=False))
-    else:
-        if result.answer not in (result.text, result.text.removesuffix(".")):
-            print(f"{folded(result.text, aurora.model.perception)}\n")
-        print(result.answer or "(no answer beside the map)")
+    tell(**result.to_json())
+    if result.answer not in (result.text, result.text.removesuffix(".")):
+        print(f"{folded(result.text, aurora.model.perception)}\n")
+    print(result.answer or "(no answer beside the map)")
     if not result.finished:
         print("the answer was cut off: no more tokens were left", file=sys.stderr)
     print(f"{picture}: the picture", file=sys.stderr)
@@ -141,6 +137,7 @@ def _ask_all(aurora: "Aurora", folder: Path, *, out: Path | None, **options: Any
     report = ask_folder(aurora, folder, out=out, **options)
     for failure in report.failures:
         print(f"error: {shown(failure)}", file=sys.stderr)
+    tell(out=out, answered=report.answered, already_done=report.kept, failures=report.failures)
     counts = f"{report.answered} answered, {report.kept} already done, {len(report.failures)} failed"
     print(f"{out}: {counts}{in_words(report.passed_over)}")
     if report.failures:

@@ -8,6 +8,7 @@ import typer
 from llava_aurora.cli import shared
 from llava_aurora.cli.data import app
 from llava_aurora.cli.depth_options import CloserOption, UnknownOption, ValuesOption, checked_scale
+from llava_aurora.cli.output import tell
 from llava_aurora.cli.shared import record_writer, report_failures, shares_of
 
 if TYPE_CHECKING:
@@ -74,6 +75,7 @@ def boxes(
         validation_out=validation_out,
         resized=resized,
     )
+    tell(validation_records=len(made.validation), possible=made.possible, asked=made.asked)
     _print_counts(made)
     if validation_out is not None:
         print(f"{validation_out}: {len(made.validation)} records of other images")
@@ -117,6 +119,7 @@ def hardblink(
     found = find_files(depth, MAP_SUFFIXES)
     scale = checked_scale(depth, found.paths, values=values, closer=closer, unknown=unknown)
     made = write_hardblink(out, images=images, depth=depth, scale=scale, seed=seed)
+    tell(questions=made.counts)
     for points, questions in made.counts.items():
         print(f"{points} points: {questions} questions")
     report_failures(sum(made.counts.values()), made.failures, out, made.passed_over)

@@ -6,9 +6,10 @@ from typing import Annotated
 import typer
 
 from llava_aurora.cli import shared
+from llava_aurora.cli.output import Commands, tell
 from llava_aurora.cli.shared import counts_of, record_writer, shares_of
 
-app = typer.Typer(no_args_is_help=True, help="Make training data.")
+app = Commands(no_args_is_help=True, help="Make training data.")
 
 
 @app.command(
@@ -49,6 +50,7 @@ def scenes(
     workers = workers or os.cpu_count() or 1
     records = write_scenes(out=out, count=count, seed=seed, config=config, workers=workers, metric_depth=metric_depth)
     objects = sum(len(record.objects) for record in records)
+    tell(out=out, scenes=len(records), objects=objects)
     print(f"{out}: {len(records)} scenes with {objects} objects; the list is {out / 'scenes.jsonl'}")
 
 
@@ -92,5 +94,6 @@ def scene_records(
     known = read_codes(codes, model=model).codes
     records = write_scene_records(out, scenes=scenes, codes=known, writer=writer, tasks=asked)
     print(f"{out}: {len(records)} records; train with --image_folder {scenes}")
-    for score in blind_scores(records, folder=scenes, frame=frame):
-        print(score)
+    blind = blind_scores(records, folder=scenes, frame=frame)
+    tell(out=out, records=len(records), blind=list(map(str, blind)))
+    print(*blind, sep="\n")

@@ -9,6 +9,7 @@ import typer
 from llava_aurora.cli import shared
 from llava_aurora.cli.data import app
 from llava_aurora.cli.depth_options import CloserOption, UnknownOption, ValuesOption, checked_scale, depth_scale
+from llava_aurora.cli.output import tell
 from llava_aurora.cli.shared import counts_of, record_writer, report_failures, shares_of, usable_device
 from llava_aurora.errors import AuroraError, shown
 from llava_aurora.found_files import in_words
@@ -149,7 +150,9 @@ def depth_records(
         codes=read_codes(codes, model=model).codes if codes else None,
         validation_out=validation_out,
     )
-    for task, count in Counter(record["aurora"]["task"] for record in made.training).items():
+    counts = Counter(record["aurora"]["task"] for record in made.training)
+    tell(tasks=counts, validation_records=len(made.validation), redrawable=made.redrawable)
+    for task, count in counts.items():
         print(f"{task}: {count} records")
     if validation_out is not None:
         print(f"{validation_out}: {len(made.validation)} records of other images")
@@ -163,6 +166,7 @@ def depth_records(
 def _print(report: "DepthReport", out: Path) -> None:
     for line in report.lines:
         print(f"error: {shown(line)}", file=sys.stderr)
+    tell(out=out, written=report.written, kept=report.kept, failures=report.failures, passed_over=report.passed_over)
     rate = f", {report.written / report.seconds:.1f} a second" if report.written else ""
     failed = f"{len(report.failures)} failed{in_words(report.passed_over)}"
     print(f"{out}: {report.written} maps written{rate}; {report.kept} kept; {failed}")

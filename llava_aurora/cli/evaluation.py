@@ -1,6 +1,5 @@
 """`llava-aurora eval`, `replace-test` and `compare`."""
 
-import json
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from inspect import Signature, signature
@@ -9,9 +8,10 @@ from typing import Annotated, Any
 
 import typer
 
+from llava_aurora.cli.output import Commands, tell
 from llava_aurora.cli.shared import Base, Decoding, Load4, Load8, Prompt, Refinements, model_or_demo, usable_device
 
-app = typer.Typer()
+app = Commands()
 
 _Tasks = Annotated[
     str,
@@ -39,7 +39,6 @@ _Pictures = Annotated[
     typer.Option("--cases", "--pictures", min=0, help="Right and wrong cases drawn, of each benchmark and reasoning."),
 ]
 _Unconstrained = Annotated[bool, typer.Option("--unconstrained", help="Let spans of tokens be malformed.")]
-_Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
 @app.command(
@@ -69,7 +68,6 @@ def evaluate_model(
     unconstrained: _Unconstrained = False,
     load_8bit: Load8 = False,
     load_4bit: Load4 = False,
-    as_json: _Json = False,
 ) -> None:
     """Ask a model the questions of a benchmark, with and without a chain; numbers, report.md and report.html."""
     given = locals()
@@ -78,12 +76,20 @@ def evaluate_model(
     _run(evaluate, given)
 
 
+def _options_of_eval(function: Callable[..., None]) -> Callable[..., None]:
+    """The options that `eval` takes, but --reasoning: a function of **options with these."""
+    options = [option for option in signature(evaluate_model).parameters.values() if option.name != "reasoning"]
+    setattr(function, "__signature__", Signature(options))  # noqa: B010
+    return function
+
+
 @app.command(
     "replace-test",
     epilog="Examples: llava-aurora replace-test scenes_depth --model checkpoints/aurora --out eval/aurora  |  "
     "llava-aurora replace-test hardblink --model checkpoints/aurora --data hardblink/ --out eval/aurora. "
     "Chains that `eval` left in the folder are used.",
 )
+@_options_of_eval
 def replace_test(**given: Any) -> None:
     """Test whether a model uses the depth map that it writes: replace the map and see what its answers become."""
     from llava_aurora.evaluation.replacement import replacement_test
@@ -91,25 +97,17 @@ def replace_test(**given: Any) -> None:
     _run(replacement_test, given)
 
 
-# It takes what `eval` takes, and always asks for chains.
-_options = [option for option in signature(evaluate_model).parameters.values() if option.name != "reasoning"]
-setattr(replace_test, "__signature__", Signature(_options))  # noqa: B010
-
-
-@app.command(epilog="Example: llava-aurora compare eval/direct eval/aurora")
+@app.command(answers=True, epilog="Example: llava-aurora compare eval/direct eval/aurora")
 def compare(
     first: Annotated[Path, typer.Argument(help="Folder of `eval` of one model.")],
     second: Annotated[Path, typer.Argument(help="The same of another model, on the same questions.")],
-    as_json: _Json = False,
 ) -> None:
     """Compare two models question by question: difference with its interval, and McNemar's exact test."""
     from llava_aurora.evaluation.comparison import compare_evaluations
     from llava_aurora.report.document import interval
 
     found = compare_evaluations(first, second)
-    if as_json:
-        print(json.dumps([asdict(each) for each in found]))
-        return
+    tell(comparisons=[asdict(each) for each in found])
     for each in found:
         paired = each.paired
         print(f"{each.title}, {each.reasoning}, {paired.difference.count} questions")
@@ -155,24 +153,24 @@ def _run(work: Callable[..., object], given: Mapping[str, Any]) -> None:
     )
     work(predictor, plan, out=given["out"], share=share)
     if share.index == 0:
-        _report(given["out"], as_json=given["as_json"])
+        _report(given["out"])
 
 
-def _report(out: Path, *, as_json: bool) -> None:
-    """Writes the report and prints the main numbers: in words, or as JSON what each question set came to."""
+def _report(out: Path) -> None:
+    """Writes the report and prints the main numbers."""
     from llava_aurora.evaluation.evaluation_report import write_report
     from llava_aurora.evaluation.run import read_results
     from llava_aurora.report.document import interval, percent
 
     path, results = write_report(out), read_results(out)
-    if as_json:
-        asked = {
+    tell(
+        report=path,
+        benchmarks={
             name: {reasoning: each["summary"] for reasoning, each in entry["reasonings"].items()}
             for name, entry in results["benchmarks"].items()
-        }
-        verdicts = {name: each["verdict"] for name, each in results.get("replacement", {}).items()}
-        print(json.dumps({"report": str(path), "benchmarks": asked, "replacement": verdicts}))
-        return
+        },
+        replacement={name: each["verdict"] for name, each in results.get("replacement", {}).items()},
+    )
     for entry in results["benchmarks"].values():
         for reasoning, asked in entry["reasonings"].items():
             summary = asked["summary"]
@@ -197,4 +195,6 @@ def lmms_tasks(
     """Write HardBLINK as open-ended tasks for lmms-eval."""
     from llava_aurora.evaluation.plugins.lmms_tasks import write_hardblink_tasks
 
-    print(f"{out}: tasks {', '.join(write_hardblink_tasks(data, out))}")
+    tasks = write_hardblink_tasks(data, out)
+    tell(out=out, tasks=tasks)
+    print(f"{out}: tasks {', '.join(tasks)}")

@@ -5,9 +5,10 @@ from typing import Annotated
 
 import typer
 
+from llava_aurora.cli.output import Commands, tell
 from llava_aurora.errors import AuroraError
 
-app = typer.Typer()
+app = Commands()
 
 
 @app.command(
@@ -46,12 +47,14 @@ def export(
         merge(model, out, base=base, dtype=weights)
     else:
         export_hugging_face(model, out, base=base, dtype=weights, conversation=conversation)
+    tell(out=out)
     print(f"{out}: the exported model")
 
 
 @app.command(
+    answers=True,
     epilog="Examples: llava-aurora grammar --model exported --format ebnf > spans.ebnf  |  "
-    "llava-aurora grammar --model checkpoints/mine --format regex --task depth_chain"
+    "llava-aurora grammar --model checkpoints/mine --format regex --task depth_chain",
 )
 def grammar(
     model: Annotated[Path, typer.Option(help="A trained model's folder, ours or an exported one.")],
@@ -70,4 +73,6 @@ def grammar(
     from llava_aurora.tasks.prompts import Prompts
 
     wording = Prompts.load(prompts) if prompts is not None else None
-    print(grammar_of_model(model, notation=format, task=task, prompts=wording).rstrip("\n"))
+    written = grammar_of_model(model, notation=format, task=task, prompts=wording).rstrip("\n")
+    tell(grammar=written)
+    print(written)

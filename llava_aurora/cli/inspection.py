@@ -1,21 +1,22 @@
 """`llava-aurora data check` and `data view`: training records looked at by a program, and by a person."""
 
-import json
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from llava_aurora.cli.data import app
+from llava_aurora.cli.output import tell
 from llava_aurora.errors import AuroraError
 
 Records = Annotated[Path, typer.Argument(help="The records: the --data_path of training.")]
 
 
 @app.command(
+    answers=True,
     epilog="Examples: llava-aurora data check train.json --image-folder images/ --model base/ --depth-vqvae vq/  |  "
     "llava-aurora data check train.json --image-folder images/ --quick  |  "
-    "llava-aurora data check train.json --image-folder images/ --model base/ --eval-data test.json --out report/"
+    "llava-aurora data check train.json --image-folder images/ --model base/ --eval-data test.json --out report/",
 )
 def check(
     file: Records,
@@ -37,7 +38,6 @@ def check(
     examples: Annotated[int, typer.Option(min=1, max=10, help="Records named of each kind of problem.")] = 3,
     out: Annotated[Path | None, typer.Option(help="Folder for report.json and two histograms.")] = None,
     workers: Annotated[int, typer.Option(min=0, help="Processes; 0 = one for each core.")] = 0,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
 ) -> None:
     """Check every record and image before a run. Exit code 1 if something is wrong; the last line is the verdict."""
     import os
@@ -73,10 +73,8 @@ def check(
     report = check_file(file, settings)
     if out is not None:
         report.save(out)
-    if as_json:
-        print(json.dumps(report.as_dict()))
-    else:
-        report.print(examples=examples, strict=strict)
+    tell(**report.as_dict())
+    report.print(examples=examples, strict=strict)
     if not report.fine(strict=strict):
         raise typer.Exit(1)
 
@@ -121,4 +119,5 @@ def view(
     records = sample_records(file, count=count, tasks=[name for name in task.split(",") if name], seed=seed)
     page = RecordPage(image_folder=image_folder, boxes=boxes, families=families, depth=depth)
     page.write(out, records, title=str(file), summary=f"{len(records)} records, drawn with seed {seed}")
+    tell(out=out, records=len(records), bytes=out.stat().st_size)
     print(f"{out}: {len(records)} records, {out.stat().st_size / 1e6:.1f} MB")

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from llava_aurora.cli.output import tell
 from llava_aurora.errors import AuroraError, shown
 from llava_aurora.found_files import in_words
 
@@ -104,6 +105,7 @@ def report_failures(
     written: int, failures: list[str], out: Path, passed_over: Mapping[str, int] = MappingProxyType({})
 ) -> None:
     """Prints one summary line of a command on many files, and each failure on stderr; exit code 1 if some failed."""
+    tell(out=out, written=written, failures=failures, passed_over=dict(passed_over))
     print(f"{out}: {written} written, {len(failures)} failed{in_words(passed_over)}")
     for failure in failures:
         print(f"error: {shown(failure)}", file=sys.stderr)

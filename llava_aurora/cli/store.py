@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 import typer
 
 from llava_aurora.cli.data import app
+from llava_aurora.cli.output import tell
 
 
 @app.command(
@@ -39,8 +40,10 @@ def convert(
 
         named = AuroraRecords(source, once=once)
         count = convert_records(source, out, change=named)
+        tell(tasks=named.tasks, repeated=named.repeated, unknown=list(map(str, named.unknown)))
         print(f"tasks: {', '.join(f'{task} {number:,}' for task, number in named.tasks.most_common())}")
         print(f"repeated: {named.repeated:,}{', left out' if once else ''}")
         for unknown in named.unknown:
             print(f"not recognised: {unknown}", file=sys.stderr)
+    tell(out=out, records=count, bytes=out.stat().st_size)
     print(f"{out}: {count} records, {out.stat().st_size / 1e6:.1f} MB")

@@ -1,22 +1,23 @@
 """`llava-aurora plan`, `merge` and `import`: before and after a training run."""
 
-import json
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from llava_aurora.cli.output import Commands, tell
 from llava_aurora.errors import AuroraError
 
-app = typer.Typer()
-imports = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Make folders of others' checkpoints.")
+app = Commands()
+imports = Commands(no_args_is_help=True, rich_markup_mode=None, help="Make folders of others' checkpoints.")
 app.add_typer(imports, name="import")
 
 
 @app.command(
+    answers=True,
     epilog="Examples: llava-aurora plan --model 13b --gpus 8 --memory 48  |  "
     "llava-aurora plan --model checkpoints/mine --mode lora --lora-r 64 --gpus 2 --memory 24 --length 1024  |  "
-    "llava-aurora plan --model 7b,13b,34b --gpus 8,64,512 --memory 80 --mode full"
+    "llava-aurora plan --model 7b,13b,34b --gpus 8,64,512 --memory 80 --mode full",
 )
 def plan(
     model: Annotated[
@@ -37,7 +38,6 @@ def plan(
     ] = False,
     gradient_checkpointing: Annotated[bool, typer.Option(help="Recompute activations.")] = True,
     dtype: Annotated[str, typer.Option(help="bf16 or fp32.")] = "bf16",
-    as_json: Annotated[bool, typer.Option("--json", help="One line of JSON, in bytes, instead of tables.")] = False,
 ) -> None:
     """Estimate the memory of a training run on each GPU, what it sends, what fits, and with which flags."""
     from llava_aurora.training.model_sizes import find_sizes
@@ -73,10 +73,7 @@ def plan(
         ]
         for sizes in map(find_sizes, model.split(","))
     ]
-    if as_json:
-        records = [record for runs in plans for record in as_records(runs, memory=memory, numbers=numbers)]
-        print(json.dumps(records))
-        return
+    tell(runs=[record for runs in plans for record in as_records(runs, memory=memory, numbers=numbers)])
     for runs in plans:
         print_plan(runs, memory=memory, numbers=numbers)
 
@@ -87,19 +84,27 @@ def plan(
     "llava-aurora merge checkpoints/llava-13b-pretrain --base lmsys/vicuna-13b-v1.5 --out merged"
 )
 def merge(
-    model: Annotated[Path, typer.Argument(help="A folder of LoRA or of a projector, or one of its checkpoints.")],
     out: Annotated[Path, typer.Option(help="The folder to make.")],
+    folder: Annotated[
+        Path | None,
+        typer.Argument(metavar="[MODEL]", help="A folder of LoRA or of a projector, or one of its checkpoints."),
+    ] = None,
+    model: Annotated[Path | None, typer.Option(help="The same as an option.")] = None,
     base: Annotated[str | None, typer.Option(help="Its base, if that is no longer where the folder says.")] = None,
     dtype: Annotated[str | None, typer.Option(help="float32, float16 or bfloat16; the base's if left out.")] = None,
 ) -> None:
     """Make one whole folder, which upstream LLaVA loads too, out of a base and what was trained beside it."""
+    source = model or folder
+    if source is None or (model and folder):
+        raise typer.BadParameter("give the model once, as MODEL or --model")
     if dtype not in (None, "float32", "float16", "bfloat16"):
         raise AuroraError(f"--dtype {dtype}: there are float32, float16 and bfloat16")
     import torch
 
     from llava_aurora.model.merge import merge as merge_folders
 
-    merge_folders(model, out, base=base, dtype=getattr(torch, dtype) if dtype else None)
+    merge_folders(source, out, base=base, dtype=getattr(torch, dtype) if dtype else None)
+    tell(out=out)
     print(f"{out}: the merged model")
 
 
@@ -121,4 +126,5 @@ def aurora(
     from llava_aurora.model.aurora_release import import_aurora
 
     import_aurora(folder, out, base=base, depth_vqvae=depth_vqvae, frame=frame)
+    tell(out=out)
     print(f"{out}: the imported model")

@@ -1,15 +1,17 @@
 """`llava-aurora vqvae …`."""
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from llava_aurora.cli.depth_options import CloserOption, UnknownOption, ValuesOption, checked_scale
+from llava_aurora.cli.output import Commands, tell
 from llava_aurora.cli.shared import report_failures, usable_device
 from llava_aurora.errors import AuroraError
 
-app = typer.Typer(no_args_is_help=True, help="Train the depth VQ-VAE; turn depth maps into codes and back.")
+app = Commands(no_args_is_help=True, help="Train the depth VQ-VAE; turn depth maps into codes and back.")
 
 
 @app.command(
@@ -54,7 +56,10 @@ def vqvae_train(
     used = usable_device(device)
     found = find_files(maps, MAP_SUFFIXES)
     scale = checked_scale(maps, found.paths, values=values, closer=closer, unknown=unknown)
-    train_depth_vqvae(depth_maps=maps, out=out, scale=scale, config=config, resume=resume, device=used, **given)
+    trained = train_depth_vqvae(
+        depth_maps=maps, out=out, scale=scale, config=config, resume=resume, device=used, **given
+    )
+    tell(out=out, maps=len(found.paths), epochs=[asdict(each) for each in trained.history])
     print(f"{out}: a VQ-VAE trained on {len(found.paths)} maps{in_words(found.passed_over)}")
 
 

@@ -74,7 +74,7 @@ def load_pretrained_model(
     check_tower(folder, config)
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     dtype = torch_dtype or (torch.float16 if device.startswith("cuda") else torch.float32)
-    options: dict[str, Any] = {"torch_dtype": dtype, "device_map": device_map or {"": device}}
+    options: dict[str, Any] = {"dtype": dtype, "device_map": device_map or {"": device}}
     if load_8bit or load_4bit:
         options["quantization_config"] = BitsAndBytesConfig(
             load_in_8bit=load_8bit, load_in_4bit=load_4bit, bnb_4bit_compute_dtype=dtype, bnb_4bit_quant_type="nf4"

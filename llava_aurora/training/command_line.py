@@ -1,6 +1,7 @@
 """The command line of a training script: parser, help, and the message for missing flags."""
 
 import argparse
+import re
 import textwrap
 from collections.abc import Mapping
 from typing import NoReturn
@@ -51,7 +52,10 @@ def flag_parser(recipe: Recipe, defaults: Mapping[str, str]) -> argparse.Argumen
             raise UsageError(f"{message}\nAll flags: bash {recipe.script} --help")
 
     class Format(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):
-        pass
+        def _format_action_invocation(self, action: argparse.Action) -> str:
+            """One spelling of a flag; with underscores or dashes, both are read."""
+            values = "" if action.nargs == 0 else f" {self._format_args(action, 'VALUE')}"
+            return action.option_strings[0] + values
 
     filled = "\n".join(f"    --{name} {value}" for name, value in defaults.items())
     lines = [
@@ -63,10 +67,26 @@ def flag_parser(recipe: Recipe, defaults: Mapping[str, str]) -> argparse.Argumen
         f"    torchrun --nproc_per_node 8 {recipe.script} [the same flags]",
         *(["", "Defaults of this script:", filled] if defaults else []),
     ]
-    return Parser(
+    parser = Parser(
         (upstream.ModelArguments, upstream.DataArguments, upstream.TrainingArguments),
         prog=recipe.script,
         usage=f"deepspeed {recipe.script} [flags]",
         description="\n".join(lines).replace("%", "%%"),
         formatter_class=Format,
     )
+    _group(parser)
+    return parser
+
+
+def _group(parser: argparse.ArgumentParser) -> None:
+    """Our flags before those of LLaVA and transformers, each under its heading; help texts as they are written."""
+    from llava_aurora import configuration
+
+    kinds = configuration.ModelArguments, configuration.DataArguments, configuration.TrainingArguments
+    own = {name for kind in kinds for name in vars(kind)["__annotations__"]}
+    groups = [parser.add_argument_group(f"flags of {whose}") for whose in ("llava_aurora", "LLaVA and transformers")]
+    for action in parser._actions[1:]:
+        if action.help is not None:  # transformers writes "10% slower", which argparse reads as a format
+            action.help = re.sub(r"(?<!%)%(?![%(])", "%%", action.help)
+        groups[action.dest not in own]._group_actions.append(action)
+    del parser._optionals._group_actions[1:]

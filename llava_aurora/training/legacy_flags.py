@@ -1,4 +1,4 @@
-"""Old spellings of training flags, translated to the present ones before parsing; one line says so for each change.
+"""Training flags in old spellings or that cannot work here, changed before parsing, with a warning for each change.
 
 LLaVA's own scripts were written for transformers 4.31 and run as they are; compatibility.py has the flags that the
 installed release has dropped. Flags that this package has replaced are read for one release.
@@ -36,7 +36,7 @@ def translate(arguments: Sequence[str], *, cuda: bool, tf32: bool) -> tuple[list
         arguments: flags and values, as in sys.argv[1:]; "--flag value" and "--flag=value" are both understood.
         cuda: whether there is a CUDA device.
         tf32: whether it can compute in TF32.
-    Returns the new command line, and a note for each change.
+    Returns the new command line, and for each change what was changed to what, and why.
     Raises AuroraError for one of REPLACED, naming what replaces it, and for an old weight that is no number.
     """
     for flag, _ in _pairs(arguments):
@@ -50,22 +50,23 @@ def translate(arguments: Sequence[str], *, cuda: bool, tf32: bool) -> tuple[list
     translated: list[str] = []
     given = {flag for flag, _ in pairs}
     for flag, values in pairs:
-        new_flag, new_values = flag, values
+        new_flag, new_values, reason = flag, values, ""
         if flag in RENAMED:
-            new_flag = RENAMED[flag]
+            new_flag, reason = RENAMED[flag], "transformers renamed it"
         elif flag == "--tf32" and _is_true(values) and not tf32:
-            new_values = ["False"]
+            new_values, reason = ["False"], "no GPU here computes in TF32"
         elif flag == "--bf16" and _is_true(values) and not cuda and "--deepspeed" in given:
-            new_values = ["False"]  # transformers refuses bf16 under DeepSpeed without a GPU
+            new_values, reason = ["False"], "transformers refuses it under DeepSpeed without a CUDA device"
         elif flag == "--report_to" and "wandb" in values and importlib.util.find_spec("wandb") is None:
-            new_values = [value for value in values if value != "wandb"] or ["none"]
-        if (new_flag, new_values) != (flag, values):
-            notes.append(f"{' '.join([flag, *values])} -> {' '.join([new_flag, *new_values])}")
+            new_values = list(dict.fromkeys(value if value != "wandb" else "tensorboard" for value in values))
+            reason = "wandb is not installed (pip install wandb)"
+        if reason:
+            notes.append(f"{' '.join([flag, *values])} to {' '.join([new_flag, *new_values])} because {reason}")
         translated += [new_flag, *new_values] if new_flag else new_values
     bf16 = any(flag == "--bf16" and _is_true(values) for flag, values in pairs)
     if bf16 and not cuda and not given & {"--deepspeed", "--use_cpu"}:
         translated += ["--use_cpu", "True"]
-        notes.append("--bf16 without a CUDA device -> --use_cpu True added")
+        notes.append("--bf16 True to --bf16 True --use_cpu True because there is no CUDA device")
     return translated, notes
 
 
@@ -92,7 +93,7 @@ def _translate_losses(pairs: list[tuple[str, list[str]]]) -> tuple[list[tuple[st
     if numbers.get("answer"):
         losses.append(f"answer={numbers['answer']}")
     before = " ".join(" ".join([flag, *values]) for flag, values in old)
-    note = f"{before} -> --aux_losses {','.join(losses) or '(none)'}"
+    note = f"{before} to --aux_losses {','.join(losses) or '(none)'} because one flag has all these losses"
     if attention:
         note += f" ({', '.join(f'{head} {attention * factor:g}' for head, factor in factors.items())})"
     others = [(flag, values) for flag, values in pairs if flag not in (*LOSS_FLAGS, "--aux_losses")]

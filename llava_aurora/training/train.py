@@ -4,14 +4,16 @@ Started on every rank by the scripts/*_aurora*.sh. All of LLaVA's flags work; ou
 """
 
 import os
+import socket
 import sys
 import time
 from collections.abc import Sequence
 from contextlib import nullcontext
 from pathlib import Path
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 from llava_aurora.errors import AuroraError
+from llava_aurora.progress import silence_libraries
 from llava_aurora.training.command_line import UsageError, flag_parser, ways_to_start
 from llava_aurora.training.cpu_ranks import check_torch, leave_out_inference_operator
 from llava_aurora.training.flag_checks import attention_kernel, check_flags, names_tasks
@@ -19,24 +21,29 @@ from llava_aurora.training.legacy_flags import translate
 from llava_aurora.training.recipes import Recipe, fill, find_recipe, given, missing
 from llava_aurora.training.run_lock import run_lock
 
+if TYPE_CHECKING:
+    from transformers import TrainerCallback
+
 # What the Trainer takes where nothing is said depends on what is installed.
 REPORT_TO = {"report_to": "tensorboard"}
 
 
-def main(script: str, *, recipe: str | None = None) -> None:
+def main(script: str, *, recipe: str | None = None, callbacks: "Sequence[TrainerCallback]" = ()) -> None:
     """Runs one rank. An AuroraError ends in one line on stderr and exit code 1; 2 if the command line is at fault.
 
     Args:
-        script: path of the script that was started, in the folder `scripts` of the repository.
+        script: path of the script that was started; the repository is the folder above its own.
         recipe: name of the recipe that fills in what the command line leaves out.
+        callbacks: of the Trainer, beside its own.
     """
+    silence_libraries()
     # DeepSpeed compiles its optimizers for the CPU once; beside the environment every run in it finds them again.
     os.environ.setdefault("TORCH_EXTENSIONS_DIR", os.path.join(sys.prefix, "torch_extensions"))
     # Without a number of its own each rank would take every core.
     ranks = int(os.environ.get("LOCAL_WORLD_SIZE") or os.environ.get("LOCAL_SIZE") or 1)
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // ranks)))
     try:
-        run(sys.argv[1:], recipe=find_recipe(recipe), root=Path(script).resolve().parents[1])
+        run(sys.argv[1:], recipe=find_recipe(recipe), root=Path(script).resolve().parents[1], callbacks=callbacks)
     except UsageError as error:
         _give_up(str(error), code=2)
     except AuroraError as error:
@@ -57,7 +64,7 @@ def _give_up(message: str, *, code: int) -> NoReturn:
     os._exit(code)
 
 
-def run(arguments: Sequence[str], *, recipe: Recipe, root: Path) -> None:
+def run(arguments: Sequence[str], *, recipe: Recipe, root: Path, callbacks: "Sequence[TrainerCallback]" = ()) -> None:
     """Trains as the command line says.
 
     Args: arguments: flags and values, as in sys.argv[1:].
@@ -90,6 +97,8 @@ def run(arguments: Sequence[str], *, recipe: Recipe, root: Path) -> None:
     integration.register()
     from llava.train import train as upstream
 
+    from llava_aurora.training.trainer import AuroraTrainer
+
     parser = flag_parser(recipe, defaults)
     if wants_help:
         parser.print_help()
@@ -98,9 +107,10 @@ def run(arguments: Sequence[str], *, recipe: Recipe, root: Path) -> None:
         print(f"recipe {recipe.name} fills in what is not given: `bash {recipe.script} --help` shows it", flush=True)
     if first:
         for note in notes:
-            print(f"translated flag: {note}", flush=True)
+            print(f"Warning: changed {note}", flush=True)
     flags = parser.parse_args(command_line)
     check_flags(flags)
+    _check_port()
     if flags.curriculum and not names_tasks(flags.data_path):
         if "curriculum" in given(arguments):
             raise AuroraError(
@@ -116,6 +126,7 @@ def run(arguments: Sequence[str], *, recipe: Recipe, root: Path) -> None:
     sys.argv[1:] = command_line
     # Upstream seeds when the trainer is built; LoRA's and a new projector's first weights are drawn before that.
     transformers.set_seed(flags.seed)
+    AuroraTrainer.callbacks = tuple(callbacks)
     with run_lock(Path(flags.output_dir)) if first else nullcontext():
         upstream.train(attn_implementation=kernel)
     if first:
@@ -123,3 +134,18 @@ def run(arguments: Sequence[str], *, recipe: Recipe, root: Path) -> None:
     if torch.distributed.is_initialized():
         torch.distributed.barrier()
         torch.distributed.destroy_process_group()
+
+
+def _check_port() -> None:
+    """Raises AuroraError if the port at which ranks are to meet is taken. torchrun listens on it before they start."""
+    port = os.environ.get("MASTER_PORT", "")
+    if not port or os.environ.get("RANK", "0") != "0" or "TORCHELASTIC_USE_AGENT_STORE" in os.environ:
+        return
+    try:
+        socket.create_server(("", int(port))).close()
+    except (OSError, ValueError, OverflowError) as error:
+        reason = os.strerror(error.errno) if isinstance(error, OSError) and error.errno else error
+        raise AuroraError(
+            f"port {port}, where the processes of this run would meet, cannot be used ({reason}); choose another:"
+            " `deepspeed --master_port 29501 SCRIPT …`, or `MASTER_PORT=29501 bash SCRIPT …`"
+        ) from error

@@ -1,7 +1,8 @@
 """LLaVA's trainer with perception tokens: parts of the loss in the log, learning rates by part, complete folders."""
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -34,6 +35,8 @@ NEED_TOKENS = ("aux_losses", "information_bottleneck", "span_mask_probability")
 class AuroraTrainer(ResumableTrainer):
     """The same as upstream's as long as the model has no perception tokens and its vision tower is frozen."""
 
+    callbacks: ClassVar[Sequence[TrainerCallback]] = ()  # added to every trainer; train.run sets them
+
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         if self.aurora_model.perception is not None:
@@ -55,7 +58,8 @@ class AuroraTrainer(ResumableTrainer):
         # it leaves every folder to the trainer's save_model.
         self.args.tune_mm_mlp_adapter = self.args.lora_enable = False
 
-        self.add_callback(StartEpoch(self.train_dataset))
+        for callback in (StartEpoch(self.train_dataset), *self.callbacks):
+            self.add_callback(callback)
         if self.curriculum is not None and self.is_world_process_zero():
             epochs = planned_epochs(self.args, length=self.curriculum.length)
             print_schedule(self.curriculum, epochs)

@@ -1,5 +1,6 @@
 """The command line: help without torch, and errors of one line."""
 
+import json
 import sys
 from importlib.metadata import entry_points
 from pathlib import Path
@@ -7,7 +8,7 @@ from pathlib import Path
 import pytest
 import typer
 
-from llava_aurora.cli.__main__ import main
+from llava_aurora.cli.__main__ import app, main
 from llava_aurora.cli.shared import model_or_demo
 from llava_aurora.errors import AuroraError
 from llava_aurora.found_files import FoundFiles
@@ -100,6 +101,26 @@ def test_habits_of_the_command_line(monkeypatch, capsys, tmp_path):
     monkeypatch.setenv(QUIET, "")
     assert cli(monkeypatch, "--quiet", *made) == 0
     assert capsys.readouterr().err == ""
+
+
+def test_every_command_takes_json_and_quiet(monkeypatch, capsys, tmp_path):
+    def commands(app, *names):
+        for group in app.registered_groups:
+            yield from commands(group.typer_instance, *names, *([group.name] if isinstance(group.name, str) else []))
+        for command in app.registered_commands:
+            yield [*names, command.name or command.callback.__name__.replace("_", "-")]
+
+    found = [names for names in commands(app) if names != ["serve"]]  # a server has no result
+    assert len(found) > 20
+    for names in found:
+        assert cli(monkeypatch, *names, "--help") == 0
+        assert {"--json", "--quiet"} <= set(capsys.readouterr().out.split()), names
+    scenes = ["data", "scenes", "--out", tmp_path, "--count", "1", "--frame", "48", "--workers", "1"]
+    assert cli(monkeypatch, *scenes, "--json") == 0
+    assert json.loads(capsys.readouterr().out)["scenes"] == 1
+    monkeypatch.setenv(QUIET, "")
+    assert cli(monkeypatch, *scenes, "--quiet") == 0
+    assert capsys.readouterr() == ("", "")
 
 
 def test_ctrl_c_is_one_line_with_the_command_that_goes_on(monkeypatch, capsys):

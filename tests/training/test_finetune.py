@@ -103,8 +103,9 @@ def test_finetune_as_llava_writes_it(workshop, forked, language_model, projector
     )
     run = forked(SCRIPT, *flags, ranks=2)
     assert run.code == 0, run.output[-3000:]
-    for note in ("--evaluation_strategy no -> --eval_strategy no", "--tf32 True -> --tf32 False", "--report_to wandb"):
-        assert run.output.count(f"translated flag: {note}") == 1
+    changes = "--evaluation_strategy no to --eval_strategy no", "--tf32 True to --tf32 False"
+    for change in (*changes, "--report_to wandb to --report_to tensorboard"):
+        assert run.output.count(f"Warning: changed {change} because ") == 1
     assert len(run.losses) == 4
     assert "loss_depth" not in run.losses[0]
     config = json.loads((tmp_path / "out" / "config.json").read_text())

@@ -15,7 +15,7 @@ from llava_aurora.training.legacy_flags import translate
         ("--tf32", "--tf32 False"),
         ("--bf16 True --deepspeed zero3.json", "--bf16 False --deepspeed zero3.json"),
         ("--bf16 True", "--bf16 True --use_cpu True"),
-        ("--report_to wandb", "--report_to none"),
+        ("--report_to wandb", "--report_to tensorboard"),
         ("--report_to wandb tensorboard", "--report_to tensorboard"),
         (
             "--copy_loss_weight 0.03 --lookup_loss_weight 0.2 --choice_loss_weight 0.03 --answer_loss_weight 0.3",
@@ -34,6 +34,7 @@ def test_what_would_be_refused_is_translated_with_a_line_each(before, after, mon
     arguments, notes = translate(before.split(), cuda=False, tf32=False)
     assert arguments == after.split()
     assert len(notes) == 1
+    assert " because " in notes[0]
 
 
 @pytest.mark.parametrize(

@@ -251,3 +251,14 @@ def test_a_frozen_language_model_keeps_its_words_and_is_saved_whole(workshop, ba
     words = base.lm_head.weight.shape[0]
     assert torch.equal(model.lm_head.weight[:words], base.lm_head.weight)
     assert model.lm_head.weight.shape[0] == words + 74
+
+
+def test_peft_reads_a_lora_folder_as_the_docs_do_it(finetuned_lora, lora):
+    page = (Path(__file__).parents[2] / "docs" / "serving_engines.md").read_text()
+    code = page.split("## A LoRA folder in PEFT")[1].split("```python\n")[1].split("```")[0]
+    names = {}
+    exec(code.replace("checkpoints/mine-lora", str(finetuned_lora[0])), names)
+    ids = torch.tensor([[1, 5, names["first"], names["first"] + 3, 9]])
+    torch.testing.assert_close(
+        names["model"].eval()(input_ids=ids).logits, lora[1](input_ids=ids).logits, atol=1e-5, rtol=0
+    )

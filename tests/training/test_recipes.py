@@ -3,6 +3,7 @@
 import argparse
 import json
 import shutil
+import socket
 import sys
 from pathlib import Path
 
@@ -287,3 +288,15 @@ def test_rank_one_lets_rank_zero_speak(monkeypatch, capfd):
     assert codes == [2, 2]
     assert len(slept) == 1
     assert "--model_name_or_path and --data_path are missing" in capfd.readouterr().err
+
+
+def test_a_port_that_is_taken_is_named_with_the_remedy(monkeypatch):
+    with socket.create_server(("", 0)) as server:
+        port = str(server.getsockname()[1])
+        monkeypatch.setenv("MASTER_PORT", port)
+        with pytest.raises(AuroraError, match=f"port {port}.*Address already in use.*MASTER_PORT=29501"):
+            train._check_port()
+        monkeypatch.setenv("RANK", "1")
+        train._check_port()
+    monkeypatch.setenv("RANK", "0")
+    train._check_port()

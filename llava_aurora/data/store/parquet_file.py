@@ -1,6 +1,7 @@
 """Training records in Parquet: columns that other tools can read, and one for all that does not fit into them.
 
-- id, image: text.
+- id, image: text. Images inside the column, as `datasets` writes them ({"bytes", "path"}), are unpacked while they are
+  read, into the folder NAME.images beside NAME.parquet, which is then the image folder's.
 - conversations: a list of {"from", "value"}. JSON text is read as well.
 - aurora: the truth about the image, as JSON text, as its shape differs by task.
 - task: the name of the task, for sorting and counting. Read only where `aurora` is missing.
@@ -21,11 +22,13 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from llava_aurora.data.images.image_files import SUFFIXES
 from llava_aurora.errors import AuroraError
-from llava_aurora.files import parse_json, regular_file
+from llava_aurora.files import atomic_file, parse_json, regular_file
 from llava_aurora.tasks.registry import task_name, tasks
 
 ROWS_PER_READ = 1024
+IMAGES_PER_READ = 32
 OTHER_FIELDS = "other_fields"
 TURN = pa.struct([("from", pa.string()), ("value", pa.string())])
 SCHEMA = pa.schema(
@@ -66,11 +69,13 @@ def read_parquet(path: Path, *, progress: Callable[[int], None]) -> Iterator[dic
         with pq.ParquetFile(regular_file(path, what="training records"), pre_buffer=False) as file:
             _check_schema(path, file.schema_arrow)
             size, rows = path.stat().st_size, max(1, file.metadata.num_rows)
-            for batch in file.iter_batches(batch_size=ROWS_PER_READ):
+            images = "image" in file.schema_arrow.names and not _is_text(file.schema_arrow.field("image").type)
+            for batch in file.iter_batches(batch_size=IMAGES_PER_READ if images else ROWS_PER_READ):
                 columns = [column.to_pylist() for column in batch.columns]
                 for values in zip(*columns, strict=True):
                     row += 1
-                    yield _read_row(dict(zip(batch.schema.names, values, strict=True)))
+                    found = dict(zip(batch.schema.names, values, strict=True))
+                    yield _read_row({**found, "image": _unpacked(path, row, found.get("image"))})
                 progress(size * (row + 1) // rows)
     except (OSError, pa.ArrowException) as error:
         raise AuroraError(f"{path}: cannot read the training records: {error}") from error
@@ -81,6 +86,19 @@ def _read_row(row: dict[str, Any]) -> dict[str, Any] | Unreadable:
         return _record(row)
     except ValueError as error:
         return Unreadable(str(error))
+
+
+def _unpacked(path: Path, row: int, image: Any) -> Any:
+    """The path, relative to the folder of a Parquet file, of the image that a row holds; a path or None as it is."""
+    if not isinstance(image, dict) or image.get("bytes") is None:
+        return image["path"] if isinstance(image, dict) else image
+    content, suffix = image["bytes"], Path(image.get("path") or "").suffix.lower()
+    name = f"{path.stem}.images/{row // 1000:04}/{row:07}{suffix if suffix in SUFFIXES else '.png'}"
+    file = path.parent / name
+    if not (file.is_file() and file.read_bytes() == content):
+        with atomic_file(file) as temporary:
+            temporary.write_bytes(content)
+    return name
 
 
 def _row(record: Mapping[str, Any]) -> dict[str, Any]:
@@ -133,10 +151,17 @@ def _check_schema(path: Path, schema: pa.Schema) -> None:
     if "conversations" not in schema.names:
         raise AuroraError(f"{path}: has no column conversations; there are {', '.join(schema.names)}")
     for field in schema:
+        if field.name == "image" and _holds_images(field.type):
+            continue
         named = field.name in ("image", OTHER_FIELDS)
         if not (_is_text(field.type) or pa.types.is_null(field.type) if named else _is_plain(field.type)):
-            expected = "the path of a picture as text" if field.name == "image" else "text, numbers, lists or structs"
+            expected = "a path as text or {bytes, path}" if field.name == "image" else "text, numbers, lists or structs"
             raise AuroraError(f"{path}: its column {field.name} is of type {field.type}; {expected} is expected")
+
+
+def _holds_images(kind: pa.DataType) -> bool:
+    """Whether it is the type of an image column of `datasets`."""
+    return pa.types.is_struct(kind) and {field.name for field in kind} == {"bytes", "path"}
 
 
 def _is_text(kind: pa.DataType) -> bool:

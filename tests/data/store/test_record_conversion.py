@@ -131,6 +131,19 @@ def test_parquet_of_others_is_read(tmp_path):
     assert set(without) == {"conversations", "boxes"}
 
 
+def test_images_inside_parquet_are_unpacked_beside_it(tmp_path):
+    pictures = [b"\x89PNG one", b"two", None, None]
+    images = [
+        {"bytes": each, "path": path} for each, path in zip(pictures, (None, "x.JPG", "mine.png", None), strict=True)
+    ]
+    columns = {"image": [*images, None], "conversations": [json.dumps(plain()["conversations"])] * 5}
+    pq.write_table(pa.table(columns), tmp_path / "theirs.parquet")
+    for _ in range(2):  # the second time they are there
+        names = [record.get("image") for record in read_records(tmp_path / "theirs.parquet")]
+        assert names == ["theirs.images/0000/0000000.png", "theirs.images/0000/0000001.jpg", "mine.png", None, None]
+        assert [(tmp_path / name).read_bytes() for name in names[:2]] == pictures[:2]
+
+
 @pytest.mark.parametrize(
     ("columns", "message"),
     [
@@ -140,8 +153,8 @@ def test_parquet_of_others_is_read(tmp_path):
         ({"conversations": ["[]"], "other_fields": ["[]"]}, "record 0: other_fields is no JSON object"),
         ({"conversations": ["[]"], "id": ["x7"]}, r"record 0 \(id x7\): a conversation has at least"),
         (
-            {"conversations": ["[]"], "image": [{"bytes": b"x", "path": "a"}]},
-            "its column image is of type struct.*; the path of a picture as text is expected",
+            {"conversations": ["[]"], "image": [{"bytes": b"x", "name": "a"}]},
+            "its column image is of type struct.*; a path as text or {bytes, path} is expected",
         ),
         ({"conversations": ["[]"], "bytes": [b"x"]}, "its column bytes is of type binary; text, numbers"),
     ],

@@ -1,0 +1,61 @@
+"""What every command takes: --quiet, and --json."""
+
+import inspect
+import json
+import os
+import sys
+from collections.abc import Callable
+from contextlib import nullcontext, redirect_stdout
+from functools import wraps
+from io import StringIO
+from typing import Annotated, Any
+
+import typer
+
+from llava_aurora.progress import QUIET
+
+_told: dict[str, Any] = {}
+
+
+def tell(**facts: Any) -> None:
+    """What the running command prints with --json, as one object: these, and what it told before."""
+    _told.update(facts)
+
+
+class Commands(typer.Typer):
+    """Commands with --quiet and --json, which both keep back what a command prints on stdout."""
+
+    def command(self, name: str | None = None, *, answers: bool = False, **settings: Any) -> Callable[..., Any]:
+        """As Typer's. Args: answers: what the command prints is what was asked for, which --quiet leaves."""
+
+        def register(function: Callable[..., None]) -> Callable[..., None]:
+            super(Commands, self).command(name, **settings)(_with_output(function, answers=answers))
+            return function
+
+        return register
+
+
+def _with_output(function: Callable[..., None], *, answers: bool) -> Callable[..., None]:
+    @wraps(function)
+    def called(*, quiet: bool, as_json: bool, **options: Any) -> None:
+        _told.clear()
+        if quiet:
+            os.environ[QUIET] = "1"
+        kept_back = redirect_stdout(StringIO()) if as_json or (quiet and not answers) else nullcontext()
+        try:
+            with kept_back:
+                function(**options)
+        finally:
+            if as_json and (_told or not sys.exc_info()[0]):
+                print(json.dumps(_told, ensure_ascii=False, default=str))
+
+    added = {
+        "quiet": Annotated[bool, typer.Option("--quiet", help="No progress bars and no summary.")],
+        "as_json": Annotated[bool, typer.Option("--json", help="Print the result as JSON.")],
+    }
+    kind = inspect.Parameter.KEYWORD_ONLY
+    new = [inspect.Parameter(name, kind, default=False, annotation=option) for name, option in added.items()]
+    signature = inspect.signature(function)
+    called.__signature__ = signature.replace(parameters=[*signature.parameters.values(), *new])  # type: ignore[attr-defined]
+    called.__annotations__ = {**function.__annotations__, **added}
+    return called
