@@ -64,7 +64,12 @@ def answer_table(entry: Mapping[str, Any]) -> Table:
             )
     columns = ("questions", "right, % [95 %]", "right of the parsed, % [95 %]", *BASELINES, "unparsable", "cut off")
     header = ("reasoning", "", *columns)
-    return Table(entry["title"], header, rows)
+    cases = [
+        (f"{reasoning}, {'right' if case['right'] else 'wrong'}: {case['id']}", case["picture"])
+        for reasoning, asked in entry["reasonings"].items()
+        for case in asked.get("gallery", [])
+    ]
+    return Table(entry["title"], header, rows, links=cases)
 
 
 def family_tables(benchmarks: Mapping[str, Any]) -> tuple[list[Table], list[str]]:

@@ -16,12 +16,15 @@ NONE = "–"  # a cell without a number
 
 @dataclass(frozen=True)
 class Table:
-    """Args: title; header; rows: of as many cells, each text; published: numbers of rows not measured here."""
+    """Args: title; header; rows: of as many cells, each text; published: numbers of rows not measured here;
+    links: a text and a picture of the document each, shown below.
+    """
 
     title: str
     header: Sequence[str]
     rows: Sequence[Sequence[str]]
     published: frozenset[int] = field(default_factory=frozenset)
+    links: Sequence[tuple[str, str]] = ()
 
 
 @dataclass(frozen=True)

@@ -48,7 +48,7 @@ from llava_aurora.tasks.task import (
     TaskFamily,
 )
 from llava_aurora.tasks.written import Written
-from llava_aurora.tokens.depth import color_map
+from llava_aurora.tokens.depth import color_map, with_scale
 from llava_aurora.tokens.vocabulary import TokenFamily
 
 if TYPE_CHECKING:
@@ -183,7 +183,7 @@ class DepthFamily(TaskFamily):
             if question.points:
                 title += f": {_read(depth, question)}"
                 picture = Image.fromarray(draw_points(np.asarray(picture), *_places(question, picture.size)))
-            found.append((title, picture))
+            found.append((title, with_scale(picture)))
         if found and written.values:
             said = ", ".join(f"{letter} {value:02d}" for letter, value in written.values.items())
             found[-1] = (f"{found[-1][0]}; it says {said}", found[-1][1])

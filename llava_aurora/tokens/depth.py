@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageDraw
 
 from llava_aurora.errors import AuroraError
 from llava_aurora.tokens.kind import TokenKind, register_kind
@@ -149,6 +149,18 @@ class DepthKind(TokenKind):
         from llava_aurora.vqvae.checkpoint import save_depth_vqvae
 
         save_depth_vqvae(self.vqvae, folder / VQVAE_FOLDER)
+
+
+def with_scale(picture: Image.Image) -> Image.Image:
+    """The picture of a map with a colour bar at its right, from near to far."""
+    width, height = picture.size
+    whole = Image.new("RGB", (width + 40, height), "white")
+    whole.paste(picture, (0, 0))
+    whole.paste(color_map(np.linspace(255, 0, height).astype(np.uint8)[:, None]).resize((12, height)), (width + 4, 0))
+    draw = ImageDraw.Draw(whole)
+    for text, top in (("near", 2), ("far", height - 14)):
+        draw.text((width + 17, top), text, fill="black")
+    return whole
 
 
 def color_map(depth: np.ndarray) -> Image.Image:

@@ -97,7 +97,7 @@ def test_a_model_compared_with_itself_differs_in_nothing(evaluated):
     assert done.exit_code == 0
     assert done.output.count("Ray-cast scenes") == done.output.count("  0.0 [0.0, 0.0] points: second minus first") == 2
     done = CliRunner().invoke(app, ["compare", str(evaluated[0]), str(evaluated[0]), "--json"])
-    assert [each["paired"]["p_value"] for each in json.loads(done.output)] == [1, 1]
+    assert [each["paired"]["p_value"] for each in json.loads(done.output)["comparisons"]] == [1, 1]
 
 
 def test_maps_are_replaced_in_the_chains_of_an_evaluation(evaluated, finetuned, run, tmp_path):

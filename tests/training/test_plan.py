@@ -238,7 +238,7 @@ def test_the_command_shows_what_fits_without_torch(start):
 
 def test_several_models_and_numbers_of_gpus_as_json(start):
     command = ["llava-aurora", "plan", "--model", "7b,34b", "--gpus", "8,64,512", "--mode", "full", "--json"]
-    records = json.loads(start(*command).output)
+    records = json.loads(start(*command).output)["runs"]
     assert len(records) == 2 * 3 * 5
     found = next(r for r in records if (r["model"], r["way"], r["gpus"]) == ("34b", "ZeRO-2", 8))
     held = estimate(Run(model=SIZES["34b"], mode="full", gpus=8), way("ZeRO-2", 7168))
