@@ -28,7 +28,7 @@ def refuse_other_file(path: str | Path, what: str, recognize: Callable[[bytes], 
     except OSError as error:
         raise AuroraError(f"{path}: cannot be looked at before it is replaced: {error.strerror}") from error
     if beginning is None or (beginning and not recognize(beginning)):
-        raise AuroraError(f"{path}: is there already and holds no {what}; choose another file, or remove it")
+        raise AuroraError(f"{path}: already exists and holds no {what}; choose another file, or remove it")
 
 
 def claim_folder(folder: str | Path, header: str, settings: Mapping[str, Any], *, what: str) -> None:

@@ -103,14 +103,14 @@ def test_images_are_not_replaced_by_their_resized_copies(inputs, tmp_path):
 def test_a_picture_of_an_answer_replaces_no_other(tmp_path):
     picture, path = Image.new("RGB", (4, 4)), tmp_path / "a.png"
     picture.save(path)
-    with pytest.raises(AuroraError, match=r"a\.png: is there already and holds no picture of an answer"):
+    with pytest.raises(AuroraError, match=r"a\.png: already exists and holds no picture of an answer"):
         save_picture(picture, path)
     path.unlink()
     for _ in range(2):
         save_picture(picture, path)
     path.unlink()
     path.mkdir()
-    with pytest.raises(AuroraError, match=r"a\.png: is there already"):
+    with pytest.raises(AuroraError, match=r"a\.png: already exists"):
         save_picture(picture, path)
 
 

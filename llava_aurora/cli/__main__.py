@@ -45,7 +45,9 @@ def _version(asked: bool) -> None:
 
 @app.callback()
 def settings(
-    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Show it.")] = False,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
     quiet: Annotated[bool, typer.Option("--quiet", help="No progress bars.")] = False,
 ) -> None:
     """Perception tokens for LLaVA."""
@@ -60,7 +62,7 @@ def settings(
 def patch(
     source: Annotated[Path, typer.Option(help="The folder that contains llava/: a checkout or site-packages.")],
     check: Annotated[bool, typer.Option("--check", help="Change nothing; exit code 1 unless all are applied.")] = False,
-    reverse: Annotated[bool, typer.Option("--reverse", help="Take the patches out.")] = False,
+    reverse: Annotated[bool, typer.Option("--reverse", help="Remove the patches.")] = False,
 ) -> None:
     """Apply to LLaVA's source what it needs for current libraries. Safe to run again."""
     from llava_aurora import patch_queue
@@ -84,7 +86,7 @@ def patch(
 
 @app.command(epilog="Example: llava-aurora doctor")
 def doctor() -> None:
-    """Show versions, patches, the attention kernel, devices and DeepSpeed; exit code 1 if something is amiss."""
+    """Show versions, patches, the attention kernel, devices and DeepSpeed; exit code 1 if a check fails."""
     from llava_aurora.doctor import examine
 
     sound, rows = examine()
@@ -95,7 +97,7 @@ def doctor() -> None:
 
 @app.command(epilog="Examples: llava-aurora demo  |  llava-aurora demo --preset smoke --out smoke_output")
 def demo(
-    out: Annotated[Path, typer.Option(help="Output folder; a demo that was stopped goes on there.")] = Path(
+    out: Annotated[Path, typer.Option(help="Output folder; an interrupted demo is resumed in it.")] = Path(
         "demo_output"
     ),
     preset: Annotated[
@@ -133,7 +135,7 @@ def main() -> None:
     if code == _INTERRUPTED:
         arguments = sys.argv[1:]
         resume = ["--resume"] if arguments[:2] == ["vqvae", "train"] and "--resume" not in arguments else []
-        print(f"\ninterrupted; to go on: {shlex.join(['llava-aurora', *arguments, *resume])}", file=sys.stderr)
+        print(f"\ninterrupted; to resume: {shlex.join(['llava-aurora', *arguments, *resume])}", file=sys.stderr)
     sys.exit(code)
 
 

@@ -25,7 +25,7 @@ app = Commands()
 )
 def ask(
     question: Annotated[str, typer.Argument(help="What to ask.")],
-    model: Annotated[Path | None, typer.Option(help="A folder that a training run wrote; the demo's.")] = None,
+    model: Annotated[Path | None, typer.Option(help="Model folder or hub name; default: the demo's.")] = None,
     image: Annotated[Path | None, typer.Option(help="The image to ask about.")] = None,
     point: Annotated[
         list[str] | None,
@@ -35,19 +35,19 @@ def ask(
     ] = None,
     folder: Annotated[Path | None, typer.Option(help="Ask about every image under this folder instead.")] = None,
     reasoning: Annotated[
-        Literal["chain", "direct"], typer.Option(help="With a chain of thought, or the answer at once.")
+        Literal["chain", "direct"], typer.Option(help="With a chain of thought, or only the answer.")
     ] = "chain",
     reasoning_prompt: Prompt = None,
     decoding: Decoding = "greedy",
     refinements: Refinements = 1,
     picture: Annotated[
-        Path | None, typer.Option(help="PNG of the answer; NAME.answer.png in this folder if left out.")
+        Path | None, typer.Option(help="PNG of the answer; default: NAME.answer.png in the current folder.")
     ] = None,
     out: Annotated[Path | None, typer.Option(help="With --folder: the JSONL file of the answers.")] = None,
     pictures: Annotated[Path | None, typer.Option(help="With --folder: a folder for pictures.")] = None,
     batch_size: Annotated[int, typer.Option(min=1, help="Images at once.")] = 16,
     max_new_tokens: Annotated[
-        int | None, typer.Option(min=1, help="Of each answer; what the context leaves by default.")
+        int | None, typer.Option(min=1, help="Maximum length of an answer; default: the rest of the context.")
     ] = None,
     base: Base = None,
     device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, ...; a GPU if there is one.")] = None,
@@ -119,7 +119,7 @@ def _ask_one(aurora: "Aurora", image: Path, question: str, *, picture: Path | No
     refuse_other_picture(picture)
     result = aurora.ask(image, question, **options)
     save_picture(result.figure(), picture)
-    tell(**result.to_json())
+    tell(result.to_json)
     if result.answer not in (result.text, result.text.removesuffix(".")):
         print(f"{folded(result.text, aurora.model.perception)}\n")
     print(result.answer or "(no answer beside the map)")

@@ -32,11 +32,15 @@ def boxes(
     validation_out: shared.ValidationOut = None,
     validation_share: shared.ValidationShare = 0.0,
     tasks: Annotated[str, typer.Option(help="task=share of the questions, with commas; all if left out.")] = "",
-    negatives: Annotated[float, typer.Option(help="Share of questions for what is absent.")] = 0.2,
-    max_boxes: Annotated[int, typer.Option(help="Most instances in a question.")] = 15,
-    max_per_count: Annotated[int, typer.Option(help="Most questions of the same count above 0; 0: no limit.")] = 1000,
-    per_image: Annotated[int, typer.Option(help="Most questions an image, for present and for absent things.")] = 2,
-    max_images: Annotated[int, typer.Option(help="Look at so many images, drawn at random; 0: at all.")] = 0,
+    negatives: Annotated[float, typer.Option(help="Share of questions about absent categories.")] = 0.2,
+    max_boxes: Annotated[int, typer.Option(help="Maximum number of instances in a question.")] = 15,
+    max_per_count: Annotated[
+        int, typer.Option(help="Maximum number of questions with the same count above 0; 0: no limit.")
+    ] = 1000,
+    per_image: Annotated[
+        int, typer.Option(help="Maximum number of questions per image, for present and for absent categories each.")
+    ] = 2,
+    max_images: Annotated[int, typer.Option(help="Use this many images, drawn at random; 0: all.")] = 0,
     aspect_ratio: Annotated[
         str, typer.Option(help="pad, square or resize, as --image_aspect_ratio in training.")
     ] = "pad",
@@ -47,7 +51,7 @@ def boxes(
     frame: shared.Frame = 336,
     plain_coordinates: shared.PlainCoordinates = False,
     prompts: shared.PromptsFile = None,
-    seed: Annotated[int, typer.Option(help="Of everything drawn at random.")] = 0,
+    seed: Annotated[int, typer.Option(help="Random seed.")] = 0,
 ) -> None:
     """Ask for boxes and counts in images of LVIS or COCO: training records in LLaVA's JSON format."""
     from llava_aurora.data.sources.boxes.box_questions import BOX_TASKS, BoxTasks
@@ -109,7 +113,7 @@ def hardblink(
     values: ValuesOption = None,
     closer: CloserOption = None,
     unknown: UnknownOption = "",
-    seed: Annotated[int, typer.Option(min=0, help="Another seed, other points and letters.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Random seed of points and letters.")] = 0,
 ) -> None:
     """Mark 3, 4 and 5 points at mid height of each image and ask for the closest: a benchmark like HardBLINK."""
     from llava_aurora.data.sources.hardblink import write_hardblink

@@ -17,12 +17,12 @@ app = Commands(no_args_is_help=True, help="Make training data.")
     "Run again after an interruption to resume."
 )
 def scenes(
-    out: Annotated[Path, typer.Option(help="Folder to make; an unfinished one of the same settings is continued.")],
+    out: Annotated[Path, typer.Option(help="Output folder; an unfinished one with the same settings is resumed.")],
     count: Annotated[int, typer.Option(help="How many scenes.")],
-    seed: Annotated[int, typer.Option(help="Another seed, other scenes.")] = 0,
+    seed: Annotated[int, typer.Option(help="Random seed of the scenes.")] = 0,
     frame: Annotated[int, typer.Option(help="Side of the square images in pixels.")] = 336,
-    min_objects: Annotated[int, typer.Option(help="Fewest objects in a scene.")] = 1,
-    max_objects: Annotated[int, typer.Option(help="Most objects in a scene.")] = 9,
+    min_objects: Annotated[int, typer.Option(help="Minimum number of objects in a scene.")] = 1,
+    max_objects: Annotated[int, typer.Option(help="Maximum number of objects in a scene.")] = 9,
     shadows: Annotated[bool, typer.Option("--shadows/--no-shadows", help="Objects cast shadows.")] = True,
     antialias: Annotated[bool, typer.Option("--antialias/--no-antialias", help="Smooth edges.")] = True,
     textures: Annotated[bool, typer.Option("--textures/--no-textures", help="Surfaces have patterns.")] = True,
@@ -71,9 +71,9 @@ def scene_records(
     prompts: shared.PromptsFile = None,
     one_height: shared.OneHeight = False,
     read_points: Annotated[
-        int | None, typer.Option(help="Points that a reading has, anywhere; as many as a question if left out.")
+        int | None, typer.Option(help="Number of points of a depth_reading record; default: as in a question.")
     ] = None,
-    seed: Annotated[int, typer.Option(min=0, help="Of everything drawn at random.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Random seed.")] = 0,
 ) -> None:
     """Ask questions of scenes: training records in LLaVA's JSON format."""
     from llava_aurora.data.sources.scenes.scene_records import DEFAULT_SHARES, SceneTasks, write_scene_records

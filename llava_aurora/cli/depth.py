@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 @app.command(
     epilog="Examples: llava-aurora data depth --images ade20k/ --out depth/ --device cuda  |  accelerate launch "
     "--num_processes 8 -m llava_aurora.cli data depth --images ade20k/ --out depth/  |  llava-aurora data depth "
-    "--maps nyu/ --out depth/ --values metric --closer lower. Run it again after an interruption: it continues."
+    "--maps nyu/ --out depth/ --values metric --closer lower. Run again after an interruption to resume."
 )
 def depth(
     out: Annotated[Path, typer.Option(help="Folder for the maps: PNG, higher = closer, 0 = unknown.")],
@@ -90,7 +90,9 @@ def depth_records(
         Path,
         typer.Option("--image-folder", "--images", help="Folder of photographs; also the --image_folder of training."),
     ],
-    depth: Annotated[Path, typer.Option(help="Their depth maps, from `data depth`; inside --images best.")],
+    depth: Annotated[
+        Path, typer.Option(help="Their depth maps, from `data depth`; preferably inside the image folder.")
+    ],
     vqvae: Annotated[
         Path, typer.Option("--depth-vqvae", "--vqvae", help="VQ-VAE folder, or a published .pt file: encodes the maps.")
     ],
@@ -101,7 +103,7 @@ def depth_records(
     codes: Annotated[
         Path | None, typer.Option(help="The depth folder as codes, from `vqvae encode`, instead of encoding here.")
     ] = None,
-    tasks: Annotated[str, typer.Option(help="task=share of the images, with commas; the usual ones if left out.")] = "",
+    tasks: Annotated[str, typer.Option(help="task=share of the images, with commas; default: all five.")] = "",
     points: shared.Points = "2,3,4,5",
     aspect_ratio: Annotated[
         str, typer.Option(help="resize, pad or square, as --image_aspect_ratio in training.")
@@ -115,7 +117,7 @@ def depth_records(
     plain_coordinates: shared.PlainCoordinates = False,
     prompts: shared.PromptsFile = None,
     one_height: shared.OneHeight = False,
-    seed: Annotated[int, typer.Option(min=0, help="Of everything drawn at random.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Random seed.")] = 0,
 ) -> None:
     """Ask about the depth of photographs: training records in LLaVA's JSON format."""
     from collections import Counter

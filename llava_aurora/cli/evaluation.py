@@ -23,10 +23,15 @@ _Tasks = Annotated[
     ),
 ]
 _Model = Annotated[
-    Path | None, typer.Option(help="Folder of the model: whole, LoRA, or with --base a projector alone. The demo's.")
+    Path | None,
+    typer.Option(
+        help="Folder of the model: whole, LoRA, or with --base a projector alone; or a hub name. Default: the demo's."
+    ),
 ]
-_Out = Annotated[Path, typer.Option(help="Folder of the evaluation; one of the same model goes on and is added to.")]
-_Data = Annotated[Path | None, typer.Option(help="Folder of the benchmark; of scenes it is rendered if left out.")]
+_Out = Annotated[
+    Path, typer.Option(help="Folder of the evaluation; an existing one of the same model is resumed and extended.")
+]
+_Data = Annotated[Path | None, typer.Option(help="Folder of the benchmark; default for scenes: rendered.")]
 _Device = Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, …; this process's GPU or else the CPU.")]
 _Batch = Annotated[int, typer.Option(min=1, help="Questions at a time.")]
 _Tokens = Annotated[int, typer.Option(min=1, help="Most tokens of an answer.")]

@@ -25,17 +25,21 @@ def check(
     depth_vqvae: Annotated[Path | None, typer.Option(help="The VQ-VAE that the codes come from.")] = None,
     frame: Annotated[int, typer.Option(min=2, help="Side of the frame that coordinates refer to.")] = 336,
     image_aspect_ratio: Annotated[
-        str | None, typer.Option(help="That of training: pad, square or resize; the model's, or else pad.")
+        str | None, typer.Option(help="As in training: pad, square or resize; default: the model's, or pad.")
     ] = None,
     max_length: Annotated[int | None, typer.Option(min=1, help="The --model_max_length of training.")] = None,
     eval_data: Annotated[
         Path | None, typer.Option(help="Records or questions whose images must not be trained on.")
     ] = None,
-    eval_image_folder: Annotated[Path | None, typer.Option(help="Of its images; else --image-folder.")] = None,
-    distance: Annotated[int, typer.Option(min=0, max=7, help="Bits in which hashes of one picture may differ.")] = 5,
-    quick: Annotated[bool, typer.Option("--quick", help="Of images, read the headers alone.")] = False,
-    strict: Annotated[bool, typer.Option("--strict", help="Warnings fail too.")] = False,
-    examples: Annotated[int, typer.Option(min=1, max=10, help="Records named of each kind of problem.")] = 3,
+    eval_image_folder: Annotated[
+        Path | None, typer.Option(help="Folder of its images; default: --image-folder.")
+    ] = None,
+    distance: Annotated[
+        int, typer.Option(min=0, max=7, help="Maximum difference, in bits, of the hashes of two copies of one picture.")
+    ] = 5,
+    quick: Annotated[bool, typer.Option("--quick", help="Read only the headers of images.")] = False,
+    strict: Annotated[bool, typer.Option("--strict", help="Exit code 1 for warnings too.")] = False,
+    examples: Annotated[int, typer.Option(min=1, max=10, help="Records listed for each kind of problem.")] = 3,
     out: Annotated[Path | None, typer.Option(help="Folder for report.json and two histograms.")] = None,
     workers: Annotated[int, typer.Option(min=0, help="Processes; 0 = one for each core.")] = 0,
 ) -> None:
@@ -87,9 +91,9 @@ def view(
     file: Records,
     image_folder: Annotated[Path, typer.Option(help="The --image_folder of training.")],
     out: Annotated[Path, typer.Option(help="The HTML file to write.")],
-    count: Annotated[int, typer.Option(min=1, help="Records, as many of each task as there are.")] = 40,
-    task: Annotated[str, typer.Option(help="Of these tasks alone, with commas.")] = "",
-    seed: Annotated[int, typer.Option(min=0, help="Another seed, other records.")] = 0,
+    count: Annotated[int, typer.Option(min=1, help="Number of records, balanced over the tasks.")] = 40,
+    task: Annotated[str, typer.Option(help="Only these tasks, separated by commas.")] = "",
+    seed: Annotated[int, typer.Option(min=0, help="Random seed of the choice.")] = 0,
     depth_vqvae: Annotated[Path | None, typer.Option(help="The VQ-VAE that decodes maps.")] = None,
     model: Annotated[Path | None, typer.Option(help="A trained model, which has tokens and VQ-VAE of its own.")] = None,
     frame: Annotated[int, typer.Option(min=2, help="Side of the frame that coordinates refer to.")] = 336,

@@ -6,6 +6,7 @@ import os
 import sys
 from collections.abc import Callable
 from contextlib import nullcontext, redirect_stdout
+from contextvars import ContextVar
 from functools import wraps
 from io import StringIO
 from typing import Annotated, Any
@@ -15,11 +16,16 @@ import typer
 from llava_aurora.progress import QUIET
 
 _told: dict[str, Any] = {}
+_wanted = ContextVar("_wanted", default=False)
 
 
-def tell(**facts: Any) -> None:
-    """What the running command prints with --json, as one object: these, and what it told before."""
-    _told.update(facts)
+def tell(facts: Callable[[], dict[str, Any]] | None = None, **more: Any) -> None:
+    """What the running command prints with --json, as one object: these, and what it told before.
+
+    Args: facts: is called only where --json was given.
+    """
+    if _wanted.get():
+        _told.update(**(facts() if facts else {}), **more)
 
 
 class Commands(typer.Typer):
@@ -39,6 +45,7 @@ def _with_output(function: Callable[..., None], *, answers: bool) -> Callable[..
     @wraps(function)
     def called(*, quiet: bool, as_json: bool, **options: Any) -> None:
         _told.clear()
+        _wanted.set(as_json)
         if quiet:
             os.environ[QUIET] = "1"
         kept_back = redirect_stdout(StringIO()) if as_json or (quiet and not answers) else nullcontext()

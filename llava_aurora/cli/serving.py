@@ -18,22 +18,24 @@ app = typer.Typer()
     "llava-aurora serve --model checkpoints/mine --decoding verified --examples photographs/"
 )
 def serve(
-    model: Annotated[Path | None, typer.Option(help="Folder of the model; the demo's.")] = None,
+    model: Annotated[Path | None, typer.Option(help="Model folder or hub name; default: the demo's.")] = None,
     base: Annotated[str | None, typer.Option(help="Its base model, where the folder does not know it.")] = None,
     host: Annotated[str, typer.Option(help="Address to listen on; 0.0.0.0 lets in other machines.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=1, max=65535, help="Port to listen on.")] = 7860,
     max_upload_mb: Annotated[int, typer.Option(min=1, help="MiB of an image file.")] = 20,
-    queue: Annotated[int, typer.Option(min=1, help="Questions that may wait; more are told to come back.")] = 20,
+    queue: Annotated[
+        int, typer.Option(min=1, help="Maximum number of waiting questions; further ones are refused.")
+    ] = 20,
     concurrency: Annotated[int, typer.Option(min=1, help="Questions answered at the same time.")] = 1,
     decoding: Annotated[
         Literal["greedy", "verified", "parallel"],
-        typer.Option(help="A pass a token; the same in few passes; or maps as few passes leave them."),
+        typer.Option(help="One pass per token; the same text in few passes; or approximate maps in few passes."),
     ] = "greedy",
-    examples: Annotated[Path | None, typer.Option(help="Folder of images to offer; else rendered scenes.")] = None,
+    examples: Annotated[Path | None, typer.Option(help="Folder of example images; default: rendered scenes.")] = None,
     device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1; a GPU if there is one.")] = None,
     device_map: Annotated[str | None, typer.Option(help="auto spreads the model over all GPUs.")] = None,
-    load_8bit: Annotated[bool, typer.Option("--load-8bit", help="8 bits a weight.")] = False,
-    load_4bit: Annotated[bool, typer.Option("--load-4bit", help="4 bits a weight.")] = False,
+    load_8bit: Annotated[bool, typer.Option("--load-8bit", help="Quantize to 8 bits.")] = False,
+    load_4bit: Annotated[bool, typer.Option("--load-4bit", help="Quantize to 4 bits.")] = False,
 ) -> None:
     """Serve a page to ask a model on: upload or mark an image, watch the map appear, read the answer."""
     try:

@@ -18,10 +18,10 @@ if TYPE_CHECKING:
 
 # Of a model that is asked.
 Base = Annotated[str | None, typer.Option(help="The base model of a folder that holds a projector alone.")]
-Prompt = Annotated[str | None, typer.Option(help="What asks for a chain, in place of 'Think step by step.'")]
+Prompt = Annotated[str | None, typer.Option(help="Prompt that asks for a chain; default: 'Think step by step.'")]
 Decoding = Annotated[
     Literal["greedy", "verified", "parallel"],
-    typer.Option(help="One pass for each token; the same text in few passes; or maps after --refinements passes."),
+    typer.Option(help="One pass per token; the same text in few passes; or maps after --refinements passes."),
 ]
 Refinements = Annotated[int, typer.Option(min=1, help="Passes over each map, for parallel decoding.")]
 Load8 = Annotated[bool, typer.Option("--load-8bit", help="Quantize to 8 bits (bitsandbytes).")]
@@ -35,7 +35,7 @@ Points = Annotated[str, typer.Option(help="Allowed numbers of points in a questi
 OneHeight = Annotated[bool, typer.Option("--one-height", help="The points of a question lie at about one height.")]
 Frame = Annotated[int, typer.Option(min=2, help="Side of the frame that coordinates refer to.")]
 PlainCoordinates = Annotated[bool, typer.Option("--plain-coordinates", help="Numbers instead of tokens.")]
-PromptsFile = Annotated[Path | None, typer.Option("--prompts", help="JSON file of your own wording.")]
+PromptsFile = Annotated[Path | None, typer.Option("--prompts", help="JSON file with your own templates.")]
 
 DEMO_OUTPUT = Path("demo_output")
 DEMO_MODEL = DEMO_OUTPUT / "work" / "model"

@@ -22,7 +22,7 @@ def convert(
     out: Annotated[Path, typer.Argument(metavar="OUT", help="The file to write: .json, .jsonl or .parquet.")],
     origin: Annotated[
         Literal["aurora"] | None,
-        typer.Option("--from", help="aurora: name the tasks of AURORA's own files, and keep their truth."),
+        typer.Option("--from", help="aurora: label the records of AURORA's own files with task and ground truth."),
     ] = None,
     once: Annotated[
         bool, typer.Option("--once", help="With --from: each record once, of a file with all epochs in it.")

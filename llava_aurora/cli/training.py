@@ -9,7 +9,7 @@ from llava_aurora.cli.output import Commands, tell
 from llava_aurora.errors import AuroraError
 
 app = Commands()
-imports = Commands(no_args_is_help=True, rich_markup_mode=None, help="Make folders of others' checkpoints.")
+imports = Commands(no_args_is_help=True, rich_markup_mode=None, help="Convert checkpoints of other projects.")
 app.add_typer(imports, name="import")
 
 
@@ -25,12 +25,10 @@ def plan(
     ] = "13b",
     gpus: Annotated[str, typer.Option(help="Number of GPUs in all; several with commas, for a row each.")] = "8",
     memory: Annotated[float, typer.Option(min=1, max=10_000, help="GB of one GPU.")] = 48,
-    mode: Annotated[
-        str | None, typer.Option(help="full, lora, qlora or projector; the first three if left out.")
-    ] = None,
-    batch: Annotated[int, typer.Option(min=1, help="Records a GPU and step.")] = 16,
+    mode: Annotated[str | None, typer.Option(help="full, lora, qlora or projector; default: the first three.")] = None,
+    batch: Annotated[int, typer.Option(min=1, help="Records per GPU and step.")] = 16,
     length: Annotated[int, typer.Option(min=1, help="Tokens of the longest record, image tokens included.")] = 2048,
-    answer: Annotated[int, typer.Option(min=1, help="Those of them that are answers.")] = 512,
+    answer: Annotated[int, typer.Option(min=1, help="Number of these tokens that belong to answers.")] = 512,
     lora_r: Annotated[int, typer.Option(min=1, help="Rank of LoRA.")] = 128,
     new_tokens: Annotated[int, typer.Option(min=0, help="Perception tokens; depth and box have 466.")] = 466,
     train_base_vocabulary: Annotated[
@@ -113,9 +111,9 @@ def merge(
     " --out llava-aurora-13b"
 )
 def aurora(
-    folder: Annotated[Path, typer.Argument(help="The checkpoint as AURORA's authors released it.")],
+    folder: Annotated[Path, typer.Argument(help="The checkpoint as released by AURORA's authors.")],
     out: Annotated[Path, typer.Option(help="The folder to make.")],
-    base: Annotated[str | None, typer.Option(help="Its LLaVA; else the one in adapter_config.json.")] = None,
+    base: Annotated[str | None, typer.Option(help="Its LLaVA base; default: the one in adapter_config.json.")] = None,
     depth_vqvae: Annotated[
         Path | None,
         typer.Option("--depth_vqvae", "--depth-vqvae", help="The VQ-VAE of its depth tokens, a .pt file or folder."),

@@ -37,7 +37,7 @@ def vqvae_train(
     resume: Annotated[bool, typer.Option("--resume", help="Continue from the state in --out, if any.")] = False,
     device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, ...; a GPU if there is one.")] = None,
 ) -> None:
-    """Train a depth VQ-VAE; options left out are the paper's."""
+    """Train a depth VQ-VAE; default options are the paper's."""
     from llava_aurora.found_files import find_files, in_words
     from llava_aurora.vqvae.autoencoder import config_from_dict
     from llava_aurora.vqvae.maps import MAP_SUFFIXES

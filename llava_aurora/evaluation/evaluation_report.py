@@ -67,7 +67,7 @@ def report_sections(results: Mapping[str, Any]) -> list[Section]:
     sections.append(answers)
     tables, notes = family_tables(benchmarks)
     if tables:
-        sections.append(Section("What its chains hold", [SPANS, *notes], tables))
+        sections.append(Section("What is measured of its chains", [SPANS, *notes], tables))
     sections += _replacement(results)
     for right, title in ((True, "Right cases"), (False, "Wrong cases")):
         pictures = [
@@ -106,7 +106,7 @@ def _replacement(results: Mapping[str, Any]) -> list[Section]:
     found = results.get("replacement")
     if not found:
         return []
-    section = Section("Does it use its map?")
+    section = Section("Does the model use its map?")
     for task, each in found.items():
         said = each["verdict"]
         known = said["finding"] != "cannot be told"
@@ -132,7 +132,7 @@ def _again(results: Mapping[str, Any]) -> Section:
         facts.append((task, f"{entry['questions']} questions from {entry['data']}, hash {entry['digest']}"))
     facts += [(name, last[name]) for name in ("seed", "commit", "llava_aurora", "python", "device")]
     facts += list(last["versions"].items())
-    return Section("Again", [], [Table("", ("", ""), [(name, str(value)) for name, value in facts])])
+    return Section("How to reproduce", [], [Table("", ("", ""), [(name, str(value)) for name, value in facts])])
 
 
 # --- plots ------------------------------------------------------------------------------------------------------------

@@ -132,7 +132,7 @@ def _prompt(question: str, conversation: str) -> str:
     if conversation not in conv_templates:
         raise AuroraError(f"unknown conversation {conversation!r}; there are: {', '.join(sorted(conv_templates))}")
     if DEFAULT_IMAGE_TOKEN in question:
-        raise AuroraError(f"the question {question[:60]!r} holds {DEFAULT_IMAGE_TOKEN}, which is put there by itself")
+        raise AuroraError(f"the question {question[:60]!r} holds {DEFAULT_IMAGE_TOKEN}, which is added automatically")
     template = conv_templates[conversation].copy()
     template.append_message(template.roles[0], f"{DEFAULT_IMAGE_TOKEN}\n{question}")
     template.append_message(template.roles[1], None)

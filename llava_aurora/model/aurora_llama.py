@@ -126,7 +126,7 @@ class AuroraLlamaForCausalLM(LlavaLlamaForCausalLM):
         if described and not perception.continues(described):
             raise AuroraError(
                 f"{base}: the base model has perception tokens of other settings ({described['modalities']}) than those"
-                f" asked for ({perception.config()['modalities']}); leave out --perception_modalities to go on with its"
+                f" asked for ({perception.config()['modalities']}); leave out --perception_modalities to keep its"
                 " own, or name all of its kinds, with its settings, and new ones"
             )
         self._add_rows(perception, tokenizer, words=words, model_args=model_args)

@@ -273,7 +273,7 @@ class _Run:
             self.step = int(state["step"])
             self.history = [EpochLog(**log) for log in state["history"]]
         except (OSError, EOFError, RuntimeError, ValueError, LookupError, TypeError, pickle.UnpicklingError) as error:
-            raise AuroraError(f"{path}: damaged, training cannot go on from it ({type(error).__name__})") from error
+            raise AuroraError(f"{path}: damaged, training cannot resume from it ({type(error).__name__})") from error
 
     def _check_settings(self, path: Path, found: dict[str, Any]) -> None:
         asked = self.settings()

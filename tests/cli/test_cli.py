@@ -132,7 +132,7 @@ def test_ctrl_c_is_one_line_with_the_command_that_goes_on(monkeypatch, capsys):
     monkeypatch.setattr("llava_aurora.cli.vqvae.checked_scale", lambda *_, **__: None)
     assert cli(monkeypatch, "vqvae", "train", "my maps", "--out", "vq") == 130
     (line,) = capsys.readouterr().err.strip().splitlines()
-    assert line == "interrupted; to go on: llava-aurora vqvae train 'my maps' --out vq --resume"
+    assert line == "interrupted; to resume: llava-aurora vqvae train 'my maps' --out vq --resume"
 
 
 def test_the_public_names_are_there():

@@ -84,7 +84,7 @@ def write_scenes(
                     listed = len(done)
     except BrokenProcessPool as error:
         raise AuroraError(
-            f"{out}: a worker process died after {len(done)} of {count} scenes; run again with fewer workers to go on"
+            f"{out}: a worker process died after {len(done)} of {count} scenes; run again with fewer workers to resume"
         ) from error
     finally:
         _list(out, done)
