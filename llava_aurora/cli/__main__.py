@@ -74,7 +74,7 @@ def patch(
     elif not check:
         patch_queue.apply(source)
     states = patch_queue.status(source)
-    tell(**{each.name: state.value for each, state in states.items()})
+    tell(lambda: {each.name: state.value for each, state in states.items()})
     for each, state in states.items():
         print(f"{state.value:10}{each.name:32}{each.description}")
     if check:
@@ -90,7 +90,7 @@ def doctor() -> None:
     from llava_aurora.doctor import examine
 
     sound, rows = examine()
-    tell(**{name: {"found": found, "required": why} for name, found, why in rows})
+    tell(lambda: {name: {"found": found, "required": why} for name, found, why in rows})
     if not sound:
         raise AuroraError("this installation cannot train; run `bash scripts/setup.sh`")
 
