@@ -44,7 +44,7 @@ def build_page(events: PageEvents, *, name: str, concurrency: int) -> gr.Blocks:
                     format="webp",
                     sources=["upload", "clipboard"],
                     buttons=[],
-                    height=400,
+                    height=330,
                     elem_id="aurora-image",
                 )
                 _hand_on_paths(picture)
@@ -66,6 +66,9 @@ def build_page(events: PageEvents, *, name: str, concurrency: int) -> gr.Blocks:
                     elem_id="aurora-given",
                 )
                 question = gr.Textbox(label="Question", lines=2, max_length=4000, elem_id="aurora-question")
+                with gr.Row():
+                    ask = gr.Button("Ask", variant="primary", elem_id="aurora-ask", scale=3)
+                    stop = gr.Button("Stop", variant="secondary", elem_id="aurora-stop", scale=1)
                 reasoning = gr.Radio(
                     [("Chain: reason with perception tokens", "chain"), ("Direct: answer at once", "direct")],
                     value="chain" if kinds else "direct",
@@ -73,9 +76,6 @@ def build_page(events: PageEvents, *, name: str, concurrency: int) -> gr.Blocks:
                     visible=bool(kinds),
                     elem_id="aurora-reasoning",
                 )
-                with gr.Row():
-                    ask = gr.Button("Ask", variant="primary", elem_id="aurora-ask", scale=3)
-                    stop = gr.Button("Stop", variant="secondary", elem_id="aurora-stop", scale=1)
                 examples = gr.Gallery(
                     [example.path for example in events.examples],
                     label="Examples",
