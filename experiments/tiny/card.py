@@ -11,8 +11,8 @@ WHAT = (
     " `mlp2x_gelu` projector, a Llama (width 192, 5 layers, 6 heads), a SentencePiece tokenizer of 1,024"
     " pieces; 2.9 million parameters in bfloat16. LLaVA's own loader reads it once `mm_vision_tower` in"
     " config.json is the path of the folder `vision_tower`;"
-    " `llava_aurora.demo.tiny_base.copy_tiny_base(FOLDER)` writes such a copy. `llava-aurora demo` does"
-    " not start from it yet.",
+    " `llava_aurora.demo.tiny_base.copy_tiny_base(FOLDER)` writes such a copy. It is what `llava-aurora demo`"
+    " starts from.",
     "`depth_vqvae/` is the depth VQ-VAE of the demo (7 × 7 codes out of 32), trained apart on the depth maps"
     " of 5,000 other scenes. The model has never seen depth.",
 )
@@ -29,21 +29,6 @@ HOW = (
     " beginning, so that the same command gives another model of the same kind.",
     "Seeds of scenes: 1,000,000 for training, 1,000,001 for the table below, 1,000,002 for the VQ-VAE; the"
     " demo uses 0 and 1.",
-)
-FINE_TUNED = (
-    "One run of `scripts/finetune_aurora.sh` from this base, not the demo's: 3,673 records of 1,000 scenes, one"
-    " epoch in batches of 16, rate 2e-3, `--perception_init mixtures --value_step interpolated --aux_losses"
-    " attention=0.2,answer=0.3`, ZeRO-3 on two CPU ranks. Copying coordinates and choosing the highest of the stated"
-    " values are learned (losses 0.04 and 0.11), writing maps and boxes from the image is not: asked about 440"
-    " held-out scenes' questions each, it does not get above what can be answered blind.",
-)
-AFTERWARDS = (
-    ("closest of 3 to 5 points by coordinates, chain", "32.9", "37.7", "26.1"),
-    ("the same, read out of its map", "32.6", "37.7", "26.1"),
-    ("the same, direct", "27.7", "37.7", "26.1"),
-    ("closest of 3 to 5 marked points, chain", "26.5", "37.7", "26.1"),
-    ("how many there are, chain (box F1 0.07)", "13.6", "20.0", ""),
-    ("how many there are, direct", "19.3", "20.0", ""),
 )
 MEASURED = (
     "Held-out questions, greedy, right if every token of the answer is. Tables are mostly of 7 × 7 words,"
@@ -63,10 +48,5 @@ def write_card(folder: Path, abilities: Mapping[str, tuple[int, int]]) -> None:
         Section("What it is", list(WHAT), [Table("", ("file", "SHA-256"), hashes)]),
         Section("How it was made", list(HOW)),
         Section("What it can do", [MEASURED], [Table("", ("ability", "right, %", "questions"), rows)]),
-        Section(
-            "What fine-tuning made of it",
-            list(FINE_TUNED),
-            [Table("", ("question", "right, %", "blind, %", "chance, %"), AFTERWARDS)],
-        ),
     ]
     write_markdown(folder / "README.md", "A tiny LLaVA that reads a little", sections)
