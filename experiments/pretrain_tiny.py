@@ -30,7 +30,7 @@ from tiny.card import write_card
 from tiny.forward import IN_MODEL, language, see
 from tiny.image_tasks import THINGS
 from tiny.pictures import FRAME, GRID, HELD_OUT_SEED, TRAINING_SEED, Pictures, load_pictures
-from tiny.words import WORDS, corpus
+from tiny.words import PIECES, corpus
 
 from llava_aurora.compatibility import old_tower_names, rope_theta, save_tower, vision_transformer
 from llava_aurora.data.sources.scenes.scene_folder import write_scenes
@@ -43,13 +43,14 @@ from llava_aurora.vqvae.autoencoder import DepthVQVAEConfig
 
 MODEL = TinyLlavaConfig(
     frame=FRAME, patch=16, vision_width=128, vision_layers=4, vision_heads=8,
-    width=192, layers=5, heads=6, vocabulary=1024, max_length=1024,
+    width=192, layers=5, heads=6, vocabulary=1232, max_length=1024,
 )  # fmt: skip
 VQVAE = DepthVQVAEConfig(image_size=FRAME, channels=(8, 16, 32, 64), code_dim=16, codebook_size=32)
 SCENES, HELD_OUT, VQVAE_SEED = 16_000, 600, 1_000_002
-IMAGES, TEXTS, LENGTH = 8, 8, 208
+IMAGES, TEXTS, LENGTH = 7, 6, 256
 RATE, WARM_UP, DECAY, CLIP, TOWER = 1.5e-3, 200, 0.05, 1.0, 0.3
 TOWER_LEARNS = ("tower: cells", "tower: middles", "tower: marks", "tower: rows", "tower: columns")
+PLACES, NEAR = ("where are things", "where marks are", "things and places from left to right"), 8
 SAVED_EVERY, LOGGED_EVERY = 250, 50
 MEAN, DEVIATION = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)  # CLIP's
 
@@ -60,7 +61,7 @@ class Pretraining:
     def __init__(self, out: Path, *, steps: int, seed: int) -> None:
         self.out, self.steps, self.seed = out, steps, seed
         if not (out / "start" / "config.json").is_file():
-            build_tiny_llava(out / "start", corpus=corpus(), config=MODEL, seed=seed, words=WORDS)
+            build_tiny_llava(out / "start", corpus=corpus(), config=MODEL, seed=seed, pieces=PIECES)
         self.tokenizer, self.model, _, _ = load_pretrained_model(str(out / "start"))
         self.model.float()
         # As loud as patches become: where something is must not drown in what it looks like.
@@ -187,11 +188,17 @@ class Pretraining:
         batches = self.batches(pictures, seed=HELD_OUT_SEED, steps=1)
         self.image_at = batches.encoder.image_at
         found: dict[str, list[bool]] = defaultdict(list)
+        # Of a coordinate's piece, its number; far apart from all others, that of any other piece.
+        numbers = -(10**6) * (1 + torch.arange(len(self.tokenizer)))
+        numbers[[batches.encoder.ids(f"<s>{place}", first=True)[-1] for place in range(FRAME)]] = torch.arange(FRAME)
         for number in range(count):
             batch = batches[10**6 + number]  # behind the last phase: everything, and at full length
-            right = (self.logits(batch)[0].argmax(-1) == batch.labels) | (batch.labels == -100)
+            written = self.logits(batch)[0].argmax(-1)
+            right = (written == batch.labels) | (batch.labels == -100)
+            near = (numbers[written] - numbers[batch.labels.clamp(min=0)]).abs() <= NEAR
             for ability, row, start, stop in batch.abilities:
-                found[ability].append(bool(right[row, start:stop].all()))
+                enough = right | near if ability in PLACES else right
+                found[ability].append(bool(enough[row, start:stop].all()))
         return {ability: (sum(each), len(each)) for ability, each in sorted(found.items())}
 
 
@@ -205,7 +212,7 @@ def train_vqvae(out: Path, *, scenes: int = 5000, epochs: int = 3) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, required=True, help="folder of the run; one that was stopped goes on")
-    parser.add_argument("--steps", type=int, default=8300)
+    parser.add_argument("--steps", type=int, default=16_000)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--evaluate", action="store_true", help="measure and export what is there, and stop")
     parser.add_argument("--vqvae", action="store_true", help="train the depth VQ-VAE instead, and stop")

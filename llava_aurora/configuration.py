@@ -46,9 +46,8 @@ class ModelArguments(upstream.ModelArguments):
     perception_init: str = field(
         default="neighbours",
         metadata={
-            "help": "What the new rows start from: 'mean' of the words, mean + 'noise', the 'words' of a description,"
-            " 'neighbours' (mean + noise, tokens for similar things start alike), or 'mixtures' of the same words in"
-            " both matrices."
+            "help": "What the new rows start from: 'mean' of the words, mean + 'noise', the 'words' of what a token"
+            " stands for, or 'neighbours' (mean + noise, tokens for similar things start alike)."
         },
     )
     train_base_vocabulary: bool = field(

@@ -66,7 +66,7 @@ class Encoder:
         return ([self.tokenizer.bos_token_id] if first else []) + self.tokenizer.convert_tokens_to_ids(pieces)
 
     def row(self, turns: list[Turn], *, length: int, image: bool, system: bool) -> tuple[list[int], list[int], list]:
-        """Ids, labels and the places of the answers of as many turns as fit into `length`."""
+        """Ids, labels and the places of the answers of those turns, one after the other, that fit into `length`."""
         end = [self.tokenizer.eos_token_id]
         ids = [*self.before_image, *[0] * IMAGE_TOKENS] if image else []
         labels, places = [IGNORE_INDEX] * len(ids), []
@@ -84,7 +84,7 @@ class Encoder:
                 asked = self.ids(f"{_USER}: {turn.question} {_ASSISTANT}:")
             said = [*self.ids(f" {turn.answer}"), *end]
             if len(ids) + len(asked) + len(said) > length:
-                break
+                continue
             places.append((turn.ability, len(ids) + len(asked) - 1, len(ids) + len(asked) + len(said) - 1))
             ids += asked + said
             labels += [IGNORE_INDEX] * len(asked) + said
@@ -127,9 +127,10 @@ class Batches(Dataset):
             turns += self._text(rng, step)  # what is left of the row
             rows.append(self.encoder.row(turns, length=self.length, image=True, system=True))
         for _ in range(self.texts):
-            rows.append(
-                self.encoder.row(self._text(rng, step), length=self.length, image=False, system=rng.random() < 0.25)
-            )
+            system, row = rng.random() < 0.25, None
+            while row is None or not row[2]:  # until one of the turns fits
+                row = self.encoder.row(self._text(rng, step), length=self.length, image=False, system=system)
+            rows.append(row)
         return collate(rows, images, seen, length=self.length)
 
     def _about_image(self, rng: np.random.Generator) -> tuple[np.ndarray, list[Turn], np.ndarray]:

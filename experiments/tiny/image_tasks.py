@@ -1,4 +1,4 @@
-"""Questions of the pretraining about a ray-cast scene: what is where, in words or in cells of a 7 × 7 grid.
+"""Questions of the pretraining about a ray-cast scene: what is where, in words or in pixels of the frame.
 
 Nothing of depth, boxes or how many there are.
 """
@@ -11,6 +11,7 @@ from llava_aurora.data.sources.scenes.scene import COLORS, SHAPES
 from llava_aurora.tasks.forms import LETTERS
 from llava_aurora.tasks.marks import draw_points
 from tiny.pictures import FRAME, GRID
+from tiny.text_tasks import in_rows
 
 CELL = FRAME // GRID
 THINGS = ("", "floor", "wall", "ceiling", *(f"{color} {shape}" for color in COLORS for shape in SHAPES))
@@ -44,13 +45,27 @@ def labels(cells: list[str], objects: list[tuple[str, float, float]], marks: dic
     return found
 
 
-def _cell(x: float, y: float) -> str:
-    return f"({int(x) // CELL},{int(y) // CELL})"
+def _place(x: float, y: float) -> str:
+    return f"({int(x)},{int(y)})"
 
 
-def row_by_row(cells: list[str]) -> tuple[str, str]:
-    """Of an object its colour: one word a cell."""
-    return "Describe the image row by row.", " ".join(cell.split()[0] for cell in cells)
+def _somewhere(rng: np.random.Generator, cell: int) -> tuple[int, int]:
+    """A place in the middle half of a cell, as pixels."""
+    x, y = rng.integers(CELL // 4, CELL - CELL // 4, size=2)
+    return cell % GRID * CELL + int(x), cell // GRID * CELL + int(y)
+
+
+def row_by_row(rng: np.random.Generator, cells: list[str]) -> tuple[str, str]:
+    """Of an object its colour: one word a cell; half of the time some places are read in it afterwards."""
+    colors = [cell.split()[0] for cell in cells]
+    text = in_rows(colors, GRID, labelled=bool(rng.random() < 0.5))
+    if rng.random() < 0.5:
+        return "Describe the image row by row.", text
+    chosen = [int(cell) for cell in rng.choice(GRID**2, int(rng.integers(2, 6)), replace=False)]
+    places = [f"{letter} {_place(*_somewhere(rng, i))}" for letter, i in zip(LETTERS, chosen, strict=False)]
+    answer = ", ".join(f"{place} {colors[i]}" for place, i in zip(places, chosen, strict=True))
+    question = f"Describe the image row by row and read the places {', '.join(places)}."
+    return question, f"{text}. The entries are {answer}."
 
 
 def at_places(rng: np.random.Generator, cells: list[str]) -> tuple[str, str]:
@@ -58,7 +73,7 @@ def at_places(rng: np.random.Generator, cells: list[str]) -> tuple[str, str]:
     of_objects = [i for i, cell in enumerate(cells) if " " in cell]
     chosen = [int(i) for i in rng.choice(GRID**2, int(rng.integers(2, 5)), replace=False)]
     chosen = [int(rng.choice(of_objects)) if of_objects and rng.random() < 0.5 else i for i in chosen]
-    places = [f"{letter} ({i % GRID},{i // GRID})" for letter, i in zip(LETTERS, chosen, strict=False)]
+    places = [f"{letter} {_place(*_somewhere(rng, i))}" for letter, i in zip(LETTERS, chosen, strict=False)]
     answer = ", ".join(f"{place} {cells[i]}" for place, i in zip(places, chosen, strict=True))
     return f"What is at the places {', '.join(places)}?", answer
 
@@ -68,12 +83,12 @@ def left_to_right(objects: list[tuple[str, float, float]]) -> tuple[str, str]:
 
 
 def what_and_where(objects: list[tuple[str, float, float]]) -> tuple[str, str]:
-    return "Name what you see and the places.", ", ".join(f"{name} {_cell(x, y)}" for name, x, y in objects)
+    return "Name what you see and the places.", ", ".join(f"{name} {_place(x, y)}" for name, x, y in objects)
 
 
 def where(name: str, objects: list[tuple[str, float, float]]) -> tuple[str, str]:
     """All objects of a name, from left to right."""
-    return f"Where are the {name}s?", ", ".join(_cell(x, y) for each, x, y in objects if each == name)
+    return f"Where are the {name}s?", ", ".join(_place(x, y) for each, x, y in objects if each == name)
 
 
 def color_of(rng: np.random.Generator, objects: list[tuple[str, float, float]]) -> tuple[str, str] | None:
@@ -102,8 +117,8 @@ def relation(rng: np.random.Generator, objects: list[tuple[str, float, float]]) 
 def about_scene(rng: np.random.Generator, cells: list[str], objects: list[tuple[str, float, float]]) -> Turns:
     """Turns about an unmarked image, in a random order."""
     names = list(dict.fromkeys(name for name, _, _ in objects))
-    whole = row_by_row(cells), left_to_right(objects), what_and_where(objects)
-    number = rng.choice(3, p=(0.45, 0.05, 0.5))
+    whole = row_by_row(rng, cells), left_to_right(objects), what_and_where(objects)
+    number = rng.choice(3, p=(0.75, 0.05, 0.2))
     turns = [
         ("what is at places", at_places(rng, cells)),
         ("color of a thing", color_of(rng, objects)),
@@ -121,11 +136,11 @@ def about_scene(rng: np.random.Generator, cells: list[str], objects: list[tuple[
 def marked(
     rng: np.random.Generator, image: np.ndarray, cells: list[str], objects: list[tuple[str, float, float]]
 ) -> tuple[np.ndarray, Turns, dict[int, str]]:
-    """An image with two to five lettered marks in the middle of cells, turns about them, and the letters by cell."""
+    """An image with two to five lettered marks, turns about them, and the letters by cell."""
     count = int(rng.integers(2, 6))
     chosen = rng.choice(GRID**2, count, replace=False).tolist()
     names = {letter: cells[i] for letter, i in zip(LETTERS, chosen, strict=False)}
-    spots = [(i % GRID * CELL + CELL // 2, i // GRID * CELL + CELL // 2) for i in chosen]
+    spots = [_somewhere(rng, i) for i in chosen]
     letters = list(names)
     order = [letters[i] for i in rng.permutation(count)]
     places = dict(zip(letters, spots, strict=True))
@@ -134,7 +149,7 @@ def marked(
         (
             "where marks are",
             f"Where are {', '.join(letters)}?",
-            ", ".join(f"{letter} {_cell(*places[letter])}" for letter in letters),
+            ", ".join(f"{letter} {_place(*places[letter])}" for letter in letters),
         )
     ]
     turns += [("what is at a mark", f"What is at {letter}?", names[letter]) for letter in order[:3]]

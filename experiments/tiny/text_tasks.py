@@ -9,10 +9,11 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from llava_aurora.tasks.forms import LETTERS
+from tiny.pictures import FRAME, GRID
 from tiny.words import WORDS
 
 Turns = list[tuple[str, str]]
-SIDE = 7
+SIDE = GRID
 
 
 def _pick(rng: np.random.Generator, items: Sequence[str], count: int) -> list[str]:
@@ -35,8 +36,8 @@ def _letters(rng: np.random.Generator, count: int) -> list[str]:
     return sorted(LETTERS[:count]) if rng.random() < 0.7 else sorted(_distinct(rng, LETTERS[:8], count))
 
 
-def _places(rng: np.random.Generator, count: int, side: int = 99) -> list[str]:
-    return [f"({x},{y})" for x, y in rng.integers(side, size=(count, 2))]
+def _places(rng: np.random.Generator, count: int) -> list[str]:
+    return [f"({x},{y})" for x, y in rng.integers(FRAME, size=(count, 2))]
 
 
 def copy(rng: np.random.Generator, level: float) -> Turns:
@@ -45,22 +46,12 @@ def copy(rng: np.random.Generator, level: float) -> Turns:
     if form < 2:
         text = " ".join(_pick(rng, WORDS, int(rng.integers(8, 41))))
     elif form == 2:
-        text = " ".join(_numbers(rng, int(rng.integers(2, 8))))
+        text = " ".join(_numbers(rng, int(rng.integers(2, 20))))
     else:
         count = int(rng.integers(2, 6))
         values = _pick(rng, WORDS, count) if form == 3 else _places(rng, count)
         text = ", ".join(f"{letter} {value}" for letter, value in zip(_letters(rng, count), values, strict=True))
     return [(f"{('Repeat this', 'Say it again')[rng.integers(2)]}: {text}.", text)]
-
-
-def stands_for(rng: np.random.Generator, level: float) -> Turns:
-    count = int(rng.integers(2, 10))
-    values = _pick(rng, WORDS, count) if rng.random() < 0.7 else _numbers(rng, count)
-    keys = _distinct(rng, WORDS, count) if rng.random() < 0.5 else list(LETTERS[:count])
-    text = ", ".join(f"{key} {value}" for key, value in zip(keys, values, strict=True))
-    asked = rng.permutation(count)[:4].tolist()
-    question = f"The list is {text}. What stands for {', '.join(keys[each] for each in asked)}?"
-    return [(question, ", ".join(values[each] for each in asked))]
 
 
 def entry(rng: np.random.Generator, level: float) -> Turns:
@@ -71,19 +62,63 @@ def entry(rng: np.random.Generator, level: float) -> Turns:
     return [(f"The list is {' '.join(words)}. What are the entries {which}?", " ".join(words[each] for each in asked))]
 
 
+def in_rows(entries: Sequence[str], side: int, *, labelled: bool) -> str:
+    """A table row by row, without marks between the rows or with the coordinate of its middle before each."""
+    rows = [" ".join(entries[row * side : (row + 1) * side]) for row in range(side)]
+    if not labelled:
+        return " ".join(rows)
+    return "".join(f"\n{(2 * row + 1) * FRAME // (2 * side)} {entries}" for row, entries in enumerate(rows))
+
+
 def table(rng: np.random.Generator, level: float) -> Turns:
-    """Entries by column and row, counted from 0; rows of seven stand behind one another without a mark."""
-    side = SIDE if rng.random() < level - 0.3 else _length(rng, level, 2, 6)
-    words = _pick(rng, _distinct(rng, WORDS, int(rng.integers(4, 40))), side**2)
-    rows = [" ".join(words[row * side : (row + 1) * side]) for row in range(side)]
-    text = " ".join(rows) if side == SIDE else " / ".join(rows)
-    cells = rng.choice(side**2, min(side**2, int(rng.integers(3, 6))), replace=False).tolist()
-    letters = _letters(rng, len(cells))
-    places = [f"{letter} ({cell % side},{cell // side})" for letter, cell in zip(letters, cells, strict=True)]
-    answer = ", ".join(f"{place} {words[cell]}" for place, cell in zip(places, cells, strict=True))
+    """Entries at places, given in pixels of a square of side FRAME that the table fills.
+
+    Words are read at the nearest entry; numbers, which change smoothly, between the four around.
+    """
+    side = SIDE if rng.random() < level else int(rng.integers(2, SIDE))
+    count = int(rng.integers(3, 7))
+    places = rng.integers(FRAME, size=(count, 2))
     if rng.random() < 0.5:
-        return [(f"What is at the places {', '.join(places)}? The table is {text}.", f"The entries are {answer}.")]
-    return [(f"The table is {text}. What is at the places {', '.join(places)}?", f"The entries are {answer}.")]
+        entries = _pick(rng, _distinct(rng, WORDS, int(rng.integers(4, 40))), side**2)
+        cells = places * side // FRAME
+        found = [entries[y * side + x] for x, y in cells]
+    else:
+        field = smooth(rng, side)
+        entries = [f"{value:02d}" for value in field.ravel()]
+        found = [f"{value:02d}" for value in between(field, places)]
+    names = [f"{letter} ({x},{y})" for letter, (x, y) in zip(_letters(rng, count), places, strict=True)]
+    text = in_rows(entries, side, labelled=bool(rng.random() < 0.5))
+    answer = ", ".join(f"{name} {value}" for name, value in zip(names, found, strict=True))
+    form = rng.integers(3)
+    if form == 0:
+        return [(f"What is at the places {', '.join(names)}? The table is {text}.", f"The entries are {answer}.")]
+    if form == 1:
+        return [(f"The table is {text}. What is at the places {', '.join(names)}?", f"The entries are {answer}.")]
+    question = f"Write down the table and read the places {', '.join(names)}. The table is {text}."
+    return [(question, f"The table is {text}. The entries are {answer}.")]
+
+
+def smooth(rng: np.random.Generator, side: int) -> np.ndarray:
+    """Whole numbers in [0, 100): a slope, a bump or two, some noise. int64 (side, side)."""
+    y, x = np.mgrid[:side, :side] / side
+    turn = rng.uniform(0, 2 * np.pi)
+    field = rng.uniform(0, 2) * (np.cos(turn) * x + np.sin(turn) * y)
+    for _ in range(rng.integers(0, 4)):
+        (u, v), wide = rng.random(2), rng.uniform(0.1, 0.3)
+        field += rng.uniform(-1, 1) * (np.hypot(x - u, y - v) < wide)
+    field += rng.normal(0, 0.05, field.shape)
+    low, high = rng.uniform(0, 40), rng.uniform(60, 99)
+    return np.rint(low + (high - low) * (field - field.min()) / np.ptp(field)).astype(int)
+
+
+def between(field: np.ndarray, places: np.ndarray) -> np.ndarray:
+    """The values of a table at places (N, 2) in pixels, bilinear between the middles of its entries."""
+    side = len(field)
+    at = np.clip((places + 0.5) * side / FRAME - 0.5, 0, side - 1)
+    first = np.minimum(at.astype(int), side - 2)
+    (x, y), (u, v) = first.T, (at - first).T
+    rows = [field[y + down, x] * (1 - u) + field[y + down, x + 1] * u for down in (0, 1)]
+    return np.rint(rows[0] * (1 - v) + rows[1] * v).astype(int)
 
 
 def compare(rng: np.random.Generator, level: float) -> Turns:
@@ -124,33 +159,16 @@ def count_entries(rng: np.random.Generator, level: float) -> Turns:
 
 TEXT_TASKS: dict[str, Callable[[np.random.Generator, float], Turns]] = {
     "copy": copy,
-    "stands_for": stands_for,
     "entry": entry,
     "table": table,
     "compare": compare,
     "largest": largest,
     "count_entries": count_entries,
 }
-_ALL = {
-    "copy": 1.5,
-    "stands_for": 1.5,
-    "entry": 1.5,
-    "table": 3.0,
-    "compare": 0.3,
-    "largest": 0.5,
-    "count_entries": 0.4,
-}
+_ALL = {"copy": 1.5, "entry": 1.0, "table": 12.0, "compare": 0.6, "largest": 2.0, "count_entries": 0.3}
 # Which tasks are drawn how often from which step on. A little of everything is never learned: copying and looking up
 # take two layers that are of no use one without the other. Once they are there, everything else is quick.
-PHASES: dict[int, dict[str, float]] = {
-    0: {**_ALL, "copy": 2.0},
-    2000: {**_ALL, "copy": 15.0},
-    2750: _ALL,
-    3750: {**_ALL, "stands_for": 8.0, "entry": 8.0, "table": 16.0},
-    5250: {**_ALL, "table": 8.0, "largest": 10.0, "compare": 3.0, "stands_for": 3.0},
-    6750: {**_ALL, "table": 16.0},
-    7900: _ALL,
-}
+PHASES: dict[int, dict[str, float]] = {0: {**_ALL, "copy": 20.0}, 2000: _ALL}
 
 
 def weights(step: int) -> dict[str, float]:
@@ -159,6 +177,6 @@ def weights(step: int) -> dict[str, float]:
 
 
 def level(name: str, step: int, steps: int) -> float:
-    """How long the lists of a task may be, in [0, 1]; tables, which come late, grow until late."""
+    """How long the lists of a task may be, in [0, 1]; tables come later."""
     through = step / steps
-    return min(1.0, max(0.0, 4.6 * (through - 0.4))) if name == "table" else min(1.0, 0.15 + 5 * through)
+    return min(1.0, max(0.0, 4 * (through - 0.2))) if name == "table" else min(1.0, 0.15 + 5 * through)

@@ -7,9 +7,17 @@ from itertools import product
 from llava_aurora.data.sources.scenes.scene import COLORS, SHAPES
 from llava_aurora.tasks.forms import LETTERS
 from llava_aurora.tasks.registry import tasks
+from tiny.pictures import FRAME
 
 # Three letters each, without meaning: what is copied, listed and looked up must be read, for nothing can be guessed.
 WORDS: tuple[str, ...] = tuple(map("".join, product("bdgklmnrvz", "aeiou", "lmnr")))
+# A coordinate is one piece, and a value of two digits is: what they stand for is then one embedding, from which a token
+# for the same number can start.
+VALUES: tuple[str, ...] = tuple(f"{value:02d}" for value in range(100))
+PIECES: tuple[str, ...] = (
+    *(f"▁{word}" for word in (*WORDS, *VALUES)),
+    *(str(place) for place in range(10, FRAME)),  # one digit is a piece in any case
+)
 
 
 def corpus() -> Iterator[str]:
@@ -31,6 +39,7 @@ def corpus() -> Iterator[str]:
 TEMPLATES = (
     "Repeat this: . Say it again. The list is . What is entry number ? What are the entries ?",
     "The table is . The rows are . What is in row , column ? What is at the places ? The entries are .",
+    "Write down the table and read the places . Describe the image row by row and read the places .",
     "Which is larger, or ? Which number is the largest? The value is highest at . The value is lowest at ."
     " The answer is .",
     "How many entries does the list have? How often does the word stand in the list? Number the words. So there are .",

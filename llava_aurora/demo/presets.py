@@ -6,11 +6,11 @@ from dataclasses import dataclass, field
 from llava_aurora.data.sources.scenes.scene import SceneConfig
 
 SCENES = SceneConfig(frame=112, shadows=False, variety=0.5, max_objects=8, min_visible_area=0.008)
-# Chains say how close each point is by the map, and maps are learned to be written in few passes.
+# Chains say how close each point is by the map. New tokens start from what they stand for: coordinates and codes are
+# numbers that the base can copy, look up and compare. Codes that come out wrong must not lead the rest of a map astray.
 TAUGHT: Mapping[str, object] = {
     "value_step": "interpolated",
-    "perception_init": "mixtures",
-    "aux_losses": "attention=0.2,answer=0.3",
+    "perception_init": "words",
     "span_mask_probability": 0.25,
     "span_noise_probability": 0.5,
 }

@@ -38,7 +38,7 @@ class TinyLlavaConfig:
 
 
 def build_tiny_llava(
-    out: Path, *, corpus: Iterable[str], config: TinyLlavaConfig, seed: int, words: Sequence[str] = ()
+    out: Path, *, corpus: Iterable[str], config: TinyLlavaConfig, seed: int, pieces: Sequence[str] = ()
 ) -> Path:
     """Writes a LLaVA with random weights.
 
@@ -47,7 +47,7 @@ def build_tiny_llava(
         corpus: texts the tokenizer is trained on; LLaVA's conversation template is added.
         config: sizes.
         seed: of the weights.
-        words: each becomes one piece, whatever the corpus says.
+        pieces: of the tokenizer, whatever the corpus says; "▁" is a blank.
 
     Returns:
         the folder of the vision tower.
@@ -55,7 +55,7 @@ def build_tiny_llava(
     torch.manual_seed(seed)
     with atomic_folder(out) as folder:
         sizes = {"vocabulary": config.vocabulary, "max_length": config.max_length}
-        tokenizer = train_tokenizer(corpus, folder=folder, words=words, **sizes)
+        tokenizer = train_tokenizer(corpus, folder=folder, pieces=pieces, **sizes)
         tokenizer.save_pretrained(folder)
         tower = CLIPVisionModel(
             CLIPVisionConfig(
@@ -107,7 +107,7 @@ def _place_patches(tower: Any) -> None:
 
 
 def train_tokenizer(
-    corpus: Iterable[str], *, folder: Path, vocabulary: int, max_length: int, words: Sequence[str] = ()
+    corpus: Iterable[str], *, folder: Path, vocabulary: int, max_length: int, pieces: Sequence[str] = ()
 ) -> LlamaTokenizer:
     """Trains a SentencePiece tokenizer in the manner of Llama's (BPE, bytes as fallback, split digits)."""
     template = conv_templates["vicuna_v1"]
@@ -124,7 +124,7 @@ def train_tokenizer(
         character_coverage=1.0,
         normalization_rule_name="identity",
         remove_extra_whitespaces=False,
-        user_defined_symbols=[f"▁{word}" for word in words],
+        user_defined_symbols=list(pieces),
         pad_id=-1,
         num_threads=1,
         minloglevel=2,

@@ -11,7 +11,7 @@ from transformers import PreTrainedModel
 
 from llava_aurora.errors import AuroraError
 
-Method = Literal["mean", "noise", "words", "neighbours", "mixtures"]
+Method = Literal["mean", "noise", "words", "neighbours"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,11 +24,9 @@ class RowStart:
     # "mean": every row is the mean of the words' rows. "noise": the mean plus noise as large as the words' deviation
     # from it. "words": the mean of the rows of a description's words. "neighbours": as noise, but for ids with features
     # a random projection of these takes the place of noise, so that tokens for similar things (neighbouring
-    # coordinates, similar codes) start alike. "mixtures": as neighbours, but every row is a weighted sum of words'
-    # rows, of the same words in both matrices, so that what copies words or looks them up does so with the new tokens
-    # from the first step on.
+    # coordinates, similar codes) start alike.
     method: Method = "neighbours"
-    # (len(ids), F) for ranges of the new ids; for "neighbours" and "mixtures"
+    # (len(ids), F) for ranges of the new ids; for "neighbours"
     features: Mapping[range, Tensor] = field(default_factory=dict)
     # for each new id, in order, the ids of the words that describe it; for "words"
     descriptions: Sequence[Sequence[int]] = ()
@@ -54,20 +52,14 @@ def initial_rows(words: Tensor, *, ids: range, start: RowStart, number: int) -> 
         return mean.expand(len(ids), -1).to(words.dtype).clone()
     if start.method == "words":
         return torch.stack([old[list(described)].mean(0) for described in start.descriptions]).to(words.dtype)
-    mixed = start.method == "mixtures"
-    width = len(old) if mixed else old.shape[1]
-    generator = torch.Generator().manual_seed(start.seed + (0 if mixed else number))
-    deviations = torch.randn(len(ids), width, generator=generator)
-    if start.method != "noise":
+    generator = torch.Generator().manual_seed(start.seed + number)
+    deviations = torch.randn(len(ids), words.shape[1], generator=generator)
+    if start.method == "neighbours":
         for alike, values in start.features.items():
-            projection = torch.randn(values.shape[1], width, generator=generator)
+            projection = torch.randn(values.shape[1], words.shape[1], generator=generator)
             projected = (values.float().cpu() - values.float().cpu().mean(0)) @ projection
             deviations[alike.start - ids.start : alike.stop - ids.start] = projected / projected.std()
-    deviations = deviations.to(old.device)
-    if mixed:
-        deviations = deviations @ (old - mean)
-        deviations /= deviations.std(dim=1, keepdim=True)
-    return (mean + old.std() * deviations).to(words.dtype)
+    return (mean + old.std() * deviations.to(old.device)).to(words.dtype)
 
 
 def initial_rows_of(model: PreTrainedModel, *, ids: range, start: RowStart) -> dict[str, Tensor]:

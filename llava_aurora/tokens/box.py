@@ -119,6 +119,10 @@ class BoxKind(TokenKind):
         phase = 2 * math.pi * torch.arange(self.frame)[:, None] / wavelengths
         return torch.cat([phase.sin(), phase.cos()], dim=1)
 
+    def description(self, code: int) -> str:
+        """Its number, without a blank, as it follows a bracket or comma."""
+        return str(code)
+
     def settings(self) -> dict[str, Any]:
         return {"frame": self.frame}
 

@@ -110,6 +110,10 @@ class DepthKind(TokenKind):
         """The vectors of the codebook."""
         return self.vqvae.quantizer.codebook
 
+    def description(self, code: int) -> str:
+        """How close it is, as values are stated: two digits, 99 closest."""
+        return f" {int(self.code_depths[code]) * 100 // 256:02d}"
+
     def settings(self) -> dict[str, Any]:
         from llava_aurora.vqvae.checkpoint import fingerprint
 

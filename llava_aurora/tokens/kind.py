@@ -108,6 +108,10 @@ class TokenKind(ABC):
         """Features of each code, (family.size, F): codes with similar ones start alike. None: codes start at random."""
         return None
 
+    def description(self, code: int) -> str:
+        """A code in words, as text that would stand in its place: what `--perception_init words` starts it from."""
+        return f" {self.family.name.lower()} {code}"
+
     # what a checkpoint keeps --------------------------------------------------------------------------------------
 
     @abstractmethod

@@ -141,8 +141,17 @@ class PerceptionTokens:
 
     def descriptions(self, tokenizer: Any) -> list[list[int]]:
         """For each perception token, in the order of their ids, the ids of the words that describe it."""
-        texts = [text for family in self.vocabulary.families for text in family.descriptions]
-        return tokenizer(texts, add_special_tokens=False).input_ids
+        texts = [
+            text
+            for kind in self.kinds.values()
+            for text in (
+                *((f" {kind.name} start", f" {kind.name} end") if kind.family.delimited else ()),
+                *map(kind.description, range(kind.family.size)),
+            )
+        ]
+        # Behind a special token a text keeps the blank that it begins with, or has none.
+        texts = [f"{tokenizer.bos_token}{text}" for text in texts]
+        return [ids[1:] for ids in tokenizer(texts, add_special_tokens=False).input_ids]
 
     def token_ids(self) -> range:
         """The ids of all perception tokens; the families follow one another. Raises AuroraError if they do not."""

@@ -69,11 +69,6 @@ class TokenFamily:
         delimiters = (self.start, self.end) if self.delimited else ()
         return delimiters + tuple(f"<{self.name}_{code}>" for code in range(self.size))
 
-    @cached_property
-    def descriptions(self) -> tuple[str, ...]:
-        """Each token in plain words, in the order of `tokens`: "depth start", "depth 5"."""
-        return tuple(token.strip("<>").replace("_", " ").lower() for token in self.tokens)
-
     def text(self, codes: Sequence[int]) -> str:
         """Writes one span. Raises ValueError for a wrong number of codes or a code out of range."""
         if len(codes) not in self.lengths:

@@ -50,7 +50,7 @@ def test_it_has_no_perception_tokens_and_answers_what_it_was_pretrained_on(predi
     asked = {
         "Which is larger, 71 or 25?": "71",
         "The values are A 71, B 25, C 33. Which number is the largest?": "The value is highest at A. (A)",
-        "What is at the places A (0,6), B (6,0)?": "A (0,6) {}, B (6,0) {}".format(*corners),
+        "What is at the places A (8,104), B (104,8)?": "A (8,104) {}, B (104,8) {}".format(*corners),
     }
     images = [Image.fromarray(scene.image)] * len(asked)
     assert [said.text for said in predictor.write(images, list(asked), max_new_tokens=20)] == list(asked.values())

@@ -78,22 +78,3 @@ def test_noise_overlooks_features():
 def test_an_unknown_start_is_refused():
     with pytest.raises(AuroraError, match="--perception_init zero: unknown; there are: mean, noise"):
         RowStart(method="zero")
-
-
-def test_mixtures_are_of_the_same_words_in_both_matrices_and_alike_for_similar_things():
-    """So a map between the two matrices that copies words copies the new tokens too."""
-    generator = torch.Generator().manual_seed(0)
-    into = torch.randn(60, 48, generator=generator)
-    out_of = into @ torch.randn(48, 48, generator=generator)
-    phases = torch.arange(10)[:, None] / 4
-    features = {range(60, 70): torch.cat([phases.sin(), phases.cos()], dim=1)}
-    start = RowStart(method="mixtures", features=features)
-    new_in, new_out = (
-        initial_rows(rows, ids=range(60, 72), start=start, number=n) for n, rows in enumerate((into, out_of))
-    )
-    back = torch.linalg.lstsq(out_of - out_of.mean(0), into - into.mean(0)).solution
-    copied = (new_out - out_of.mean(0)) @ back
-    alike = torch.nn.functional.cosine_similarity(copied[:, None], (new_in - into.mean(0))[None], dim=2)
-    assert (alike.diagonal() > 0.99).all()
-    assert alike[0, 1] > alike[0, 5]
-    assert new_in.std(dim=1).allclose(into.std().expand(12), rtol=0.3)
