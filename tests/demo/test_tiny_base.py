@@ -9,7 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
-from llava_aurora.data.sources.scenes.raycaster import FLOOR
+from llava_aurora.data.sources.scenes.raycaster import CEILING, FLOOR
 from llava_aurora.data.sources.scenes.scene import SceneConfig, render_scene
 from llava_aurora.demo.tiny_base import TINY_BASE, TINY_VQVAE, copy_tiny_base, tiny_frame
 from llava_aurora.generation.predictor import Predictor
@@ -46,7 +46,8 @@ def test_it_has_no_perception_tokens_and_answers_what_it_was_pretrained_on(predi
     assert predictor.perception is None
     assert predictor.image_size == tiny_frame()
     scene = render_scene(seed=1, config=SceneConfig(frame=tiny_frame(), shadows=False, variety=0.5))
-    corners = ["floor" if scene.faces[y, x] == FLOOR else "ceiling" for x, y in ((8, 104), (104, 8))]
+    rooms = {FLOOR: "floor", CEILING: "ceiling"}
+    corners = [rooms.get(scene.faces[y, x], "wall") for x, y in ((8, 104), (104, 8))]
     asked = {
         "Which is larger, 71 or 25?": "71",
         "The values are A 71, B 25, C 33. Which number is the largest?": "The value is highest at A. (A)",
