@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 from filelock import FileLock
+from hypothesis import HealthCheck, settings
 from PIL import Image
 from written import write_record
 
@@ -25,6 +26,9 @@ from llava_aurora.training.ports import free_port
 from llava_aurora.vqvae.autoencoder import DepthVQVAEConfig, build_depth_vqvae
 from llava_aurora.vqvae.checkpoint import save_depth_vqvae
 
+# No test is timed: a busy machine is no failure.
+settings.register_profile("untimed", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("untimed")
 ROOT = Path(__file__).resolve().parents[1]
 FRAME, CODES, CELLS = 56, 16, 9
 TINY_VQVAE = DepthVQVAEConfig(image_size=48, channels=(8, 8, 16, 16), code_dim=16, codebook_size=CODES)

@@ -99,7 +99,7 @@ def ends_well(command: str, folder: Path) -> None:
 
 @pytest.mark.parametrize("command", COMMANDS)
 @given(data=st.data())
-@settings(max_examples=12, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=12, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_values_of_any_kind_in_any_place(command, inputs, tmp_path, data):
     file, folder = COMMANDS[command][0], tmp_path / "copy"
     shutil.rmtree(folder, ignore_errors=True)

@@ -46,7 +46,7 @@ def random_walk(perception, *, steps: int, batch: int, seed: int, eager: float) 
     return ids.tolist()
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(seed=st.integers(0, 10**6), eager=st.sampled_from([0.0, 2.0, 5.0]))
 def test_every_span_of_a_random_text_is_well_formed(perception, seed, eager):
     depth, pixels = perception.vocabulary.families
@@ -244,7 +244,7 @@ def fragments(perception):
     return st.lists(st.one_of(pieces), max_size=8).map(lambda lists: [token for part in lists for token in part])
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(data=st.data())
 @pytest.mark.parametrize("most_masks", [512, 3])
 def test_masks_say_what_the_rules_say_of_any_text(three, data, most_masks):
@@ -269,7 +269,7 @@ def test_masks_say_what_the_rules_say_of_any_text(three, data, most_masks):
                 assert set((scores[row] == -torch.inf).nonzero()[:, 0].tolist()) == expected | beyond
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(data=st.data())
 @pytest.mark.parametrize("most_places", [constraint.MOST_PLACES, 3])
 def test_a_text_read_step_by_step_is_read_as_if_at_once(three, data, most_places):
@@ -292,7 +292,7 @@ def test_a_text_read_step_by_step_is_read_as_if_at_once(three, data, most_places
             assert len(constraint._kept_of(perception).places) <= most_places
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(data=st.data())
 def test_along_a_text_every_beginning_is_ruled_as_it_is_alone(three, data):
     written, start = data.draw(fragments(three)), data.draw(fragments(three))

@@ -125,7 +125,7 @@ def test_counts_none_and_sums(text, number):
 _WORDS = sorted(set(re.findall(r"[a-z]+|[.,:;()?\n]", LETTER_FORMS + NO_LETTER_FORMS)))
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(
     parts=st.lists(st.sampled_from(_WORDS) | st.sampled_from(ascii_uppercase), max_size=15),
     renamed=st.permutations(ascii_uppercase),

@@ -18,7 +18,7 @@ def slope(side: int) -> np.ndarray:
     return np.repeat(column[:, None], side, axis=1)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     side=st.sampled_from([112, 168, 336]),
     count=st.integers(1, 5),

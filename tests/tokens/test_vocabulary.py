@@ -121,7 +121,7 @@ def test_ids_follow_the_words(tokenizer):
     assert vocabulary.add_to(tokenizer) == 0
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(codes=maps(FAMILIES[0]), box=boxes(FAMILIES[1]))
 def test_spans_are_found_again_in_ids(tokenizer_with_tokens, codes, box):
     tokenizer, ids = tokenizer_with_tokens

@@ -29,7 +29,7 @@ def as_grid(rows: list[list[float]]) -> torch.Tensor:
     return torch.tensor(rows).T[None, :, None, :].contiguous()
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(batch=st.integers(1, 3), height=st.integers(1, 4), width=st.integers(1, 4), seed=st.integers(0, 99))
 def test_every_vector_gets_its_nearest_code(batch: int, height: int, width: int, seed: int):
     quantizer = make().eval()

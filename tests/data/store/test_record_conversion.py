@@ -48,7 +48,7 @@ def plain(**more):
     return {"id": "x1", "image": "a/0.png", "conversations": turns, **more}
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 @given(records=st.lists(odd_records(), min_size=1, max_size=5), way=st.permutations(SUFFIXES))
 def test_odd_records_survive_every_way(tmp_path_factory, records, way):
     folder = tmp_path_factory.mktemp("records")

@@ -22,7 +22,7 @@ def record(**more):
     return {"image": "0.png", "conversations": turns, **more}
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(
     extras=st.lists(VALUES, min_size=1, max_size=4),
     indent=st.sampled_from([None, 1]),
