@@ -67,6 +67,13 @@ if FIVE:
             for name in defaults.keys() & self.init_kwargs.keys():
                 setattr(self, name, self.init_kwargs[name])
 
+        @classmethod
+        def from_pretrained(cls, name: Any, *args: Any, **kwargs: Any) -> Any:
+            """Of a folder with a fast tokenizer alone, as exports are, that one."""
+            if (Path(name) / "tokenizer.json").is_file() and not (Path(name) / "tokenizer.model").is_file():
+                return transformers.PreTrainedTokenizerFast.from_pretrained(name, *args, **kwargs)
+            return super().from_pretrained(name, *args, **kwargs)
+
         # --- ids
 
         def tokenize(self, text: str, **kwargs: Any) -> list[str]:

@@ -39,7 +39,7 @@ SEVERAL = ("3 points", "4 points", "5 points")
 GOALS = {
     "closest of 3 to 5 points by coordinates": 15,
     "closest of 3 to 5 marked points": 15,
-    "the same, read out of its map": 20,
+    "answer computed from its map": 20,
     "how many there are": 15,
 }
 
@@ -137,7 +137,7 @@ def answer_rows(benchmarks: Mapping[str, Any]) -> list[Row]:
             blind, chance = (float(np.mean([group[key] for group in groups])) for key in ("blind", "chance"))
             rows.append(Row(name, accuracy(chain).to_json(), accuracy(direct).to_json(), blind, chance, len(chain)))
             if categories == SEVERAL:
-                rows.append(Row("the same, read out of its map", _read_out(chain), None, blind, chance, len(chain)))
+                rows.append(Row("answer computed from its map", _read_out(chain), None, blind, chance, len(chain)))
     ways = benchmarks[COUNTING]["reasonings"]
     summary = ways["chain"]["summary"]
     rows.append(
@@ -164,10 +164,10 @@ def verdicts(rows: Sequence[Row], *, f1: float) -> list[str]:
     for row in rows:
         if (goal := GOALS.get(row.name)) is not None:
             above = 100 * (row.chain["value"] - row.blind)
-            sure = "surely" if row.chain["low"] > row.blind else "not surely"
+            sure = "" if row.chain["low"] > row.blind else "not "
             reached = "reached" if above >= goal else "missed"
             said.append(
-                f"{row.name}: {above:+.0f} points above blind, {sure} above it; the goal of {goal} is {reached}."
+                f"{row.name}: {above:+.0f} points above blind ({sure}significant); the goal of {goal} is {reached}."
             )
     said.append(
         f"Boxes: F1 {f1:.2f} at an overlap of one half; the goal of 0.5 is {'reached' if f1 >= 0.5 else 'missed'}."

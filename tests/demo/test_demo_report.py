@@ -58,8 +58,6 @@ def test_a_goal_is_reached_or_missed_by_its_margin_above_blind():
         row = Row("how many there are", {"value": value, "low": low, "high": 1.0}, None, 0.2, None, 300)
         return verdicts([row], f1=0.6)
 
-    assert (
-        said(0.36, 0.3)[0] == "how many there are: +16 points above blind, surely above it; the goal of 15 is reached."
-    )
-    assert "+10 points above blind, not surely above it; the goal of 15 is missed" in said(0.3, 0.1)[0]
+    assert said(0.36, 0.3)[0] == "how many there are: +16 points above blind (significant); the goal of 15 is reached."
+    assert "+10 points above blind (not significant); the goal of 15 is missed" in said(0.3, 0.1)[0]
     assert said(0.36, 0.3)[1] == "Boxes: F1 0.60 at an overlap of one half; the goal of 0.5 is reached."
