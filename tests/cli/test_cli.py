@@ -52,7 +52,7 @@ def test_doctor_finds_a_sound_installation(start):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["demo", "--preset", "huge"], "error: unknown preset 'huge'; there are: demo, full, smoke"),
+        (["demo", "--preset", "huge"], "error: unknown preset 'huge'; there are: demo, smoke"),
         (["patch", "--source", "nowhere"], "error: "),
     ],
 )
