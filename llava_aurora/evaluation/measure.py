@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from llava_aurora.evaluation.benchmarks.question import Question
-from llava_aurora.evaluation.statistics import Interval, bootstrap_mean, bootstrap_ratio
+from llava_aurora.evaluation.statistics import Interval, bootstrap_mean, bootstrap_pooled, bootstrap_ratio
 from llava_aurora.generation.result import Answer
 from llava_aurora.tasks.answers import stated
 from llava_aurora.tasks.registry import family_named
@@ -41,6 +41,7 @@ class Judged:
     # values of the family's measures by name; what was not asked, known or written is left out
     measures: Mapping[str, Measured]
     unparsable: str | None = None  # the end of a text that states no answer
+    image_id: str | None = None  # of the question
 
     @property
     def correct(self) -> bool:
@@ -66,6 +67,7 @@ def judge(question: Question, line: Answer, perception: PerceptionTokens | None)
         read_out=family.answer_by(question, annotation) if annotation is not None else None,
         measures={name: value for name, value in measured.items() if value is not None},
         unparsable=line.text[-_SAMPLE_LENGTH:] if answer is None else None,
+        image_id=question.image_id,
     )
 
 
@@ -111,10 +113,25 @@ def _measures(judged: Sequence[Judged]) -> dict[str, Any]:
             values = [each.measures[measure.name] for each in judged if measure.name in each.measures]
             if not values or (measure.of_span and not spans):
                 continue
-            pairs = [value for value in values if isinstance(value, Sequence)]
-            taken = bootstrap_ratio(pairs) if pairs else bootstrap_mean(values)  # type: ignore[arg-type]
+            if measure.pooled is not None:
+                taken = bootstrap_pooled(values, measure.pooled)  # type: ignore[arg-type]
+            elif isinstance(values[0], Sequence):
+                taken = bootstrap_ratio(_by_image(judged, measure.name))
+            else:
+                taken = bootstrap_mean(values)  # type: ignore[arg-type]
             found[measure.name] = taken.to_json()
     return found
+
+
+def _by_image(judged: Sequence[Judged], name: str) -> list[tuple[float, float]]:
+    """The pairs of a measure, those of one image added: questions about one image are not independent."""
+    sums: dict[str, tuple[float, float]] = {}
+    for each in judged:
+        if name in each.measures:
+            key, (one, other) = each.image_id or each.id, each.measures[name]  # type: ignore[misc]
+            above, below = sums.get(key, (0.0, 0.0))
+            sums[key] = above + one, below + other
+    return list(sums.values())
 
 
 def by_category(judged: Iterable[Judged]) -> dict[str, list[Judged]]:

@@ -3,8 +3,9 @@
 A number is a mean over questions (accuracy, a difference between two models, an error), or a ratio of sums over them.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 from scipy.stats import binomtest
@@ -13,6 +14,7 @@ DRAWS = 10_000
 LEVEL = 0.95
 _AT_ONCE = 500
 _FEW = 8
+_Value = TypeVar("_Value")
 
 
 @dataclass(frozen=True)
@@ -81,6 +83,17 @@ def bootstrap_ratio(pairs: Sequence[tuple[float, float]], *, seed: int = 0) -> I
     drawn = drawn[drawn[:, 1] > 0]
     low, high = np.quantile(drawn[:, 0] / drawn[:, 1], [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
     return Interval(float(above / below), float(low), float(high), count)
+
+
+def bootstrap_pooled(
+    values: Sequence[_Value], pooled: Callable[[Sequence[_Value]], float], *, draws: int = 1000, seed: int = 0
+) -> Interval:
+    """Any number that is made of many values, such as average precision, with its percentile bootstrap interval."""
+    rng, count = np.random.default_rng(seed), len(values)
+    drawn = [pooled([values[place] for place in rng.integers(count, size=count)]) for _ in range(draws if count else 0)]
+    known = [value for value in drawn if not np.isnan(value)] or [float("nan")]
+    low, high = np.quantile(known, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+    return Interval(pooled(values), float(low), float(high), count)
 
 
 def compare_paired(first: Sequence[bool], second: Sequence[bool], *, seed: int = 0) -> Paired:

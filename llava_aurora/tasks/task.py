@@ -159,8 +159,8 @@ class Source(NamedTuple):
 
 
 # What a measure is of one answer: a number; a pair, whose first numbers are added over the answers and divided by the
-# sum of the second; None where there is nothing to measure.
-Measured = float | tuple[float, float] | None
+# sum of the second; what the measure pools; None where there is nothing to measure.
+Measured = float | tuple[float, ...] | None
 
 
 @dataclass(frozen=True)
@@ -171,6 +171,8 @@ class Measure:
     title: str  # of its column in a report
     digits: int | None = None  # of a number; None for a share, shown in percent
     of_span: bool = True  # left out for groups of answers none of which holds a span, such as direct answers
+    # what is made of the values of many answers, a tuple each, in place of their mean or ratio
+    pooled: Callable[[Sequence[Sequence[float]]], float] | None = None
 
 
 @dataclass(frozen=True)

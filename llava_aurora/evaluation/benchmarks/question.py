@@ -32,6 +32,7 @@ class Question:
     answer: str  # the truth, as `scoring.stated` returns it: a letter, a number in digits, or one of `choices`
     category: str  # of the table that it is counted in, such as "3 points"
     family: str  # name of the task family that it is about
+    image_id: str | None = None  # what tells its image from others, where several questions are about one
     choices: tuple[str, ...] = ()  # what can be named, where the kind is "choice"
     chance: float | None = None  # chance level, in [0, 1]; None where that is not known
     frame: int = 336  # side of the square frame that `points` and `boxes` refer to; the whole image fills it

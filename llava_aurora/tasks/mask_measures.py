@@ -1,0 +1,149 @@
+"""Masks against the true ones: pixel by pixel, and one to one where an answer has several.
+
+Masks are boolean arrays (H, W) in the image's own pixels. What is measured of an answer is a pair whose parts are added
+over answers (`Measured`): so cIoU is all intersections over all unions, gIoU the mean of the answers' own ratios.
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from llava_aurora.tasks.task import Measure, Measured, MeasureTable
+
+LEVELS = (0.5, 0.7, 0.9)
+MATCH = 0.5  # least intersection over union of two masks that are one thing
+
+
+class Grounded(NamedTuple):
+    """A phrase and its mask, bool (H, W)."""
+
+    phrase: str
+    mask: np.ndarray
+
+
+def overlap(one: np.ndarray, other: np.ndarray) -> tuple[int, int]:
+    """Pixels of intersection and union. Raises ValueError for masks of two sizes."""
+    if one.shape != other.shape:
+        raise ValueError(f"a mask of {one.shape[::-1]} pixels cannot be compared with one of {other.shape[::-1]}")
+    return int(np.count_nonzero(one & other)), int(np.count_nonzero(one | other))
+
+
+def mask_iou(one: np.ndarray, other: np.ndarray) -> float:
+    """Intersection over union, in [0, 1]; 1 for two empty masks."""
+    common, union = overlap(one, other)
+    return common / union if union else 1.0
+
+
+def filled_box(mask: np.ndarray) -> np.ndarray:
+    """Every pixel of the smallest box around a mask; empty for an empty one."""
+    filled = np.zeros_like(mask)
+    rows, columns = (np.flatnonzero(mask.any(axis=axis)) for axis in (1, 0))
+    if len(rows):
+        filled[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1] = True
+    return filled
+
+
+def average_precision(answers: Sequence[Sequence[float]]) -> float:
+    """AP of answers as `grounded_measures` has them: mean precision at 101 recalls, as COCO takes it; all equally sure.
+
+    NaN where nothing is true.
+    """
+    total = sum(answer[0] for answer in answers)
+    hits = np.concatenate([np.asarray(answer[1:]) for answer in answers]) if answers else np.zeros(0)
+    if not total:
+        return float("nan")
+    found = np.cumsum(hits)
+    precision = np.maximum.accumulate((found / np.arange(1, len(hits) + 1))[::-1])[::-1]
+    places = np.searchsorted(found / total, np.linspace(0, 1, 101), side="left")
+    return float(np.append(precision, 0.0)[places].mean())
+
+
+REFERRING = MeasureTable(
+    "Masks",
+    (
+        Measure("ciou", "cIoU, %", of_span=False),
+        Measure("giou", "gIoU, %", of_span=False),
+        *(Measure(f"p{level * 100:.0f}", f"P@{level}, %", of_span=False) for level in LEVELS),
+        Measure("box_ciou", "its boxes alone, cIoU, %", of_span=False),
+        Measure("true_box_ciou", "the true boxes, cIoU, %", of_span=False),
+        Measure("nothing", "nothing there, found, %", of_span=False),
+    ),
+    "cIoU: all intersections over all unions; gIoU: mean of the intersection over the union; P: share of the answers at"
+    " least that good; no mask is an empty one, and empty against empty is 1. Pixels are those of the images. Intervals"
+    " are over images. Boxes alone: every pixel in the box around a mask.",
+)
+GROUNDED = MeasureTable(
+    "Grounded answers",
+    (
+        Measure("miou", "mIoU, %", of_span=False),
+        Measure("ap50", "AP50, %", of_span=False, pooled=average_precision),
+        Measure("mask_recall", "recall, %", of_span=False),
+        Measure("named_recall", "recall, phrase too, %", of_span=False),
+    ),
+    f"Masks are matched one to one so that their intersections over unions add up to the most. mIoU: of the pairs that"
+    f" overlap, by image; recall: true masks with a partner at IoU {MATCH}, whose phrase is the same in the second"
+    " column; AP50: COCO's, of masks without classes, all equally sure.",
+)
+
+
+def referring_measures(written: np.ndarray, true: np.ndarray) -> dict[str, Measured]:
+    """Of one answer, what `REFERRING` shows. Args: written: empty where the answer has no mask."""
+    iou = mask_iou(written, true)
+    measured: dict[str, Measured] = {"ciou": overlap(written, true), "giou": (iou, 1)}
+    measured |= {f"p{level * 100:.0f}": (float(iou >= level), 1) for level in LEVELS}
+    measured["box_ciou"] = overlap(filled_box(written), true)
+    measured["true_box_ciou"] = overlap(filled_box(true), true)
+    return measured | ({} if true.any() else {"nothing": (float(not written.any()), 1)})
+
+
+def grounded_measures(written: Sequence[Grounded], true: Sequence[Grounded]) -> dict[str, Measured]:
+    """Of one answer, what `GROUNDED` shows; `ap50` is (true masks, then 1 for each written one that matches, or 0)."""
+    ious = np.array([mask_iou(one.mask, other.mask) for one in written for other in true])
+    ious = ious.reshape(len(written), len(true))
+    pairs = [pair for pair in _matched(ious) if ious[pair] > 0]
+    most = _matched(ious + (len(true) + 1) * (ious >= MATCH))  # as many as possible
+    found = [pair for pair in most if ious[pair] >= MATCH]
+    named = sum(_words(written[row].phrase) == _words(true[column].phrase) for row, column in found)
+    free, hits = set(range(len(true))), []
+    for row in ious:  # as COCO does: in the order of the answer, each takes the best that is left
+        best = max(free, key=lambda column: (row[column], column), default=None)
+        hits.append(float(best is not None and row[best] >= MATCH))
+        free -= {best} if hits[-1] else set()
+    mean = float(np.mean([ious[pair] for pair in pairs])) if pairs else float(not written and not true)
+    return {
+        "miou": (mean, 1),
+        "ap50": (float(len(true)), *hits),
+        "mask_recall": (float(len(found)), float(len(true))),
+        "named_recall": (float(named), float(len(true))),
+    }
+
+
+def best_constant(masks: Sequence[np.ndarray], *, side: int = 64) -> np.ndarray:
+    """The mask that fits all of these best by cIoU when it is given for each: the blind baseline.
+
+    Args: masks: bool (H, W) each, of any sizes.
+    Returns: bool (side, side), stretched over an image: where the mean of the masks is above the best threshold.
+    """
+    small = np.stack([stretched(mask, (side, side)) for mask in masks])
+    mean = small.mean(axis=0)
+    levels = [level for level in np.unique(mean) if level] or [1.0]
+    sums = {level: np.sum([overlap(mean >= level, each) for each in small], axis=0) for level in levels}
+    return mean >= max(levels, key=lambda level: sums[level][0] / max(1, sums[level][1]))
+
+
+def stretched(mask: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """A mask stretched to (height, width), by nearest neighbour."""
+    rows, columns = ((np.arange(new) + 0.5) * old / new for new, old in zip(size, mask.shape, strict=True))
+    return mask[rows.astype(int)[:, None], columns.astype(int)]
+
+
+def _matched(gains: np.ndarray) -> list[tuple[int, int]]:
+    """The pairs (row, column), none twice, that add up to the most."""
+    from scipy.optimize import linear_sum_assignment
+
+    return list(zip(*map(np.ndarray.tolist, linear_sum_assignment(gains, maximize=True)), strict=True))
+
+
+def _words(phrase: str) -> list[str]:
+    return [word for word in phrase.lower().strip(" .").split() if word not in ("a", "an", "the")]
