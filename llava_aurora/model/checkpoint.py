@@ -112,11 +112,16 @@ def load_pretrained_model(
     return tokenizer, model.eval(), image_processor, getattr(config, "max_sequence_length", 2048)
 
 
+def tower_name(folder: Path, settings: dict[str, Any]) -> Any:
+    """The vision tower of a folder whose config.json has these settings; None if it names none."""
+    if settings.get("mm_vision_tower_trained") and (folder / VISION_TOWER_FOLDER).is_dir():
+        return str(folder / VISION_TOWER_FOLDER)
+    return settings.get("mm_vision_tower")
+
+
 def check_tower(folder: Path, config: PretrainedConfig) -> None:
     """Raises AuroraError if the vision tower that a configuration names is not there or cannot be read."""
-    name = getattr(config, "mm_vision_tower", None)
-    if getattr(config, "mm_vision_tower_trained", False) and (folder / VISION_TOWER_FOLDER).is_dir():
-        name = str(folder / VISION_TOWER_FOLDER)
+    name = tower_name(folder, vars(config))
     if not isinstance(name, str) or (is_path(name) and not os.path.isdir(name)):
         raise AuroraError(
             f"{folder}/config.json: the vision tower {name} (mm_vision_tower) is not there; put it there, or write the"
@@ -146,13 +151,18 @@ def load_tower(model: AuroraLlamaForCausalLM, *, dtype: torch.dtype) -> Any:
         with reading(tower.vision_tower_name, "the vision tower"):
             tower.load_model()
             _check_processor(tower)
-            name = tower.vision_tower_name
-            loaded: Any = CLIPVisionModel.from_pretrained(name, output_loading_info=True, device_map="meta")
-            _refuse_partial(name, loaded[1])
+        check_tower_weights(tower.vision_tower_name)
         with reading(model.config._name_or_path, "image_aspect_ratio in config.json"):
             asked_pixels([Image.new("RGB", (8, 8))], tower.image_processor, model.config)
         tower.to(device=model.device, dtype=dtype)
     return tower.image_processor
+
+
+def check_tower_weights(name: str) -> None:
+    """Raises AuroraError if the weights of a vision tower have other layers than its config.json. Reads names only."""
+    with reading(name, "the vision tower"):
+        loaded: Any = CLIPVisionModel.from_pretrained(name, output_loading_info=True, device_map="meta")
+    _refuse_partial(name, loaded[1])
 
 
 def _check_processor(tower: Any) -> None:

@@ -17,8 +17,9 @@ def check_flags(flags: argparse.Namespace) -> None:
     from llava_aurora.compatibility import groups_by_length
     from llava_aurora.data.curriculum.schedule_file import read_schedule
     from llava_aurora.data.transforms.values import VALUE_SOURCES
+    from llava_aurora.model.checkpoint import check_tower_weights, tower_name
     from llava_aurora.model.context_mask import ContextMask
-    from llava_aurora.model.folders import check_trainable, is_path
+    from llava_aurora.model.folders import check_trainable, is_path, model_settings
     from llava_aurora.model.losses import parse_aux_losses
 
     for flag, remedy in {
@@ -70,6 +71,8 @@ def check_flags(flags: argparse.Namespace) -> None:
         raise AuroraError("--span_noise_probability is a share of the maps of --span_mask_probability, which is 0")
     _check_quantization(flags)
     check_trainable(flags.model_name_or_path)
+    base = Path(flags.model_name_or_path)
+    check_tower_weights(tower_name(base, model_settings(base)) or flags.vision_tower)  # LLaVA keeps its base's tower
     _check_aspect_ratio(flags)
     _check_depth_tokens(flags)
     _check_output_folder(flags.output_dir)

@@ -128,6 +128,22 @@ def test_a_sound_command_line_passes(check, workshop):
     check(deepspeed='{"zero_optimization": {"stage": 2}}', image_folder=None)
 
 
+@pytest.mark.parametrize(("layers", "problem"), [(7, "weights lack"), (1, "no place for")])
+@pytest.mark.parametrize("trained", [False, True])
+def test_a_vision_tower_of_other_layers_is_refused_before_loading(check, workshop, tmp_path, layers, problem, trained):
+    base = shutil.copytree(workshop.base, tmp_path / "base")
+    for file, changed in {
+        base / "vision_tower" / "config.json": {"num_hidden_layers": layers},
+        base / "config.json": {
+            "mm_vision_tower": str((workshop.base if trained else base) / "vision_tower"),
+            "mm_vision_tower_trained": trained,
+        },
+    }.items():
+        file.write_text(json.dumps(json.loads(file.read_text()) | changed))
+    with pytest.raises(AuroraError, match=f"{base}/vision_tower: .*{problem}"):
+        check(model_name_or_path=base)
+
+
 def test_names_on_the_hub_are_not_taken_for_paths(check):
     with pytest.raises(
         AuroraError, match=r"owner/nowhere: config.json cannot be read .*on the hub"
