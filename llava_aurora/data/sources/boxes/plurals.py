@@ -1,7 +1,7 @@
 """Names of annotated categories in questions, singular and plural: "bow_(weapon)" -> "bow (weapon)", "bows (weapon)".
 
 Plurals are formed by `inflect`. The tables below hold the words of LVIS, COCO and similar files that it gets wrong, and
-uncountable nouns, which are counted in pieces or portions.
+uncountable nouns, which are counted in pieces, portions or instances.
 """
 
 import re
@@ -26,8 +26,8 @@ PLAIN = _words(
 
 # Plurals besides those in men, people, children and in s; but for words in is and us, which are singulars.
 PLURALS = _words(
-    "bacteria bikinis cacti cattle dice emus feet fungi geese kiwis larvae menus mice nuclei oxen police skis taxis "
-    "teeth"
+    "algae bacteria bikinis cacti cattle criteria data dice emus feet fungi geese kiwis larvae media menus mice nuclei "
+    "oxen paparazzi phenomena police skis swine taxis teeth"
 )
 SINGULARS = _words(
     "abdomen asbestos atlas bias canvas christmas cosmos gas lens omen pancreas ramen rhinoceros semen specimen stamen "
@@ -48,17 +48,21 @@ IRREGULAR = {
 }
 
 PIECES = _words(
-    "armor asparagus bacon bait bamboo beef bread broccoli cauliflower celery chain-mail cheese chinaware clothing "
-    "cornbread crabmeat equipment flannel fleece floss footwear fudge furniture garbage garlic ginger ham jewelry "
-    "leather lettuce luggage mail meat money parchment pottery salami silverware sportswear sugarcane sushi tartan "
-    "thread tinfoil tinsel toast underwear"
+    "advice apparel armor artwork asparagus attire bacon baggage bait bamboo bedding beef bread broccoli cash "
+    "cauliflower celery chain-mail cheese clothing cornbread crabmeat crockery cutlery debris equipment evidence "
+    "flannel fleece floss fudge furniture garbage garlic ginger graffiti ham homework hosiery information jewelry "
+    "leather lettuce lingerie litter luggage machinery mail meat money news parchment pork pottery poultry rubbish "
+    "salami seafood seaweed stationery sugarcane sushi tartan thread tinfoil tinsel toast tofu trash"
 )
 
 PORTIONS = _words(
-    "alcohol applesauce balm batter butter cayenne chocolate cider cocoa coleslaw cornmeal cream curd detergent gargle "
-    "gelatin hay honey hummus icecream jam juice lemonade liquor medicine milk mousse oil pasta popcorn pudding rice "
-    "salsa sauce sherbert soap sugar tequila toothpaste vinegar vodka water"
+    "alcohol applesauce balm batter butter cayenne chocolate cider cocoa coleslaw cornmeal cream curd detergent flour "
+    "gargle gelatin hay honey hummus icecream jam juice ketchup lemonade liquor macaroni mayonnaise medicine milk "
+    "mousse mud mustard oil pasta popcorn pudding rice salsa sand sauce sherbert snow soap spaghetti sugar tequila "
+    "toothpaste vinegar vodka water"
 )
+
+INSTANCES = _words("fog golf hockey rain rugby smoke tennis traffic vegetation")
 
 _PREPOSITION = re.compile(r" (of|with|without|in|on) ")  # only what stands before takes the plural
 _LONGEST_ABBREVIATION = 4  # letters; longer words in capitals are taken for English words
@@ -106,10 +110,12 @@ def _plural(head: str) -> str:
     first, rest = (head[: preposition.start()], head[preposition.start() :]) if preposition else (head, "")
     start, last = re.fullmatch(r"(.*?)([^ -]*)", first).groups()  # type: ignore[union-attr]
     word = last.lower()
-    if word in PIECES or first.replace(" ", "-").lower() in PIECES:
+    if word in PIECES or first.replace(" ", "-").lower() in PIECES or word.endswith(("ware", "wear")):
         return f"pieces of {head}"
     if word in PORTIONS:
         return f"portions of {head}"
+    if word in INSTANCES:
+        return f"instances of {head}"
     if not head.isascii() or not last[-1:].isalnum() or _is_plural(word):
         return head
     if word in IRREGULAR:

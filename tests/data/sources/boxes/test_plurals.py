@@ -4,7 +4,16 @@ import re
 
 import pytest
 
-from llava_aurora.data.sources.boxes.plurals import IRREGULAR, PIECES, PLAIN, PLURALS, PORTIONS, has_letters, names_of
+from llava_aurora.data.sources.boxes.plurals import (
+    INSTANCES,
+    IRREGULAR,
+    PIECES,
+    PLAIN,
+    PLURALS,
+    PORTIONS,
+    has_letters,
+    names_of,
+)
 from llava_aurora.errors import AuroraError
 
 # Categories with their plurals; between them the singular where it is not their own words.
@@ -20,7 +29,8 @@ sheep = sheep; black_sheep = black sheep; fish = fish; starfish = starfish; deer
 trousers = trousers; scissors = scissors; sunglasses = sunglasses; binoculars = binoculars; short_pants = short pants;
 brussels_sprouts = brussels sprouts; clippers_(for_plants) = clippers (for plants); pajamas = pajamas; pliers =
 pliers; skis = skis; jean = jeans; cars = cars; people = people; traffic lights = traffic lights; Salespeople =
-Salespeople; pairs_of_skis = pairs of skis; policemen = policemen; cattle = cattle
+Salespeople; pairs_of_skis = pairs of skis; policemen = policemen; cattle = cattle; data = data; swine = swine; media
+= media
 # singular, though they end in s or men
 specimen = specimens; gas = gases; lens = lenses; octopus = octopuses; bus = buses
 # abbreviations, capitals, digits, other scripts
@@ -41,7 +51,8 @@ banjo = banjos; Lego = Legos; chili_(vegetable) = chilies (vegetable); tv = TVs
 # matter
 broccoli = pieces of broccoli; chain_mail = pieces of chain mail; toast_(food) = pieces of toast (food); orange_juice
 = portions of orange juice; peanut_butter = portions of peanut butter; garbage_truck = garbage trucks; milkshake =
-milkshakes
+milkshakes; traffic = instances of traffic; traffic_light = traffic lights; table_tennis = instances of table tennis;
+tennis_racket = tennis rackets; swimwear = pieces of swimwear; silverware = pieces of silverware
 """
 
 
@@ -58,7 +69,7 @@ def test_names(category, singular, plural):
 
 
 def test_a_word_stands_in_one_table_only():
-    tables = [PLURALS, frozenset(IRREGULAR), PIECES, PORTIONS]
+    tables = [PLURALS, frozenset(IRREGULAR), PIECES, PORTIONS, INSTANCES]
     assert sum(map(len, tables)) == len(frozenset().union(*tables))
     assert all(word == word.lower() for table in [*tables, PLAIN] for word in table)
 
