@@ -27,7 +27,7 @@ from llava_aurora.tasks.marks import draw_points
 from llava_aurora.tasks.points import mentions
 from llava_aurora.tasks.registry import task_name, task_names
 from llava_aurora.tokens.box import BoxKind
-from llava_aurora.tokens.depth import color_map
+from llava_aurora.tokens.depth import color_map, with_scale
 from llava_aurora.tokens.kind import TokenKind
 from llava_aurora.tokens.perception import kinds_of_config
 from llava_aurora.tokens.vocabulary import MalformedSpan, TokenFamily
@@ -168,7 +168,8 @@ class RecordPage:
         if self.depth is not None:
             maps = [decoded for turn in record["conversations"] for decoded in self._maps(turn["value"])]
             pictures += [
-                _picture(color_map(each).resize(image.size), "map, bright = close", kind="PNG") for each in maps
+                _picture(with_scale(color_map(each).resize(image.size)), "map, bright = close", kind="PNG")
+                for each in maps
             ]
         return pictures
 

@@ -28,7 +28,7 @@ def draw_answer(
     """Draws the panels in a row, boxes and points in each of them, and the texts below.
 
     Args:
-        maps: a title each, and what draws it in the size of an image, which it covers.
+        maps: a title each, and what draws it in the size of an image, perhaps with a colour bar at its right.
         boxes: (x1, y1, x2, y2) in pixels of the image; numbered as listed.
         points: (x, y) in the same pixels, by letter.
         texts: broken into lines; what is too long is cut off.
@@ -36,23 +36,25 @@ def draw_answer(
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    shrunk = image.convert("RGB")
-    shrunk.thumbnail((round(_PANEL * _DPI), round(_PANEL * _DPI)))
-    panels = [("image", shrunk), *((title, draw(shrunk)) for title, draw in maps)]
-    width, height = (max(_LEAST, _PANEL * side / max(shrunk.size)) for side in shrunk.size)
-    lines = _lines(texts, characters=max(45, int(len(panels) * width * 13)))
+    scale = _PANEL * _DPI / max(image.size)
+    resample = Image.Resampling.NEAREST if scale > 1 else Image.Resampling.BICUBIC
+    size = [max(1, round(side * scale)) for side in image.size]
+    shown = image.convert("RGB").resize((size[0], size[1]), resample)
+    panels = [("image", shown), *((title, draw(shown)) for title, draw in maps)]
+    width, height = (max(_LEAST, _PANEL * side / max(shown.size)) for side in shown.size)
+    widths = [width + (picture.width - shown.width) / _DPI for _, picture in panels]
+    lines = _lines(texts, characters=max(45, int(sum(widths) * 13)))
     below = 0.25 + 0.2 * len(lines)
-    whole = (max(len(panels) * width, 3.5), height + below + 0.35)
+    whole = (max(sum(widths), 3.5), height + below + 0.35)
     figure = Figure(figsize=whole, dpi=_DPI)
     canvas = FigureCanvasAgg(figure)
     for number, (title, picture) in enumerate(panels):
-        axes = figure.add_axes(
-            (number * width / whole[0] + 0.005, below / whole[1], width / whole[0] - 0.01, height / whole[1])
-        )
+        left, across = sum(widths[:number]) / whole[0], widths[number] / whole[0]
+        axes = figure.add_axes((left + 0.005, below / whole[1], across - 0.01, height / whole[1]))
         axes.imshow(picture, interpolation="nearest")
         axes.set_title(title, fontsize=10)
         axes.set_axis_off()
-        _mark(axes, boxes, points, scale=(shrunk.width / image.width, shrunk.height / image.height))
+        _mark(axes, boxes, points, sides=image.size, shown=shown.size)
     figure.text(0.1 / whole[0], (below - 0.12) / whole[1], "\n".join(lines), fontsize=9.5, va="top", parse_math=False)
     canvas.draw()
     return Image.fromarray(np.asarray(canvas.buffer_rgba())[..., :3].copy())
@@ -63,23 +65,23 @@ def _mark(
     boxes: Sequence[Sequence[float]],
     points: Mapping[str, Sequence[float]],
     *,
-    scale: tuple[float, float],
+    sides: tuple[int, int],
+    shown: tuple[int, int],
 ) -> None:
     from matplotlib.patches import Rectangle
 
-    across, down = scale
+    across, down = shown[0] / sides[0], shown[1] / sides[1]
     for number, (x1, y1, x2, y2) in enumerate(boxes, start=1):
         corner, size = (x1 * across, y1 * down), ((x2 - x1) * across, (y2 - y1) * down)
         axes.add_patch(Rectangle(corner, *size, fill=False, edgecolor=_BOX, linewidth=1.5))
-        _label(axes, corner, str(number), _BOX)
+        _label(axes, corner, str(number), _BOX, shown)
     for letter, (x, y) in points.items():
         axes.plot([x * across], [y * down], "o", markerfacecolor="none", markeredgecolor=_POINT, markersize=8)
-        _label(axes, (x * across, y * down), letter, _POINT)
+        _label(axes, (x * across, y * down), letter, _POINT, shown)
 
 
-def _label(axes: "Axes", place: tuple[float, float], text: str, color: str) -> None:
-    right, top = max(axes.get_xlim()), min(axes.get_ylim())  # of the picture, whose rows run down
-    inwards = (-12 if place[0] > 0.93 * right else 4, -12 if place[1] - top < 0.07 * max(axes.get_ylim()) else 4)
+def _label(axes: "Axes", place: tuple[float, float], text: str, color: str, shown: tuple[int, int]) -> None:
+    inwards = (-12 if place[0] > 0.93 * shown[0] else 4, -12 if place[1] < 0.07 * shown[1] else 4)
     axes.annotate(
         text,
         place,

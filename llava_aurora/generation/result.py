@@ -3,7 +3,7 @@
 import base64
 import io
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import cached_property, partial
 from html import escape
@@ -16,6 +16,7 @@ from llava_aurora.data.images.frame import FrameTransform
 from llava_aurora.errors import AuroraError
 from llava_aurora.generation.picture import draw_answer
 from llava_aurora.tasks.task import ANSWER_IS, STEP_BY_STEP
+from llava_aurora.tokens.kind import TokenKind
 from llava_aurora.tokens.perception import PerceptionTokens
 from llava_aurora.tokens.vocabulary import MalformedSpan, Span, TokenFamily
 
@@ -131,7 +132,7 @@ class Result(Answer):
     def figure(self) -> Image.Image:
         """The image with boxes and points, beside it the last map of each kind; question and answer below."""
         maps = [
-            (f"{name}, as the model wrote it", partial(kind.draw, self.annotations(name)))
+            (f"{name}, as the model wrote it", partial(_drawn, kind, self.annotations(name)))
             for name, kind in (self.perception.kinds if self.perception is not None else {}).items()
             if kind.frame is None and self.spans[name]
         ]
@@ -185,6 +186,10 @@ class Result(Answer):
             if kind.frame is not None
             for pair in zip(self.spans[name], self.annotations(name), strict=True)
         ]
+
+
+def _drawn(kind: TokenKind, annotations: Sequence[Any], image: Image.Image) -> Image.Image:
+    return kind.with_scale(kind.draw(annotations, image))
 
 
 def asked(question: str, reasoning: str, prompt: str | None = None) -> str:

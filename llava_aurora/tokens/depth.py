@@ -94,6 +94,9 @@ class DepthKind(TokenKind):
             return Image.new("RGB", image.size)
         return color_map(annotations[-1]).resize(image.size, Image.Resampling.NEAREST)
 
+    def with_scale(self, picture: Image.Image) -> Image.Image:
+        return with_scale(picture)
+
     def draw_written(self, codes: Sequence[int]) -> Image.Image:
         """The first codes of a map as a colour picture of the VQ-VAE's size; cells without a code are grey."""
         cells = np.arange(self.grid**2).reshape(self.grid, self.grid)

@@ -69,6 +69,10 @@ class TokenKind(ABC):
     def draw(self, annotations: Sequence[Any], image: Image.Image) -> Image.Image:
         """A picture of what the model wrote, of the size of `image`."""
 
+    def with_scale(self, picture: Image.Image) -> Image.Image:
+        """What `draw` returns with a colour bar at its right, if colours stand for values."""
+        return picture
+
     def draw_written(self, codes: Sequence[int]) -> Image.Image | None:
         """A picture of a span that is still being written, stretched over the image by who shows it.
 

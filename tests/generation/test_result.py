@@ -196,7 +196,7 @@ def test_the_picture_shows_the_map_beside_the_image(perception):
     depth = perception.kinds["depth"].family.text([1] * 9)
     box = perception.kinds["box"].family.text((10, 20, 40, 45))
     without, with_map = (read(text, perception=perception, image=image).figure() for text in (box, f"{box} {depth}"))
-    assert with_map.width == pytest.approx(2 * without.width, rel=0.02)
+    assert with_map.width == pytest.approx(2 * without.width + 40, rel=0.02)  # of the colour bar
     colors = np.asarray(without).reshape(-1, 3)
     assert (np.abs(colors.astype(int) - (255, 230, 0)).max(axis=1) < 40).sum() > 200  # the box
     assert (np.abs(colors.astype(int) - (0, 0, 255)).max(axis=1) < 40).mean() > 0.4  # the image
