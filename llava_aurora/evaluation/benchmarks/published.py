@@ -16,10 +16,10 @@ import numpy as np
 
 from llava_aurora.data.images.image_files import opened_image
 from llava_aurora.data.sources.hardblink import FRAME, read_hardblink
+from llava_aurora.data.sources.tables import EmbeddedImage, Row, table_rows
 from llava_aurora.errors import AuroraError
 from llava_aurora.evaluation.benchmarks.marks import find_marks
 from llava_aurora.evaluation.benchmarks.question import Question, QuestionSet, question_set
-from llava_aurora.evaluation.benchmarks.rows import EmbeddedImage, Row, table_rows
 from llava_aurora.tasks.answers import named_number
 
 HARDBLINK_POINTS = (3, 4, 5)

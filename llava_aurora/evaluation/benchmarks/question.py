@@ -11,8 +11,8 @@ import numpy as np
 from PIL import Image
 
 from llava_aurora.data.images.image_files import open_image
+from llava_aurora.data.sources.tables import EmbeddedImage
 from llava_aurora.errors import AuroraError
-from llava_aurora.evaluation.benchmarks.rows import EmbeddedImage
 from llava_aurora.generation.result import asked
 from llava_aurora.tasks.answers import AnswerKind
 from llava_aurora.tasks.marks import draw_points
