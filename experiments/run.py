@@ -8,7 +8,7 @@ Every stage is a public command and is done once: a JSON file beside what it mad
 commit at which it began. A stage that was cut off goes on where it was. All variants of a seed start from the same
 weights and see equally many samples.
 
-OUT/scenes/  vqvae/  codes.jsonl  records.json  base-SEED/     shared by all runs
+OUT/scenes/  vqvae/  codes.parquet  records.json  base-SEED/     shared by all runs
 OUT/runs/VARIANT-SEED/model/  evaluation/                      a run
 """
 
@@ -140,7 +140,7 @@ class Experiment:
             self.command(folder, "data", "scenes", out=folder, count=count, seed=seed, **size["scene"])
         depth = str(out / "scenes" / "train" / "depth")
         self.command(self.vqvae, "vqvae", "train", depth, out=self.vqvae, resume=True, **size["vqvae"])
-        codes = out / "codes.jsonl"
+        codes = out / "codes.parquet"
         self.command(codes, "vqvae", "encode", depth, vqvae=self.vqvae, out=codes)
         if not self.prompts.is_file():
             write_json(self.prompts, Prompts.plain().templates)

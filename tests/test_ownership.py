@@ -33,14 +33,14 @@ def inputs(workshop, tmp_path_factory) -> Path:
     (folder / "coco.json").write_text(json.dumps(COCO))
     (folder / "records.json").write_text(json.dumps(json.loads(workshop.records.read_text())[:4]))
     shutil.copytree(workshop.vqvae, folder / "vqvae")
-    run(folder, *COMMANDS["vqvae encode"], "codes.jsonl")
+    run(folder, *COMMANDS["vqvae encode"], "codes.parquet")
     return folder
 
 
 # Each without the last argument, the file or folder to write.
 COMMANDS = {
     "data records": (
-        *("data", "records", "--scenes", "scenes", "--codes", "codes.jsonl", "--vqvae", "vqvae", "--frame", "56"),
+        *("data", "records", "--scenes", "scenes", "--codes", "codes.parquet", "--vqvae", "vqvae", "--frame", "56"),
         *("--plain-coordinates", "--out"),
     ),
     "data boxes": ("data", "boxes", "--annotations", "coco.json", "--images", "images", "--frame", "56", "--out"),
@@ -51,7 +51,7 @@ COMMANDS = {
     "data convert": ("data", "convert", "records.json"),
     "data view": ("data", "view", "records.json", "--image-folder", "images", "--out"),
     "vqvae encode": ("vqvae", "encode", "scenes/depth", "--vqvae", "vqvae", "--out"),
-    "vqvae decode": ("vqvae", "decode", "codes.jsonl", "--vqvae", "vqvae", "--out"),
+    "vqvae decode": ("vqvae", "decode", "codes.parquet", "--vqvae", "vqvae", "--out"),
     "data depth": (
         *("data", "depth", "--maps", "scenes/depth", "--values", "relative", "--closer", "higher", "--out"),
     ),

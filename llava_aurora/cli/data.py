@@ -56,7 +56,7 @@ def scenes(
 
 @app.command(
     "records",
-    epilog="Examples: llava-aurora data records --scenes scenes/ --codes codes.jsonl --vqvae vq/ --out train.json  |  "
+    epilog="Examples: llava-aurora data records --scenes scenes/ --codes codes.parquet --vqvae vq --out train.json  |  "
     "llava-aurora data records ... --tasks depth_generation=1,depth_chain=0.5 --prompts my_wording.json",
 )
 def scene_records(

@@ -65,13 +65,12 @@ def vqvae_train(
 
 @app.command(
     "encode",
-    epilog="Examples: llava-aurora vqvae encode depth_maps/ --vqvae vqvae/ --out codes.parquet --workers 4  |  "
-    "llava-aurora vqvae encode depth_maps/ --vqvae vqvae/ --out codes.jsonl",
+    epilog="Examples: llava-aurora vqvae encode depth_maps/ --vqvae vqvae/ --out codes.parquet --workers 4",
 )
 def vqvae_encode(
     maps: Annotated[Path, typer.Argument(help="Folder of relative depth maps (.png of 8 or 16 bits, .npy).")],
     vqvae: Annotated[Path, typer.Option("--depth-vqvae", "--vqvae", help="VQ-VAE folder, or a published .pt file.")],
-    out: Annotated[Path, typer.Option(help="The file of codes to write: .parquet, or .jsonl to read by eye.")],
+    out: Annotated[Path, typer.Option(help="The file of codes to write, .parquet.")],
     values: ValuesOption = None,
     closer: CloserOption = None,
     unknown: UnknownOption = "",
@@ -108,7 +107,7 @@ def vqvae_decode(
     batch_size: Annotated[int, typer.Option(min=1)] = 32,
     device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, ...; a GPU if there is one.")] = None,
 ) -> None:
-    """Turn a file of codes into depth maps; lines that cannot be used are listed, exit code 1."""
+    """Turn a file of codes into depth maps; rows that cannot be used are listed, exit code 1."""
     from llava_aurora.vqvae.checkpoint import load_depth_vqvae
     from llava_aurora.vqvae.folders import decode_file
 

@@ -99,7 +99,7 @@ class Demo(DemoFolder):
         with atomic_folder(folder) as temporary:
             for name, (shares, seed) in asked.items():
                 scenes = self.work / "scenes" / name
-                codes = temporary / f"{name}_codes.jsonl"
+                codes = temporary / f"{name}_codes.parquet"
                 encode_folder(model=vqvae, maps=scenes / "depth", out=codes)
                 write_scene_records(
                     temporary / f"{name}.json",

@@ -1,7 +1,7 @@
 """Training flags in old spellings or that cannot work here, changed before parsing, with a warning for each change.
 
 LLaVA's own scripts were written for transformers 4.31 and run as they are; compatibility.py has the flags that the
-installed release has dropped. Flags that this package has replaced are read for one release.
+installed release has dropped.
 """
 
 import importlib.util
@@ -10,22 +10,12 @@ from collections.abc import Sequence
 from llava_aurora.errors import AuroraError
 
 RENAMED = {"--evaluation_strategy": "--eval_strategy"}
-# What is now a part of --aux_losses; copy, lookup and choice are the heads of its loss "attention".
-LOSS_FLAGS = {
-    "--reconstruction_loss_weight": "reconstruction",
-    "--reconstruction_loss_start": "first_step",
-    "--lookup_loss_weight": "lookup",
-    "--copy_loss_weight": "copy",
-    "--choice_loss_weight": "choice",
-    "--answer_loss_weight": "answer",
-}
 # Flags that are not read, and what does their work here.
 REPLACED = {
     "--depth_data": "--perception_modalities depth --depth_vqvae FOLDER",
     "--coordinates_data": "--perception_modalities box (depth,box for both)",
     "--annealing_data": "--shuffle False --num_train_epochs 1 for a file with all epochs in it, or --curriculum linear",
     "--custom_image_size": "--image_aspect_ratio resize, and --coordinate_frame for another frame than 336",
-    "--swapped_map_probability": "nothing: it was removed, since it did not help",
 }
 
 
@@ -37,16 +27,14 @@ def translate(arguments: Sequence[str], *, cuda: bool, tf32: bool) -> tuple[list
         cuda: whether there is a CUDA device.
         tf32: whether it can compute in TF32.
     Returns the new command line, and for each change what was changed to what, and why.
-    Raises AuroraError for one of REPLACED, naming what replaces it, and for an old weight that is no number.
+    Raises AuroraError for one of REPLACED, naming what replaces it.
     """
     for flag, _ in _pairs(arguments):
         if flag in REPLACED:
             raise AuroraError(f"{flag} is not a flag here; in its place: {REPLACED[flag]}")
     from llava_aurora.compatibility import present_flags
 
-    pairs, notes = _translate_losses(_pairs(arguments))
-    pairs, of_trainer = present_flags(pairs)
-    notes += of_trainer
+    pairs, notes = present_flags(_pairs(arguments))
     translated: list[str] = []
     given = {flag for flag, _ in pairs}
     for flag, values in pairs:
@@ -68,44 +56,6 @@ def translate(arguments: Sequence[str], *, cuda: bool, tf32: bool) -> tuple[list
         translated += ["--use_cpu", "True"]
         notes.append("--bf16 True to --bf16 True --use_cpu True because there is no CUDA device")
     return translated, notes
-
-
-def _translate_losses(pairs: list[tuple[str, list[str]]]) -> tuple[list[tuple[str, list[str]]], list[str]]:
-    """The command line with --aux_losses in place of LOSS_FLAGS, and a note if there were any.
-
-    The weights of the heads are no longer free: that of the lookup decides, or of copy or choice if there is none.
-    Raises AuroraError for a weight that is no number.
-    """
-    from llava_aurora.model.losses.attention import AttentionLoss
-
-    old = [(flag, values) for flag, values in pairs if flag in LOSS_FLAGS]
-    if not old:
-        return pairs, []
-    numbers = {LOSS_FLAGS[flag]: _number(flag, values) for flag, values in old}
-    factors = AttentionLoss.parts
-    of_heads = [numbers[head] / factors[head] for head in ("lookup", "copy", "choice") if numbers.get(head)]
-    attention = of_heads[0] if of_heads else 0.0
-    losses = [value for flag, values in pairs if flag == "--aux_losses" for value in values]
-    if numbers.get("reconstruction"):
-        losses.append(f"reconstruction={numbers['reconstruction']}@{int(numbers.get('first_step', 0))}")
-    if attention:
-        losses.append(f"attention={attention}")
-    if numbers.get("answer"):
-        losses.append(f"answer={numbers['answer']}")
-    before = " ".join(" ".join([flag, *values]) for flag, values in old)
-    note = f"{before} to --aux_losses {','.join(losses) or '(none)'} because one flag has all these losses"
-    if attention:
-        note += f" ({', '.join(f'{head} {attention * factor:g}' for head, factor in factors.items())})"
-    others = [(flag, values) for flag, values in pairs if flag not in (*LOSS_FLAGS, "--aux_losses")]
-    return [*others, ("--aux_losses", [",".join(losses)])], [note]
-
-
-def _number(flag: str, values: Sequence[str]) -> float:
-    try:
-        (text,) = values
-        return float(text)
-    except ValueError as error:
-        raise AuroraError(f"{' '.join([flag, *values])}: needs a number; write --aux_losses instead") from error
 
 
 def _pairs(arguments: Sequence[str]) -> list[tuple[str, list[str]]]:

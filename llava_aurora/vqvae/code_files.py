@@ -1,10 +1,8 @@
-"""Files of depth codes, JSON lines or Parquet by their ending; what belongs to another VQ-VAE is refused.
+"""Parquet files of depth codes; those of another VQ-VAE are refused.
 
-    codes.jsonl     a header line that says which VQ-VAE the codes belong to, then one line a map: {"name", "codes"}
-    codes.parquet   one row a map: map (its path in the folder), height and width (its pixels), codes (a fixed-size list
-                    of uint8, or of uint16 where there are more than 256); the header is in the schema's metadata
-
-A map's name is its path in its folder without the suffix; the codes go row by row.
+One row a map: map (its path in the folder), height and width (its pixels), codes (row by row, a fixed-size list of
+uint8, or of uint16 where there are more than 256). A header in the schema's metadata says which VQ-VAE they belong to.
+A map's name is its path in its folder without the suffix.
 """
 
 import json
@@ -19,14 +17,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from llava_aurora.errors import AuroraError
-from llava_aurora.files import atomic_file, parse_json, read_text, regular_file
+from llava_aurora.files import atomic_file, parse_json, regular_file
 from llava_aurora.ownership import refuse_other_file
 from llava_aurora.vqvae.autoencoder import DepthVQVAE
 from llava_aurora.vqvae.checkpoint import fingerprint
 
 CODES_FORMAT = "llava_aurora depth codes"
 CODES_VERSION = 1
-JSON_SUFFIX, PARQUET_SUFFIX = ".jsonl", ".parquet"
+SUFFIX = ".parquet"
 _METADATA = b"llava_aurora"
 _ROWS_AT_ONCE = 8192
 
@@ -69,36 +67,29 @@ def map_name(path: str) -> str:
 def codes_writer(out: str | Path, model: DepthVQVAE) -> Iterator[Callable[[Sequence[EncodedMap]], None]]:
     """Yields a function that adds maps to the file `out`, which appears when the block succeeds.
 
-    Raises AuroraError if `out` ends in neither .jsonl nor .parquet, is there and holds no codes, or the file system
-    refuses.
+    Raises AuroraError if `out` does not end in .parquet, is there and holds no codes, or the file system refuses.
     """
-    if Path(out).suffix not in (JSON_SUFFIX, PARQUET_SUFFIX):
-        raise AuroraError(f"{out}: a file of codes ends in {JSON_SUFFIX} or {PARQUET_SUFFIX}")
-    refuse_other_file(out, "depth codes", lambda beginning: _begins(Path(out), beginning))
-    with atomic_file(out) as temporary:
-        if Path(out).suffix == JSON_SUFFIX:
-            with temporary.open("w", encoding="utf-8") as file:
-                file.write(json.dumps(_header(model)) + "\n")
-                yield lambda maps: file.writelines(_line(each) for each in maps)
-            return
-        schema = _schema(model)
-        waiting: list[EncodedMap] = []
-        with pq.ParquetWriter(temporary, schema, compression="zstd") as parquet:
+    if Path(out).suffix != SUFFIX:
+        raise AuroraError(f"{out}: a file of codes ends in {SUFFIX}")
+    refuse_other_file(out, "depth codes", lambda beginning: _holds_codes(Path(out)))
+    schema = _schema(model)
+    waiting: list[EncodedMap] = []
+    with atomic_file(out) as temporary, pq.ParquetWriter(temporary, schema, compression="zstd") as parquet:
 
-            def add(maps: Sequence[EncodedMap]) -> None:
-                waiting.extend(maps)
-                if len(waiting) >= _ROWS_AT_ONCE:
-                    parquet.write_table(_table(waiting, schema))
-                    waiting.clear()
+        def add(maps: Sequence[EncodedMap]) -> None:
+            waiting.extend(maps)
+            if len(waiting) >= _ROWS_AT_ONCE:
+                parquet.write_table(_table(waiting, schema))
+                waiting.clear()
 
-            yield add
-            parquet.write_table(_table(waiting, schema))
+        yield add
+        parquet.write_table(_table(waiting, schema))
 
 
 def read_codes(path: str | Path, *, model: DepthVQVAE) -> DepthCodes:
     """Reads a file of codes, all of it or nothing.
 
-    Raises AuroraError naming file and line or row, if it is no such file, belongs to another VQ-VAE, or is malformed.
+    Raises AuroraError naming file and row, if it is no such file, belongs to another VQ-VAE, or is malformed.
     """
     codes: dict[str, list[int]] = {}
     for entry in code_entries(path, model):
@@ -114,8 +105,7 @@ def code_entries(path: str | Path, model: DepthVQVAE) -> Iterator[CodeEntry]:
     Raises AuroraError if it is no such file or belongs to another VQ-VAE.
     """
     names: set[str] = set()
-    entries = _parquet_entries if Path(path).suffix == PARQUET_SUFFIX else _json_entries
-    for entry in entries(path, model):
+    for entry in _entries(path, model):
         problem = entry.problem or _name_problem(entry.name, names)
         names.add(entry.name)
         yield entry if problem is None else CodeEntry(entry.place, problem=problem)
@@ -131,9 +121,9 @@ def _header(model: DepthVQVAE) -> dict[str, Any]:
     }
 
 
-def _check_header(path: str | Path, header: Any, model: DepthVQVAE, *, where: str) -> None:
+def _check_header(path: str | Path, header: Any, model: DepthVQVAE) -> None:
     if not isinstance(header, dict) or header.get("format") != CODES_FORMAT:
-        raise AuroraError(f"{path}: {where} is not the header of a file of depth codes")
+        raise AuroraError(f"{path}: its metadata is not the header of a file of depth codes")
     for key, expected in _header(model).items():
         if header.get(key) != expected:
             raise AuroraError(f"{path}: made with another VQ-VAE: {key} is {header.get(key)}, expected {expected}")
@@ -144,36 +134,6 @@ def _name_problem(name: str, taken: set[str]) -> str | None:
     if not path.name or path.is_absolute() or ".." in path.parts or "\\" in name or "\0" in name:
         return f"the name {name!r} leads out of the folder"
     return f"the name {name!r} occurs twice" if name in taken else None
-
-
-# --- JSON lines -------------------------------------------------------------------------------------------------------
-
-
-def _line(encoded: EncodedMap) -> str:
-    return json.dumps({"name": map_name(encoded.path), "codes": [int(code) for code in encoded.codes]}) + "\n"
-
-
-def _json_entries(path: str | Path, model: DepthVQVAE) -> Iterator[CodeEntry]:
-    lines = read_text(path, what="codes").removesuffix("\n").split("\n")
-    try:
-        header = parse_json(lines[0])
-    except ValueError:
-        header = None
-    _check_header(path, header, model, where="the first line")
-    for number, line in enumerate(lines[1:], start=2):
-        place = f"{path}:{number}"
-        try:
-            entry = parse_json(line)
-            name, codes = (entry.get("name"), entry.get("codes")) if isinstance(entry, dict) else (None, None)
-            if not isinstance(name, str) or not isinstance(codes, list):
-                raise ValueError('expected {"name": text, "codes": list}')
-            model.check_codes(codes)
-            yield CodeEntry(place, name, codes)
-        except ValueError as error:
-            yield CodeEntry(place, problem=str(error))
-
-
-# --- Parquet ----------------------------------------------------------------------------------------------------------
 
 
 def _schema(model: DepthVQVAE) -> pa.Schema:
@@ -199,11 +159,11 @@ def _table(maps: Sequence[EncodedMap], schema: pa.Schema) -> pa.Table:
     return pa.table(columns, schema=schema)
 
 
-def _parquet_entries(path: str | Path, model: DepthVQVAE) -> Iterator[CodeEntry]:
+def _entries(path: str | Path, model: DepthVQVAE) -> Iterator[CodeEntry]:
     row = 0
     try:
         with pq.ParquetFile(regular_file(path, what="codes")) as file:
-            _check_header(path, _metadata(file.schema_arrow), model, where="its metadata")
+            _check_header(path, _metadata(file.schema_arrow), model)
             expected = _schema(model)
             if not file.schema_arrow.equals(expected):
                 raise AuroraError(f"{path}: the columns are not those of depth codes: {', '.join(expected.names)}")
@@ -218,10 +178,7 @@ def _parquet_entries(path: str | Path, model: DepthVQVAE) -> Iterator[CodeEntry]
         raise AuroraError(f"{path}: cannot read the codes: {error}") from error
 
 
-def _begins(path: Path, beginning: bytes) -> bool:
-    """Whether a file that begins so is one of depth codes."""
-    if path.suffix == JSON_SUFFIX:
-        return CODES_FORMAT.encode() in beginning.split(b"\n")[0]
+def _holds_codes(path: Path) -> bool:
     try:
         return _METADATA in (pq.read_schema(path).metadata or {})
     except (OSError, pa.ArrowException):

@@ -68,7 +68,7 @@ def encode_folder(
     A map that cannot be used is left out and reported; the others are encoded all the same.
 
     Args:
-        out: ends in .jsonl or .parquet, see `code_files`.
+        out: ends in .parquet, see `code_files`.
         scale: what the values mean, if not relative depth as `read_depth_map` takes it.
         workers: threads that read maps while the model works; 0 reads in between.
     Raises AuroraError if there is no map, none could be used, or the file system refuses.
@@ -108,7 +108,7 @@ def decode_file(
 ) -> FolderReport:
     """Decodes every map of a file of codes to `out`/name.png, 8 bits, `size` (height, width) or the VQ-VAE's frame.
 
-    A line or row that cannot be used is left out and reported. Raises AuroraError if the file holds no codes or belongs
+    A row that cannot be used is left out and reported. Raises AuroraError if the file holds no codes or belongs
     to another VQ-VAE, `out` holds anything but maps decoded so before, or the file system refuses.
     """
     out, report, started = Path(out), FolderReport(), time.monotonic()

@@ -17,16 +17,6 @@ from llava_aurora.training.legacy_flags import translate
         ("--bf16 True", "--bf16 True --use_cpu True"),
         ("--report_to wandb", "--report_to tensorboard"),
         ("--report_to wandb tensorboard", "--report_to tensorboard"),
-        (
-            "--copy_loss_weight 0.03 --lookup_loss_weight 0.2 --choice_loss_weight 0.03 --answer_loss_weight 0.3",
-            "--aux_losses attention=0.2,answer=0.3",
-        ),
-        (
-            "--reconstruction_loss_weight 1.0 --reconstruction_loss_start 200 --seed 1",
-            "--seed 1 --aux_losses reconstruction=1.0@200",
-        ),
-        ("--copy_loss_weight 0.03", "--aux_losses attention=0.2"),
-        ("--aux_losses answer=1 --lookup_loss_weight=0.2", "--aux_losses answer=1,attention=0.2"),
     ],
 )
 def test_what_would_be_refused_is_translated_with_a_line_each(before, after, monkeypatch):
@@ -52,16 +42,7 @@ def test_on_a_gpu_bf16_and_tf32_stay():
     assert translate(flags, cuda=True, tf32=True) == (flags, [])
 
 
-def test_an_old_weight_that_is_no_number_is_named():
-    with pytest.raises(AuroraError, match="--answer_loss_weight x"):
-        translate(["--answer_loss_weight", "x"], cuda=False, tf32=False)
-    assert translate(["--copy_loss_weight", "0"], cuda=False, tf32=False)[0] == ["--aux_losses", ""]
-
-
-@pytest.mark.parametrize(
-    "flag",
-    ["--depth_data", "--coordinates_data", "--annealing_data", "--custom_image_size", "--swapped_map_probability"],
-)
-def test_flags_of_auroras_code_and_removed_ones_name_what_replaces_them(flag):
+@pytest.mark.parametrize("flag", ["--depth_data", "--coordinates_data", "--annealing_data", "--custom_image_size"])
+def test_flags_of_auroras_code_name_what_replaces_them(flag):
     with pytest.raises(AuroraError, match=f"{flag} is not a flag here; in its place: "):
         translate(["--seed", "1", flag, "1"], cuda=False, tf32=False)

@@ -184,8 +184,7 @@ def test_a_head_is_guided_where_its_layer_is_wrapped_or_partitioned(workshop, fo
         gradient_checkpointing=True,
         gradient_checkpointing_kwargs='{"use_reentrant": false}',
         value_step="interpolated",
-        aux_losses="attention=0.5",
-        answer_loss_weight=0.5,  # as it was spelt before; it is added to --aux_losses
+        aux_losses="attention=0.5,answer=0.5",
         train_tasks="chain",
         max_steps=3,
         **workshop.perception_flags(),

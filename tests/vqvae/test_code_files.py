@@ -1,16 +1,18 @@
-"""Files of codes as Parquet: the same codes as JSON lines, typed, and refused when they are another VQ-VAE's."""
+"""Folders of maps to files of codes and back, in Python and by command; files that are damaged or another VQ-VAE's."""
 
 import json
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from PIL import Image
 from typer.testing import CliRunner
 
 from llava_aurora.cli.__main__ import app
 from llava_aurora.errors import AuroraError
-from llava_aurora.vqvae import DepthVQVAE, DepthVQVAEConfig, build_depth_vqvae, fingerprint, save_depth_vqvae
+from llava_aurora.vqvae import DepthVQVAE, DepthVQVAEConfig, build_depth_vqvae, fingerprint
 from llava_aurora.vqvae.code_files import EncodedMap, codes_writer
 from llava_aurora.vqvae.folders import decode_file, encode_folder, read_codes
 
@@ -22,16 +24,42 @@ def codes(tmp_path: Path, maps: Path, model: DepthVQVAE) -> Path:
     return tmp_path / "codes.parquet"
 
 
-@pytest.mark.parametrize("workers", [0, 1, 3])
-def test_both_formats_hold_the_same_codes(tmp_path: Path, maps: Path, model: DepthVQVAE, codes: Path, workers: int):
-    encode_folder(model=model, maps=maps, out=tmp_path / "codes.jsonl", batch_size=2, workers=workers)
-    content = read_codes(codes, model=model)
-    assert content == read_codes(tmp_path / "codes.jsonl", model=model)
+@pytest.mark.parametrize("workers", [0, 3])
+def test_a_folder_becomes_codes_and_pictures(tmp_path: Path, maps: Path, model: DepthVQVAE, workers: int):
+    report = encode_folder(model=model, maps=maps, out=tmp_path / "codes.parquet", batch_size=2, workers=workers)
+    assert (report.written, report.failures) == (5, [])
+    content = read_codes(tmp_path / "codes.parquet", model=model)
+    assert (content.fingerprint, content.grid, content.codebook_size) == (fingerprint(model), 4, 16)
     assert sorted(content.codes) == ["a", "b.c", "e", "room/d", "room/ä"]
-    for file in ("codes.jsonl", "codes.parquet"):
-        assert decode_file(model=model, codes=tmp_path / file, out=tmp_path / file[6:], size=(20, 30)).written == 5
-    for path in (tmp_path / "jsonl").rglob("*.png"):
-        assert path.read_bytes() == (tmp_path / "parquet" / path.relative_to(tmp_path / "jsonl")).read_bytes()
+    with Image.open(maps / "a.png") as picture:
+        assert content.codes["a"] == model.encode_array(np.asarray(picture))
+    report = decode_file(
+        model=model, codes=tmp_path / "codes.parquet", out=tmp_path / "out", size=(20, 30), batch_size=2
+    )
+    assert (report.written, report.failures) == (5, [])
+    with Image.open(tmp_path / "out" / "room" / "ä.png") as picture:
+        decoded = np.asarray(picture)
+    expected = model.decode_codes(content.codes["room/ä"], size=(20, 30))
+    # A batch may round differently from a single map.
+    assert np.abs(decoded.astype(int) - expected).max() <= 1
+
+
+def test_unusable_maps_are_listed_and_the_others_encoded(tmp_path: Path, maps: Path, model: DepthVQVAE):
+    (maps / "broken.png").write_bytes(b"no picture")
+    np.save(maps / "a.npy", np.full((4, 4), 0.5))  # a second map called "a"
+    report = encode_folder(model=model, maps=maps, out=tmp_path / "codes.parquet")
+    assert report.written == 5
+    assert [failure.split(":")[0] for failure in report.failures] == [str(maps / "a.png"), str(maps / "broken.png")]
+    assert "another map of this folder is called a too" in report.failures[0]
+
+
+def test_a_folder_without_one_usable_map_writes_nothing(tmp_path: Path, model: DepthVQVAE):
+    np.save(tmp_path / "a.npy", np.zeros((4, 4)))
+    with pytest.raises(
+        AuroraError, match=r"none of its 1 maps could be used, the first because of: .*a\.npy: .*all zero"
+    ):
+        encode_folder(model=model, maps=tmp_path, out=tmp_path / "codes.parquet")
+    assert not (tmp_path / "codes.parquet").exists()
 
 
 def test_a_row_has_path_size_and_codes_of_one_byte(codes: Path, model: DepthVQVAE):
@@ -131,31 +159,43 @@ def test_no_half_file_is_left(tmp_path: Path, maps: Path, model: DepthVQVAE, mon
     with pytest.raises(KeyboardInterrupt):
         encode_folder(model=model, maps=maps, out=tmp_path / "codes.parquet")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["maps"]
-    with pytest.raises(AuroraError, match=r"ends in \.jsonl or \.parquet"):
-        encode_folder(model=model, maps=maps, out=tmp_path / "codes.json")
+    with pytest.raises(AuroraError, match=r"ends in \.parquet"):
+        encode_folder(model=model, maps=maps, out=tmp_path / "codes.jsonl")
 
 
-def test_the_commands_take_parquet(tmp_path: Path, maps: Path, model: DepthVQVAE):
-    save_depth_vqvae(model, tmp_path / "vqvae")
-
+def test_the_commands_train_encode_and_decode(tmp_path: Path, maps: Path):
     def run(*arguments: object):
-        return CliRunner().invoke(app, ["vqvae", *map(str, arguments), "--vqvae", str(tmp_path / "vqvae")])
+        return CliRunner().invoke(app, ["vqvae", *map(str, arguments)])
 
-    result = run("encode", maps, "--out", tmp_path / "codes.parquet", "--workers", 2)
+    vqvae, codes, out = tmp_path / "vqvae", tmp_path / "codes.parquet", tmp_path / "out"
+    shape = ["--image-size", 16, "--channels", "4,8", "--code-dim", 4, "--codebook-size", 16]
+    result = run("train", maps, "--out", vqvae, *shape, "--epochs", 1, "--batch-size", 2, "--learning-rate", 1e-3)
+    assert result.exit_code == 0, result.output
+    assert json.loads((vqvae / "config.json").read_text())["channels"] == [4, 8]
+    result = run("encode", maps, "--vqvae", vqvae, "--out", codes, "--workers", 2)
     assert result.exit_code == 0, result.output
     assert "maps a second" in result.output
-    assert run("decode", tmp_path / "codes.parquet", "--out", tmp_path / "out").exit_code == 0
-    assert len(list((tmp_path / "out").rglob("*.png"))) == 5
+    result = run("decode", codes, "--vqvae", vqvae, "--out", out, "--height", 10)
+    assert result.exit_code == 0
+    with Image.open(out / "a.png") as picture:
+        assert picture.size == (16, 10)
+    (maps / "broken.png").write_bytes(b"")
+    result = run("encode", maps, "--vqvae", vqvae, "--out", codes)
+    assert result.exit_code == 1
+    assert "5 written, 1 failed" in result.output
+    assert "broken.png" in result.output
 
 
-def test_lines_end_at_line_feeds_alone_and_true_is_no_code(tmp_path: Path, maps: Path, model: DepthVQVAE):
-    path = tmp_path / "codes.jsonl"
-    encode_folder(model=model, maps=maps, out=path)
-    header, first, *_ = path.read_text().split("\n")
-    codes = json.loads(first)["codes"]
-    odd = json.dumps({"name": "a\u2028b", "codes": codes}, ensure_ascii=False)
-    path.write_text(f"{header}\n{odd}\n")
-    assert read_codes(path, model=model).codes == {"a\u2028b": codes}
-    path.write_text(f"{header}\n{json.dumps({'name': 'a', 'codes': [True, *codes[1:]]})}\n")
-    with pytest.raises(AuroraError, match="code True at position 0 is no whole number"):
-        read_codes(path, model=model)
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--image-size", "15"], "no VQ-VAE can have this shape: image_size 15"),
+        (["--channels", "4,x"], "no VQ-VAE can have this shape"),
+        (["--device", "abacus"], "--device abacus: not usable here"),
+    ],
+)
+def test_the_commands_refuse_what_cannot_be(tmp_path: Path, maps: Path, arguments: list[str], message: str):
+    result = CliRunner().invoke(app, ["vqvae", "train", str(maps), "--out", str(tmp_path / "vqvae"), *arguments])
+    assert result.exit_code == 1
+    assert isinstance(result.exception, AuroraError)
+    assert message in str(result.exception)

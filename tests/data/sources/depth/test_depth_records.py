@@ -145,8 +145,8 @@ def test_the_command_goes_from_maps_to_records_with_codes_made_here_or_before(ph
     assert "depth_chain: 3 records" in printed
     assert "--image_aspect_ratio resize" in printed
     assert len(json.loads((tmp_path / "train.json").read_text())) == 15
-    run("vqvae", "encode", photographs / "depth", "--vqvae", tmp_path / "vq", "--out", tmp_path / "codes.jsonl")
-    run("data", "depth-records", *depth, "--codes", tmp_path / "codes.jsonl", "--out", tmp_path / "again.json")
+    run("vqvae", "encode", photographs / "depth", "--vqvae", tmp_path / "vq", "--out", tmp_path / "codes.parquet")
+    run("data", "depth-records", *depth, "--codes", tmp_path / "codes.parquet", "--out", tmp_path / "again.json")
     assert len(json.loads((tmp_path / "again.json").read_text())) == 15
 
 
