@@ -38,7 +38,7 @@ def plan(
     dtype: Annotated[str, typer.Option(help="bf16 or fp32.")] = "bf16",
 ) -> None:
     """Estimate the memory of a training run on each GPU, what it sends, what fits, and with which flags."""
-    from llava_aurora.training.model_sizes import find_sizes
+    from llava_aurora.model_sizes import find_sizes
     from llava_aurora.training.plan import Run
     from llava_aurora.training.plan_report import as_records, print_plan
 

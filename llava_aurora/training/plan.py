@@ -12,7 +12,7 @@ from typing import Any
 
 from llava_aurora.errors import AuroraError
 from llava_aurora.files import read_json
-from llava_aurora.training.model_sizes import LlavaSizes
+from llava_aurora.model_sizes import LlavaSizes
 
 CONFIGS = Path(__file__).resolve().parents[2] / "deepspeed_configs"
 GB = 10**9

@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from llava_aurora.errors import AuroraError
+from llava_aurora.model_sizes import SIZES, LlavaSizes, find_sizes
 from llava_aurora.training import plan
-from llava_aurora.training.model_sizes import SIZES, LlavaSizes, find_sizes
 from llava_aurora.training.plan import Run, Zero, choose, estimate, largest_batch, shipped
 from llava_aurora.training.plan_report import flags, print_plan
 

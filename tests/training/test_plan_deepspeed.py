@@ -11,8 +11,8 @@ import pytest
 import torch
 
 from llava_aurora.demo.tiny_llava import TinyLlavaConfig, build_tiny_llava
+from llava_aurora.model_sizes import find_sizes
 from llava_aurora.training.cpu_ranks import leave_out_inference_operator
-from llava_aurora.training.model_sizes import find_sizes
 from llava_aurora.training.plan import Run, Zero, estimate
 
 # Larger than the other tests' model, so that its weights outweigh what they are divided with.

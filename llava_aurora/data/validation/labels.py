@@ -24,9 +24,9 @@ from llava_aurora.compatibility import slow_tokenizer
 from llava_aurora.data.store.record_file import turns_learned
 from llava_aurora.errors import AuroraError
 from llava_aurora.files import read_json_object
+from llava_aurora.model_sizes import find_sizes
 from llava_aurora.tokens.perception import PerceptionTokens
 from llava_aurora.tokens.vocabulary import MalformedSpan, PerceptionVocabulary, TokenFamily, depth_family, pixel_family
-from llava_aurora.training.model_sizes import find_sizes
 
 Report = Callable[[str, str], None]
 TEXTS_REMEMBERED = 1024

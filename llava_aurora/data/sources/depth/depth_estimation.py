@@ -20,7 +20,6 @@ from llava_aurora.found_files import find_files
 from llava_aurora.read_ahead import read_ahead
 from llava_aurora.vqvae.depth_scale import Bits, Closer, DepthScale, Values
 
-DEFAULT_MODEL = "depth-anything/Depth-Anything-V2-Large-hf"
 _BATCHES_AHEAD = 8
 _HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*(/[\w.-]+)?")
 # What models of each type output. Depth Anything exists as both and its configuration has the answer.
