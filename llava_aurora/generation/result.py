@@ -17,6 +17,7 @@ from llava_aurora.errors import AuroraError
 from llava_aurora.generation.picture import draw_answer
 from llava_aurora.tasks.task import ANSWER_IS, STEP_BY_STEP
 from llava_aurora.tokens.kind import TokenKind
+from llava_aurora.tokens.mask import coco_rle
 from llava_aurora.tokens.perception import PerceptionTokens
 from llava_aurora.tokens.vocabulary import MalformedSpan, Span, TokenFamily
 
@@ -84,8 +85,9 @@ class Result(Answer):
     def annotations(self, kind: str) -> tuple[Any, ...]:
         """What the spans of a token kind stand for; none if the model has no such kind.
 
-        Coordinates, (x, y) or (x1, y1, x2, y2), are in pixels of the image, cut off at its border. What has no
-        coordinates (a depth map) covers the square that the model sees: the image stretched, padded or cut.
+        Coordinates, (x, y) or (x1, y1, x2, y2), and masks, bool (H, W), are in pixels of the image, cut off at its
+        border. What has no place in it (a depth map) covers the square that the model sees: the image stretched, padded
+        or cut.
         """
         return tuple(self._annotation(kind, span) for span in self.spans.get(kind, ()))
 
@@ -164,6 +166,7 @@ class Result(Answer):
             "text": self.text,
             "boxes": [list(box) for box in self.boxes],
             "points": {letter: list(point) for letter, point in self.points.items()},
+            "masks": [coco_rle(mask) for mask in self.annotations("mask")],
             "log_probabilities": self.log_probabilities,
             "timings": timings,
             "finished": self.finished,
@@ -173,6 +176,8 @@ class Result(Answer):
         assert self.perception is not None
         kind = self.perception.kinds[name]
         decoded = kind.decode(span.codes)
+        if kind.in_pixels:
+            return self.transform(len(decoded)).image(decoded, self.image.size)
         if kind.frame is None:
             return decoded
         places = enumerate(self.transform(kind.frame).original(decoded))

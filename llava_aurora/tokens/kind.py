@@ -28,6 +28,7 @@ class TokenKind(ABC):
         name: in --perception_modalities.
         order: tokens of kinds with a lower one come first, ties by name; what a checkpoint has already stays first.
         has_picture: spans can be compared as pictures (`reconstruct`).
+        in_pixels: annotations are arrays (side, side) over the frame, which results give in the pixels of the image.
         hides_context: under --information_bottleneck, what stands before a span is hidden from what follows it.
         measure: the name of what `compare` returns.
         legend: how a picture of a span is to be read, such as "bright = close".
@@ -39,6 +40,7 @@ class TokenKind(ABC):
     name: ClassVar[str]
     order: ClassVar[int] = 100
     has_picture: ClassVar[bool] = False
+    in_pixels: ClassVar[bool] = False
     hides_context: ClassVar[bool] = False
     measure: ClassVar[str | None] = None
     legend: ClassVar[str] = ""
@@ -99,6 +101,10 @@ class TokenKind(ABC):
         Raises NotImplementedError unless `has_picture`.
         """
         raise NotImplementedError(f"{self.name} spans have no picture to compare")
+
+    def picture_error(self, written: "torch.Tensor", true: "torch.Tensor") -> "torch.Tensor":
+        """How far each picture is from the true one: (B, C, H, W) both to (B,), 0 for the same."""
+        return (written - true).square().flatten(1).mean(dim=1)
 
     # how far off a span is ----------------------------------------------------------------------------------------
 

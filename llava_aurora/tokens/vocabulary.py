@@ -176,6 +176,11 @@ def pixel_family(*, frame: int = 336) -> TokenFamily:
     return TokenFamily("PIXEL", frame, (2, 4), delimited=False, kind="box")
 
 
+def mask_family(*, cells: int = 8) -> TokenFamily:
+    """The tokens of a mask: four edges, then a code for each eight of cells × cells bits (mask.py)."""
+    return TokenFamily("MASK", 256, (4 + cells**2 // 8,), delimited=True)
+
+
 def by_kind(families: Iterable[TokenFamily]) -> dict[str, TokenFamily]:
     """The families by the name of their token kind."""
     return {family.kind: family for family in families}

@@ -14,6 +14,7 @@ from llava_aurora.errors import AuroraError
 from llava_aurora.generation.result import Result, Timings, asked, folded, whole_spans
 from llava_aurora.tokens import build_kinds
 from llava_aurora.tokens.box import BoxKind
+from llava_aurora.tokens.mask import MaskKind, coco_rle
 from llava_aurora.tokens.perception import PerceptionTokens
 from llava_aurora.tokens.vocabulary import PerceptionIds, PerceptionVocabulary
 
@@ -176,6 +177,7 @@ def test_json_holds_all_but_pictures(perception):
             "text",
             "boxes",
             "points",
+            "masks",
             "log_probabilities",
             "timings",
             "finished",
@@ -238,3 +240,16 @@ def test_a_notebook_shows_the_figure():
     html = result._repr_html_()
     assert html.startswith('<img src="data:image/png;base64,')
     assert "<b>" not in html
+
+
+def test_masks_are_in_the_pixels_of_the_image():
+    kind = MaskKind()
+    perception = SimpleNamespace(kinds={"mask": kind})
+    mask = np.zeros((256, 256), bool)
+    mask[64:192, 128:] = True
+    result = read(f"It is {kind.text(mask)}.", perception=perception)
+    (found,) = result.annotations("mask")
+    assert found.shape == result.image.size[::-1]
+    assert result.to_json()["masks"] == [coco_rle(found)]
+    assert result.answer == ""
+    assert np.asarray(result.figure()).any()

@@ -7,6 +7,7 @@ from brightness import Brightness
 from llava_aurora import load_pretrained_model
 from llava_aurora.configuration import ModelArguments
 from llava_aurora.errors import AuroraError
+from llava_aurora.model.constraint import PerceptionLogitsProcessor
 from llava_aurora.model.embeddings import tokens_with_rows
 from llava_aurora.model.writing import write_perception_files
 from llava_aurora.tokens import register_kind, unregister_kind
@@ -79,6 +80,23 @@ def test_a_further_kind_changes_no_row_id_or_answer(workshop, with_tokens, brigh
         assert again.perception.config() == model.perception.config()
         assert list(again.perception.kinds) == ["depth", "box", "brightness"]
         assert greedy(again) == answer
+
+
+def test_a_model_that_learns_masks_writes_the_same_maps_before_its_first_step(workshop, with_tokens):
+    tokenizer, model, _, _ = load_pretrained_model(str(with_tokens))
+    before = greedy_map(model)
+    teach(tokenizer, model, with_tokens, workshop, perception_modalities="depth,box,mask")
+    assert list(model.perception.kinds) == ["depth", "box", "mask"]
+    assert greedy_map(model) == before
+    assert len(set(before)) > 1
+
+
+def greedy_map(model):
+    """The ids behind the beginning of a map."""
+    start = model.perception.ids.start_id(model.perception.kinds["depth"].family)
+    constraint = PerceptionLogitsProcessor(model.perception, starts=[[start]])
+    prompt = torch.tensor([[*PROMPT[0].tolist(), start]])
+    return model.generate(prompt, max_new_tokens=10, do_sample=False, logits_processor=[constraint]).tolist()[0]
 
 
 @pytest.mark.parametrize("changes", [{"coordinate_frame": 55}, {"perception_modalities": "depth,brightness"}])

@@ -94,10 +94,20 @@ class FrameTransform:
         columns, rows = (
             np.floor((centres - shift) / scale).astype(int) for shift, scale in zip(self.shift, self.scale, strict=True)
         )
-        height, width = values.shape
-        inside = ((rows >= 0) & (rows < height))[:, None] & ((columns >= 0) & (columns < width))
-        shown = values[rows.clip(0, height - 1)[:, None], columns.clip(0, width - 1)]
-        return np.where(inside, shown, 0).astype(values.dtype)
+        return _taken(values, rows, columns)
+
+    def image(self, values: np.ndarray, size: Sequence[int]) -> np.ndarray:
+        """An array over the frame in the pixels of an image of this size (width, height): the way back from `view`.
+
+        Args: values: (side, side), of any side.
+        Returns: (height, width) of the same type, by nearest neighbour; 0 where the frame does not show the image.
+        """
+        fine = len(values) / self.frame
+        columns, rows = (
+            np.floor(((np.arange(length) + 0.5) * scale + shift) * fine).astype(int)
+            for length, scale, shift in zip(size, self.scale, self.shift, strict=True)
+        )
+        return _taken(values, rows, columns)
 
     def place(self, point: Sequence[int], size: Sequence[int]) -> tuple[int, int]:
         """The pixel of an image of this size (width, height) under a pixel (x, y) of the frame."""
@@ -112,3 +122,11 @@ class FrameTransform:
         moved = [int((value + 0.5) * self.scale[axis] + self.shift[axis]) for axis, value in enumerate(point)]
         x, y = (min(max(value, 0), self.frame - 1) for value in moved)
         return x, y
+
+
+def _taken(values: np.ndarray, rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
+    """The values at these rows and columns, (rows, columns); 0 outside."""
+    height, width = values.shape
+    inside = ((rows >= 0) & (rows < height))[:, None] & ((columns >= 0) & (columns < width))
+    taken = values[rows.clip(0, height - 1)[:, None], columns.clip(0, width - 1)]
+    return np.where(inside, taken, 0).astype(values.dtype)

@@ -20,7 +20,7 @@ from llava_aurora.tokens.perception import PerceptionTokens
 
 @register_loss
 class ReconstructionLoss(AuxiliaryLoss):
-    """Mean squared error between written and true pictures: over the pixels of each kind, then over the kinds.
+    """Mean error of written pictures (squared, or what the kind says): over the pixels of each kind, then the kinds.
 
     Raises AuroraError if no token kind of the model has a picture.
     """
@@ -50,7 +50,7 @@ class ReconstructionLoss(AuxiliaryLoss):
                     start_id=self.perception.ids.start_id(family), first_code=first, codes=family.size, length=length
                 )
                 written, true = pictures(kind, of_codes[places], codes)
-                error = error + functional.mse_loss(written, true, reduction="sum")
+                error = error + kind.picture_error(written, true).sum() * true[:1].numel()
                 pixels += true.numel()
             means.append(error / max(pixels, 1))
             kinds_present += bool(pixels)
