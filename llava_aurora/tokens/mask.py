@@ -65,7 +65,7 @@ def decode_mask(codes: Sequence[int], size: tuple[int, int] = (SIDE, SIDE)) -> n
     cells = math.isqrt(len(bits))
     places = []
     for axis, length in enumerate(size):
-        low, high = codes[axis], codes[axis + 2] + 1
+        low, high = int(codes[axis]), int(codes[axis + 2]) + 1
         centres = (np.arange(length) + 0.5) * SIDE / length
         place = np.floor((centres - low) * cells / max(high - low, 1)).astype(int)
         places.append(np.where((centres < high) & (place >= 0), place, cells))
@@ -169,7 +169,7 @@ class MaskKind(TokenKind):
     def compare(self, written: Sequence[int], true: Sequence[int]) -> float | None:
         """Intersection over union."""
         one, other = self.decode(written), self.decode(true)
-        return np.count_nonzero(one & other) / max(1, np.count_nonzero(one | other))
+        return float((one & other).sum() / max(1, int((one | other).sum())))
 
     def code_features(self) -> "torch.Tensor":
         """A code is an edge or eight cells: sines and cosines of the place, and the bits as ±1."""
