@@ -11,6 +11,7 @@ from typing import Any
 
 from llava.constants import DEFAULT_IMAGE_TOKEN, IMAGE_TOKEN_INDEX
 from llava.mm_utils import tokenizer_image_token
+from sentencepiece.sentencepiece_model_pb2 import ModelProto  # type: ignore[attr-defined]
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
@@ -43,8 +44,7 @@ def fast_tokenizer(tokenizer: Any) -> PreTrainedTokenizerFast:
         # The legacy normalizer puts a blank before every piece. The other one puts none after a token; but the piece
         # after an image, a line break and the question, is the beginning of a text to LLaVA.
         line_break = normalizers.Replace(Regex(r"\A\n"), " \n")
-        known = fast.backend_tokenizer.normalizer
-        fast.backend_tokenizer.normalizer = normalizers.Sequence([known, line_break]) if known else line_break
+        fast.backend_tokenizer.normalizer = normalizers.Sequence([fast.backend_tokenizer.normalizer, line_break])
     return fast
 
 
@@ -52,7 +52,8 @@ def _converted(tokenizer: Any) -> Tokenizer:
     """Its SentencePiece model as byte pairs, with the rules of LlamaTokenizerFast of transformers 4.
 
     That class is another one in transformers 5. It adds no token, and finds added ones in the text as it is:
-    normalized, only behind a blank.
+    normalized, only behind a blank. User-defined symbols, which SentencePiece looks for before it merges anything, are
+    added tokens in which a blank is `▁`.
     """
     pieces = tokenizer.sp_model
     vocabulary = {pieces.id_to_piece(i): i for i in range(pieces.get_piece_size())}
@@ -65,11 +66,15 @@ def _converted(tokenizer: Any) -> Tokenizer:
         backend.normalizer = normalizers.Sequence([*prepend, normalizers.Replace(" ", blank)])
     else:
         scheme = "first" if prefix else "never"
+        backend.normalizer = normalizers.Replace(" ", blank)
         backend.pre_tokenizer = pre_tokenizers.Metaspace(blank, prepend_scheme=scheme, split=False)
     strip = [decoders.Strip(" ", 1, 0)] if prefix else []
     backend.decoder = decoders.Sequence(
         [decoders.Replace(blank, " "), decoders.ByteFallback(), decoders.Fuse(), *strip]
     )
+    for piece in ModelProto.FromString(pieces.serialized_model_proto()).pieces:
+        if piece.type == piece.USER_DEFINED:
+            backend.add_tokens([AddedToken(piece.piece, normalized=True)])
     for token in tokenizer.added_tokens_decoder.values():  # by their ids
         backend.add_tokens([AddedToken(token.content, normalized=False, special=token.special)])
     return backend

@@ -22,10 +22,13 @@ from transformers import (
 )
 
 from llava_aurora import Predictor, load_pretrained_model
+from llava_aurora.compatibility import slow_tokenizer
 from llava_aurora.data.images.image_reader import asked_pixels
 from llava_aurora.data.view import trained_modalities
+from llava_aurora.demo.tiny_base import TINY_BASE
 from llava_aurora.errors import AuroraError
 from llava_aurora.export.chat_template import chat_template
+from llava_aurora.export.fast_tokenizer import after_bos, check_same_ids, fast_tokenizer
 from llava_aurora.export.hugging_face import export_hugging_face, with_image_row
 from llava_aurora.model.constraint import PerceptionLogitsProcessor
 
@@ -221,6 +224,16 @@ def test_a_legacy_tokenizer_finds_its_perception_tokens(finetuned, tmp_path):
     assert_alike(pair)
     for text in ("(<PIXEL_1>,<PIXEL_2>)", f"The map is {'<DEPTH_3>' * 3}. So <DEPTH_END>a"):
         assert pair.processor.tokenizer(text).input_ids == pair.tokenizer(text, add_special_tokens=False).input_ids
+
+
+def test_pieces_that_were_set_before_a_tokenizers_training_stay_whole():
+    """The tiny base has hundreds: ` man` is one, which no merge leads to."""
+    tokenizer = slow_tokenizer(TINY_BASE)
+    fast = fast_tokenizer(tokenizer)
+    text = "USER: How many, at 17 53?\nThink so.</s>USER: <image>\nHow  many banners? ASSISTANT: 71 by 71."
+    check_same_ids(tokenizer, fast, prompts=[text])
+    begun = fast.bos_token + after_bos(tokenizer) + text.replace("<image>", "")
+    assert fast.decode(fast(begun).input_ids) == begun
 
 
 def test_a_prompt_begins_once_however_an_engine_encodes_it(pair):
