@@ -97,11 +97,15 @@ class Task:
 
 @dataclass(frozen=True)
 class AnnotatedObject:
-    """An object in an image. Args: thing, things: its name, singular and plural; box: (x1, y1, x2, y2) in pixels."""
+    """An object in an image."""
 
+    # thing, things: its name, singular and plural
     thing: str
     things: str
-    box: tuple[float, float, float, float]
+    box: tuple[float, float, float, float]  # (x1, y1, x2, y2) in pixels
+    mask: np.ndarray | None = field(default=None, compare=False)  # its pixels, bool (height, width); None: not known
+    phrases: Sequence[str] = ()  # each names it and nothing else in the image
+    color: str = ""  # if that is known
 
 
 @dataclass(frozen=True, kw_only=True)

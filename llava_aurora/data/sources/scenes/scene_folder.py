@@ -3,9 +3,11 @@
 A folder holds
 
     scenes.json         seed and configuration of all its scenes
-    scenes.jsonl        one line a scene, written last: what it lists is there and whole
+    scenes.jsonl        one line a scene, written last: what it lists is there and whole; of each object, with what
+                        phrases it can be named alone
     images/NNNNNN.png   8-bit colour
     depth/NNNNNN.png    8-bit relative depth, higher = closer (`scenes.relative_depth`)
+    instances/NNNNNN.png    8-bit numbers: 0 is the room, n the n-th object of the scene's line
     metric/NNNNNN.png   16-bit z-depth in millimetres, if asked for
 """
 
@@ -23,7 +25,8 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from llava_aurora.data.images.image_files import path_inside
+from llava_aurora.data.images.image_files import open_image, path_inside
+from llava_aurora.data.sources.scenes.phrases import unique_phrases
 from llava_aurora.data.sources.scenes.scene import SceneConfig, SceneObject, relative_depth, render_scene, scene_seed
 from llava_aurora.errors import AuroraError
 from llava_aurora.files import atomic_file, parse_json, read_json, read_text, remove_leftovers, write_json, write_text
@@ -45,6 +48,7 @@ class SceneRecord:
     # image, depth: paths relative to the folder
     image: str
     depth: str
+    instances: str | None  # the same for the objects' numbers; None in folders made before they were saved
     metric_depth: str | None  # the same for the 16-bit depth in millimetres; None if it was not asked for
     size: tuple[int, int]  # (width, height) in pixels
     objects: tuple[SceneObject, ...]  # from left to right, see `SceneObject`
@@ -113,6 +117,23 @@ def _records(folder: Path) -> list[SceneRecord]:
     return [_parse(line, f"{path}, line {number}") for number, line in enumerate(lines, start=1) if line.strip()]
 
 
+def scene_masks(folder: Path, scene: SceneRecord) -> list[np.ndarray]:
+    """The pixels of each object, bool (H, W); none for a scene of a folder made before they were saved.
+
+    Raises AuroraError naming the file, if it is missing or holds other objects than the scene.
+    """
+    if scene.instances is None:
+        return []
+    numbers = np.asarray(open_image(folder / scene.instances, upright=False, on_white=False).convert("L"))
+    count = len(scene.objects)
+    if numbers.shape != scene.size[::-1] or set(np.unique(numbers)) - {0} != set(range(1, count + 1)):
+        raise AuroraError(
+            f"{folder / scene.instances}: does not hold the pixels of the scene's {count} objects; make the folder"
+            " again (`llava-aurora data scenes`)"
+        )
+    return [numbers == number for number in range(1, count + 1)]
+
+
 def mean_depth(folder: str | Path, *, side: int) -> np.ndarray:
     """float64 (side, side): the mean of the first thousand depth maps of a folder that `write_scenes` made.
 
@@ -161,11 +182,12 @@ def _whole_records(out: Path) -> Iterable[SceneRecord]:
     """Records listed in the folder whose files are all there."""
     if not (out / "scenes.jsonl").exists():
         return []
-    return [
-        record
-        for record in _records(out)
-        if all((out / name).exists() for name in (record.image, record.depth, record.metric_depth) if name is not None)
-    ]
+    return [record for record in _records(out) if all((out / name).exists() for name in _files(record))]
+
+
+def _files(record: SceneRecord) -> list[str]:
+    names = (record.image, record.depth, record.instances, record.metric_depth)
+    return [name for name in names if name is not None]
 
 
 def _in_processes(
@@ -197,12 +219,14 @@ def _write_scene(index: int, out: Path, seed: int, config: SceneConfig, metric: 
         id=name,
         image=f"images/{name}.png",
         depth=f"depth/{name}.png",
+        instances=f"instances/{name}.png",
         metric_depth=f"metric/{name}.png" if metric else None,
         size=(config.frame, config.frame),
         objects=scene.objects,
     )
     _save_png(out / record.image, scene.image)
     _save_png(out / record.depth, relative_depth(scene.depth))
+    _save_png(out / f"instances/{name}.png", scene.instances.astype(np.uint8))
     if record.metric_depth is not None:
         _save_png(out / record.metric_depth, np.rint(scene.depth * 1000).astype(np.uint16))
     return record
@@ -218,7 +242,11 @@ def _list(out: Path, records: Mapping[int, SceneRecord]) -> None:
 
 
 def _line(record: SceneRecord) -> str:
-    objects = [{"name": item.name, **asdict(item)} for item in record.objects]
+    phrases = unique_phrases(record.objects, record.size[0])
+    objects = [
+        {"name": item.name, **asdict(item), "phrases": named}
+        for item, named in zip(record.objects, phrases, strict=True)
+    ]
     return json.dumps({**asdict(record), "objects": objects}) + "\n"
 
 
@@ -235,11 +263,12 @@ def _parse(line: str, where: str) -> SceneRecord:
         width, height = map(_whole, value["size"])
         if not re.fullmatch(r"[0-9]{6,}", value["id"]):
             raise ValueError(f"its id is {value['id']!r}")
-        metric_depth = value.get("metric_depth")
+        instances, metric_depth = (value.get(name) for name in ("instances", "metric_depth"))
         return SceneRecord(
             id=value["id"],
             image=_inside(value["image"]),
             depth=_inside(value["depth"]),
+            instances=None if instances is None else _inside(instances),
             metric_depth=None if metric_depth is None else _inside(metric_depth),
             size=(width, height),
             objects=tuple(objects),

@@ -9,8 +9,9 @@ import numpy as np
 from PIL import Image
 
 from llava_aurora.data.images.image_files import open_image
+from llava_aurora.data.sources.scenes.phrases import unique_phrases
 from llava_aurora.data.sources.scenes.scene import COLORS, SHAPES
-from llava_aurora.data.sources.scenes.scene_folder import SceneRecord, mean_depth, read_scenes
+from llava_aurora.data.sources.scenes.scene_folder import SceneRecord, mean_depth, read_scenes, scene_masks
 from llava_aurora.data.store.record_file import refuse_other_than_records
 from llava_aurora.errors import AuroraError
 from llava_aurora.files import atomic_file, write_json
@@ -110,8 +111,11 @@ def annotated_scene(
 ) -> AnnotatedImage:
     """A scene with its true depth and objects.
 
-    Args: folder: that `write_scenes` made; codes: by token kind, of the whole image; with_depth: read its depth map.
-    Raises AuroraError naming the depth map, if it cannot be read or is of another size than its image.
+    Args:
+        folder: that `write_scenes` made.
+        codes: by token kind, of the whole image.
+        with_depth: read its depth map and masks.
+    Raises AuroraError naming a depth map or masks that cannot be read or are of another size than the image.
     """
     depth = read_depth_map(folder / scene.depth) if with_depth else None
     if depth is not None and depth.shape != scene.size[::-1]:
@@ -119,6 +123,9 @@ def annotated_scene(
             f"{folder / scene.depth}: the depth map is {depth.shape[1]} × {depth.shape[0]} pixels, its image"
             f" {scene.size[0]} × {scene.size[1]}; make them again (`llava-aurora data scenes`)"
         )
+    known = scene_masks(folder, scene) if with_depth else []
+    masks: Sequence[np.ndarray | None] = known or [None] * len(scene.objects)
+    phrases = unique_phrases(scene.objects, scene.size[0])
     present = {_names(item.color, item.shape) for item in scene.objects}
     things = [_names(color, shape) for color in COLORS for shape in SHAPES]
     return AnnotatedImage(
@@ -126,7 +133,10 @@ def annotated_scene(
         size=scene.size,
         depth=depth,
         codes=codes,
-        objects=[AnnotatedObject(*_names(item.color, item.shape), item.box) for item in scene.objects],
+        objects=[
+            AnnotatedObject(*_names(item.color, item.shape), item.box, mask=mask, phrases=named, color=item.color)
+            for item, mask, named in zip(scene.objects, masks, phrases, strict=True)
+        ],
         absent=[names for names in things if names not in present],
     )
 

@@ -9,7 +9,7 @@ from PIL import Image
 from llava_aurora.cli.__main__ import main
 from llava_aurora.data.sources.scenes import scene_folder
 from llava_aurora.data.sources.scenes.scene import SceneConfig, relative_depth, render_scene, scene_seed
-from llava_aurora.data.sources.scenes.scene_folder import read_scenes, write_scenes
+from llava_aurora.data.sources.scenes.scene_folder import read_scenes, scene_masks, write_scenes
 from llava_aurora.errors import AuroraError
 
 CONFIG = SceneConfig(frame=32, max_objects=3, antialias=False)
@@ -30,8 +30,22 @@ def test_folder_holds_what_was_rendered(tmp_path):
         metric = np.array(Image.open(tmp_path / record.metric_depth))
         assert np.abs(metric / 1000 - scene.depth).max() < 0.00051
         assert record.objects == scene.objects
+        masks = scene_masks(tmp_path, record)
+        assert all((mask == (scene.instances == number)).all() for number, mask in enumerate(masks, start=1))
         line = json.loads((tmp_path / "scenes.jsonl").read_text().splitlines()[index])
         assert [item["name"] for item in line["objects"]] == [item.name for item in scene.objects]
+        assert all(isinstance(item["phrases"], list) for item in line["objects"])
+
+
+def test_folders_without_masks_are_read_and_masks_of_other_scenes_refused(tmp_path):
+    (record,) = write_scenes(out=tmp_path, count=1, seed=7, config=CONFIG)
+    Image.fromarray(np.full((32, 32), 9, np.uint8)).save(tmp_path / record.instances)
+    with pytest.raises(AuroraError, match=r"instances/000000\.png: does not hold the pixels"):
+        scene_masks(tmp_path, record)
+    line = json.loads((tmp_path / "scenes.jsonl").read_text())
+    del line["instances"]
+    (tmp_path / "scenes.jsonl").write_text(json.dumps(line))
+    assert scene_masks(tmp_path, read_scenes(tmp_path)[0]) == []
 
 
 def test_number_of_workers_changes_no_byte(tmp_path):

@@ -5,6 +5,7 @@ import sys
 import numpy as np
 import pytest
 
+from llava_aurora.data.sources.scenes.phrases import unique_phrases
 from llava_aurora.data.sources.scenes.raycaster import Room, Sphere
 from llava_aurora.data.sources.scenes.rooms import COLORS, SHAPES
 from llava_aurora.data.sources.scenes.scene import Scene, SceneConfig, relative_depth, render_scene, scene_seed
@@ -96,6 +97,34 @@ def test_same_seed_gives_the_same_bytes_in_another_process():
     here = hashlib.sha256(scene.image.tobytes() + scene.depth.tobytes() + scene.instances.tobytes()).hexdigest()
     assert here == other
     assert not np.array_equal(scene.image, render_scene(seed=scene_seed(1, 3), config=SceneConfig(frame=64)).image)
+
+
+def test_pixels_of_a_seed_are_the_same_for_ever():
+    pixels = hashlib.sha256()
+    for index in range(3):
+        scene = render_scene(seed=scene_seed(11, index), config=SceneConfig(frame=64))
+        for array in (scene.image, relative_depth(scene.depth), scene.instances):
+            pixels.update(array.tobytes())
+    assert pixels.hexdigest() == "eb4d3743cc1d0d39e9c1f31823f4ab7eac28637632830228ac7b0ba6d28ad05b"
+
+
+def test_a_phrase_names_one_object(scenes):
+    found = []
+    for scene in scenes:
+        for item, phrases in zip(scene.objects, unique_phrases(scene.objects, 64), strict=True):
+            others = [other for other in scene.objects if other.name == item.name and other is not item]
+            found.append(bool(phrases))
+            for phrase in phrases:
+                place = phrase.removesuffix(item.name).strip()
+                if not place:
+                    assert not others
+                if place in ("leftmost", "rightmost"):
+                    sign = 1 if place == "leftmost" else -1
+                    assert all(sign * sum(item.box[::2]) < sign * sum(other.box[::2]) for other in others)
+                if place in ("nearest", "farthest"):
+                    sign = 1 if place == "nearest" else -1
+                    assert all(sign * item.near < sign * other.near for other in others)
+    assert 0.7 < np.mean(found) < 1
 
 
 def test_looks_are_switched_one_by_one_and_leave_geometry_alone():
