@@ -123,8 +123,7 @@ def annotated_scene(
             f"{folder / scene.depth}: the depth map is {depth.shape[1]} × {depth.shape[0]} pixels, its image"
             f" {scene.size[0]} × {scene.size[1]}; make them again (`llava-aurora data scenes`)"
         )
-    known = scene_masks(folder, scene) if with_depth else []
-    masks: Sequence[np.ndarray | None] = known or [None] * len(scene.objects)
+    masks = dict(enumerate(scene_masks(folder, scene) if with_depth else []))
     phrases = unique_phrases(scene.objects, scene.size[0])
     present = {_names(item.color, item.shape) for item in scene.objects}
     things = [_names(color, shape) for color in COLORS for shape in SHAPES]
@@ -134,8 +133,10 @@ def annotated_scene(
         depth=depth,
         codes=codes,
         objects=[
-            AnnotatedObject(*_names(item.color, item.shape), item.box, mask=mask, phrases=named, color=item.color)
-            for item, mask, named in zip(scene.objects, masks, phrases, strict=True)
+            AnnotatedObject(
+                *_names(item.color, item.shape), item.box, mask=masks.get(number), phrases=named, color=item.color
+            )
+            for number, (item, named) in enumerate(zip(scene.objects, phrases, strict=True))
         ],
         absent=[names for names in things if names not in present],
     )
