@@ -45,11 +45,15 @@ def claim_folder(folder: str | Path, header: str, settings: Mapping[str, Any], *
             raise AuroraError(f"{folder}: is not empty, and no folder of {what} ({header} is missing); choose another")
         write_json(path, settings)
         return
-    found = read_json(path, what=f"settings of the {what}")
-    found = found if isinstance(found, dict) else {}
-    for name in {**found, **settings}:
-        if found.get(name) != settings.get(name):
+    before, now = _flat(read_json(path, what=f"settings of the {what}")), _flat(settings)
+    for name in {**before, **now}:
+        if before.get(name) != now.get(name):
             raise AuroraError(
-                f"{folder}: holds {what} made with {name} {found.get(name)}, not {settings.get(name)}; choose another"
-                " folder"
+                f"{folder}: holds {what} made with {name} {before.get(name)}, not {now.get(name)}; choose another"
             )
+
+
+def _flat(settings: Any) -> dict[str, Any]:
+    """Settings with those of groups among the others."""
+    items = settings.items() if isinstance(settings, dict) else ()
+    return {key: each for name, value in items for key, each in (_flat(value) or {name: value}).items()}

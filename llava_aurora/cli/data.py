@@ -25,7 +25,6 @@ def scenes(
     max_objects: Annotated[int, typer.Option(help="Maximum number of objects in a scene.")] = 9,
     shadows: Annotated[bool, typer.Option("--shadows/--no-shadows", help="Objects cast shadows.")] = True,
     antialias: Annotated[bool, typer.Option("--antialias/--no-antialias", help="Smooth edges.")] = True,
-    textures: Annotated[bool, typer.Option("--textures/--no-textures", help="Surfaces have patterns.")] = True,
     variety: Annotated[
         float, typer.Option(min=0, max=1, help="How much rooms and cameras differ; 0: not at all.")
     ] = 1.0,
@@ -44,7 +43,6 @@ def scenes(
         max_objects=max_objects,
         shadows=shadows,
         antialias=antialias,
-        textures=textures,
         variety=variety,
     )
     workers = workers or os.cpu_count() or 1

@@ -60,8 +60,7 @@ class AnswerStore:
                 )
             write_json(self.out / HEADER, {"format": _FORMAT, "asked": dict(identity), "benchmarks": {}})
             return
-        # Evaluations from before there was a choice do not name their decoding.
-        found = {"decoding": "greedy", "refinements": 1, **header.get("asked", {})}
+        found = header["asked"]
         for name in {**found, **identity}:
             if found.get(name) != identity.get(name):
                 before, now = (" ".join(str(values.get(name)).split()) for values in (found, identity))

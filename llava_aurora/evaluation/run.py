@@ -111,11 +111,7 @@ def read_questions(task: str, plan: Plan, *, predictor: Predictor, out: Path) ->
 def write_results(out: Path, *, predictor: Predictor, asked: Sequence[Asked], plan: Plan) -> None:
     """Writes or extends results.json and the pictures of cases: what was asked before and not now stays."""
     path, header = out / RESULTS, AnswerStore(out).header()
-    found = read_json(path, what="results of the evaluation") if path.exists() else {}
-    if isinstance(found, dict) and found.get("format") == FORMAT:
-        results = read_results(out)
-    else:  # answers are kept, so nothing is asked again
-        results = {"format": FORMAT, "benchmarks": {}, "runs": []}
+    results = read_results(out) if path.exists() else {"format": FORMAT, "benchmarks": {}, "runs": []}
     results["asked"] = header["asked"]
     made = {**provenance(), "seed": plan.seed}
     if made not in results["runs"]:
@@ -154,13 +150,8 @@ def read_results(out: Path) -> dict[str, Any]:
     if not (out / RESULTS).exists():
         raise AuroraError(f"{out}: no results here ({RESULTS} is missing); run `llava-aurora eval` to its end first")
     results = read_json(out / RESULTS, what="results of the evaluation")
-    if not isinstance(results, dict) or "benchmarks" not in results:
-        raise AuroraError(f"{out / RESULTS}: is damaged (no JSON object with benchmarks); {DAMAGED}")
-    if results.get("format") != FORMAT:
-        raise AuroraError(
-            f"{out / RESULTS}: written by another version of llava_aurora; run the same `llava-aurora eval` again; it"
-            " takes the answers that are there"
-        )
+    if not isinstance(results, dict) or results.get("format") != FORMAT:
+        raise AuroraError(f"{out / RESULTS}: is damaged or of another version of llava_aurora; {DAMAGED}")
     with undamaged(out / RESULTS, DAMAGED):
         for entry in results["benchmarks"].values():
             for reasoning in entry["reasonings"]:

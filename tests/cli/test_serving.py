@@ -3,7 +3,6 @@
 import json
 import signal
 import socket
-import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -17,27 +16,6 @@ from llava_aurora.training.ports import free_port
 pytest.importorskip("gradio", reason="pip install 'llava-aurora[serve]'")
 
 QUESTION = "Write down the depth map of this image."
-
-
-def test_help_has_examples_and_loads_neither_torch_nor_gradio(start):
-    code = "import sys; sys.argv[1:] = ['serve', '--help']\nimport llava_aurora.cli.__main__ as c\ntry:\n    c.main()\n"
-    run = start(sys.executable, "-c", code + "finally:\n    print({'torch', 'gradio'} & set(sys.modules))")
-    assert run.output.strip().endswith("set()")
-    assert "serve --model demo_output/work/model" in " ".join(run.output.split())
-
-
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        (["--model", "nowhere", "--port", "{free}"], "nowhere"),
-        (["--model", ".", "--port", "0"], "--port"),
-    ],
-)
-def test_what_cannot_be_served_is_said(forked, options, message):
-    run = forked("-m", "llava_aurora.cli", "serve", *(option.format(free=free_port()) for option in options))
-    assert run.code in (1, 2)
-    assert message in run.output
-    assert "Traceback" not in run.output
 
 
 def test_a_port_in_use_is_named_before_the_model_is_loaded(forked):

@@ -265,18 +265,6 @@ def test_what_is_no_folder_of_an_evaluation_is_left_alone(seeing, scenes, tmp_pa
     assert foreign.read_text() == "mine"
 
 
-def test_an_evaluation_from_before_there_was_a_choice_of_decoding_goes_on(seeing, scenes, tmp_path):
-    wanted = plan(scenes, reasonings=["direct"], limit=8)
-    evaluate(seeing, wanted, out=tmp_path)
-    header = json.loads((tmp_path / "evaluation.json").read_text())
-    for name in ("decoding", "refinements"):
-        del header["asked"][name]
-    (tmp_path / "evaluation.json").write_text(json.dumps(header))
-    seeing.batches.clear()
-    evaluate(seeing, wanted, out=tmp_path)
-    assert seeing.batches == []
-
-
 def test_benchmarks_and_reasonings_are_added_to_a_folder(seeing, scenes, tmp_path):
     evaluate(seeing, plan(scenes, reasonings=["direct"], limit=8), out=tmp_path)
     evaluate(seeing, plan(scenes, reasonings=["chain"], limit=8), out=tmp_path)

@@ -102,14 +102,6 @@ def test_images_that_cannot_be_read_are_listed_and_tried_again(run, photos, tmp_
     assert (run().answered, run().failures) == (1, [])
 
 
-def test_answers_to_another_request_for_a_chain_are_not_added_to(run, tmp_path):
-    run(reasoning_prompt="Reason.")
-    assert {answer["reasoning_prompt"] for answer in lines(tmp_path / "answers.jsonl")} == {"Reason."}
-    assert run(reasoning_prompt="Reason.").kept == 5
-    with pytest.raises(AuroraError, match=r"with the reasoning_prompt 'Reason\.', and now it is None"):
-        run()
-
-
 def test_pictures_lie_under_the_images_paths(run, photos, tmp_path):
     run(pictures=tmp_path / "seen")
     found = {path.relative_to(tmp_path / "seen").as_posix() for path in (tmp_path / "seen").rglob("*.png")}
@@ -123,6 +115,7 @@ def test_pictures_lie_under_the_images_paths(run, photos, tmp_path):
     [
         ({"question": "Why?"}, "line 1 was answered with the question 'How far\\?', and now it is 'Why\\?'"),
         ({"reasoning": "direct"}, "with the reasoning 'chain', and now it is 'direct'"),
+        ({"reasoning_prompt": "Reason."}, "with the reasoning_prompt None, and now it is 'Reason.'"),
     ],
 )
 def test_another_question_does_not_go_into_the_same_file(run, changes, message, tmp_path):

@@ -17,7 +17,7 @@ from llava_aurora.data.transforms.values import ValueStep
 from llava_aurora.errors import AuroraError
 from llava_aurora.export.fast_tokenizer import fast_tokenizer
 from llava_aurora.generation.grammar import blank_of, grammar, grammar_of_model
-from llava_aurora.generation.grammar_notation import Ebnf, RegularExpression
+from llava_aurora.generation.grammar_notation import RegularExpression
 from llava_aurora.model.constraint import PerceptionLogitsProcessor
 from llava_aurora.tasks.prompts import Prompts
 from llava_aurora.tasks.records import RecordWriter
@@ -364,7 +364,7 @@ def test_plain_coordinates_and_another_wording():
 # --- parts ------------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("most", [0, 1, 7, 9, 10, 15, 55, 99, 100, 127, 335, 999, 1023])
+@pytest.mark.parametrize("most", [0, 9, 10, 15, 99, 100, 127, 335, 1023])
 def test_numbers_go_up_to_the_last_code(most):
     pattern = re.compile(RegularExpression().number(most))
     assert [n for n in range(3000) if pattern.fullmatch(str(n))] == list(range(most + 1))
@@ -383,13 +383,6 @@ def test_several_families_without_delimiters_stand_side_by_side():
         assert pattern.fullmatch(text), text
     for text in ("<A_0>", "<B_0>,<B_1>", "<B_0><B_1>", "<A_0>,<A_1>,<B_0>", "<B_0><A_0>"):
         assert not pattern.fullmatch(text), text
-
-
-def test_a_rule_has_one_meaning():
-    notation = Ebnf()
-    assert notation.named("code", '"a"') == notation.named("code", '"a"')
-    with pytest.raises(ValueError, match="code is there already"):
-        notation.named("code", '"b"')
 
 
 def test_errors_name_what_there_is(workshop):

@@ -84,10 +84,12 @@ def test_without_the_constraint_the_model_is_on_its_own(predictor, images):
     assert any(not result.spans["depth"] for result in results)
 
 
-def test_what_does_not_go_together_is_refused(predictor, images):
+def test_what_does_not_go_together_is_refused_and_changes_no_setting(predictor, images):
+    before = predictor.model.config.to_dict()
     for arguments, options, message in (
         ((images[:1], [" "]), {}, "a question is empty"),
         ((images[:1], ["a \ud800?"]), {}, "half of a character"),
+        ((images[:1], ["<image> Why?"]), {}, "holds <image>"),
         ((images[:2], ["?"]), {}, "1 questions for 2 images"),
         ((images[:1], ["?"]), {"conversation": "none"}, "unknown conversation 'none'"),
         ((images[:1], ["?"]), {"reasoning": "none"}, "unknown reasoning 'none'"),
@@ -99,6 +101,7 @@ def test_what_does_not_go_together_is_refused(predictor, images):
     ):
         with pytest.raises(AuroraError, match=message):
             predictor.write(*arguments, **options)
+    assert predictor.model.config.to_dict() == before
 
 
 def test_a_fingerprint_tells_one_checkpoint_from_another(workshop, tmp_path):

@@ -12,7 +12,6 @@ from typer.testing import CliRunner
 from written import write_record
 
 from llava_aurora.cli.__main__ import app
-from llava_aurora.data.images.image_files import path_inside
 from llava_aurora.data.validation import checks as validation
 from llava_aurora.data.validation.checks import CheckSettings, check_file
 from llava_aurora.data.validation.findings import KINDS, Findings
@@ -131,13 +130,7 @@ MAP = DEPTH.text(range(CELLS))
         ("format", {"id": "x", "text": "?"}, "not LLaVA's format"),
         ("format", plain(question="no place"), "has an image and 0 places"),
         ("format", plain(aurora={"task": "depth_direct", "points": {"A": 3}}), "points that are not {letter: [x, y]}"),
-        (
-            "format",
-            plain(aurora={"task": "depth_direct", "points": {"A": [True, 3]}}),
-            "points that are not {letter: [x, y]}",
-        ),
         ("path", plain(image="../secret.png"), "'../secret.png' leads out of the folder"),
-        ("path", plain(image="sub/../../secret.png"), "leads out"),
         ("path", plain(image="/etc/passwd"), "'/etc/passwd' leads out"),
         ("spans", plain(answer=DEPTH.start + "<DEPTH_1>" * 8 + DEPTH.end), "has 8 codes instead of 9"),
         ("spans", plain(answer=MAP.removesuffix(DEPTH.end)), "belongs to no complete DEPTH span"),
@@ -166,12 +159,7 @@ def test_a_problem_of_text_is_found(check, kind, record, message):
         ("counts", "counting_direct", {"answer": lambda text: "5"}, "2 boxes in the truth, but count in the text: 5"),
         ("counts", "box_generation", {"answer": lambda text: text.split("\n")[0]}, "boxes listed: 1"),
         ("counts", "counting_chain_of_none", {"answer": lambda text: "No idea."}, "count in the text: none"),
-        (
-            "coordinates",
-            "box_generation",
-            {"answer": lambda text: text.replace("<PIXEL_30>", "<PIXEL_0>")},
-            "empty or upside down",
-        ),
+        ("coordinates", "box_generation", {"answer": lambda text: text.replace("_30>", "_0>")}, "upside down"),
         ("letters", "depth_direct", {"answer": lambda text: "(Z)"}, "the text answers Z, but the truth is"),
         ("letters", "depth_direct", {"answer": lambda text: "It is close."}, "the text answers nothing"),
         ("letters", "depth_direct", {"depths": {"A": 1, "B": 2}}, "points A, B, C, but depths of A, B"),
@@ -202,18 +190,10 @@ def test_text_that_contradicts_its_truth_is_found(check, examples, kind, task, c
 def test_the_answer_has_to_be_the_closest_point(check, examples):
     record = examples["depth_direct"]
     depths = record["aurora"]["depths"]
-    farthest = min(depths, key=depths.get)
-    ((message,),) = found(check([changed(record, answer=lambda _: f"({farthest})")])).values()
-    assert f"the text answers {farthest}" in message
+    farthest, best = min(depths, key=depths.get), max(depths, key=depths.get)
     wrong = changed(record, answer=lambda _: f"({farthest})")
     wrong["aurora"]["answer"] = farthest
-    assert found(check([wrong])) == {
-        "closest": [f"the answer is {farthest}, but {best(depths)} is the closest of {depths}"]
-    }
-
-
-def best(depths):
-    return max(depths, key=depths.get)
+    assert found(check([wrong])) == {"closest": [f"the answer is {farthest}, but {best} is the closest of {depths}"]}
 
 
 def test_plain_coordinates_are_compared_too(check, examples):
@@ -257,17 +237,10 @@ def test_coordinates_that_are_right_or_none_at_all_are_no_matter_of_the_frame(ch
 
 
 def test_tokens_that_the_model_lacks_are_a_warning(check, examples):
-    findings = check([examples["box_generation"]])
-    assert not findings.numbers
-    path_findings = check_of(check, [examples["box_generation"]], families=(DEPTH,))
-    assert path_findings.numbers == {"foreign": 1}
-    assert path_findings.number("error") == 0
-
-
-def check_of(check, records, *, families):
-    """As `check`, for other families."""
-    checks = validation._RecordChecks(CheckSettings(families=families, frame=FRAME))
-    return checks.run([(f"record {index}", record) for index, record in enumerate(records)])
+    checks = validation._RecordChecks(CheckSettings(families=(DEPTH,), frame=FRAME))
+    findings = checks.run([("record 0", examples["box_generation"])])
+    assert findings.numbers == {"foreign": 1}
+    assert findings.number("error") == 0
 
 
 # --- labels -----------------------------------------------------------------------------------------------------------
@@ -350,19 +323,9 @@ def test_the_quick_tokenizer_gives_the_tokenizers_ids(workshop, legacy):
     tokenizer = AutoTokenizer.from_pretrained(workshop.base, use_fast=False, legacy=legacy)
     quick = SpanTokenizer(tokenizer, PerceptionVocabulary((DEPTH, PIXELS)))
     texts = [turn["value"] for record in json.loads(workshop.records.read_text()) for turn in record["conversations"]]
-    odd = [
-        "",
-        " ",
-        "</s>",
-        " </s>",
-        "\n</s>",
-        "x</s>y</s>",
-        "</s></s>",
-        DEPTH.start,
-        MAP + DEPTH.start,
-        DEPTH.end + MAP,
-    ]
-    odd += [MAP * 2, f" {MAP} ", MAP.replace("><", "> <"), MAP.replace("<DEPTH_3>", ""), f"a{MAP}b</s>", f"{MAP} </s>"]
+    odd = ["", " ", "</s>", " </s>", "\n</s>", "x</s>y</s>", "</s></s>"]
+    odd += [DEPTH.start, MAP + DEPTH.start, DEPTH.end + MAP, MAP * 2, f" {MAP} ", f"a{MAP}b</s>", f"{MAP} </s>"]
+    odd += [MAP.replace("><", "> <"), MAP.replace("<DEPTH_3>", "")]
     for text in [*texts, *odd]:
         for each in (text, f"{text}</s>", f"{text} ASSISTANT: "):
             assert quick(each).input_ids == tokenizer(each).input_ids, each
@@ -375,11 +338,6 @@ def test_a_trained_model_says_its_tokens_itself(finetuned, check, tmp_path):
     assert (limits.frame, limits.image_tokens, limits.max_length) == (FRAME, 16, 512)
     with pytest.raises(AuroraError, match="was trained with other depth tokens than 128 codes in maps of 100"):
         model_limits(folder, depth=depth_family())
-
-
-def test_a_folder_without_a_model_is_refused(tmp_path):
-    with pytest.raises(AuroraError, match=r"config.json: cannot read"):
-        model_limits(tmp_path)
 
 
 # --- images -----------------------------------------------------------------------------------------------------------
@@ -484,15 +442,6 @@ def test_a_training_image_of_the_evaluation_is_an_error(check, images, tmp_path)
     held_out.write_text(json.dumps({"question_id": 1, "image": "a.png", "text": "?"}) + "\n")
     findings = check(about("a.png", "b.png"), **{**settings, "eval_image_folder": None})
     assert found(findings) == {"leak": ["is an image of the evaluation"]}
-
-
-def test_an_image_that_lies_outside_is_not_opened(check, images, tmp_path):
-    save(tmp_path / "secret.png", blocks(np.random.default_rng(1)))
-    findings = check(about("../secret.png"), image_folder=images)
-    assert (findings.numbers, findings.images) == ({"path": 1}, 0)
-    with pytest.raises(AuroraError, match="leads out of the folder"):
-        path_inside(images, "..")
-    assert path_inside(images, "sub/../a.png") == images / "a.png"
 
 
 # --- the report and the command ---------------------------------------------------------------------------------------
@@ -628,7 +577,3 @@ def test_what_is_missing_is_named(command, options, message):
     result = command(about("a.png"), *options)
     assert isinstance(result.exception, AuroraError)
     assert message in str(result.exception)
-
-
-def test_an_empty_file_is_no_fine_file(command):
-    assert isinstance(command([]).exception, AuroraError)

@@ -54,10 +54,8 @@ class SceneConfig:
     shadows: bool = True  # whether objects cast shadows
     # whether edges in the image are smoothed; depth and instances are always those of pixel centres
     antialias: bool = True
-    textures: bool = True  # whether surfaces have patterns
     # an object counts only if it covers this share of the frame; what shows less is taken out
     min_visible_area: float = 0.003
-    min_visible_share: float = 0.5  # and only if this share of its own outline within the frame is not hidden by others
     # how much rooms and cameras differ from each other; 0 is always the same room from the same place
     variety: float = 1.0
 
@@ -70,9 +68,8 @@ class SceneConfig:
             )
         if not 0 <= self.variety <= 1:
             raise AuroraError(f"variety {self.variety} is out of range: give 0 to 1")
-        for name in ("min_visible_area", "min_visible_share"):
-            if not 0 <= getattr(self, name) < 1:
-                raise AuroraError(f"{name} {getattr(self, name)} is out of range: give a share from 0 to below 1")
+        if not 0 <= self.min_visible_area < 1:
+            raise AuroraError(f"min_visible_area {self.min_visible_area} is out of range: give 0 to below 1")
 
     @property
     def min_visible_pixels(self) -> int:
@@ -129,12 +126,12 @@ def sample_world(rng: np.random.Generator, config: SceneConfig) -> World:
         fade=rng.uniform(0.8, 1.4) * length,
     )
     lattice = rng.random((64, 64), dtype=np.float32)
-    return World(camera, room, _faces(rng, config, lattice), light, _items(rng, config, camera, room, lattice))
+    return World(camera, room, _faces(rng, lattice), light, _items(rng, config, camera, room, lattice))
 
 
-def _faces(rng: np.random.Generator, config: SceneConfig, lattice: np.ndarray) -> tuple[Texture, ...]:
-    floor = _surface(rng, config, _FLOORS, lattice, rng.uniform(0.2, 0.5))
-    wall, other = (_surface(rng, config, _WALLS, lattice, rng.uniform(0.16, 0.4)) for _ in range(2))
+def _faces(rng: np.random.Generator, lattice: np.ndarray) -> tuple[Texture, ...]:
+    floor = _surface(rng, _FLOORS, lattice, rng.uniform(0.2, 0.5))
+    wall, other = (_surface(rng, _WALLS, lattice, rng.uniform(0.16, 0.4)) for _ in range(2))
     side = other if rng.random() < 0.5 else wall
     white = (232, 232, 228)
     ceiling = Texture(pattern="plain", first=white, second=white, period=1.0, lattice=lattice)
@@ -143,7 +140,6 @@ def _faces(rng: np.random.Generator, config: SceneConfig, lattice: np.ndarray) -
 
 def _surface(
     rng: np.random.Generator,
-    config: SceneConfig,
     choices: Sequence[tuple[str, Color, Color]],
     lattice: np.ndarray,
     period: float,
@@ -151,7 +147,7 @@ def _surface(
     pattern, first, second = choices[int(rng.integers(len(choices)))]
     tint = rng.uniform(0.9, 1.04, size=3) * rng.uniform(0.8, 1.0)
     return Texture(
-        pattern=pattern if config.textures else "plain",
+        pattern=pattern,
         first=_scaled(first, tint),
         second=_scaled(second, tint),
         period=period,
@@ -175,7 +171,7 @@ def _items(
         color, shape = kinds[rng.integers(len(kinds))]
         solid = _solid(rng, config, shape, camera, room)
         if solid is not None and all(_apart(solid, item.solid) for item in items):
-            items.append(Item(color, shape, solid, _paint(rng, config, color, solid, lattice)))
+            items.append(Item(color, shape, solid, _paint(rng, color, solid, lattice)))
     return tuple(items)
 
 
@@ -213,14 +209,12 @@ def _apart(first: Solid, second: Solid) -> bool:
     return math.dist(first.center[::2], second.center[::2]) > first.footprint + second.footprint
 
 
-def _paint(rng: np.random.Generator, config: SceneConfig, color: str, solid: Solid, lattice: np.ndarray) -> Texture:
+def _paint(rng: np.random.Generator, color: str, solid: Solid, lattice: np.ndarray) -> Texture:
     """Two shades of one colour; the cells divide the solid's height, so that no face lies between two of them."""
     pattern = ("plain", "plain", "checker", "stripes")[rng.integers(4)]
     contrast = rng.uniform(0.7, 0.85)
     cells = int(rng.integers(2, 4))
-    shade = _scaled(COLORS[color], np.full(3, contrast))
-    if pattern == "plain" or not config.textures:
-        pattern, shade = "plain", COLORS[color]
+    shade = COLORS[color] if pattern == "plain" else _scaled(COLORS[color], np.full(3, contrast))
     return Texture(pattern=pattern, first=COLORS[color], second=shade, period=solid.center[1] / cells, lattice=lattice)
 
 

@@ -17,6 +17,7 @@ from llava_aurora.errors import AuroraError
 __all__ = ["COLORS", "SHAPES", "Scene", "SceneConfig", "SceneObject", "relative_depth", "render_scene", "scene_seed"]
 
 _ATTEMPTS = 200
+_LEAST_SHOWN = 0.5  # share of an object's outline within the frame that others may not hide
 _CHUNK = 1 << 14  # rays shaded at a time: their arrays stay in the processor's cache
 _EDGE = 40.0  # neighbours that differ by more than this (of 255) are smoothed
 _SUBPIXELS = ((0.375, 0.125), (0.875, 0.375), (0.125, 0.625), (0.625, 0.875))
@@ -81,8 +82,8 @@ def render_scene(*, seed: int, config: SceneConfig) -> Scene:
             break
     else:
         raise AuroraError(
-            f"no scene with {config.min_objects} visible objects found for seed {seed}: lower min_objects, or "
-            f"min_visible_area ({config.min_visible_area}) and min_visible_share ({config.min_visible_share})"
+            f"no scene with {config.min_objects} visible objects found for seed {seed}: lower min_objects, or"
+            f" min_visible_area ({config.min_visible_area})"
         )
     image = _image(world, depth, surface, config)
     shape = (config.frame, config.frame)
@@ -129,7 +130,7 @@ def _keep_visible(world: World, config: SceneConfig) -> tuple[World, np.ndarray,
         kept = tuple(
             item
             for item, seen, whole in zip(world.items, visible, alone, strict=True)
-            if seen >= config.min_visible_pixels and seen >= config.min_visible_share * whole
+            if seen >= config.min_visible_pixels and seen >= _LEAST_SHOWN * whole
         )
         if len(kept) == len(world.items):
             return world, depth, surface

@@ -14,10 +14,9 @@ A folder holds
 import json
 import multiprocessing
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -29,7 +28,8 @@ from llava_aurora.data.images.image_files import open_image, path_inside
 from llava_aurora.data.sources.scenes.phrases import unique_phrases
 from llava_aurora.data.sources.scenes.scene import SceneConfig, SceneObject, relative_depth, render_scene, scene_seed
 from llava_aurora.errors import AuroraError
-from llava_aurora.files import atomic_file, parse_json, read_json, read_text, remove_leftovers, write_json, write_text
+from llava_aurora.files import atomic_file, read_json_lines, write_text
+from llava_aurora.ownership import claim_folder
 from llava_aurora.progress import count_bars
 from llava_aurora.vqvae.maps import read_depth_map, resize_nearest
 
@@ -72,17 +72,19 @@ def write_scenes(
     out = Path(out)
     if count < 1 or workers < 1:
         raise AuroraError(f"{out}: count ({count}) and workers ({workers}) must be at least 1")
-    _claim(out, seed=seed, config=config, metric_depth=metric_depth)
+    settings = {"renderer": RENDERER, "seed": seed, "metric_depth": metric_depth, "config": asdict(config)}
+    claim_folder(out, "scenes.json", settings, what="scenes")
     done = {int(record.id): record for record in _whole_records(out) if int(record.id) < count}
     missing = [index for index in range(count) if index not in done]
     batches = [missing[start : start + _BATCH] for start in range(0, len(missing), _BATCH)]
     arguments = (out, seed, config, metric_depth)
     listed = len(done)
     try:
-        with _progress(total=count, done=len(done)) as advance:
+        with count_bars() as progress:
+            bar = progress.add_task("rendering scenes", total=count, completed=len(done))
             for records in _in_processes(batches, arguments, workers=workers):
                 done.update((int(record.id), record) for record in records)
-                advance(len(records))
+                progress.advance(bar, len(records))
                 if len(done) - listed >= max(_LISTED_AT_LEAST_EVERY, listed // 4):
                     _list(out, done)
                     listed = len(done)
@@ -110,11 +112,9 @@ def read_scenes(folder: str | Path) -> list[SceneRecord]:
 
 def _records(folder: Path) -> list[SceneRecord]:
     path = folder / "scenes.jsonl"
-    try:
-        lines = read_text(path, what="scenes").split("\n")
-    except AuroraError as error:
-        raise AuroraError(f"{error}; make them with `llava-aurora data scenes`") from error
-    return [_parse(line, f"{path}, line {number}") for number, line in enumerate(lines, start=1) if line.strip()]
+    if not path.exists():
+        raise AuroraError(f"{path}: there are no scenes; make them with `llava-aurora data scenes`")
+    return [_parse(value, where) for where, value in read_json_lines(path, what="scenes")]
 
 
 def scene_masks(folder: Path, scene: SceneRecord) -> list[np.ndarray]:
@@ -147,35 +147,6 @@ def mean_depth(folder: str | Path, *, side: int) -> np.ndarray:
         except AuroraError as error:
             raise AuroraError(f"{Path(folder) / 'scenes.jsonl'}: scene {scene.id}: {error}") from error
     return np.mean(maps, axis=0)
-
-
-def _claim(out: Path, *, seed: int, config: SceneConfig, metric_depth: bool) -> None:
-    """Writes scenes.json, or checks that the one there says the same."""
-    header = {"renderer": RENDERER, "seed": seed, "metric_depth": metric_depth, "config": asdict(config)}
-    path = out / "scenes.json"
-    remove_leftovers(out)
-    if not path.exists():
-        if out.exists() and (not out.is_dir() or any(out.iterdir())):
-            raise AuroraError(
-                f"{out}: not empty and no folder of scenes (it has no scenes.json); choose another folder"
-            )
-        write_json(path, header)
-        return
-    found = read_json(path, what="configuration of the scenes")
-    before, now = _flat(found), _flat(header)
-    different = [name for name in now if name not in before or before[name] != now[name]]
-    if different:
-        name = different[0]
-        raise AuroraError(
-            f"{out}: holds scenes with another {name} ({before.get(name)}, now {now[name]}); "
-            "choose another folder or delete this one"
-        )
-
-
-def _flat(header: Any) -> dict[str, Any]:
-    if not isinstance(header, dict) or not isinstance(header.get("config"), dict):
-        return {}
-    return {name: value for name, value in header.items() if name != "config"} | header["config"]
 
 
 def _whole_records(out: Path) -> Iterable[SceneRecord]:
@@ -250,9 +221,8 @@ def _line(record: SceneRecord) -> str:
     return json.dumps({**asdict(record), "objects": objects}) + "\n"
 
 
-def _parse(line: str, where: str) -> SceneRecord:
+def _parse(value: Any, where: str) -> SceneRecord:
     try:
-        value = parse_json(line)
         objects = []
         for item in value["objects"]:
             x1, y1, x2, y2 = map(_whole, item["box"])
@@ -291,10 +261,3 @@ def _inside(name: Any) -> str:
         raise TypeError(f"{name!r} is no path in the folder")
     path_inside(".", name)
     return name
-
-
-@contextmanager
-def _progress(*, total: int, done: int) -> Iterator[Callable[[int], None]]:
-    with count_bars() as progress:
-        task = progress.add_task("rendering scenes", total=total, completed=done)
-        yield lambda steps: progress.advance(task, steps)

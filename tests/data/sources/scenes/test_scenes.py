@@ -130,7 +130,7 @@ def test_a_phrase_names_one_object(scenes):
 def test_looks_are_switched_one_by_one_and_leave_geometry_alone():
     seed = scene_seed(0, 0)
     full = render_scene(seed=seed, config=SceneConfig(frame=64))
-    for off in ("shadows", "antialias", "textures"):
+    for off in ("shadows", "antialias"):
         other = render_scene(seed=seed, config=SceneConfig(frame=64, **{off: False}))
         assert np.array_equal(full.depth, other.depth)
         assert np.array_equal(full.instances, other.instances)
