@@ -111,7 +111,8 @@ def read_questions(task: str, plan: Plan, *, predictor: Predictor, out: Path) ->
 def write_results(out: Path, *, predictor: Predictor, asked: Sequence[Asked], plan: Plan) -> None:
     """Writes or extends results.json and the pictures of cases: what was asked before and not now stays."""
     path, header = out / RESULTS, AnswerStore(out).header()
-    results = read_results(out) if path.exists() else {"format": FORMAT, "benchmarks": {}, "runs": []}
+    new: dict[str, Any] = {"format": FORMAT, "benchmarks": {}, "runs": []}
+    results = read_results(out) if path.exists() else new
     results["asked"] = header["asked"]
     made = {**provenance(), "seed": plan.seed}
     if made not in results["runs"]:

@@ -86,7 +86,7 @@ def replaced(value: Any, place: tuple, by: Any) -> Any:
 
 def ends_well(command: str, folder: Path) -> None:
     """The command succeeds, or raises the error that is shown as one line."""
-    out = folder / ("scenes" if command == "data scenes" else "out.jsonl")
+    out = folder / {"data scenes": "scenes", "vqvae encode": "out.parquet"}.get(command, "out.jsonl")
     given = {"plan": [], "ask": ["--picture", folder / "out.png"], "convert": [out]}
     arguments = [str(folder / part) if (folder / part).exists() else part for part in COMMANDS[command][1]]
     arguments += map(str, [out] if command == "data convert" else given.get(command, ["--out", out]))

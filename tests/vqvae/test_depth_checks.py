@@ -125,8 +125,8 @@ def kitti(tmp_path):
 
 
 def enter(door, folder, maps, *options):
-    """Runs a command on a folder of maps; its output is the file or folder out.jsonl."""
-    out = ["--out", folder / "out.jsonl"]
+    """Runs a command on a folder of maps; its output is the file or folder out.parquet."""
+    out = ["--out", folder / "out.parquet"]
     arguments = {
         "vqvae train": [maps, *out, *SHAPE],
         "vqvae encode": [maps, *out, "--vqvae", folder / "vqvae"],
@@ -137,7 +137,7 @@ def enter(door, folder, maps, *options):
 
 def written(folder):
     """The output and its content; without the times that a training took and its state."""
-    out = folder / "out.jsonl"
+    out = folder / "out.parquet"
     files = [out] if out.is_file() else sorted(out.rglob("*.*"))
     return {
         path.name: path.read_bytes() for path in files if path.name not in ("training_log.jsonl", "training_state.pt")
@@ -150,7 +150,7 @@ def test_reversed_depth_is_refused_until_its_polarity_is_said(kitti, door):
     assert isinstance(result.exception, AuroraError)
     assert "0 of 8 maps" in str(result.exception)
     assert "closer is very likely lower. Say what the values are: --values metric" in str(result.exception)
-    assert not (kitti / "out.jsonl").exists()
+    assert not (kitti / "out.parquet").exists()
     result = enter(door, kitti, kitti / "maps", "--closer", "higher")
     assert (result.exit_code, "warning: 0 of 8 maps" in result.stderr) == (0, True)
     assert written(kitti)
@@ -165,7 +165,7 @@ def test_maps_read_by_their_scale_are_the_converted_ones(kitti, door):
     assert result.exit_code == 0, result.output
     assert enter(door, kitti, kitti / "converted").exit_code == 0
     converted = written(kitti)
-    (kitti / "out.jsonl").rename(kitti / "first")
+    (kitti / "out.parquet").rename(kitti / "first")
     result = enter(door, kitti, kitti / "maps", *scale)
     assert (result.exit_code, "warning" in result.stderr) == (0, False)
     assert written(kitti) == converted
@@ -198,7 +198,7 @@ def test_options_that_do_not_say_what_the_values_are(kitti, options, message):
     result = enter("vqvae encode", kitti, kitti / "maps", *options)
     assert isinstance(result.exception, AuroraError)
     assert message in str(result.exception)
-    assert not (kitti / "out.jsonl").exists()
+    assert not (kitti / "out.parquet").exists()
 
 
 def test_a_vqvae_goes_on_with_the_scale_it_began_with(kitti):
