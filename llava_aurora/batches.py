@@ -1,4 +1,4 @@
-"""Taking items by the batch."""
+"""Splits an iterable into batches."""
 
 from collections.abc import Iterable, Iterator
 from typing import TypeVar

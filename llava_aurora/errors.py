@@ -1,4 +1,4 @@
-"""The one exception a user is meant to read.
+"""The exception whose message is meant for users.
 
 Every command catches it, prints its message as one line and exits with 1. Whatever raises it has already made
 sure that nothing written before is lost.

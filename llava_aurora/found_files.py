@@ -1,4 +1,4 @@
-"""The files of some kinds under a folder, links followed, and a count of everything passed over."""
+"""Finds the files with given suffixes under a folder, through links, and counts all others."""
 
 import os
 from collections import Counter

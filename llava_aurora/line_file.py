@@ -1,4 +1,4 @@
-"""A file of JSON lines that grows while answers come in, and is continued after a run was stopped."""
+"""A file of JSON lines that is appended to while answers come in, and continued after an interruption."""
 
 import json
 from collections.abc import Iterable, Mapping, Sequence

@@ -1,4 +1,4 @@
-"""What lies where a command is to write: its own is replaced or continued, anything else is never touched."""
+"""Guards existing files and folders: a command replaces or continues its own output and touches nothing else."""
 
 import json
 from collections.abc import Callable, Mapping

@@ -1,4 +1,4 @@
-"""Progress bars: on stderr, so that stdout holds results alone. And what libraries say on stderr without need."""
+"""Progress bars on stderr, so that stdout holds results alone; and silenced warnings of libraries."""
 
 import logging
 import os

@@ -1,4 +1,4 @@
-"""The options that say what depth maps hold, and the check of the maps: the same at each command that takes some."""
+"""Options that say what the values of depth maps mean, and the check of those maps."""
 
 import sys
 from collections.abc import Sequence

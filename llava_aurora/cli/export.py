@@ -1,4 +1,4 @@
-"""`llava-aurora export` and `grammar`: a trained model for other engines, and what keeps its spans in order there."""
+"""`llava-aurora export` and `grammar`: a trained model, and the grammar of its answers, for other engines."""
 
 from pathlib import Path
 from typing import Annotated

@@ -1,4 +1,4 @@
-"""`llava-aurora data check` and `data view`: training records looked at by a program, and by a person."""
+"""`llava-aurora data check` and `data view`: checks training records, and shows them on a page."""
 
 from pathlib import Path
 from typing import Annotated

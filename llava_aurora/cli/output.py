@@ -1,4 +1,4 @@
-"""What every command takes: --quiet, and --json."""
+"""The options --quiet and --json, which every command takes."""
 
 import inspect
 import json

@@ -1,4 +1,4 @@
-"""What several commands have alike: options, a device that is checked, a report of what failed of many files."""
+"""Options and helpers that several commands share."""
 
 import sys
 from collections.abc import Mapping

@@ -1,4 +1,4 @@
-"""`llava-aurora plan`, `merge` and `import`: before and after a training run."""
+"""`llava-aurora plan`, `merge` and `import`."""
 
 from pathlib import Path
 from typing import Annotated

@@ -59,7 +59,7 @@ class BlindScore:
 
 
 def blind_scores(records: Iterable[Record], *, folder: Path, frame: int) -> list[BlindScore]:
-    """Of each task that states an answer, what its records' questions are worth to who does not look.
+    """The blind baseline and chance level of each task that states an answer.
 
     Args: frame: side of the square that coordinates refer to.
     """

@@ -1,4 +1,4 @@
-"""Two models on the same questions: which is better, and how sure that is."""
+"""Compares two models on the same questions, with intervals and a paired test."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""Cases to look at: what a model was shown, what it wrote, what is true; right ones and wrong ones."""
+"""Pictures of right and wrong cases: the image, what the model wrote, and the truth."""
 
 import re
 from collections.abc import Sequence

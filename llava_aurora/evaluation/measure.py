@@ -1,4 +1,4 @@
-"""From answers to numbers: what each question came to, and the tables of all.
+"""Judges the answers of an evaluation, and computes its numbers.
 
 A `Judged` holds all that is known of one answer and is plain JSON, so that reports and comparisons need neither the
 model nor the images again.

@@ -1,4 +1,4 @@
-"""What is needed to run an evaluation again: command, versions, commit, machine."""
+"""The provenance of an evaluation: command, versions, commit, machine."""
 
 import platform
 import shlex

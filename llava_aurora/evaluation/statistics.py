@@ -1,4 +1,4 @@
-"""How sure a number is: bootstrap intervals, and paired comparison of two models on the same questions.
+"""Bootstrap intervals, and the paired comparison of two models on the same questions.
 
 A number is a mean over questions (accuracy, a difference between two models, an error), or a ratio of sums over them.
 """

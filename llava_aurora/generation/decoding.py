@@ -1,4 +1,4 @@
-"""Continuing prompts token by token, by transformers' `generate`: greedy, sampled or by beams."""
+"""Generates token by token with transformers' `generate`: greedy, sampled, or by beam search."""
 
 from typing import Any
 

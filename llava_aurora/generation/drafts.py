@@ -1,4 +1,4 @@
-"""What will most likely be written next, guessed without the model: the words that the chain's wording forces.
+"""Drafts of the next tokens, made without the model: from the wording of chains and from earlier answers.
 
 A guess costs nothing where it is wrong, as the model checks it, and saves a forward pass for each of its tokens where
 it is right. All codes of a family count as the same word, and so do all digits. A guess goes on behind the coordinates

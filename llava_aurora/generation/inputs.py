@@ -1,4 +1,4 @@
-"""From images and questions to what the language model reads first: one batch of embeddings, padded on the left."""
+"""Prepares images and questions for the language model: one batch of embeddings, padded on the left."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager

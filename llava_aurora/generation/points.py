@@ -1,4 +1,4 @@
-"""Points that a question is about, given in an image's own pixels: drawn into the image, or named by coordinates."""
+"""Points of a question, in the image's own pixels: drawn into the image, or named by coordinates."""
 
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING

@@ -1,4 +1,4 @@
-"""Text as it is written: generation runs in a thread, and its pieces come out of an iterator."""
+"""Streams an answer: generation runs in a thread, and an iterator yields the text."""
 
 from collections.abc import Callable, Iterator, Sequence
 from queue import SimpleQueue

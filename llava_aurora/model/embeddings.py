@@ -1,4 +1,4 @@
-"""What the rows of new tokens start from, in input embedding and output head, also when ZeRO-3 has partitioned them."""
+"""Initial values of the rows of new tokens in input embedding and output head, also under ZeRO-3."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager

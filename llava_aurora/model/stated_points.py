@@ -1,4 +1,4 @@
-"""What the tokens of a chain are read from, and where its answer stands: the tasks' reading of texts, in positions.
+"""Token positions from which each token of a chain is read, and positions of its answer.
 
 Labels are spelled out as text, each token's piece after the other; the task families say which characters are read from
 which (`TaskFamily.sources`), and characters are turned back into positions.

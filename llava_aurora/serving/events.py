@@ -42,7 +42,7 @@ Image = tuple[str | None, MarkedImage | None, str]
 
 
 class PageEvents:
-    """What is known of a visitor comes in as an argument.
+    """It keeps nothing of a visitor: the state of the page comes in as arguments.
 
     Args:
         folder: for the files of all visitors.

@@ -1,4 +1,4 @@
-"""Old uploads are deleted, and what Gradio keeps of finished questions is dropped."""
+"""Deletes old uploads, and what Gradio keeps of finished questions."""
 
 import asyncio
 import ctypes

@@ -1,4 +1,4 @@
-"""What stands before Gradio's routes: only those that the page needs, and no request larger than an upload may be.
+"""Middleware in front of Gradio: only the routes that the page needs, and limits on the size of requests.
 
 Gradio limits the size of uploaded files, but not of other requests, and has routes that this page does not use: some
 redirect to addresses on the net, start other programs, or read whole files into memory.

@@ -1,4 +1,4 @@
-"""The server behind the page: its folder, its limits, its start and its end."""
+"""The server of the page: settings, limits, temporary folder, start and end."""
 
 import os
 import socket

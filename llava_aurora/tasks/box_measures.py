@@ -1,4 +1,4 @@
-"""Boxes against the true ones: one to one, and never one box twice."""
+"""Matches written boxes with the true ones, one to one."""
 
 from collections.abc import Sequence
 

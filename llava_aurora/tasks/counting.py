@@ -1,4 +1,4 @@
-"""How many of a thing are in the image: answered by way of a box around each.
+"""How many of a thing are in the image: answered from boxes that the chain writes first.
 
 A chain lists the boxes, one a line and numbered from 1, then concludes the count; where there are none it says so
 without a box. Facts are the thing and its boxes. Source: AURORA, sec. 3 and supplement.

@@ -1,4 +1,4 @@
-"""Which of some points is closest to the camera: answered by way of the image's depth map.
+"""Which of some points is closest to the camera: answered from a depth map that the chain writes first.
 
 A chain states the points' coordinates, the map, which point has the highest value in it, and the answer. Facts are the
 points, and the codes of the map. Source: AURORA, sec. 3 and supplement.

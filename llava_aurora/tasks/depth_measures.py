@@ -1,4 +1,4 @@
-"""What is measured of answers about depth: of the map against the true one, of points, and of values read in the map.
+"""Measures of answers about depth: of the map against the true one, of points, and of values read in the map.
 
 Maps are relative depth, linear in inverse depth, higher = closer. MSE is taken as the maps stand, as AURORA does; what
 depends on a scale (aligned MSE, AbsRel, delta) after the scale and shift that fit the true map best, as is done for

@@ -1,4 +1,4 @@
-"""What a model wrote beside its answer: the map, the boxes, the points, however far it came."""
+"""The parts of an answer: map, boxes, points and values, as far as they were written."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace

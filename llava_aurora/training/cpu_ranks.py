@@ -1,4 +1,4 @@
-"""DeepSpeed between ranks on CPUs: what torch must have for it, and without the operator that only inference calls."""
+"""Requirements of DeepSpeed on CPU ranks: gloo and libuv in torch, and no build of the inference operator."""
 
 import os
 

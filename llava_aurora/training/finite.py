@@ -1,4 +1,4 @@
-"""LLaVA's trainer, which ends a run whose loss or weights are no longer finite before anything of it is saved."""
+"""LLaVA's trainer, which stops a run whose loss or weights are not finite before they are saved."""
 
 from pathlib import Path
 from typing import Any

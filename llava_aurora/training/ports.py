@@ -1,4 +1,4 @@
-"""Where the ranks of a run on one machine meet."""
+"""A free port for the ranks of a run on one machine."""
 
 import socket
 

@@ -1,4 +1,4 @@
-"""The depth VQ-VAE: a depth map becomes a small square of codes, and the codes a depth map again.
+"""The depth VQ-VAE: encodes a depth map as a square grid of codes, and decodes the codes.
 
 The depth kind writes these codes as perception tokens. The layers are those of METHOD "The depth VQ-VAE"
 (AiT, arXiv 2301.02229, as AURORA trained it), in the order that the published weights name them.

@@ -1,4 +1,4 @@
-"""The codebook: vectors in, nearest code out, learned by an exponential moving average instead of a gradient.
+"""The codebook: gives each vector its nearest code, and is learned by an exponential moving average.
 
 Stands between the encoder and the decoder of the depth VQ-VAE. Source: van den Oord et al., arXiv 1711.00937,
 appendix A.1 (moving averages, Laplace smoothing); the settings are those of AURORA's depth VQ-VAE.

@@ -113,7 +113,7 @@ class Curriculum:
         return drawn
 
     def _draw_questions(self, task: str, positions: np.ndarray, seed: int) -> np.ndarray:
-        """The tasks of a family walk the same round of images at different distances.
+        """The tasks of a family visit the images in one cyclic order, each from an offset of its own.
 
         With chain and direct questions half a round apart and as many of the one as of the other, an image gets a chain
         at one visit and a direct question at the next; if one walks faster, it comes as much more often, evenly spread.
@@ -129,7 +129,7 @@ class Curriculum:
         return questions.records[questions.starts[images] + laps % sizes[images]]
 
     def _lead(self, task: str) -> int:
-        """Where in the round of images a task starts: kinds take turns."""
+        """The offset of a task in the order of images: kinds alternate."""
         family = family_of(task)
         kinds = [
             [each for each in self.counts if family_of(each) is family and tasks()[each].kind == kind]

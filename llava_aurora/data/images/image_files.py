@@ -1,4 +1,4 @@
-"""Image files: finding them below their folder, opening them safely, and turning them into 8-bit RGB."""
+"""Image files: resolves their paths inside a folder, opens them safely, and converts them to 8-bit RGB."""
 
 import os
 from collections.abc import Iterator

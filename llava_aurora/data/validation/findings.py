@@ -1,4 +1,4 @@
-"""What a pre-flight found: kinds of problems with their numbers and first examples, lengths and counts, a verdict.
+"""Results of the pre-flight check: problems by kind with counts and examples, lengths, and a verdict.
 
 Workers fill one `Findings` each for a part of the records; the parts are merged in the order of the file.
 """

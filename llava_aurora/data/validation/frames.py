@@ -1,4 +1,4 @@
-"""Whether the coordinates of a record are of the frame in which training shows its image.
+"""Checks whether the coordinates of a record refer to the frame in which training shows its image.
 
 Coordinates name pixels of a square. How an image fills that square differs: AURORA's files are of images resized to it,
 LLaVA pads or crops. Of a square image all ways are the same.

@@ -1,4 +1,4 @@
-"""What can be known to be wrong with a record from its text alone: format, paths, spans, and whether they agree.
+"""Checks of a record without its image: format, paths, spans, and whether its text agrees with its truth.
 
 A record that was written from a task (tasks/) keeps the truth under "aurora"; text and truth are compared here. Of
 LLaVA's own records, which have none, only format, path and spans are looked at.

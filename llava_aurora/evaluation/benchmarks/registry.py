@@ -17,7 +17,7 @@ from llava_aurora.tokens.vocabulary import TokenFamily
 
 @dataclass(frozen=True)
 class Wording:
-    """How a model is spoken to: the frame of its coordinates, and their tokens if it has some."""
+    """How coordinates are written for a model: their frame, and their tokens if it has some."""
 
     frame: int
     pixels: TokenFamily | None

@@ -1,1 +1,1 @@
-"""Models for evaluation harnesses that find or are told of them; each harness is installed beside this package."""
+"""Models for the harnesses lmms-eval and VLMEvalKit, which are installed beside this package."""

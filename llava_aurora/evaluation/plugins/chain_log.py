@@ -1,4 +1,4 @@
-"""A log of all that a model wrote, for harnesses that are given the final answers alone."""
+"""A log of whole answers, for harnesses that get the final answers alone."""
 
 from pathlib import Path
 from typing import Any

@@ -1,4 +1,4 @@
-"""Which questions can be asked of annotated images, and which of them are asked.
+"""Chooses the questions about annotated images.
 
 A question is an image and a category of which every instance is labelled, or which is known to be absent.
 """

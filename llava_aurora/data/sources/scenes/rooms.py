@@ -1,4 +1,4 @@
-"""What a scene is made of: a room, a camera, a light and named solids on the floor, drawn from a seed.
+"""Draws the content of a scene from a seed: a room, a camera, a light and named solids on the floor.
 
 Decides the variety of the embedded data; scene.py renders it and keeps only what can be told apart by eye.
 """

@@ -1,4 +1,4 @@
-"""The embedded data: rooms with named objects, rendered with exact depth, instances and boxes.
+"""Rendered scenes: rooms with named objects, with exact depth, instances and boxes.
 
 First stage of the data's way where no photographs are at hand: records.py makes questions of these scenes. A scene is a
 function of its seed and configuration alone. scene_folder.py keeps many of them on disk.
