@@ -62,7 +62,7 @@ def scene_records(
     codes: Annotated[Path, typer.Option(help="Its depth folder as codes, from `vqvae encode`.")],
     vqvae: Annotated[Path, typer.Option("--depth-vqvae", "--vqvae", help="The VQ-VAE that the codes come from.")],
     out: shared.RecordsOut,
-    tasks: Annotated[str, typer.Option(help="task=share of the scenes, with commas; all if left out.")] = "",
+    tasks: Annotated[str, typer.Option(help=shared.TASKS_HELP)] = "",
     points: shared.Points = "2,3,4,5",
     frame: shared.Frame = 336,
     plain_coordinates: shared.PlainCoordinates = False,
@@ -71,19 +71,22 @@ def scene_records(
     read_points: Annotated[
         int | None, typer.Option(help="Number of points of a depth_reading record; default: as in a question.")
     ] = None,
+    mask_cells: shared.MaskCells = 8,
     seed: Annotated[int, typer.Option(min=0, help="Random seed.")] = 0,
 ) -> None:
     """Ask questions of scenes: training records in LLaVA's JSON format."""
     from llava_aurora.data.sources.scenes.scene_records import DEFAULT_SHARES, SceneTasks, write_scene_records
     from llava_aurora.evaluation.blind import blind_scores
     from llava_aurora.tasks.task import Drawing
+    from llava_aurora.tokens.mask import MaskKind
     from llava_aurora.tokens.vocabulary import depth_family
     from llava_aurora.vqvae.checkpoint import load_depth_vqvae
     from llava_aurora.vqvae.folders import read_codes
 
     model = load_depth_vqvae(vqvae)
     family = depth_family(codebook_size=model.config.codebook_size, codes_per_map=model.codes_per_map)
-    writer = record_writer(family, prompts=prompts, frame=frame, plain=plain_coordinates)
+    masks = MaskKind(cells=mask_cells).family
+    writer = record_writer(family, masks, prompts=prompts, frame=frame, plain=plain_coordinates)
     asked = SceneTasks(
         shares=shares_of(tasks, DEFAULT_SHARES),
         drawing=Drawing(frame=frame, points=counts_of(points), one_height=one_height, read_points=read_points),

@@ -35,6 +35,8 @@ Points = Annotated[str, typer.Option(help="Allowed numbers of points in a questi
 OneHeight = Annotated[bool, typer.Option("--one-height", help="The points of a question lie at about one height.")]
 Frame = Annotated[int, typer.Option(min=2, help="Side of the frame that coordinates refer to.")]
 PlainCoordinates = Annotated[bool, typer.Option("--plain-coordinates", help="Numbers instead of tokens.")]
+MaskCells = Annotated[int, typer.Option(help="Cells of a side of a mask's box, 8 or 16.")]
+TASKS_HELP = "task=share of the scenes, with commas; masks=1: all about masks. Default: depth and counts."
 PromptsFile = Annotated[Path | None, typer.Option("--prompts", help="JSON file with your own templates.")]
 
 DEMO_OUTPUT = Path("demo_output")
@@ -69,7 +71,12 @@ def record_writer(*families: "TokenFamily", prompts: Path | None, frame: int, pl
 
 
 def shares_of(tasks: str, default: Mapping[str, float]) -> Mapping[str, float]:
-    """The option --tasks name=share,… as a mapping; the default if it is empty. Raises AuroraError if malformed."""
+    """The option --tasks name=share,… as a mapping; the default if it is empty. A family's name stands for its tasks.
+
+    Raises AuroraError if it is malformed.
+    """
+    from llava_aurora.tasks.registry import families
+
     try:
         shares = {name: float(share) for name, share in (part.split("=") for part in tasks.split(",") if part)}
     except ValueError as error:
@@ -77,7 +84,8 @@ def shares_of(tasks: str, default: Mapping[str, float]) -> Mapping[str, float]:
     for name, share in shares.items():
         if not 0 <= share <= 1:
             raise AuroraError(f"--tasks {name}={share:g}: a share is from 0 to 1, the chance that it is asked")
-    return shares or default
+    members = {family.name: [task.name for task in family.tasks] for family in families()}
+    return {task: share for name, share in shares.items() for task in members.get(name, [name])} or default
 
 
 def counts_of(points: str) -> list[int]:

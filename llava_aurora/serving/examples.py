@@ -8,6 +8,7 @@ import numpy as np
 from PIL import Image
 
 from llava_aurora.data.images.image_files import SUFFIXES
+from llava_aurora.data.sources.scenes.phrases import unique_phrases
 from llava_aurora.data.sources.scenes.scene import SceneConfig, relative_depth, render_scene, scene_seed
 from llava_aurora.found_files import find_files
 from llava_aurora.tasks.marks import Point
@@ -42,7 +43,10 @@ def scene_examples(folder: Path, *, kinds: Collection[str]) -> list[ImageExample
             name=path.stem,
             size=(scene.image.shape[1], scene.image.shape[0]),
             depth=relative_depth(scene.depth),
-            objects=[AnnotatedObject(each.name, each.plural, each.box) for each in scene.objects],
+            objects=[
+                AnnotatedObject(each.name, each.plural, each.box, phrases=named)
+                for each, named in zip(scene.objects, unique_phrases(scene.objects, scene.image.shape[1]), strict=True)
+            ],
         )
         offered = asking[index % len(asking)].example(image, np.random.default_rng(seed)) if asking else None
         question, points = offered or ("", ())

@@ -139,23 +139,8 @@ class CountingFamily(TaskFamily):
     }
 
     def facts(self, task: Task, image: AnnotatedImage, drawing: Drawing, rng: np.random.Generator) -> CountFacts | None:
-        """Mostly something that is there, one time in five any thing that is known to be there or absent; questions
-        for a count, where the drawing gives counts, are about anything of the count that is drawn."""
-        things = [(item.thing, item.things) for item in image.objects]
-        if drawing.counts is not None and task.answer:
-            found = Counter(things)
-            wanted = rng.choice(list(drawing.counts), p=list(drawing.counts.values()))
-            fitting = [thing for thing in found if found[thing] == wanted] or (
-                list(image.absent) if wanted == 0 else []
-            )
-            return (
-                count_facts(image, fitting[int(rng.integers(len(fitting)))], frame=drawing.frame) if fitting else None
-            )
-        if not things or rng.random() >= 0.8:
-            things = [*dict.fromkeys(things), *image.absent]
-        if not things:
-            return None
-        return count_facts(image, things[int(rng.integers(len(things)))], frame=drawing.frame)
+        thing = counted_thing(image, drawing, rng, even=task.answer is not None)
+        return None if thing is None else count_facts(image, thing, frame=drawing.frame)
 
     def values(
         self, facts: CountFacts, coordinates: Coordinates, families: Mapping[str, TokenFamily]
@@ -249,3 +234,21 @@ def count_facts(image: AnnotatedImage, thing: tuple[str, str], *, frame: int) ->
         if (item.thing, item.things) == thing
     ]
     return CountFacts(*thing, boxes)
+
+
+def counted_thing(
+    image: AnnotatedImage, drawing: Drawing, rng: np.random.Generator, *, even: bool
+) -> tuple[str, str] | None:
+    """Mostly something that is there, one time in five any thing that is known to be there or absent.
+
+    Args: even: for a count; where the drawing gives counts, anything of the count that is drawn.
+    """
+    things = [(item.thing, item.things) for item in image.objects]
+    if drawing.counts is not None and even:
+        found = Counter(things)
+        wanted = rng.choice(list(drawing.counts), p=list(drawing.counts.values()))
+        fitting = [thing for thing in found if found[thing] == wanted] or (list(image.absent) if wanted == 0 else [])
+        return fitting[int(rng.integers(len(fitting)))] if fitting else None
+    if not things or rng.random() >= 0.8:
+        things = [*dict.fromkeys(things), *image.absent]
+    return things[int(rng.integers(len(things)))] if things else None

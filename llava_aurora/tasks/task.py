@@ -122,6 +122,7 @@ class AnnotatedImage:
     codes: Mapping[str, Sequence[int]] = field(default_factory=dict)
     objects: Sequence[AnnotatedObject] = ()  # every object of the things that are named here
     absent: Sequence[tuple[str, str]] = ()  # (thing, things) of what is known not to be in the image
+    colors: Sequence[str] = ()  # that things may have, where that is known
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -163,7 +163,9 @@ def test_choices(text, choice):
     assert stated_choice(text, ["lamp", "table", "coffee table"]) == choice
 
 
-@pytest.mark.parametrize("task", [task for task in tasks().values() if task.answer], ids=lambda task: task.name)
+@pytest.mark.parametrize(
+    "task", [task for task in tasks().values() if task.answer not in (None, "choice")], ids=lambda task: task.name
+)
 def test_every_answer_of_the_records_is_understood(task):
     values = {
         "map": "<DEPTH_START><DEPTH_3><DEPTH_END>",
@@ -173,6 +175,8 @@ def test_every_answer_of_the_records_is_understood(task):
         "thing": "cup",
         "things": "cups",
         "boxes": "1. (<PIXEL_1>,<PIXEL_2>,<PIXEL_3>,<PIXEL_4>)",
+        "masks": "1. <MASK_START><MASK_3><MASK_END>",
+        "region": "(<PIXEL_1>,<PIXEL_2>)",
         "count": 7,
     }
     for template in task.wording.answers:

@@ -52,6 +52,7 @@ def record_question(folder: Path, record: Record, task: Task) -> Question:
     about: dict[str, Any] = record["aurora"]
     assert task.answer is not None
     points = {letter: (int(x), int(y)) for letter, (x, y) in about.get("points", {}).items()}
+    choices = tuple(map(str, about.get("choices", ())))
     options: dict[str, Any] = {"frame": int(about["frame"])} if "frame" in about else {}
     if isinstance(about.get("depth"), str):
         options["depth"] = path_inside(folder, about["depth"])
@@ -65,7 +66,8 @@ def record_question(folder: Path, record: Record, task: Task) -> Question:
         answer=str(about["answer"]),
         category=task.name,
         family=family_of(task).name,
-        chance=1 / len(points) if points else None,
+        chance=1 / len(points or choices) if points or choices else None,
+        choices=choices,
         points=points,
         codes={kind: tuple(codes) for kind, codes in about.get("codes", {}).items()},
         **options,

@@ -139,6 +139,7 @@ def annotated_scene(
             for number, (item, named) in enumerate(zip(scene.objects, phrases, strict=True))
         ],
         absent=[names for names in things if names not in present],
+        colors=tuple(COLORS),
     )
 
 
