@@ -47,7 +47,7 @@ MODEL = TinyLlavaConfig(
 )  # fmt: skip
 VQVAE = DepthVQVAEConfig(image_size=FRAME, channels=(8, 16, 32, 64), code_dim=16, codebook_size=32)
 SCENES, HELD_OUT, VQVAE_SEED = 16_000, 600, 1_000_002
-IMAGES, TEXTS, LENGTH = 7, 6, 256
+IMAGES, TEXTS, LENGTH = 8, 4, 256
 RATE, WARM_UP, DECAY, CLIP, TOWER = 1.5e-3, 200, 0.05, 1.0, 0.3
 TOWER_LEARNS = ("tower: cells", "tower: middles", "tower: marks", "tower: rows", "tower: columns")
 PLACES, NEAR = ("where are things", "where marks are", "things and places from left to right"), 8
@@ -91,8 +91,9 @@ class Pretraining:
                 head.data = weight
             self.optimizer.load_state_dict(found["optimizer"])
 
-    def batches(self, pictures: Pictures, *, seed: int, steps: int) -> Batches:
-        return Batches(pictures, self.tokenizer, images=IMAGES, texts=TEXTS, length=LENGTH, steps=steps, seed=seed)
+    def batches(self, pictures: Pictures, *, seed: int, steps: int, wrong: bool) -> Batches:
+        rows = {"images": IMAGES, "texts": TEXTS, "length": LENGTH}
+        return Batches(pictures, self.tokenizer, **rows, steps=steps, seed=seed, wrong=wrong)
 
     def logits(self, batch: Batch, *, dtype: torch.dtype = torch.bfloat16) -> tuple[torch.Tensor, torch.Tensor]:
         """(B, T, V), and the image tokens (I, cells, D)."""
@@ -116,7 +117,7 @@ class Pretraining:
 
     def train(self) -> None:
         pictures = load_pictures(self.out / "training", count=SCENES, seed=TRAINING_SEED)
-        batches = self.batches(pictures, seed=self.seed, steps=self.steps)
+        batches = self.batches(pictures, seed=self.seed, steps=self.steps, wrong=True)
         self.image_at = batches.encoder.image_at
         left = Subset(batches, range(self.step, self.steps))
         loader = DataLoader(left, batch_size=None, num_workers=1, prefetch_factor=8)
@@ -185,7 +186,7 @@ class Pretraining:
     def evaluate(self, *, count: int) -> dict[str, tuple[int, int]]:
         """For each ability, right answers (in every token) and all of them, in `count` batches of held-out items."""
         pictures = load_pictures(self.out / "held_out", count=HELD_OUT, seed=HELD_OUT_SEED)
-        batches = self.batches(pictures, seed=HELD_OUT_SEED, steps=1)
+        batches = self.batches(pictures, seed=HELD_OUT_SEED, steps=1, wrong=False)
         self.image_at = batches.encoder.image_at
         found: dict[str, list[bool]] = defaultdict(list)
         # Of a coordinate's piece, its number; far apart from all others, that of any other piece.

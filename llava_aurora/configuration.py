@@ -37,6 +37,9 @@ class ModelArguments(upstream.ModelArguments):
     depth_vqvae: str | None = field(
         default=None, metadata={"help": "Folder (or published .pt file) of the VQ-VAE behind the depth tokens."}
     )
+    depth_raster_rows: bool = field(
+        default=False, metadata={"help": "Write a label before each row of a depth map; maps in records get them."}
+    )
     coordinate_frame: int = field(
         default=336, metadata={"help": "Side in pixels of the frame that coordinates refer to; one token a pixel."}
     )
@@ -74,7 +77,7 @@ class ModelArguments(upstream.ModelArguments):
         except ValueError as error:
             raise AuroraError(f"--modality_options is not valid JSON: {error}") from error
         known: dict[str, dict[str, Any]] = {
-            "depth": {"vqvae": self.depth_vqvae},
+            "depth": {"vqvae": self.depth_vqvae, **({"raster_rows": True} if self.depth_raster_rows else {})},
             "box": {"frame": self.coordinate_frame},
         }
         if not isinstance(options, dict) or not all(isinstance(value, dict) for value in options.values()):

@@ -2,6 +2,9 @@
 
 The batch of a step depends on seed and step alone, so that a run that was stopped goes on with what comes next. Half of
 the rows hold an image, whose turns share its tokens; each is filled up with questions that need none.
+
+In tables of what an image shows the entry before is nearly always a good guess, so that the image would hardly be
+looked at. Most of these answers are therefore read with wrong entries in them; what is learned are the right ones.
 """
 
 from dataclasses import dataclass
@@ -15,7 +18,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 from transformers import LlamaTokenizer
 
-from tiny.image_tasks import about_scene, marked, mirrored
+from tiny.image_tasks import TABLES, about_scene, marked, mirrored
 from tiny.image_tasks import labels as labels_of_cells
 from tiny.pictures import GRID, Pictures
 from tiny.text_tasks import TEXT_TASKS, level, weights
@@ -23,6 +26,7 @@ from tiny.text_tasks import TEXT_TASKS, level, weights
 IMAGE_TOKENS = GRID**2
 _TEMPLATE = conv_templates["vicuna_v1"]
 _USER, _ASSISTANT = _TEMPLATE.roles
+_WRONG = 0.7  # of the tables of what an image shows
 
 
 class Turn(NamedTuple):
@@ -90,6 +94,21 @@ class Encoder:
             labels += [IGNORE_INDEX] * len(asked) + said
         return ids, labels, places
 
+    def with_wrong_entries(self, rng: np.random.Generator, row: tuple[list[int], list[int], list]) -> None:
+        """Exchanges, in place, entries of most tables of an image; what is read in such a table is not learned."""
+        ids, labels, places = row
+        for ability, start, stop in places:
+            if ability in TABLES and rng.random() < _WRONG:
+                pieces = self.tokenizer.convert_ids_to_tokens(ids[start + 1 : stop + 1])
+                end = start + 1 + next((place for place, piece in enumerate(pieces) if piece == "."), len(pieces) - 1)
+                entries = [start + 1 + place for place, piece in enumerate(pieces) if piece[0] == "▁"]
+                entries = [place for place in entries if place < end]
+                found, share = [ids[place] for place in entries], rng.uniform(0.2, 1.0)
+                for place in entries:
+                    if rng.random() < share:
+                        ids[place] = found[rng.integers(len(found))]
+                labels[end + 1 : stop + 1] = [IGNORE_INDEX] * (stop - end)
+
 
 class Batches(Dataset):
     """Args:
@@ -98,6 +117,7 @@ class Batches(Dataset):
     length: of a row.
     steps: batches in all, over which lists and tables grow to their full length in the first fifth.
     seed: of everything.
+    wrong: whether tables of an image are read with wrong entries in them.
     """
 
     def __init__(
@@ -110,7 +130,9 @@ class Batches(Dataset):
         length: int,
         steps: int,
         seed: int,
+        wrong: bool,
     ) -> None:
+        self.wrong = wrong
         self.pictures, self.encoder = pictures, Encoder(tokenizer)
         self.images, self.texts, self.length, self.steps, self.seed = images, texts, length, steps, seed
 
@@ -126,6 +148,8 @@ class Batches(Dataset):
             seen.append(labels)
             turns += self._text(rng, step)  # what is left of the row
             rows.append(self.encoder.row(turns, length=self.length, image=True, system=True))
+            if self.wrong:
+                self.encoder.with_wrong_entries(rng, rows[-1])
         for _ in range(self.texts):
             system, row = rng.random() < 0.25, None
             while row is None or not row[2]:  # until one of the turns fits
@@ -139,10 +163,10 @@ class Batches(Dataset):
         if rng.random() < 0.5:
             image, (cells, objects) = image[:, ::-1], mirrored(cells, objects)
         objects = sorted(objects, key=lambda each: each[1])
-        if rng.random() < 0.35:
+        if rng.random() < 0.3:
             drawn, turns, marks = marked(rng, np.ascontiguousarray(image), cells, objects)
         else:
-            drawn, turns, marks = np.ascontiguousarray(image), about_scene(rng, cells, objects), {}
+            drawn, turns, marks = np.ascontiguousarray(image), about_scene(rng, image, cells, objects), {}
         return drawn, [Turn(*turn) for turn in turns], labels_of_cells(cells, objects, marks)
 
     def _text(self, rng: np.random.Generator, step: int) -> list[Turn]:

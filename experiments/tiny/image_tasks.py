@@ -11,11 +11,21 @@ from llava_aurora.data.sources.scenes.scene import COLORS, SHAPES
 from llava_aurora.tasks.forms import LETTERS
 from llava_aurora.tasks.marks import draw_points
 from tiny.pictures import FRAME, GRID
-from tiny.text_tasks import in_rows
+from tiny.text_tasks import between, in_rows
+from tiny.words import WORDS
 
 CELL = FRAME // GRID
 THINGS = ("", "floor", "wall", "ceiling", *(f"{color} {shape}" for color in COLORS for shape in SHAPES))
-WHOLE = ("image row by row", "things from left to right", "things and places from left to right")
+SHADES = ("bright", "red", "green", "blue")
+WHOLE = (
+    "image row by row",
+    "shades row by row",
+    "image in other words",
+    "things from left to right",
+    "things and places from left to right",
+)
+TABLES = WHOLE[:3]
+SHARES = (0.2, 0.5, 0.1, 0.05, 0.15)
 Turns = list[tuple[str, str, str]]  # ability, question, answer
 
 
@@ -58,7 +68,7 @@ def _somewhere(rng: np.random.Generator, cell: int) -> tuple[int, int]:
 def row_by_row(rng: np.random.Generator, cells: list[str]) -> tuple[str, str]:
     """Of an object its colour: one word a cell; half of the time some places are read in it afterwards."""
     colors = [cell.split()[0] for cell in cells]
-    text = in_rows(colors, GRID, labelled=bool(rng.random() < 0.5))
+    text = _in_rows(rng, colors)
     if rng.random() < 0.5:
         return "Describe the image row by row.", text
     chosen = [int(cell) for cell in rng.choice(GRID**2, int(rng.integers(2, 6)), replace=False)]
@@ -66,6 +76,38 @@ def row_by_row(rng: np.random.Generator, cells: list[str]) -> tuple[str, str]:
     answer = ", ".join(f"{place} {colors[i]}" for place, i in zip(places, chosen, strict=True))
     question = f"Describe the image row by row and read the places {', '.join(places)}."
     return question, f"{text}. The entries are {answer}."
+
+
+def _in_rows(rng: np.random.Generator, entries: list[str]) -> str:
+    return in_rows(entries, GRID, labelled=bool(rng.random() < 0.6))
+
+
+def shades(rng: np.random.Generator, image: np.ndarray) -> tuple[str, str]:
+    """How bright or how red, green or blue each cell is on average, in 25 steps of two digits; half of the time some
+    places are read in it afterwards, between the middles of its cells, and the highest is named.
+    """
+    number = int(rng.integers(len(SHADES)))
+    of_cells = image.reshape(GRID, CELL, GRID, CELL, 3).mean((1, 3))
+    field = (of_cells.mean(-1) if number == 0 else of_cells[..., number - 1]).astype(int) * 25 // 256 * 4 + 2
+    text = _in_rows(rng, [f"{value:02d}" for value in field.ravel()])
+    if rng.random() < 0.5:
+        return f"How {SHADES[number]} is the image, row by row?", text
+    places = rng.integers(FRAME, size=(int(rng.integers(2, 6)), 2))
+    found = between(field, places)
+    names = [f"{letter} {_place(x, y)}" for letter, (x, y) in zip(LETTERS, places, strict=False)]
+    answer = ", ".join(f"{name} {value:02d}" for name, value in zip(names, found, strict=True))
+    highest = LETTERS[int(found.argmax())]
+    question = f"How {SHADES[number]} is the image, row by row? Read the places {', '.join(names)}."
+    return question, f"{text}. The entries are {answer}. The value is highest at {highest}. The answer is {highest}."
+
+
+def in_other_words(rng: np.random.Generator, cells: list[str]) -> tuple[str, str]:
+    """Row by row, in words that the question gives to the colours."""
+    colors = [cell.split()[0] for cell in cells]
+    named = sorted(set(colors), key=colors.index)
+    words = dict(zip(named, (WORDS[i] for i in rng.choice(len(WORDS), len(named), replace=False)), strict=True))
+    legend = ", ".join(f"{color} {words[color]}" for color in (named[i] for i in rng.permutation(len(named))))
+    return f"Describe the image row by row with {legend}.", _in_rows(rng, [words[color] for color in colors])
 
 
 def at_places(rng: np.random.Generator, cells: list[str]) -> tuple[str, str]:
@@ -114,11 +156,19 @@ def relation(rng: np.random.Generator, objects: list[tuple[str, float, float]]) 
     return (question, answer) if abs(y - v) >= CELL / 2 else None
 
 
-def about_scene(rng: np.random.Generator, cells: list[str], objects: list[tuple[str, float, float]]) -> Turns:
+def about_scene(
+    rng: np.random.Generator, image: np.ndarray, cells: list[str], objects: list[tuple[str, float, float]]
+) -> Turns:
     """Turns about an unmarked image, in a random order."""
     names = list(dict.fromkeys(name for name, _, _ in objects))
-    whole = row_by_row(rng, cells), left_to_right(objects), what_and_where(objects)
-    number = rng.choice(3, p=(0.75, 0.05, 0.2))
+    whole = (
+        row_by_row(rng, cells),
+        shades(rng, image),
+        in_other_words(rng, cells),
+        left_to_right(objects),
+        what_and_where(objects),
+    )
+    number = rng.choice(len(WHOLE), p=SHARES)
     turns = [
         ("what is at places", at_places(rng, cells)),
         ("color of a thing", color_of(rng, objects)),
@@ -128,8 +178,8 @@ def about_scene(rng: np.random.Generator, cells: list[str], objects: list[tuple[
     ]
     found = [(ability, *turn) for ability, turn in turns if turn is not None]
     order = [found[i] for i in rng.permutation(len(found))]
-    if number == 0 and rng.random() < 0.5:  # where the image tokens are always as far away
-        order.sort(key=lambda turn: turn[0] != WHOLE[0])
+    if WHOLE[number] in TABLES and rng.random() < 0.8:  # where the image tokens are always as far away
+        order.sort(key=lambda turn: turn[0] != WHOLE[number])
     return order
 
 

@@ -134,25 +134,25 @@ def replacements(
     image's where there is only one image.
     """
     kind = _replaced(chains[0].question, perception)
-    family = kind.family
 
-    def drawn(codes_for: Callable[[Chain, np.random.Generator], Sequence[int]]) -> dict[str, tuple[int, ...]]:
+    def drawn(codes_for: Callable[[Sequence[int], np.random.Generator], Sequence[int]]) -> dict[str, tuple[int, ...]]:
         result = {}
         for chain in chains:
             rng = np.random.default_rng([seed, zlib.crc32(chain.question.id.encode())])
-            result[chain.question.id] = tuple(int(code) for code in codes_for(chain, rng))
+            codes = kind.with_labels(codes_for(kind.cells(chain.codes), rng))
+            result[chain.question.id] = tuple(int(code) for code in codes)
         return result
 
     found = {
-        CONTROL: drawn(lambda chain, rng: chain.codes),
-        "random": drawn(lambda chain, rng: rng.integers(family.size, size=len(chain.codes)).tolist()),
-        "constant": drawn(lambda chain, rng: [0] * len(chain.codes)),
-        "first": drawn(lambda chain, rng: chain.codes[:1] * len(chain.codes)),
-        "shuffled": drawn(lambda chain, rng: rng.permutation(chain.codes).tolist()),
+        CONTROL: {chain.question.id: chain.codes for chain in chains},
+        "random": drawn(lambda codes, rng: rng.integers(kind.cell_codes, size=len(codes)).tolist()),
+        "constant": drawn(lambda codes, rng: [0] * len(codes)),
+        "first": drawn(lambda codes, rng: [codes[0]] * len(codes)),
+        "shuffled": drawn(lambda codes, rng: rng.permutation(codes).tolist()),
     }
     true = {chain.question.id: _true_codes(chain.question, kind) for chain in chains}
     if all(codes is not None for codes in true.values()):
-        found["true"] = drawn(lambda chain, rng: true[chain.question.id] or ())
+        found["true"] = {name: tuple(codes or ()) for name, codes in true.items()}
     if len({str(chain.question.image) for chain in chains}) > 1:
         found["other"] = _of_another_image(chains)
     return {name: found[name] for name in REPLACEMENTS if name in found}
@@ -161,7 +161,7 @@ def replacements(
 def _true_codes(question: Question, kind: TokenKind) -> Sequence[int] | None:
     """Of the true span; None if it is not known."""
     if kind.name in question.codes:
-        return question.codes[kind.name]
+        return kind.with_labels(question.codes[kind.name])
     annotation = family_named(question.family).true_annotation(question)
     return kind.encode(annotation) if annotation is not None else None
 

@@ -47,7 +47,7 @@ class DelimitedRule:
         self.first, self.stop = ids.first_code_id(family), ids.first_code_id(family) + family.size
         self.length = family.lengths[-1]
         self.reach = self.length + 1
-        self.narrows = type(kind).allowed_codes is not TokenKind.allowed_codes
+        self.narrows = type(kind).allowed_codes is not TokenKind.allowed_codes and not kind.allowed_by_place
 
     @property
     def outside(self) -> range:
@@ -71,7 +71,7 @@ class DelimitedRule:
         """What may come next in an open span."""
         if len(codes) == self.length:
             return Choice(True, self.end, self.end + 1)
-        allowed = self.kind.allowed_codes(codes) if self.narrows else range(self.stop - self.first)
+        allowed = self.kind.allowed_codes(codes)
         return Choice(True, self.first + allowed.start, self.first + allowed.stop)
 
 

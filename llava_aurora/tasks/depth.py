@@ -285,7 +285,7 @@ class DepthFamily(TaskFamily):
             codes = _codes_before(text, mention.start, depth.family)
             if mention.value is not None and codes and all(map(learned, codes)):
                 around = depth.cells_around(mention.place, frame=frame)  # type: ignore[attr-defined]
-                weights = {codes[cell]: share for cell, share in around.items()}
+                weights = {codes[depth.place_of_cell(cell, length=len(codes))]: share for cell, share in around.items()}  # type: ignore[attr-defined]
                 yield from (Source("lookup", mention.value_at + digit, weights) for digit in range(2))
         values = {mention.letter: mention.value_at + 1 for mention in said if mention.letter and mention.value_at >= 0}
         if len(values) > 1:

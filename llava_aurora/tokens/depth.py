@@ -1,5 +1,8 @@
 """Depth maps as codes of a VQ-VAE: START, one code per cell of a square grid row by row, END.
 
+With raster rows each row begins with a code that tells which row it is. These row labels are the codes behind those of
+the codebook; the decoder forces them, and they say nothing of the image.
+
 A depth map is 8-bit relative depth, uint8 (H, W), higher = closer, 0 = nothing known. Source: AURORA, sec. 3; AiT.
 """
 
@@ -26,40 +29,79 @@ UNWRITTEN = 128  # grey of the cells of a map that have no code yet
 
 @register_kind
 class DepthKind(TokenKind):
-    """Args: vqvae: a trained depth VQ-VAE; it is only read from, never trained here."""
+    """Args:
+    vqvae: a trained depth VQ-VAE; it is only read from, never trained here.
+    raster_rows: whether maps are written with row labels; those without are read too.
+    """
 
     name: ClassVar[str] = "depth"
     order: ClassVar[int] = 10
     has_picture: ClassVar[bool] = True
     hides_context: ClassVar[bool] = True
+    allowed_by_place: ClassVar[bool] = True
     legend: ClassVar[str] = "bright = close"
 
-    def __init__(self, *, vqvae: "DepthVQVAE") -> None:
+    def __init__(self, *, vqvae: "DepthVQVAE", raster_rows: bool = False) -> None:
         self.vqvae = vqvae.eval().requires_grad_(False)
-        config = vqvae.config
-        self.grid = config.grid
-        self.family = depth_family(codebook_size=config.codebook_size, codes_per_map=self.grid**2)
+        self.grid, self.codebook_size, self.raster_rows = vqvae.config.grid, vqvae.config.codebook_size, raster_rows
+        self.family = depth_family(codebook_size=self.codebook_size, codes_per_map=self.grid**2, labels=self.labels)
+
+    @property
+    def labels(self) -> int:
+        """How many row labels a map has."""
+        return self.grid if self.raster_rows else 0
+
+    @property
+    def cell_codes(self) -> int:
+        return self.codebook_size
+
+    def with_labels(self, codes: Sequence[int]) -> list[int]:
+        """The codes of a map's cells with the label of each row before it, if there are any."""
+        if not self.raster_rows:
+            return list(codes)
+        rows = ((row, codes[row * self.grid : (row + 1) * self.grid]) for row in range(self.grid))
+        return [code for row, cells in rows for code in (self.codebook_size + row, *cells)]
+
+    def cells(self, codes: Sequence[int]) -> list[int]:
+        """The codes of the cells without row labels, of a whole map or of the beginning of one.
+
+        A label in the place of a cell's code counts as the last code of the codebook.
+        """
+        if self.raster_rows and codes and codes[0] >= self.codebook_size:
+            codes = [code for place, code in enumerate(codes) if place % (self.grid + 1)]
+        return [min(code, self.codebook_size - 1) for code in codes] if self.raster_rows else list(codes)
+
+    def place_of_cell(self, cell: int, *, length: int) -> int:
+        """Where in a span of so many codes a cell's own code stands."""
+        return cell if length == self.grid**2 else cell + cell // self.grid + 1
+
+    def allowed_codes(self, prefix: Sequence[int]) -> range:
+        """A label where a row begins, else a code of the codebook."""
+        row, place = divmod(len(prefix), self.grid + 1)
+        if not self.raster_rows or place:
+            return range(self.codebook_size)
+        return range(self.codebook_size + row, self.codebook_size + row + 1)
 
     def encode(self, annotation: np.ndarray) -> list[int]:
-        """(H, W) of any size to grid × grid codes; uint8, uint16, or float in [0, 1].
+        """(H, W) of any size to the codes of a span; uint8, uint16, or float in [0, 1].
 
         Raises AuroraError if it has another shape or type, holds NaN, or is zero everywhere.
         """
         from llava_aurora.vqvae.maps import check_depth_map
 
         try:
-            return self.vqvae.encode_array(check_depth_map(np.asarray(annotation)))
+            return self.with_labels(self.vqvae.encode_array(check_depth_map(np.asarray(annotation))))
         except ValueError as error:
             raise AuroraError(f"not a usable depth map: {error}") from error
 
     def decode(self, codes: Sequence[int]) -> np.ndarray:
         """Codes to uint8 (image_size, image_size), the frame of the VQ-VAE."""
-        return self.vqvae.decode_codes(codes)
+        return self.vqvae.decode_codes(self.cells(codes))
 
     @cached_property
     def code_depths(self) -> np.ndarray:
         """How close each code says that its cell is: the mean of a map of that code alone, uint8 (codebook_size,)."""
-        maps = [self.decode([code] * self.grid**2) for code in range(self.family.size)]
+        maps = [self.decode([code] * self.grid**2) for code in range(self.codebook_size)]
         return np.rint([depth.mean() for depth in maps]).astype(np.uint8)
 
     def depth_between_cells(self, codes: Sequence[int], point: tuple[int, int], *, frame: int) -> int:
@@ -67,8 +109,8 @@ class DepthKind(TokenKind):
 
         Args: point: x, y in pixels of a square frame.
         """
-        around = self.cells_around(point, frame=frame)
-        return round(sum(weight * float(self.code_depths[codes[cell]]) for cell, weight in around.items()))
+        around, cells = self.cells_around(point, frame=frame), self.cells(codes)
+        return round(sum(weight * float(self.code_depths[cells[cell]]) for cell, weight in around.items()))
 
     def cells_around(self, point: tuple[int, int], *, frame: int) -> dict[int, float]:
         """The up to four cells between whose centres a point lies, and their weights: bilinear interpolation.
@@ -99,7 +141,7 @@ class DepthKind(TokenKind):
 
     def draw_written(self, codes: Sequence[int]) -> Image.Image:
         """The first codes of a map as a colour picture of the VQ-VAE's size; cells without a code are grey."""
-        cells = np.arange(self.grid**2).reshape(self.grid, self.grid)
+        codes, cells = self.cells(codes) or [0], np.arange(self.grid**2).reshape(self.grid, self.grid)
         values = self.decode([*codes, *[codes[-1]] * (cells.size - len(codes))])
         picture = np.array(color_map(values))
         side = values.shape[0] // self.grid
@@ -107,14 +149,23 @@ class DepthKind(TokenKind):
         return Image.fromarray(picture)
 
     def reconstruct(self, probabilities: "torch.Tensor") -> "torch.Tensor":
+        """Of the cells' own codes; probabilities of row labels in their places are left out."""
+        if probabilities.shape[1] > self.grid**2:
+            probabilities = probabilities.unflatten(1, (self.grid, -1))[:, :, 1:].flatten(1, 2)
+        if self.raster_rows:
+            probabilities = probabilities[..., : self.codebook_size]
+            probabilities = probabilities / probabilities.sum(-1, keepdim=True).clamp(min=1e-6)
         return self.vqvae.to(probabilities.device).decode_soft(probabilities)
 
     def code_features(self) -> "torch.Tensor":
-        """The vectors of the codebook."""
+        """The vectors of the codebook; row labels have none."""
         return self.vqvae.quantizer.codebook
 
     def description(self, code: int) -> str:
-        """How close it is, as values are stated: two digits, 99 closest."""
+        """How close it is, as values are stated: two digits, 99 closest; of a row label, where the row's middle is, in
+        pixels of the VQ-VAE's frame."""
+        if code >= self.codebook_size:
+            return f" {(2 * (code - self.codebook_size) + 1) * self.vqvae.config.image_size // (2 * self.grid)}"
         return f" {int(self.code_depths[code]) * 100 // 256:02d}"
 
     def settings(self) -> dict[str, Any]:
@@ -124,7 +175,8 @@ class DepthKind(TokenKind):
             "vqvae": VQVAE_FOLDER,
             "fingerprint": fingerprint(self.vqvae),
             "grid": self.grid,
-            "codebook_size": self.family.size,
+            "codebook_size": self.codebook_size,
+            **({"raster_rows": True} if self.raster_rows else {}),
         }
 
     @classmethod
@@ -143,7 +195,7 @@ class DepthKind(TokenKind):
                 f"{folder}: the depth VQ-VAE {settings['vqvae']!r} is missing; copy it from the folder of the"
                 " training run (LLaVA's merge_lora_weights.py leaves it out, `llava-aurora merge` does not)"
             )
-        kind = cls(vqvae=load_depth_vqvae(path))
+        kind = cls(vqvae=load_depth_vqvae(path), raster_rows=bool(settings.get("raster_rows")))
         expected, found = settings.get("fingerprint"), fingerprint(kind.vqvae)
         if expected and expected != found:
             raise AuroraError(

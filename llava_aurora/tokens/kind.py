@@ -30,6 +30,7 @@ class TokenKind(ABC):
         has_picture: spans can be compared as pictures (`reconstruct`).
         in_pixels: annotations are arrays (side, side) over the frame, which results give in the pixels of the image.
         hides_context: under --information_bottleneck, what stands before a span is hidden from what follows it.
+        allowed_by_place: `allowed_codes` depends on the number of codes alone, so that spans share their states.
         measure: the name of what `compare` returns.
         legend: how a picture of a span is to be read, such as "bright = close".
         frame: where codes are coordinates, the side in pixels of the square that they refer to, and annotations are
@@ -42,6 +43,7 @@ class TokenKind(ABC):
     has_picture: ClassVar[bool] = False
     in_pixels: ClassVar[bool] = False
     hides_context: ClassVar[bool] = False
+    allowed_by_place: ClassVar[bool] = False
     measure: ClassVar[str | None] = None
     legend: ClassVar[str] = ""
     frame: int | None = None
@@ -85,6 +87,19 @@ class TokenKind(ABC):
             return None
         return self.draw([self.decode(codes)], Image.new("RGB", (336, 336)))
 
+    def cells(self, codes: Sequence[int]) -> list[int]:
+        """Of the codes of a span those that say something of the image."""
+        return list(codes)
+
+    @property
+    def cell_codes(self) -> int:
+        """How many codes `cells` may hold: those below this number."""
+        return self.family.size
+
+    def with_labels(self, codes: Sequence[int]) -> list[int]:
+        """What `cells` returned back to the codes of a span."""
+        return list(codes)
+
     # what the decoder allows next ---------------------------------------------------------------------------------
 
     def allowed_codes(self, prefix: Sequence[int]) -> range:
@@ -115,7 +130,7 @@ class TokenKind(ABC):
     # what its tokens start from ---------------------------------------------------------------------------------------
 
     def code_features(self) -> "torch.Tensor | None":
-        """Features of each code, (family.size, F): codes with similar ones start alike. None: codes start at random."""
+        """Features of the first codes, (codes, F): codes with similar ones start alike. Others start at random."""
         return None
 
     def description(self, code: int) -> str:

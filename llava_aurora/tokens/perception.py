@@ -136,7 +136,7 @@ class PerceptionTokens:
             values = kind.code_features()
             if values is not None:
                 first = self.ids.first_code_id(kind.family)
-                features[range(first, first + kind.family.size)] = values
+                features[range(first, first + len(values))] = values
         return features
 
     def descriptions(self, tokenizer: Any) -> list[list[int]]:

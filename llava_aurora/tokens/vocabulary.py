@@ -166,9 +166,13 @@ def half_character(text: str) -> str | None:
     return ascii(found[0]) if found else None
 
 
-def depth_family(*, codebook_size: int = 128, codes_per_map: int = 100) -> TokenFamily:
-    """The tokens of a depth map: one code per cell of a square grid, row by row. Defaults: AURORA's 10 × 10 of 128."""
-    return TokenFamily("DEPTH", codebook_size, (codes_per_map,), delimited=True)
+def depth_family(*, codebook_size: int = 128, codes_per_map: int = 100, labels: int = 0) -> TokenFamily:
+    """The tokens of a depth map: one code per cell of a square grid, row by row. Defaults: AURORA's 10 × 10 of 128.
+
+    Args: labels: row labels of a map; maps with and without them can be read.
+    """
+    lengths = (codes_per_map, codes_per_map + labels) if labels else (codes_per_map,)
+    return TokenFamily("DEPTH", codebook_size + labels, lengths, delimited=True)
 
 
 def pixel_family(*, frame: int = 336) -> TokenFamily:

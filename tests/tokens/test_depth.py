@@ -96,3 +96,36 @@ def test_a_picture_has_the_size_of_the_image(depth):
     image = Image.new("RGB", (100, 60))
     assert depth.draw([ramp(48, 48)], image).size == (100, 60)
     assert not np.asarray(depth.draw([], image)).any()
+
+
+@pytest.fixture(scope="module")
+def raster(workshop):
+    return DepthKind(vqvae=load_depth_vqvae(workshop.vqvae), raster_rows=True)
+
+
+def test_raster_rows_begin_with_a_label_each_and_show_the_same_map(depth, raster):
+    codes, plain = raster.encode(ramp(56, 56)), depth.encode(ramp(56, 56))
+    assert codes == [16, *plain[:3], 17, *plain[3:6], 18, *plain[6:]]
+    assert np.array_equal(raster.decode(codes), depth.decode(plain))
+    assert raster.depth_between_cells(codes, (30, 40), frame=90) == depth.depth_between_cells(plain, (30, 40), frame=90)
+    assert [codes[raster.place_of_cell(cell, length=len(codes))] for cell in range(9)] == plain
+    assert raster.cells(plain) == plain, "a map without labels is read too"
+    assert raster.family.parse(depth.text(ramp(56, 56)))[0].codes == tuple(plain)
+
+
+def test_labels_alone_may_stand_where_a_row_begins_and_never_elsewhere(raster):
+    codes = raster.encode(ramp(56, 56))
+    for place in range(12):
+        allowed = raster.allowed_codes(codes[:place])
+        assert codes[place] in allowed
+        assert list(allowed) == ([16 + place // 4] if place % 4 == 0 else list(range(16)))
+
+
+def test_probabilities_of_labels_change_no_reconstruction(depth, raster):
+    codes = raster.encode(ramp(56, 56))
+    sure = torch.nn.functional.one_hot(torch.tensor([codes]), 19).float()
+    unsure = 0.5 * sure
+    unsure[..., 16:] += 0.5 / 3
+    expected = depth.reconstruct(torch.nn.functional.one_hot(torch.tensor([raster.cells(codes)]), 16).float())
+    assert torch.allclose(raster.reconstruct(sure), expected, atol=1e-6)
+    assert torch.allclose(raster.reconstruct(unsure), expected, atol=1e-6)

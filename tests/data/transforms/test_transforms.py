@@ -11,6 +11,7 @@ from written import write_record
 
 from llava_aurora.data.store.record_store import RecordStore
 from llava_aurora.data.transforms.coordinates import PlainCoordinates, WithoutCoordinateStep
+from llava_aurora.data.transforms.raster_rows import RasterRows
 from llava_aurora.data.transforms.transform import build_transforms
 from llava_aurora.data.transforms.values import ValueStep
 from llava_aurora.errors import AuroraError
@@ -228,3 +229,12 @@ def test_tasks_are_chosen_by_name_or_kind(make_store, train_tasks, expected):
 def test_unknown_tasks_and_an_empty_choice_are_refused(make_store, train_tasks, message):
     with pytest.raises(AuroraError, match=message):
         make_store({"depth_generation": 4}).of_tasks(train_tasks)
+
+
+def test_raster_rows_put_a_label_before_each_row_of_a_map_after_its_values_were_read(workshop, step):
+    raster = DepthKind(vqvae=load_depth_vqvae(workshop.vqvae), raster_rows=True)
+    record = step(chain())
+    once = RasterRows(depth=raster)(record)
+    labelled = "".join(f"<DEPTH_{16 + row}>" + "<DEPTH_3>" * 3 for row in range(3))
+    assert values(once)[1] == values(record)[1].replace("<DEPTH_3>" * 9, labelled)
+    assert values(RasterRows(depth=raster)(once)) == values(once), "a map that has labels keeps them"
