@@ -27,6 +27,7 @@ class MaskedSpan:
     mask: int  # the id of a masked code, which also closes a span
     lengths: tuple[int, ...]  # the allowed numbers of codes in a span, ascending
     codes: range  # their ids
+    labels: int = 0  # how many of the last of them say nothing of the image, and are never changed to others
 
     @property
     def length(self) -> int:
@@ -41,11 +42,12 @@ class MaskedSpan:
 def masked_spans(perception: PerceptionTokens) -> list[MaskedSpan]:
     """One for each delimited family of a model."""
     spans = []
-    for family in (kind.family for kind in perception.kinds.values()):
+    for kind in perception.kinds.values():
+        family = kind.family
         if family.delimited:
             ids, first = perception.ids, perception.ids.first_code_id(family)
-            codes = range(first, first + family.size)
-            spans.append(MaskedSpan(ids.start_id(family), ids.end_id(family), family.lengths, codes))
+            codes, labels = range(first, first + family.size), family.size - kind.cell_codes
+            spans.append(MaskedSpan(ids.start_id(family), ids.end_id(family), family.lengths, codes, labels))
     return spans
 
 
@@ -91,9 +93,10 @@ class SpanMasking:
             if chosen >= self.probability or labels[row, end] != span.mask:
                 continue
             if noisy < self.noise:
-                wrong = (torch.rand(length) < share * MOST_WRONG).nonzero().flatten()
-                codes = torch.randint(span.codes.start, span.codes.stop, wrong.shape)
-                input_ids[row, start + 1 + wrong] = codes.to(input_ids)
+                stop = span.codes.stop - span.labels
+                wrong = (torch.rand(length) < share * MOST_WRONG).to(input_ids.device)
+                places = start + 1 + (wrong & (input_ids[row, start + 1 : end] < stop)).nonzero().flatten()
+                input_ids[row, places] = torch.randint(span.codes.start, stop, places.shape).to(input_ids)
             else:
                 first = start + 1 + (0 if whole < 0.5 else int(share * length))
                 input_ids[row, first:end] = span.mask

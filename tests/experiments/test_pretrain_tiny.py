@@ -1,5 +1,6 @@
 """The pretraining of the tiny base: what is computed and written is LLaVA's, and a run that was stopped goes on."""
 
+import re
 import sys
 from pathlib import Path
 
@@ -14,8 +15,8 @@ from scipy.interpolate import RegularGridInterpolator
 sys.path.insert(0, str(Path(__file__).parents[2] / "experiments"))
 
 import pretrain_tiny
-from tiny.batches import IMAGE_TOKENS
-from tiny.image_tasks import mirrored
+from tiny.batches import IMAGE_TOKENS, Turn
+from tiny.image_tasks import mirrored, shades
 from tiny.pictures import GRID, load_pictures
 from tiny.text_tasks import TEXT_TASKS, table
 
@@ -44,7 +45,7 @@ def run(folder, monkeypatch):
 def batches(run, folder):
     made = run(10)
     pictures = load_pictures(folder / "held_out", count=SCENES, seed=pretrain_tiny.HELD_OUT_SEED)
-    batches = made.batches(pictures, seed=1, steps=10)
+    batches = made.batches(pictures, seed=1, steps=10, wrong=False)
     made.image_at = batches.encoder.image_at
     return made, batches
 
@@ -80,6 +81,43 @@ def test_conversations_are_tokenized_as_by_llava(batches, monkeypatch):
             at = made.image_at
             assert found["input_ids"][0].tolist() == [*ids[:at], IMAGE_TOKEN_INDEX, *ids[at + IMAGE_TOKENS :]]
         assert found["labels"][0].tolist() == [*labels[:at], IGNORE_INDEX, *labels[at + IMAGE_TOKENS :]]
+
+
+def test_wrong_entries_stand_in_tables_alone_and_what_is_read_in_them_is_not_learned(batches):
+    made, drawn = batches
+    image, cells = drawn.pictures.images[0], drawn.pictures.cells[0]
+    changed = 0
+    for seed in range(20):
+        rng = np.random.default_rng(seed)
+        turns = [Turn("shades row by row", *shades(rng, image)), Turn("color of a thing", "What?", "red")]
+        row = drawn.encoder.row(turns, length=400, image=True, system=True)
+        ids, labels, places = (list(part) for part in row)
+        drawn.encoder.with_wrong_entries(rng, row)
+        (_, start, stop), other = places
+        assert row[0][: start + 1] == ids[: start + 1]
+        assert row[0][other[1] :] == ids[other[1] :]
+        assert row[1][other[1] :] == labels[other[1] :]
+        wrong = [place for place, (one, two) in enumerate(zip(ids, row[0], strict=True)) if one != two]
+        assert len(cells) >= len(wrong)
+        assert all(row[1][place] == ids[place] for place in wrong), "the right entry is learned"
+        if wrong:
+            text = made.tokenizer.decode(ids[start + 1 : stop])
+            assert ("The entries are" in text) == (row[1][stop - 1] == IGNORE_INDEX)
+        changed += bool(wrong)
+    assert 8 <= changed < 20
+
+
+def test_shades_are_those_of_the_cells_and_read_between_their_middles(batches):
+    image = batches[1].pictures.images[0]
+    for seed in range(8):
+        question, answer = shades(np.random.default_rng(seed), image)
+        rows = re.sub(r"\n\d+ ", " ", answer.split(".")[0]).split()
+        channel = {"bright": slice(None), "red": 0, "green": 1, "blue": 2}[question.split()[1]]
+        for number, value in enumerate(rows):
+            y, x = divmod(number, GRID)
+            mean = image[y * 16 : y * 16 + 16, x * 16 : x * 16 + 16, channel].mean()
+            assert abs(int(value) - mean * 100 / 256) <= 2.4
+        assert len(rows) == GRID**2
 
 
 def test_a_run_that_was_stopped_goes_on_and_is_exported(run, folder):

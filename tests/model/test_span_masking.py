@@ -54,7 +54,7 @@ def test_inputs_of_codes_are_masked_and_what_follows_is_not_learned(perception, 
 def test_spans_of_every_length_are_masked():
     family = TokenFamily("SHORT", 4, (2, 3), delimited=True)
     ids = PerceptionIds(vocabulary=PerceptionVocabulary((family,)), first_ids={"SHORT": 20}, separators={})
-    perception = PerceptionTokens(kinds={"short": SimpleNamespace(family=family)}, ids=ids)
+    perception = PerceptionTokens(kinds={"short": SimpleNamespace(family=family, cell_codes=family.size)}, ids=ids)
     two, three = ids.ids(family, [0, 1]), ids.ids(family, [1, 2, 3])
     torch.manual_seed(0)
     masked_ids, _ = SpanMasking(perception, probability=1.0)(*batch(*[two, three] * 20))
