@@ -165,7 +165,7 @@ class DepthKind(TokenKind):
         """How close it is, as values are stated: two digits, 99 closest; of a row label, where the row's middle is, in
         pixels of the VQ-VAE's frame."""
         if code >= self.codebook_size:
-            return f" {(2 * (code - self.codebook_size) + 1) * self.vqvae.config.image_size // (2 * self.grid)}"
+            return f"{(2 * (code - self.codebook_size) + 1) * self.vqvae.config.image_size // (2 * self.grid)}"
         return f" {int(self.code_depths[code]) * 100 // 256:02d}"
 
     def settings(self) -> dict[str, Any]:
