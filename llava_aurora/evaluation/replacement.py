@@ -139,7 +139,7 @@ def replacements(
         result = {}
         for chain in chains:
             rng = np.random.default_rng([seed, zlib.crc32(chain.question.id.encode())])
-            codes = kind.with_labels(codes_for(kind.cells(chain.codes), rng))
+            codes = kind.with_labels(codes_for(kind.without_labels(chain.codes), rng))
             result[chain.question.id] = tuple(int(code) for code in codes)
         return result
 

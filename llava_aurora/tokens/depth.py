@@ -62,7 +62,7 @@ class DepthKind(TokenKind):
         rows = ((row, codes[row * self.grid : (row + 1) * self.grid]) for row in range(self.grid))
         return [code for row, cells in rows for code in (self.codebook_size + row, *cells)]
 
-    def cells(self, codes: Sequence[int]) -> list[int]:
+    def without_labels(self, codes: Sequence[int]) -> list[int]:
         """The codes of the cells without row labels, of a whole map or of the beginning of one.
 
         A label in the place of a cell's code counts as the last code of the codebook.
@@ -96,7 +96,7 @@ class DepthKind(TokenKind):
 
     def decode(self, codes: Sequence[int]) -> np.ndarray:
         """Codes to uint8 (image_size, image_size), the frame of the VQ-VAE."""
-        return self.vqvae.decode_codes(self.cells(codes))
+        return self.vqvae.decode_codes(self.without_labels(codes))
 
     @cached_property
     def code_depths(self) -> np.ndarray:
@@ -109,7 +109,7 @@ class DepthKind(TokenKind):
 
         Args: point: x, y in pixels of a square frame.
         """
-        around, cells = self.cells_around(point, frame=frame), self.cells(codes)
+        around, cells = self.cells_around(point, frame=frame), self.without_labels(codes)
         return round(sum(weight * float(self.code_depths[cells[cell]]) for cell, weight in around.items()))
 
     def cells_around(self, point: tuple[int, int], *, frame: int) -> dict[int, float]:
@@ -141,7 +141,7 @@ class DepthKind(TokenKind):
 
     def draw_written(self, codes: Sequence[int]) -> Image.Image:
         """The first codes of a map as a colour picture of the VQ-VAE's size; cells without a code are grey."""
-        codes, cells = self.cells(codes) or [0], np.arange(self.grid**2).reshape(self.grid, self.grid)
+        codes, cells = self.without_labels(codes) or [0], np.arange(self.grid**2).reshape(self.grid, self.grid)
         values = self.decode([*codes, *[codes[-1]] * (cells.size - len(codes))])
         picture = np.array(color_map(values))
         side = values.shape[0] // self.grid

@@ -87,17 +87,17 @@ class TokenKind(ABC):
             return None
         return self.draw([self.decode(codes)], Image.new("RGB", (336, 336)))
 
-    def cells(self, codes: Sequence[int]) -> list[int]:
+    def without_labels(self, codes: Sequence[int]) -> list[int]:
         """Of the codes of a span those that say something of the image."""
         return list(codes)
 
     @property
     def cell_codes(self) -> int:
-        """How many codes `cells` may hold: those below this number."""
+        """How many codes `without_labels` may return: those below this number."""
         return self.family.size
 
     def with_labels(self, codes: Sequence[int]) -> list[int]:
-        """What `cells` returned back to the codes of a span."""
+        """What `without_labels` returned back to the codes of a span."""
         return list(codes)
 
     # what the decoder allows next ---------------------------------------------------------------------------------

@@ -109,7 +109,7 @@ def test_raster_rows_begin_with_a_label_each_and_show_the_same_map(depth, raster
     assert np.array_equal(raster.decode(codes), depth.decode(plain))
     assert raster.depth_between_cells(codes, (30, 40), frame=90) == depth.depth_between_cells(plain, (30, 40), frame=90)
     assert [codes[raster.place_of_cell(cell, length=len(codes))] for cell in range(9)] == plain
-    assert raster.cells(plain) == plain, "a map without labels is read too"
+    assert raster.without_labels(plain) == plain, "a map without labels is read too"
     assert raster.family.parse(depth.text(ramp(56, 56)))[0].codes == tuple(plain)
 
 
@@ -126,6 +126,6 @@ def test_probabilities_of_labels_change_no_reconstruction(depth, raster):
     sure = torch.nn.functional.one_hot(torch.tensor([codes]), 19).float()
     unsure = 0.5 * sure
     unsure[..., 16:] += 0.5 / 3
-    expected = depth.reconstruct(torch.nn.functional.one_hot(torch.tensor([raster.cells(codes)]), 16).float())
+    expected = depth.reconstruct(torch.nn.functional.one_hot(torch.tensor([raster.without_labels(codes)]), 16).float())
     assert torch.allclose(raster.reconstruct(sure), expected, atol=1e-6)
     assert torch.allclose(raster.reconstruct(unsure), expected, atol=1e-6)

@@ -35,6 +35,6 @@ class RasterRows(Transform):
         if family.start not in text:
             return text
         for span in reversed(family.parse(text)):
-            written = family.text(self.depth.with_labels(self.depth.cells(span.codes)))
+            written = family.text(self.depth.with_labels(self.depth.without_labels(span.codes)))
             text = text[: span.start] + written + text[span.end :]
         return text
