@@ -68,8 +68,16 @@ class Workshop:
     def records(self) -> Path:
         return self.folder / "train.json"
 
-    def flags(self, out: Path, **changes: object) -> list[str]:
-        """LLaVA's flags for a short run; a change of None leaves a flag out."""
+    def flags(
+        self, out: Path, *, tokens: bool = False, lora: bool = False, zero: int | None = None, **changes: object
+    ) -> list[str]:
+        """LLaVA's flags for a short run, and more; a change of None leaves a flag out.
+
+        Args: tokens: depth and box tokens; lora: LoRA of rank 8; zero: stage of DeepSpeed's ZeRO.
+        """
+        given = {"lora_enable": True, "lora_r": 8} if lora else {}
+        given |= self.perception_flags() if tokens else {}
+        given |= {"deepspeed": f"deepspeed_configs/zero{zero}.json"} if zero else {}
         flags: dict[str, object] = {
             "model_name_or_path": self.base,
             "version": "v1",
@@ -90,6 +98,7 @@ class Workshop:
             "lazy_preprocess": True,
             "report_to": "none",
             "disable_tqdm": True,
+            **given,
             **changes,
         }
         return [part for name, value in flags.items() if value is not None for part in (f"--{name}", str(value))]
@@ -187,6 +196,10 @@ class Finished:
         logged = [ast.literal_eval(line) for line in self.output.splitlines() if line.startswith("{'loss'")]
         return [{name: float(value) for name, value in step.items()} for step in logged]
 
+    def checked(self, code: int | None) -> "Finished":
+        assert code is None or self.code == code, self.output[-3000:]
+        return self
+
 
 Start = Callable[..., Finished]
 
@@ -196,10 +209,12 @@ def forked() -> Iterator[Start]:
     """Runs a Python script as `start` does, on ranks or alone, in seconds less: what it imports is there already."""
     from forked import begin
 
-    def run(script: object, *flags: object, ranks: int | None = None, **environment: str) -> Finished:
+    def run(
+        script: object, *flags: object, ranks: int | None = None, code: int | None = 0, **environment: str
+    ) -> Finished:
         with begin(script, *flags, ranks=ranks, **environment) as running:
             printed = running.output.read()
-        return Finished(running.process.exitcode, printed)
+        return Finished(running.process.exitcode, printed).checked(code)
 
     with pytest.MonkeyPatch.context() as patch:  # libraries read these as they are imported
         for name, value in ENVIRONMENT.items():
@@ -209,9 +224,9 @@ def forked() -> Iterator[Start]:
 
 @pytest.fixture(scope="session")
 def start() -> Start:
-    """Runs a command from the root of the repository, as a user would, on the CPU."""
+    """Runs a command from the root of the repository, as a user would, on the CPU; it has to end with `code`."""
 
-    def run(*command: object, **environment: str) -> Finished:
+    def run(*command: object, code: int | None = 0, **environment: str) -> Finished:
         done = subprocess.run(
             [str(part) for part in command],
             cwd=ROOT,
@@ -221,7 +236,7 @@ def start() -> Start:
             text=True,
             timeout=900,
         )
-        return Finished(done.returncode, done.stdout)
+        return Finished(done.returncode, done.stdout).checked(code)
 
     return run
 
@@ -239,7 +254,6 @@ def train_once(workshop: Workshop, once: Once, start: Start, forked: Start) -> C
             command = ("scripts/finetune_aurora.sh", *workshop.flags(folder / name, **flags))
             meeting = {"NUM_GPUS": "2", "MASTER_PORT": str(free_port())}
             done = start("bash", *command, **meeting) if launched else forked(*command, ranks=2)
-            assert done.code == 0, done.output[-3000:]
             (folder / "finished.json").write_text(json.dumps(asdict(done)))
 
         folder = once(name, run)

@@ -13,7 +13,6 @@ def rows(forked):
 
     def run(name, *flags):
         finished = forked(f"benchmarks/{name}.py", "--rounds", 1, *flags)
-        assert finished.code == 0, finished.output[-3000:]
         measured = json.loads(finished.output.splitlines()[-1])
         assert measured["benchmark"] == name
         assert all(row["least"] <= row["times_as_fast"] <= row["largest"] for row in measured["rows"] if "than" in row)
@@ -75,6 +74,5 @@ def test_loader(rows):
 @pytest.mark.parametrize("name", ["training_step", "curriculum_epoch", "generation", "vqvae", "loader"])
 def test_help_has_an_example_and_nothing_cannot_be_measured(forked, name):
     assert f"python benchmarks/{name}.py" in forked(f"benchmarks/{name}.py", "--help").output
-    refused = forked(f"benchmarks/{name}.py", "--rounds", 0)
-    assert refused.code == 2
+    refused = forked(f"benchmarks/{name}.py", "--rounds", 0, code=2)
     assert "--rounds" in refused.output

@@ -28,7 +28,6 @@ def test_help_answers_without_torch_and_gradio(start, verb):
     )
     code += "    c.main()\nfinally:\n    print(bool({'torch', 'gradio'} & set(sys.modules)))"
     run = start(sys.executable, "-c", code)
-    assert run.code == 0
     assert "Usage:" in run.output
     assert run.output.strip().endswith("False")
 
@@ -40,7 +39,6 @@ def test_the_command_is_installed():
 
 def test_doctor_finds_a_sound_installation(start):
     run = start(sys.executable, *CLI, "doctor")
-    assert run.code == 0, run.output
     patches = len(read_series())
     applied = f"{patches} of {patches} applied"
     for word in ("llava-torch", "transformers", applied, "sdpa", "no CUDA device", "gloo"):
@@ -55,8 +53,7 @@ def test_doctor_finds_a_sound_installation(start):
     ],
 )
 def test_an_error_is_one_line_and_exit_code_one(start, arguments, message):
-    run = start(sys.executable, *CLI, *arguments)
-    assert run.code == 1
+    run = start(sys.executable, *CLI, *arguments, code=1)
     assert run.output.splitlines()[-1].startswith(message)
     assert "Traceback" not in run.output
 

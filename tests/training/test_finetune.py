@@ -40,14 +40,12 @@ def test_a_model_with_tokens_goes_on_with_them_without_a_flag(finetuned, worksho
     flags = {"model_name_or_path": finetuned[0], "vision_tower": tower, "max_steps": 1, "use_cpu": True}
     out = tmp_path / "llava-aurora-2"
     run = forked(SCRIPT, *workshop.flags(out, **flags))
-    assert run.code == 0, run.output[-3000:]
     assert "loss_depth" in run.losses[0]
     before, after = (load_pretrained_model(str(folder))[1] for folder in (finetuned[0], out))
     assert after.perception.config() == before.perception.config()
 
     other = {**flags, "perception_modalities": "depth", "depth_vqvae": workshop.vqvae}
-    refused = forked(SCRIPT, *workshop.flags(tmp_path / "other", **other))
-    assert refused.code == 1
+    refused = forked(SCRIPT, *workshop.flags(tmp_path / "other", **other), code=1)
     assert "has perception tokens of other settings" in refused.output.splitlines()[-1]
 
 
@@ -94,7 +92,7 @@ def projector(workshop, tmp_path):
 def test_finetune_as_llava_writes_it(workshop, forked, language_model, projector, tmp_path):
     flags = workshop.flags(
         tmp_path / "out",
-        deepspeed="deepspeed_configs/zero3.json",
+        zero=3,
         model_name_or_path=language_model,
         pretrain_mm_mlp_adapter=projector,
         image_aspect_ratio="pad",
@@ -102,7 +100,6 @@ def test_finetune_as_llava_writes_it(workshop, forked, language_model, projector
         **V15_FLAGS,
     )
     run = forked(SCRIPT, *flags, ranks=2)
-    assert run.code == 0, run.output[-3000:]
     changes = "--evaluation_strategy no to --eval_strategy no", "--tf32 True to --tf32 False"
     for change in (*changes, "--report_to wandb to --report_to tensorboard"):
         assert run.output.count(f"Warning: changed {change} because ") == 1
@@ -114,18 +111,8 @@ def test_finetune_as_llava_writes_it(workshop, forked, language_model, projector
 
 def test_finetune_lora_as_llava_writes_it_with_perception_tokens(workshop, forked, tmp_path):
     out = tmp_path / "llava-aurora-lora"
-    flags = workshop.flags(
-        out,
-        deepspeed="deepspeed_configs/zero3.json",
-        lora_enable=True,
-        lora_r=8,
-        lora_alpha=16,
-        mm_projector_lr=2e-5,
-        **V15_FLAGS,
-        **workshop.perception_flags(),
-    )
+    flags = workshop.flags(out, zero=3, lora=True, lora_alpha=16, mm_projector_lr=2e-5, **V15_FLAGS, tokens=True)
     run = forked(SCRIPT, *flags, ranks=2)
-    assert run.code == 0, run.output[-3000:]
     assert math.isfinite(run.losses[-1]["loss_depth"])
     tokenizer, model, _, _ = load_pretrained_model(str(out))
     assert list(model.perception.kinds) == ["depth", "box"]
@@ -140,13 +127,12 @@ def test_pretrain_as_llava_writes_it(workshop, forked, language_model, tmp_path)
     out = tmp_path / "pretrain"
     flags = workshop.flags(
         out,
-        deepspeed="deepspeed_configs/zero2.json",
+        zero=2,
         model_name_or_path=language_model,
         version="plain",
         tune_mm_mlp_adapter=True,
         **{**V15_FLAGS, "save_steps": 24000},
     )
-    run = forked(SCRIPT, *flags, ranks=2)
-    assert run.code == 0, run.output[-3000:]
+    forked(SCRIPT, *flags, ranks=2)
     weights = torch.load(out / "mm_projector.bin", weights_only=True)
     assert all("mm_projector" in name for name in weights)

@@ -68,8 +68,7 @@ def test_a_base_with_mpt_in_its_path_trains_and_runs_no_code(workshop, forked, t
     (base / "custom_generate").mkdir()
     (base / "custom_generate" / "generate.py").write_text(f"open({str(marker)!r}, 'w')\n\ndef generate(): ...\n")
     flags = workshop.flags(tmp_path / "out", model_name_or_path=base, max_steps=1, use_cpu=True)
-    run = forked(SCRIPT, *flags)
-    assert run.code == 0, run.output[-3000:]
+    forked(SCRIPT, *flags)
     assert not marker.exists()
 
 
@@ -118,15 +117,8 @@ def test_a_merged_folder_is_the_same_model(finetuned_lora, lora, tmp_path):
 
 def test_rows_trained_with_the_projector_alone_are_where_the_next_stage_starts(workshop, forked, tmp_path):
     first, second = tmp_path / "llava-first", tmp_path / "llava-second-lora"
-    flags = workshop.flags(
-        first,
-        deepspeed="deepspeed_configs/zero2.json",
-        tune_mm_mlp_adapter=True,
-        perception_init="words",
-        **workshop.perception_flags(),
-    )
+    flags = workshop.flags(first, zero=2, tune_mm_mlp_adapter=True, perception_init="words", tokens=True)
     run = forked(SCRIPT, *flags, ranks=2)
-    assert run.code == 0, run.output[-3000:]
     assert run.losses[-1]["loss_depth"] < run.losses[0]["loss_depth"]
     saved = torch.load(first / "mm_projector.bin", weights_only=True)
     rows = {name: value for name, value in saved.items() if "perception_rows" in name}
@@ -138,15 +130,13 @@ def test_rows_trained_with_the_projector_alone_are_where_the_next_stage_starts(w
     flags = workshop.flags(
         second,
         pretrain_mm_mlp_adapter=first / "mm_projector.bin",
-        lora_enable=True,
-        lora_r=8,
+        lora=True,
         max_steps=1,
         learning_rate=0.0,
         use_cpu=True,
-        **workshop.perception_flags(),
+        tokens=True,
     )
     run = forked(SCRIPT, *flags)
-    assert run.code == 0, run.output[-3000:]
     model = load_pretrained_model(str(second))[1]
     assert torch.equal(model.model.embed_tokens.weight[-74:], rows["model.embed_tokens.perception_rows"])
 
@@ -159,17 +149,15 @@ def test_the_reconstruction_loss_works_under_the_other_stages(workshop, forked, 
     flags = workshop.flags(
         tmp_path / "llava-lora",
         deepspeed=config,
-        lora_enable=True,
-        lora_r=8,
+        lora=True,
         gradient_checkpointing=True,
         aux_losses="reconstruction=1",
         # A rank's batch may be all about boxes: no map is in it.
         train_tasks="counting_chain,depth_generation",
         per_device_train_batch_size=1,
-        **workshop.perception_flags(),
+        tokens=True,
     )
     run = forked(SCRIPT, *flags, ranks=2)
-    assert run.code == 0, run.output[-3000:]
     assert all(step["loss_reconstruction"] >= 0 for step in run.losses)
     assert any("loss_depth" not in step or "loss_box" not in step for step in run.losses)
 
@@ -178,7 +166,7 @@ def test_the_reconstruction_loss_works_under_the_other_stages(workshop, forked, 
 def test_a_head_is_guided_where_its_layer_is_wrapped_or_partitioned(workshop, forked, tmp_path, lora):
     flags = workshop.flags(
         tmp_path / ("llava-lora" if lora else "llava"),
-        deepspeed="deepspeed_configs/zero3.json",
+        zero=3,
         lora_enable=lora,
         lora_r=8,
         gradient_checkpointing=True,
@@ -187,10 +175,9 @@ def test_a_head_is_guided_where_its_layer_is_wrapped_or_partitioned(workshop, fo
         aux_losses="attention=0.5,answer=0.5",
         train_tasks="chain",
         max_steps=3,
-        **workshop.perception_flags(),
+        tokens=True,
     )
     run = forked(SCRIPT, *flags, ranks=2)
-    assert run.code == 0, run.output[-3000:]
     for name in ("copy", "lookup", "choice", "answer"):
         assert all(0 < step[f"loss_{name}"] < 20 for step in run.losses if "loss_depth" in step)
     assert any("loss_depth" in step for step in run.losses)
@@ -200,18 +187,8 @@ def test_a_head_is_guided_where_its_layer_is_wrapped_or_partitioned(workshop, fo
 
 def test_four_bits_train_and_load(workshop, forked, tmp_path):
     out = tmp_path / "llava-qlora"
-    flags = workshop.flags(
-        out,
-        deepspeed="deepspeed_configs/zero2.json",
-        bits=4,
-        lora_enable=True,
-        lora_r=8,
-        gradient_checkpointing=True,
-        max_steps=2,
-        **workshop.perception_flags(),
-    )
-    run = forked(SCRIPT, *flags, ranks=2)
-    assert run.code == 0, run.output[-3000:]
+    flags = workshop.flags(out, zero=2, bits=4, lora=True, gradient_checkpointing=True, max_steps=2, tokens=True)
+    forked(SCRIPT, *flags, ranks=2)
     assert "quantization_config" not in json.loads((out / "config.json").read_text())
     model = load_pretrained_model(str(out), load_4bit=True)[1]
     assert type(model.model.layers[0].self_attn.q_proj).__name__ == "Linear4bit"
@@ -221,17 +198,8 @@ def test_four_bits_train_and_load(workshop, forked, tmp_path):
 
 def test_the_papers_way_trains_both_whole_matrices(workshop, base, forked, tmp_path):
     out = tmp_path / "llava-whole-lora"
-    flags = workshop.flags(
-        out,
-        lora_enable=True,
-        lora_r=8,
-        train_base_vocabulary=True,
-        max_steps=1,
-        use_cpu=True,
-        **workshop.perception_flags(),
-    )
-    run = forked(SCRIPT, *flags)
-    assert run.code == 0, run.output[-3000:]
+    flags = workshop.flags(out, lora=True, train_base_vocabulary=True, max_steps=1, use_cpu=True, tokens=True)
+    forked(SCRIPT, *flags)
     model = load_pretrained_model(str(out))[1]
     words = base.lm_head.weight.shape[0]
     assert model.lm_head.weight.shape[0] == words + 74
@@ -241,11 +209,8 @@ def test_the_papers_way_trains_both_whole_matrices(workshop, base, forked, tmp_p
 
 def test_a_frozen_language_model_keeps_its_words_and_is_saved_whole(workshop, base, forked, tmp_path):
     out = tmp_path / "llava-frozen"
-    flags = workshop.flags(
-        out, deepspeed="deepspeed_configs/zero3.json", freeze_backbone=True, max_steps=1, **workshop.perception_flags()
-    )
-    run = forked(SCRIPT, *flags, ranks=2)
-    assert run.code == 0, run.output[-3000:]
+    flags = workshop.flags(out, zero=3, freeze_backbone=True, max_steps=1, tokens=True)
+    forked(SCRIPT, *flags, ranks=2)
     model = load_pretrained_model(str(out))[1]
     words = base.lm_head.weight.shape[0]
     assert torch.equal(model.lm_head.weight[:words], base.lm_head.weight)

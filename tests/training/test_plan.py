@@ -230,7 +230,6 @@ def test_the_command_shows_what_fits_without_torch(start):
         "try:\n    import llava_aurora.cli.__main__ as c; c.main()\nfinally:\n    print('torch' in sys.modules)"
     )
     run = start(sys.executable, "-c", code)
-    assert run.code == 0, run.output
     for part in (*WAYS, "fits with ZeRO-3, 16 records a GPU", "--lora_alpha 256", "--bits 4"):
         assert part in run.output
     assert run.output.strip().endswith("False")
@@ -257,6 +256,5 @@ def test_several_models_and_numbers_of_gpus_as_json(start):
     ],
 )
 def test_an_error_of_the_command_is_one_line(start, flag, value):
-    run = start(sys.executable, "-m", "llava_aurora.cli", "plan", flag, value)
-    assert run.code == 1
+    run = start(sys.executable, "-m", "llava_aurora.cli", "plan", flag, value, code=1)
     assert run.output.startswith(f"error: {flag} {value}: ")

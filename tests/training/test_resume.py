@@ -44,9 +44,9 @@ class Mode:
         lora = LORA if self.lora else {}
         return self.shop.flags(out, **deepspeed | training | lora | self.shop.perception_flags() | changes)
 
-    def launch(self, out: Path, **changes: object) -> Any:
+    def launch(self, out: Path, *, code: int | None = 0, **changes: object) -> Any:
         """Two ranks."""
-        return self.forked(SCRIPT, *self.flags(out, **changes), ranks=2)
+        return self.forked(SCRIPT, *self.flags(out, **changes), ranks=2, code=code)
 
     def alone(self, out: Path, *, accumulation: int = 2, **changes: object) -> Any:
         """One rank; with twice the accumulation its steps have the same records."""
@@ -122,7 +122,6 @@ def test_a_killed_run_ends_as_an_unbroken_one_on_other_ranks_too(workshop, forke
     half.write_text("as far as it got")
 
     run = mode.launch(out)
-    assert run.code == 0, run.output[-3000:]
     assert f"resuming from {out}/checkpoint-{SAVED}, step {SAVED}" in run.output
     assert run.losses == whole.run.losses[SAVED:] or whole.loss_difference(run) < 1e-6
     assert whole.differences(out).max() <= 1e-6
@@ -130,7 +129,6 @@ def test_a_killed_run_ends_as_an_unbroken_one_on_other_ranks_too(workshop, forke
 
     out = whole.interrupted("two_to_one")
     run = mode.alone(out)
-    assert run.code == 0, run.output[-3000:]
     assert len(run.losses) == STEPS - SAVED
     assert whole.loss_difference(run) < 1e-3
     # The mean: gradients are summed in another order, and where one is almost 0, Adam makes much of its last digit.
@@ -144,7 +142,6 @@ def test_two_ranks_resume_what_one_wrote(workshop, forked, tmp_path):
     whole = Unbroken(mode, mode.name("one"), mode.alone(mode.name("one")))
     out = whole.interrupted("one_to_two")
     run = mode.launch(out)
-    assert run.code == 0, run.output[-3000:]
     assert len(run.losses) == STEPS - SAVED
     assert whole.loss_difference(run) < 1e-3
     assert whole.differences(out).mean() <= 1e-6
@@ -162,7 +159,6 @@ def test_a_run_goes_on_within_its_second_epoch_and_ends_once(workshop, forked, t
 
     (out / "adapter_model.safetensors").unlink()  # as if it had been killed while it wrote its model
     run = mode.alone(out, accumulation=1, **flags)
-    assert run.code == 0, run.output[-3000:]
     assert f"{out}: this run is finished, 7 of 7 steps" in run.output
     assert run.losses == []
     assert whole.differences(out).max() <= 1e-6
@@ -194,7 +190,7 @@ def test_a_nan_loss_ends_the_whole_job_and_names_its_records(poisoned, forked, t
     out = mode.name("nan")
     # New tokens would start from the mean of all words, the poisoned one among them.
     without = dict.fromkeys(shop.perception_flags())
-    run = mode.launch(out, save_steps=1, max_steps=None, num_train_epochs=1, **without)
+    run = mode.launch(out, code=None, save_steps=1, max_steps=None, num_train_epochs=1, **without)
     error = error_of(run)
     saved = len(list(out.glob("checkpoint-*")))
     assert saved == len(run.losses)

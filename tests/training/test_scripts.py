@@ -34,8 +34,7 @@ def test_python_can_parse_it_and_both_can_run_it(name):
     ],
 )
 def test_what_is_missing_is_named_with_three_ways_to_start(start, name, flags, absent):
-    run = start("python", f"scripts/{name}.sh", *flags)
-    assert run.code == 2
+    run = start("python", f"scripts/{name}.sh", *flags, code=2)
     assert run.output.startswith(f"error: {absent}\n")
     for way in ("deepspeed scripts/finetune_aurora_lora.sh", "deepspeed scripts/finetune_aurora.sh", "scripts/demo.sh"):
         assert way in run.output
@@ -44,7 +43,6 @@ def test_what_is_missing_is_named_with_three_ways_to_start(start, name, flags, a
 
 def test_help_shows_examples_the_recipe_and_every_flag(start):
     run = start("./scripts/finetune_aurora_lora.sh", "--help")
-    assert run.code == 0
     assert run.output.count("usage: ") == 1
     for part in ("Examples:", "torchrun", "--lora_r 128", "--curriculum VALUE", "--per_device_train_batch_size"):
         assert part in run.output
@@ -59,16 +57,14 @@ def test_help_shows_examples_the_recipe_and_every_flag(start):
 @pytest.mark.deepspeed
 @pytest.mark.parametrize(("flags", "code", "said"), [([], 2, "are missing"), (["--help"], 0, "usage: ")])
 def test_two_ranks_say_it_once(forked, flags, code, said):
-    run = forked("scripts/finetune_aurora.sh", *flags, ranks=2)
-    assert run.code == code
+    run = forked("scripts/finetune_aurora.sh", *flags, ranks=2, code=code)
     assert run.output.count(said) == 1
 
 
 @pytest.mark.deepspeed
 def test_two_ranks_name_a_missing_file_once(workshop, start, tmp_path):
     flags = workshop.flags(tmp_path / "out", image_folder=tmp_path / "none")
-    run = start("deepspeed", "--num_gpus", 2, "--master_port", PORT, "scripts/finetune_aurora.sh", *flags)
-    assert run.code == 1
+    run = start("deepspeed", "--num_gpus", 2, "--master_port", PORT, "scripts/finetune_aurora.sh", *flags, code=1)
     assert run.output.count(f"error: --image_folder {tmp_path / 'none'}: no such file or folder") == 1
     assert "Traceback" not in run.output
 
@@ -117,7 +113,6 @@ def test_the_papers_recipe_in_every_form_on_two_ranks(tiny, start, tmp_path):
         out = tmp_path / f"llava-{name}-lora"
         command = ["env", "-C", tmp_path, *command, *tiny(out)]
         run = start(*command, **environment)
-        assert run.code == 0, run.output[-3000:]
         assert run.output.count("recipe aurora_lora fills in") == 1
         assert len(run.losses) == 2
         losses[name] = [step["loss"] for step in run.losses]
@@ -131,7 +126,6 @@ def test_the_first_stage(workshop, tiny, start, tmp_path):
     out = tmp_path / "pretrain"
     flags = tiny(out, perception_modalities=None, depth_vqvae=None, coordinate_frame=None, curriculum=None, lora_r=None)
     run = start("torchrun", "--standalone", "--nproc_per_node", 2, "scripts/pretrain_aurora.sh", *flags)
-    assert run.code == 0, run.output[-3000:]
     assert "recipe pretrain fills in" in run.output
     assert (out / "mm_projector.bin").is_file()
 
@@ -173,12 +167,10 @@ def test_slurm_starts_the_recipe_on_every_node(tiny, start, tmp_path, nodes, ran
     path = f"PATH={binaries}:{os.environ['PATH']}"
     command = ["env", path, "bash", spooled, *tiny(out, report_to="none", save_steps=1)]
     run = start(*command, **environment)
-    assert run.code == 0, run.output[-3000:]
     assert run.output.count("recipe aurora_lora fills in") == 1
     assert len(run.losses) == 2
     assert (out / "non_lora_trainables.bin").is_file()
     if nodes == 1:  # queued again, as after a preemption in the second step
         shutil.rmtree(out / "checkpoint-2")
         again = start(*command, **environment)
-        assert again.code == 0, again.output[-3000:]
         assert [step["epoch"] for step in again.losses] == [run.losses[1]["epoch"]]

@@ -21,8 +21,6 @@ def test_losses_weights_and_tokenizer_are_upstreams(workshop, start, forked, tmp
         for name in ("upstream", "ours")
     )
     runs = {"upstream": start(sys.executable, "-c", UPSTREAM, *upstream), "ours": forked(SCRIPT, *ours)}
-    for run in runs.values():
-        assert run.code == 0, run.output[-3000:]
     compared = ("loss", "grad_norm", "learning_rate")
     steps = {name: [[step[key] for key in compared] for step in run.losses] for name, run in runs.items()}
     assert len(steps["ours"]) == 4
@@ -57,8 +55,7 @@ def test_losses_weights_and_tokenizer_are_upstreams(workshop, start, forked, tmp
     ],
 )
 def test_bad_input_is_one_line_and_exit_code_one(workshop, forked, tmp_path, changes, message):
-    run = forked(SCRIPT, *workshop.flags(tmp_path / "out", use_cpu=True, **changes))
-    assert run.code == 1
+    run = forked(SCRIPT, *workshop.flags(tmp_path / "out", use_cpu=True, **changes), code=1)
     (line,) = [line for line in run.output.splitlines() if line.startswith("error: ")]
     assert re.search(message, line), line
     assert "Traceback" not in run.output
