@@ -2,7 +2,7 @@
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
+from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
@@ -50,8 +50,6 @@ def depth(
 
     if (images is None) == (maps is None):
         raise AuroraError("give either --images, to estimate depth, or --maps, to convert existing depth")
-    if values not in (None, "metric", "relative") or closer not in (None, "higher", "lower") or bits not in (8, 16):
-        raise AuroraError("--values is metric or relative, --closer is higher or lower, --bits is 8 or 16")
     made: dict[str, Any] = {"out": out, "workers": workers, "share": process_share(cpu=device == "cpu" or bool(maps))}
     if maps is not None:
         from llava_aurora.data.sources.depth.depth_import import check_folder, import_maps
@@ -70,8 +68,7 @@ def depth(
             raise AuroraError("--closer and --unknown belong to --maps: how estimators write depth is known")
         find_files(images, SUFFIXES)  # fail before the estimator is loaded, which takes minutes
         used = usable_device(device)
-        kind = cast(Literal["metric", "relative"] | None, values)
-        estimator = DepthEstimator(model=model, device=used, batch_size=batch_size, values=kind)
+        estimator = DepthEstimator(model=model, device=used, batch_size=batch_size, values=values)
         report = estimate_maps(images=images, estimator=estimator, bits=cast(Bits, bits), clip=clip, **made)
     if report.main:
         _print(report, out)

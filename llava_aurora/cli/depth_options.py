@@ -3,7 +3,7 @@
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, cast
+from typing import TYPE_CHECKING, Annotated, Literal, cast
 
 import typer
 
@@ -12,34 +12,28 @@ from llava_aurora.errors import AuroraError
 if TYPE_CHECKING:
     from llava_aurora.vqvae.depth_scale import Bits, DepthScale
 
-ValuesOption = Annotated[str | None, typer.Option("--values", help="metric (distances) or relative (inverse depth).")]
-CloserOption = Annotated[
-    str | None, typer.Option("--closer", help="higher or lower: which values are closer. Lower needs --values.")
-]
+Values = Literal["metric", "relative"]
+Closer = Literal["higher", "lower"]
+ValuesOption = Annotated[Values | None, typer.Option("--values", help="Distances, or relative (inverse) depth.")]
+CloserOption = Annotated[Closer | None, typer.Option("--closer", help="Which values are closer. Lower needs --values.")]
 UnknownOption = Annotated[
     str, typer.Option("--unknown", help="Values that mean unknown depth, with commas, such as 0,65535. Needs --values.")
 ]
 
 
-def depth_scale(values: str, closer: str, unknown: str, *, clip: float = 0.0, bits: int = 8) -> "DepthScale":
+def depth_scale(values: Values, closer: Closer, unknown: str, *, clip: float = 0.0, bits: int = 8) -> "DepthScale":
     """What these options say. Raises AuroraError if they contradict each other."""
-    from llava_aurora.vqvae.depth_scale import Closer, DepthScale, Values
+    from llava_aurora.vqvae.depth_scale import DepthScale
 
     try:
         markers = tuple(float(value) for value in unknown.split(",") if value.strip())
     except ValueError as error:
         raise AuroraError(f"--unknown {unknown}: expected numbers with commas between them") from error
-    return DepthScale(
-        values=cast(Values, values),
-        closer=cast(Closer, closer),
-        unknown=markers,
-        clip=clip,
-        bits=cast("Bits", bits),
-    )
+    return DepthScale(values=values, closer=closer, unknown=markers, clip=clip, bits=cast("Bits", bits))
 
 
 def checked_scale(
-    folder: Path, paths: Sequence[Path], *, values: str | None, closer: str | None, unknown: str
+    folder: Path, paths: Sequence[Path], *, values: Values | None, closer: Closer | None, unknown: str
 ) -> "DepthScale | None":
     """What the values of the maps of a folder mean; None: relative depth as the VQ-VAE takes it, higher = closer.
 
@@ -50,8 +44,6 @@ def checked_scale(
     from llava_aurora.vqvae.depth_checks import check_depth
     from llava_aurora.vqvae.maps import SETTINGS_FILE, check_depth_map
 
-    if closer not in (None, "higher", "lower"):
-        raise AuroraError(f"--closer is higher or lower, not {closer}")
     if values is None and (closer == "lower" or unknown):
         raise AuroraError("--closer lower and --unknown need --values metric|relative: the files do not tell")
     if values == "relative" and closer is None:

@@ -1,11 +1,12 @@
 """`llava-aurora export` and `grammar`: a trained model, and the grammar of its answers, for other engines."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
 from llava_aurora.cli.output import Commands, tell
+from llava_aurora.cli.shared import DType
 from llava_aurora.errors import AuroraError
 
 app = Commands()
@@ -20,23 +21,19 @@ def export(
     model: Annotated[Path, typer.Option(help="A folder that training left: whole, merged, LoRA or a projector.")],
     out: Annotated[Path, typer.Option(help="The folder to make.")],
     format: Annotated[
-        str,
+        Literal["hf", "llava"],
         typer.Option(
             help="hf: transformers' own LLaVA, which vLLM and SGLang read too. llava: LLaVA's own, also for a folder"
             " that was moved and whose trained vision tower LLaVA no longer finds."
         ),
     ] = "hf",
     base: Annotated[str | None, typer.Option(help="The base of LoRA or projector, if it was moved.")] = None,
-    dtype: Annotated[str | None, typer.Option(help="float32, float16 or bfloat16; the model's if left out.")] = None,
+    dtype: DType = None,
     conversation: Annotated[
         str, typer.Option(help="LLaVA's template that it was trained with; --version v1 is vicuna_v1.")
     ] = "vicuna_v1",
 ) -> None:
     """Write a trained model in the format of other engines, its LoRA merged, its tokens and VQ-VAE with it."""
-    if format not in ("hf", "llava"):
-        raise AuroraError(f"--format {format}: there are hf and llava")
-    if dtype not in (None, "float32", "float16", "bfloat16"):
-        raise AuroraError(f"--dtype {dtype}: there are float32, float16 and bfloat16")
     import torch
 
     from llava_aurora.export.hugging_face import export_hugging_face
@@ -58,7 +55,9 @@ def export(
 )
 def grammar(
     model: Annotated[Path, typer.Option(help="A trained model's folder, ours or an exported one.")],
-    format: Annotated[str, typer.Option(help="regex, to be matched in full, or ebnf (GBNF, for xgrammar).")] = "ebnf",
+    format: Annotated[
+        Literal["regex", "ebnf"], typer.Option(help="regex: to be matched in full; ebnf: GBNF, for xgrammar.")
+    ] = "ebnf",
     task: Annotated[
         str | None, typer.Option(help="Prescribe the whole answer of this task, such as depth_chain.")
     ] = None,

@@ -39,6 +39,11 @@ MaskCells = Annotated[int, typer.Option(help="Cells of a side of a mask's box, 8
 TASKS_HELP = "task=share of the scenes, with commas; masks=1: all about masks. Default: depth and counts."
 PromptsFile = Annotated[Path | None, typer.Option("--prompts", help="JSON file with your own templates.")]
 
+# Of a model folder that is written.
+DType = Annotated[
+    Literal["float32", "float16", "bfloat16"] | None, typer.Option(help="Type of the weights; the model's if left out.")
+]
+
 DEMO_OUTPUT = Path("demo_output")
 DEMO_MODEL = DEMO_OUTPUT / "work" / "model"
 

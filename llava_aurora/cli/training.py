@@ -1,11 +1,12 @@
 """`llava-aurora plan`, `merge` and `import`."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
 from llava_aurora.cli.output import Commands, tell
+from llava_aurora.cli.shared import DType
 from llava_aurora.errors import AuroraError
 
 app = Commands()
@@ -25,7 +26,9 @@ def plan(
     ] = "13b",
     gpus: Annotated[str, typer.Option(help="Number of GPUs in all; several with commas, for a row each.")] = "8",
     memory: Annotated[float, typer.Option(min=1, max=10_000, help="GB of one GPU.")] = 48,
-    mode: Annotated[str | None, typer.Option(help="full, lora, qlora or projector; default: the first three.")] = None,
+    mode: Annotated[
+        Literal["full", "lora", "qlora", "projector"] | None, typer.Option(help="Default: the first three.")
+    ] = None,
     batch: Annotated[int, typer.Option(min=1, help="Records per GPU and step.")] = 16,
     length: Annotated[int, typer.Option(min=1, help="Tokens of the longest record, image tokens included.")] = 2048,
     answer: Annotated[int, typer.Option(min=1, help="Number of these tokens that belong to answers.")] = 512,
@@ -35,15 +38,13 @@ def plan(
         bool, typer.Option(help="Train the embeddings of the original vocabulary too, as the paper did.")
     ] = False,
     gradient_checkpointing: Annotated[bool, typer.Option(help="Recompute activations.")] = True,
-    dtype: Annotated[str, typer.Option(help="bf16 or fp32.")] = "bf16",
+    dtype: Annotated[Literal["bf16", "fp32"], typer.Option(help="Type of the weights.")] = "bf16",
 ) -> None:
     """Estimate the memory of a training run on each GPU, what it sends, what fits, and with which flags."""
     from llava_aurora.model_sizes import find_sizes
     from llava_aurora.training.plan import Run
     from llava_aurora.training.plan_report import as_records, print_plan
 
-    if dtype not in ("bf16", "fp32"):
-        raise AuroraError(f"--dtype {dtype}: there are bf16 and fp32")
     try:
         numbers = [int(number) for number in gpus.split(",")]
     except ValueError as error:
@@ -89,14 +90,12 @@ def merge(
     ] = None,
     model: Annotated[Path | None, typer.Option(help="The same as an option.")] = None,
     base: Annotated[str | None, typer.Option(help="Its base, if that is no longer where the folder says.")] = None,
-    dtype: Annotated[str | None, typer.Option(help="float32, float16 or bfloat16; the base's if left out.")] = None,
+    dtype: DType = None,
 ) -> None:
     """Make one whole folder, which upstream LLaVA loads too, out of a base and what was trained beside it."""
     source = model or folder
     if source is None or (model and folder):
         raise typer.BadParameter("give the model once, as MODEL or --model")
-    if dtype not in (None, "float32", "float16", "bfloat16"):
-        raise AuroraError(f"--dtype {dtype}: there are float32, float16 and bfloat16")
     import torch
 
     from llava_aurora.model.merge import merge as merge_folders

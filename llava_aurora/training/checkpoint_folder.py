@@ -121,7 +121,7 @@ def _zero(stage: int | None) -> str:
 
 def is_whole(folder: Path) -> bool:
     """Whether a checkpoint was written to its end; whether its files are still there and undamaged is not looked at."""
-    return (folder / MANIFEST).is_file() or all((folder / name).is_file() for name in (RECORD, STATE))
+    return (folder / MANIFEST).is_file()
 
 
 def write_manifest(folder: Path) -> None:
@@ -137,15 +137,9 @@ def write_manifest(folder: Path) -> None:
 
 
 def damage_of(folder: Path) -> str | None:
-    """What keeps a run from resuming from `folder`: a missing or changed file, by name. None if all is well.
-
-    Of a checkpoint without a manifest, which earlier versions wrote, only two files are looked at.
-    """
-    missing = [name for name in (RECORD, STATE) if not (folder / name).is_file()]
-    if missing:
+    """What keeps a run from resuming from `folder`: a missing or changed file, by name. None if all is well."""
+    if missing := [name for name in (RECORD, STATE, MANIFEST) if not (folder / name).is_file()]:
         return f"{' and '.join(missing)} missing"
-    if not (folder / MANIFEST).is_file():
-        return None
     try:
         expected = {
             name: (entry["size"], entry["sha256"])

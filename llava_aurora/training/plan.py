@@ -10,7 +10,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from llava_aurora.errors import AuroraError
 from llava_aurora.files import read_json
 from llava_aurora.model_sizes import LlavaSizes
 
@@ -41,10 +40,6 @@ class Run:
     checkpointing: bool = True  # recompute activations instead of keeping them (--gradient_checkpointing)
     element: int = 2  # bytes of a weight: 2 for bfloat16, 4 for float32
     gpus: int = 8  # ranks
-
-    def __post_init__(self) -> None:
-        if self.mode not in MODES:
-            raise AuroraError(f"--mode {self.mode}: there are {', '.join(MODES)}")
 
     @property
     def trained(self) -> int:

@@ -7,7 +7,6 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from llava_aurora.errors import AuroraError
 from llava_aurora.training.legacy_flags import RENAMED
@@ -23,32 +22,27 @@ class Recipe:
     needs: tuple[str, ...]  # flags that have no default and must be given
     example: str  # the flags of a typical call
     deepspeed: str | None = None  # name of a file in deepspeed_configs/
-    flags: Mapping[str, Any]  # all others, by name
+    flags: Mapping[str, str]  # all others, by name
 
     def defaults(self, root: Path) -> dict[str, str]:
         """All flags as text; `root` is the repository, where the DeepSpeed configuration is."""
-        config = {"deepspeed": root / "deepspeed_configs" / self.deepspeed} if self.deepspeed else {}
-        return {name: str(value) for name, value in {**config, **self.flags}.items()}
+        config = {"deepspeed": str(root / "deepspeed_configs" / self.deepspeed)} if self.deepspeed else {}
+        return {**config, **self.flags}
+
+
+def _flags(text: str) -> dict[str, str]:
+    """Flags with one value each, by name."""
+    words = text.split()
+    return {flag.removeprefix("--"): value for flag, value in zip(words[::2], words[1::2], strict=True)}
 
 
 # From LLaVA-1.5's scripts: CLIP tower and projector, memory, schedule, log.
-_LLAVA_15 = {
-    "vision_tower": "openai/clip-vit-large-patch14-336",
-    "mm_vision_select_layer": -2,
-    "mm_projector_type": "mlp2x_gelu",
-    "mm_use_im_start_end": False,
-    "mm_use_im_patch_token": False,
-    "model_max_length": 2048,
-    "bf16": True,
-    "tf32": True,
-    "gradient_checkpointing": True,
-    "weight_decay": 0.0,
-    "warmup_ratio": 0.03,
-    "lr_scheduler_type": "cosine",
-    "logging_steps": 1,
-    "dataloader_num_workers": 4,
-    "lazy_preprocess": True,
-}
+_LLAVA_15 = """
+    --vision_tower openai/clip-vit-large-patch14-336 --mm_vision_select_layer -2 --mm_projector_type mlp2x_gelu
+    --mm_use_im_start_end False --mm_use_im_patch_token False --model_max_length 2048
+    --bf16 True --tf32 True --gradient_checkpointing True --dataloader_num_workers 4 --lazy_preprocess True
+    --weight_decay 0.0 --warmup_ratio 0.03 --lr_scheduler_type cosine --logging_steps 1
+"""
 
 DROP_IN = Recipe(
     name="",
@@ -73,27 +67,16 @@ _RECIPES = (
         needs=("data_path",),
         example="--data_path train.json --image_folder images --depth_vqvae path/to/vqvae",
         deepspeed="zero3.json",
-        flags={
-            "model_name_or_path": "liuhaotian/llava-v1.5-13b",
-            "version": "v1",
-            **_LLAVA_15,
-            "image_aspect_ratio": "pad",
-            "perception_modalities": "depth,box",
-            "curriculum": "linear",
-            "group_by_modality_length": True,
-            "lora_enable": True,
-            "lora_r": 128,
-            "lora_alpha": 256,
-            "learning_rate": 2e-4,
-            "mm_projector_lr": 2e-5,
-            "num_train_epochs": 10,
-            "per_device_train_batch_size": 16,
-            "gradient_accumulation_steps": 1,
-            "save_strategy": "steps",
-            "save_steps": 200,
-            "save_total_limit": 2,
-            "output_dir": "checkpoints/llava-aurora-13b-lora",
-        },
+        flags=_flags(
+            f"""
+            --model_name_or_path liuhaotian/llava-v1.5-13b --version v1 {_LLAVA_15}
+            --image_aspect_ratio pad --perception_modalities depth,box --curriculum linear
+            --group_by_modality_length True --lora_enable True --lora_r 128 --lora_alpha 256
+            --learning_rate 0.0002 --mm_projector_lr 2e-05 --num_train_epochs 10
+            --per_device_train_batch_size 16 --gradient_accumulation_steps 1
+            --save_strategy steps --save_steps 200 --save_total_limit 2 --output_dir checkpoints/llava-aurora-13b-lora
+            """
+        ),
     ),
     # Source: LLaVA's scripts/v1_5/pretrain.sh.
     Recipe(
@@ -103,20 +86,14 @@ _RECIPES = (
         needs=("data_path",),
         example="--data_path blip_laion_cc_sbu_558k.json --image_folder images",
         deepspeed="zero2.json",
-        flags={
-            "model_name_or_path": "lmsys/vicuna-13b-v1.5",
-            "version": "plain",
-            **_LLAVA_15,
-            "tune_mm_mlp_adapter": True,
-            "learning_rate": 1e-3,
-            "num_train_epochs": 1,
-            "per_device_train_batch_size": 32,
-            "gradient_accumulation_steps": 1,
-            "save_strategy": "steps",
-            "save_steps": 24000,
-            "save_total_limit": 1,
-            "output_dir": "checkpoints/llava-13b-pretrain",
-        },
+        flags=_flags(
+            f"""
+            --model_name_or_path lmsys/vicuna-13b-v1.5 --version plain {_LLAVA_15}
+            --tune_mm_mlp_adapter True --learning_rate 0.001 --num_train_epochs 1
+            --per_device_train_batch_size 32 --gradient_accumulation_steps 1
+            --save_strategy steps --save_steps 24000 --save_total_limit 1 --output_dir checkpoints/llava-13b-pretrain
+            """
+        ),
     ),
 )
 RECIPES = {recipe.name: recipe for recipe in _RECIPES}

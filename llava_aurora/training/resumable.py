@@ -108,8 +108,6 @@ class ResumableTrainer(FiniteTrainer):
             self._resumed_order = torch.load(checkpoint / ORDER, weights_only=True)
         self._resumed_step = read_json_object(checkpoint / STATE, what="trainer state")["global_step"]
         self._say(f"resuming from {checkpoint}, step {self._resumed_step}")
-        if not (checkpoint / checkpoint_folder.MANIFEST).is_file():
-            self._say(f"{checkpoint}: written by an earlier version, without checksums; its files are not checked")
         if written.data_path != now.data_path:
             self._say(f"resuming over {now.data_path}; the checkpoint was written over {written.data_path}")
         if written.world_size == now.world_size:

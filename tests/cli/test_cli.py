@@ -71,7 +71,7 @@ def test_habits_of_the_command_line(monkeypatch, capsys, tmp_path):
     assert capsys.readouterr().out.strip() == __version__
     assert cli(monkeypatch, "data", "scenes", "-h") == 0
     assert "--out" in capsys.readouterr().out
-    for wrong in (["data", "scenes"], ["data", "scenes", "--nothing"], ["nothing"]):
+    for wrong in (["data", "scenes"], ["data", "scenes", "--nothing"], ["nothing"], ["plan", "--mode", "prefix"]):
         assert cli(monkeypatch, *wrong) == 2
         assert "Traceback" not in capsys.readouterr().err
     made = [

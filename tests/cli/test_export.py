@@ -43,8 +43,6 @@ def test_a_task_in_ones_own_wording(run, finetuned_lora, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "reason"),
     [
-        (("export", "--model", "m", "--out", "o", "--format", "gguf"), "--format gguf: there are hf"),
-        (("export", "--model", "m", "--out", "o", "--dtype", "int8"), "--dtype int8: there are float32"),
         (("export", "--model", "m", "--out", "o"), "m: no checkpoint here"),
         (("grammar", "--model", "m"), "m/config.json: cannot read the configuration of the model"),
         (("grammar", "--model", "m", "--prompts", "p"), "give --task as well"),

@@ -248,8 +248,6 @@ def test_several_models_and_numbers_of_gpus_as_json(start):
     ("flag", "value"),
     [
         ("--model", "70b"),
-        ("--mode", "prefix"),
-        ("--dtype", "fp16"),
         ("--gpus", "many"),
         ("--gpus", "8,0"),
         ("--answer", "9999"),

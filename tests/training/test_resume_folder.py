@@ -167,7 +167,7 @@ def test_a_folder_without_any_checkpoint_to_resume(chosen, tmp_path):
     with pytest.raises(AuroraError, match="holds no checkpoint to resume"):
         chosen("True")
     write(tmp_path / "checkpoint-100")
-    with pytest.raises(AuroraError, match=r"aurora_run.json and trainer_state.json missing"):
+    with pytest.raises(AuroraError, match=r"aurora_run.json and trainer_state.json and aurora_manifest.json missing"):
         chosen("True")
 
 
