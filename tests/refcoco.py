@@ -27,21 +27,21 @@ def write_rows(folder, **columns):
     for row, segment in zip(table, (CUP, DISH), strict=True):
         row.update(about, segmentation=segment, bbox=[segment[0], segment[1], 10.0, 10.0])
     table[1].update(columns)
-    folder.mkdir(exist_ok=True)
+    folder.mkdir(parents=True, exist_ok=True)
     pq.write_table(pa.Table.from_pylist(table), folder / "val-00000-of-00001.parquet")
     return folder
 
 
 def write_refs(folder, name="refs(unc).p", *, segment=CUP, protocol=0, **parts):
     """`refs` and instances.json beside an image; arguments replace parts of the first reference."""
-    folder.mkdir(exist_ok=True)
+    folder.mkdir(parents=True, exist_ok=True)
     Image.new("RGB", SIZE, (90, 120, 60)).save(folder / "COCO_train2014_000000000009.jpg")
     found = [
         {"ref_id": 7, "ann_id": 1, "image_id": 9, "category_id": 47, "split": "testA", "sent_ids": [3, 4]},
         {"ref_id": 8, "ann_id": [1, 2], "image_id": 9, "split": "train", "sentences": [{"sent": "all of it"}]},
         {"ref_id": 9, "ann_id": [-1], "image_id": 9, "split": "train", "sentences": [{"sent": "a dog"}]},
     ]
-    found[0]["sentences"] = [{"sent_id": 3, "sent": "left  cup", "tokens": ["left", "cup"], "raw": "Left cup!"}]
+    found[0]["sentences"] = [{"sent_id": 3, "sent": "the left  cup", "tokens": ["left", "cup"], "raw": "Left cup!"}]
     found[0].update(parts)
     content = pickle.dumps(found, protocol) if name.endswith(".p") else json.dumps(found).encode()
     (folder / name).write_bytes(content)

@@ -17,7 +17,7 @@ class StubPredictor:
         self, tokenizer, perception: PerceptionTokens, respond: Callable[[str, str], str], *, image_size: int = 56
     ) -> None:
         self.tokenizer, self.perception, self.respond, self.image_size = tokenizer, perception, respond, image_size
-        self.image = None
+        self.image, self.aspect_ratio = None, "resize"
         self.identity = {"model": "stub", "fingerprint": "0"}
         self.batches: list[list[str]] = []
         self.settings: dict = {}

@@ -33,6 +33,10 @@ def ask(
             help="A=120,80: a point in pixels of the image; drawn in, or named where QUESTION has {points}. Repeatable."
         ),
     ] = None,
+    region: Annotated[
+        str | None,
+        typer.Option(help="MASK.png, x,y or x1,y1,x2,y2 in pixels of the image: put where QUESTION has {region}."),
+    ] = None,
     folder: Annotated[Path | None, typer.Option(help="Ask about every image under this folder instead.")] = None,
     reasoning: Annotated[
         Literal["chain", "direct"], typer.Option(help="With a chain of thought, or only the answer.")
@@ -59,8 +63,8 @@ def ask(
     """Ask a model about an image, or about a folder of them. Exit code 1 if some could not be read."""
     if (image is None) == (folder is None):
         raise typer.BadParameter("give either --image or --folder")
-    if folder is not None and (out is None or picture is not None or point):
-        raise typer.BadParameter("--folder goes with --out and --pictures, not with --picture and --point")
+    if folder is not None and (out is None or picture is not None or point or region):
+        raise typer.BadParameter("--folder goes with --out and --pictures, not with --picture, --point and --region")
     points = points_of(point or [])
     if image is not None and (out is not None or pictures is not None):
         raise typer.BadParameter("--out and --pictures go with --folder; with --image there is --picture")
@@ -88,7 +92,8 @@ def ask(
     options: dict[str, Any] = {"reasoning": reasoning, "reasoning_prompt": reasoning_prompt}
     options |= {"max_new_tokens": max_new_tokens, "decoding": decoding, "refinements": refinements}
     if image is not None:
-        _ask_one(aurora, image, question, picture=picture, points=points, **options)
+        place = region_of(region) if region else None
+        _ask_one(aurora, image, question, picture=picture, points=points, region=place, **options)
     else:
         assert folder is not None
         _ask_all(aurora, folder, question=question, out=out, pictures=pictures, batch_size=batch_size, **options)
@@ -109,6 +114,14 @@ def points_of(options: list[str]) -> dict[str, tuple[float, float]]:
             raise typer.BadParameter(f"--point {letter} is given twice")
         points[letter] = (x, y)
     return points
+
+
+def region_of(option: str) -> tuple[float, ...] | Path:
+    """The option --region: numbers, or the file of a mask."""
+    try:
+        return tuple(map(float, option.split(",")))
+    except ValueError:
+        return Path(option)
 
 
 def _ask_one(aurora: "Aurora", image: Path, question: str, *, picture: Path | None, **options: Any) -> None:

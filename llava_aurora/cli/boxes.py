@@ -1,4 +1,4 @@
-"""`llava-aurora data boxes` and `llava-aurora data hardblink`."""
+"""`llava-aurora data boxes`, `data masks` and `data hardblink`."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -100,6 +100,67 @@ def _print_counts(made: "BoxRecords") -> None:
     table.add_section()
     table.add_row("all", str(made.possible.total()), str(made.asked.total()))
     Console().print(table)
+
+
+@app.command(
+    epilog="Examples: llava-aurora data masks --annotations instances_train2017.json --images coco/train2017 --out "
+    "train.json  |  llava-aurora data masks --annotations 'refcoco/refs(unc).p' --images coco/train2014 --out ref.json"
+)
+def masks(
+    annotations: Annotated[
+        Path, typer.Option(help="File of COCO or LVIS; RefCOCO's refs file or folder; Parquet as lmms-lab's.")
+    ],
+    images: Annotated[
+        Path,
+        typer.Option("--image-folder", "--images", help="Folder of the images; those in Parquet are written there."),
+    ],
+    out: shared.RecordsOut,
+    validation_out: shared.ValidationOut = None,
+    validation_share: shared.ValidationShare = 0.0,
+    tasks: Annotated[
+        str,
+        typer.Option(help="task=share, with commas; default: all about masks; of RefCOCO those about a phrase."),
+    ] = "",
+    split: Annotated[str, typer.Option(help="Which references of RefCOCO.")] = "train",
+    per_image: Annotated[int, typer.Option(min=1, help="Rounds of questions about an image of COCO or LVIS.")] = 2,
+    max_images: Annotated[int, typer.Option(help="Use this many images of COCO or LVIS, at random; 0: all.")] = 0,
+    aspect_ratio: Annotated[
+        str, typer.Option(help="pad, square or resize, as --image_aspect_ratio in training.")
+    ] = "pad",
+    mask_cells: shared.MaskCells = 8,
+    frame: shared.Frame = 336,
+    plain_coordinates: shared.PlainCoordinates = False,
+    prompts: shared.PromptsFile = None,
+    seed: Annotated[int, typer.Option(min=0, help="Random seed.")] = 0,
+) -> None:
+    """Ask for masks of things and phrases: training records in LLaVA's JSON format."""
+    from llava_aurora.data.sources.masks.mask_records import MaskTasks, default_shares, write_mask_records
+    from llava_aurora.tokens.vocabulary import mask_family
+
+    made = write_mask_records(
+        out,
+        annotations=annotations,
+        images=images,
+        writer=record_writer(mask_family(cells=mask_cells), prompts=prompts, frame=frame, plain=plain_coordinates),
+        tasks=MaskTasks(
+            shares=shares_of(tasks, default_shares(annotations)),
+            split=split,
+            per_image=per_image,
+            max_images=max_images,
+            validation_share=validation_share,
+            aspect_ratio=aspect_ratio,
+            frame=frame,
+            seed=seed,
+        ),
+        validation_out=validation_out,
+    )
+    tell(validation_records=len(made.validation))
+    if validation_out is not None:
+        print(f"{validation_out}: {len(made.validation)} records of other images")
+    print(
+        f"train with --image_folder {images} --image_aspect_ratio {aspect_ratio} --perception_modalities depth,box,mask"
+    )
+    report_failures(len(made.training), made.failures, out, made.passed_over)
 
 
 @app.command(

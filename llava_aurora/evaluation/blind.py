@@ -28,14 +28,16 @@ def blind_baseline(questions: Sequence[Question]) -> Blind | None:
     be reached blind, not what a blind model would get.
 
     Args: questions: of one task family.
-    Returns: None of no questions.
+    Returns: None of no questions, or without a rule.
     """
     if not questions:
         return None
     family = family_named(questions[0].family)
     rules = dict(family.blind_answers(questions))
-    for answer in Counter(question.answer for question in questions):
+    for answer in Counter(question.answer for question in questions if question.kind != "mask"):
         rules[f"always {answer}"] = [answer] * len(questions)
+    if not rules:
+        return None
     scored = {rule: _accuracy(questions, answers) for rule, answers in rules.items()}
     best = max(scored, key=lambda rule: scored[rule])
     return Blind(scored[best], best)

@@ -57,7 +57,7 @@ def report_sections(results: Mapping[str, Any]) -> list[Section]:
     benchmarks, sections = results["benchmarks"], []
     if tables := paper_tables(results):
         quoted = any(table.published for table in tables)
-        text = ["Rows in italics are figures of the paper, not measured here."] if quoted else []
+        text = ["Rows in italics are published figures, not measured here."] if quoted else []
         sections.append(Section("In the paper's form", text, tables))
     answers = Section("Answers", [HOW])
     for task, entry in benchmarks.items():

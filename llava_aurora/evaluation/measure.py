@@ -53,7 +53,8 @@ def judge(question: Question, line: Answer, perception: PerceptionTokens | None)
     family = family_named(question.family)
     written, annotation = written_of(question, line, perception)
     answer = stated(line.text, kind=question.kind, choices=question.choices)
-    measured = family.measure(Outcome(question, written, annotation, answer, perception))
+    outcome = Outcome(question, written, annotation, answer, perception, line.text)
+    answer, measured = family.answered(outcome), family.measure(outcome)
     return Judged(
         id=question.id,
         category=question.category,
@@ -97,7 +98,7 @@ def summarize(judged: Sequence[Judged]) -> dict[str, Any]:
         "unparsable_samples": [each.unparsable for each in judged if each.unparsable is not None][:_SAMPLES],
         "chance": chance(judged),
         "has_span": _share(judged, lambda each: each.has_span),
-        "measures": _measures(judged),
+        "measures": measures_of(judged),
     }
     if any(each.read_out is not None for each in judged):
         known = [each for each in judged if each.read_out is not None or not each.has_span]
@@ -105,7 +106,7 @@ def summarize(judged: Sequence[Judged]) -> dict[str, Any]:
     return summary
 
 
-def _measures(judged: Sequence[Judged]) -> dict[str, Any]:
+def measures_of(judged: Sequence[Judged]) -> dict[str, Any]:
     """Of each measure that some answer has, its mean or ratio over those answers."""
     spans, found = any(each.has_span for each in judged), {}
     for family in dict.fromkeys(each.family for each in judged):

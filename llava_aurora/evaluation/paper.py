@@ -1,4 +1,7 @@
-"""AURORA's own figures, percent, for comparison. Source: arXiv 2412.03548v2, and Ablate-to-Validate (2026)."""
+"""Published figures, percent, for comparison: AURORA's own (arXiv 2412.03548v2, and Ablate-to-Validate, 2026).
+
+Those of masks are from PAE-LaMM (2408.03940), which quotes MiniGPT-v2, and OMG-LLaVA (2406.19389), which quotes LISA.
+"""
 
 from collections.abc import Mapping
 
@@ -25,4 +28,19 @@ REPLACED: Mapping[str, float] = {
     "true": 78.8,
     "random": 68.8,
     "constant": 73.7,
+}
+REFERRING_SETS = (
+    *("RefCOCO val", "RefCOCO testA", "RefCOCO testB", "RefCOCO+ val", "RefCOCO+ testA", "RefCOCO+ testB"),
+    *("RefCOCOg val", "RefCOCOg test"),
+)
+REFERRING: Mapping[str, tuple[float | None, ...]] = {  # cIoU
+    "MiniGPT-v2": (72.63, 65.30, 65.07, 66.22, 60.68, 58.37, 54.94, 56.18),
+    "PAE-LaMM": (83.93, 81.63, 74.37, 72.18, 72.14, 65.00, 68.05, 63.55),
+    "LISA, fine-tuned": (74.1, 76.5, 71.1, 62.4, 67.4, 56.5, 66.4, 68.5),
+    "OMG-LLaVA, fine-tuned": (78.0, 80.3, 74.1, 69.1, 73.1, 63.0, 72.9, 72.9),
+}
+GROUNDED_MEASURES = ("miou", "ap50")
+GROUNDED: Mapping[str, tuple[float | None, ...]] = {  # on GranD-f
+    "OMG-LLaVA, val": (65.5, 29.9),
+    "OMG-LLaVA, test": (64.7, 28.6),
 }

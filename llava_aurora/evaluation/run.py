@@ -1,7 +1,7 @@
 """`llava-aurora eval`: asks the questions of benchmarks with and without a chain, and judges the answers."""
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -15,12 +15,13 @@ from llava_aurora.evaluation.benchmarks.question import REASONINGS, Question, Qu
 from llava_aurora.evaluation.benchmarks.registry import BENCHMARKS, GROUPS, Wording, benchmark_names
 from llava_aurora.evaluation.blind import blind_baseline
 from llava_aurora.evaluation.gallery import draw_gallery
-from llava_aurora.evaluation.measure import Judged, by_category, judge, summarize
+from llava_aurora.evaluation.measure import Judged, by_category, judge, measures_of, summarize
 from llava_aurora.evaluation.provenance import provenance
 from llava_aurora.evaluation.statistics import Paired, compare_paired
 from llava_aurora.files import read_json, undamaged, write_json
 from llava_aurora.generation.predictor import Predictor
 from llava_aurora.generation.result import Answer, Result
+from llava_aurora.tasks.registry import family_named
 
 RESULTS, FORMAT = "results.json", 2
 DAMAGED = "delete it and run `llava-aurora eval` again, which asks nothing twice"
@@ -48,7 +49,7 @@ class Plan:
         if unknown := [name for name in self.reasonings if name not in REASONINGS]:
             raise AuroraError(f"unknown reasoning {unknown[0]!r}; there are: {', '.join(REASONINGS)}")
         names = benchmark_names(self.tasks)
-        if self.data is None and not set(names) <= set(GROUPS["scenes"]):
+        if self.data is None and not set(names) <= {name for names in GROUPS.values() for name in names}:
             raise AuroraError("--data is needed: the folder of the benchmark; only ray-cast scenes are made here")
 
 
@@ -103,7 +104,8 @@ def evaluate(predictor: Predictor, plan: Plan, *, out: Path, share: Share | None
 
 def read_questions(task: str, plan: Plan, *, predictor: Predictor, out: Path) -> QuestionSet:
     """The questions of a benchmark, as they are put to this model."""
-    wording = Wording.of(predictor.perception, image_size=predictor.image_size)
+    ratio = predictor.aspect_ratio
+    wording = Wording.of(predictor.perception, image_size=predictor.image_size, aspect_ratio=ratio)
     found = BENCHMARKS[task].read(_data(plan, out), wording)
     return QuestionSet(found.questions[: plan.limit], found.left_out)
 
@@ -186,15 +188,20 @@ def _entry(judged: list[Judged], questions: Sequence[Question]) -> dict[str, Any
     groups = by_category(judged)
     asked = {name: [each for each in questions if each.category == name] for name in groups}
     return {
-        "summary": summarize(judged) | _blind(questions),
-        "categories": {name: summarize(group) | _blind(asked[name]) for name, group in groups.items()},
+        "summary": summarize(judged) | _blind(questions, judged),
+        "categories": {name: summarize(group) | _blind(asked[name], group) for name, group in groups.items()},
         "answers": [asdict(each) for each in judged],
     }
 
 
-def _blind(questions: Sequence[Question]) -> dict[str, Any]:
+def _blind(questions: Sequence[Question], judged: Sequence[Judged]) -> dict[str, Any]:
     blind = blind_baseline(questions)
-    return {"blind": blind.accuracy, "blind_rule": blind.rule} if blind is not None else {}
+    found: dict[str, Any] = {"blind": blind.accuracy, "blind_rule": blind.rule} if blind is not None else {}
+    measured = family_named(questions[0].family).blind_measures(questions) if questions else ()
+    if measured:
+        guesses = [replace(each, measures=values) for each, values in zip(judged, measured, strict=True)]
+        found["blind_measures"] = measures_of(guesses)
+    return found
 
 
 def _data(plan: Plan, out: Path) -> Path:

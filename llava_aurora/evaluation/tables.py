@@ -13,7 +13,7 @@ from llava_aurora.report.document import NONE, Table, interval, number, percent
 from llava_aurora.tasks.registry import families
 from llava_aurora.tasks.task import Measure
 
-THEIRS = "AURORA's paper"
+THEIRS, PUBLISHED = "AURORA's paper", "as published"
 OURS = "this model"
 BASELINES = {"chance": "chance", "blind": "blind baseline"}  # in the order of their columns; "blind" where known
 _DEPTH_HEADER = ("from", "relative depth, %", *paper.POINTS, "mean")
@@ -41,6 +41,14 @@ def paper_tables(results: Mapping[str, Any]) -> list[Table]:
     for name in benchmarks:
         if name in BENCHMARKS and name.startswith("scenes") and BENCHMARKS[name].family == "depth":
             found.append(_table(benchmarks[name]["title"], _DEPTH_HEADER, _depth_rows([benchmarks[name]])))
+    if "refcoco" in benchmarks:
+        rows = _published(paper.REFERRING, source=PUBLISHED)
+        rows += _mask_rows(benchmarks["refcoco"], [(name, "ciou") for name in paper.REFERRING_SETS])
+        found.append(_table("Referring segmentation", ("from", "cIoU, %", *paper.REFERRING_SETS), rows))
+    if "grounded" in benchmarks:
+        rows = _published(paper.GROUNDED, source=PUBLISHED)
+        rows += _mask_rows(benchmarks["grounded"], [(None, name) for name in paper.GROUNDED_MEASURES])
+        found.append(_table("Grounded descriptions", ("from", "%", *paper.GROUNDED_MEASURES), rows))
     return found
 
 
@@ -99,9 +107,13 @@ def family_tables(benchmarks: Mapping[str, Any]) -> tuple[list[Table], list[str]
         for each in family.measures:
             shown = [one for one in each.measures if any(one.name in summary["measures"] for *_, summary in asked)]
             rows = [
-                (f"{title}, {way}", *(_cell(one, summary["measures"].get(one.name)) for one in shown))
+                (label, *(_cell(one, measured.get(one.name)) for one in shown))
                 for title, way, _, summary in asked
-                if any(one.name in summary["measures"] for one in shown)
+                for label, measured in (
+                    (f"{title}, {way}", summary["measures"]),
+                    (f"{title}, blind baseline", summary.get("blind_measures", {})),
+                )
+                if any(one.name in measured for one in shown)
             ]
             if rows:
                 tables.append(Table(each.title, ("", *(one.title for one in shown)), rows))
@@ -146,14 +158,26 @@ def published_replacement_table() -> Table:
 
 
 def _table(title: str, header: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:
-    return Table(title, header, rows, frozenset(place for place, row in enumerate(rows) if row[0] == THEIRS))
+    quoted = frozenset(place for place, row in enumerate(rows) if row[0] in (THEIRS, PUBLISHED))
+    return Table(title, header, rows, quoted)
 
 
-def _published(figures: Mapping[str, Sequence[float | None]]) -> list[tuple[str, ...]]:
+def _published(figures: Mapping[str, Sequence[float | None]], *, source: str = THEIRS) -> list[tuple[str, ...]]:
     return [
-        (THEIRS, name, *(NONE if value is None else f"{value:.1f}" for value in values))
+        (source, name, *(NONE if value is None else f"{value:.1f}" for value in values))
         for name, values in figures.items()
     ]
+
+
+def _mask_rows(entry: Mapping[str, Any], columns: Sequence[tuple[str | None, str]]) -> list[tuple[str, ...]]:
+    """Rows of each way of asking and of the blind baseline. Args: columns: category (None: all) and measure."""
+    rows = []
+    for reasoning, asked in entry["reasonings"].items():
+        groups = [(asked["categories"].get(name, {}) if name else asked["summary"], one) for name, one in columns]
+        for source, label, key in ((OURS, reasoning, "measures"), ("blind baseline", "", "blind_measures")):
+            values = [group.get(key, {}).get(one, {}).get("value") for group, one in groups]
+            rows.append((source, label, *map(percent, values)))
+    return [row for row in dict.fromkeys(rows) if set(row[2:]) != {NONE}]
 
 
 def _depth_rows(entries: Sequence[Mapping[str, Any]]) -> list[tuple[str, ...]]:

@@ -1,6 +1,7 @@
 """The public API for asking a model: images or their files, one question or many."""
 
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, overload
@@ -13,6 +14,7 @@ from llava_aurora.data.images.image_files import open_image
 from llava_aurora.errors import AuroraError
 from llava_aurora.generation.points import Points, with_points
 from llava_aurora.generation.predictor import Predictor
+from llava_aurora.generation.regions import Region, with_region
 from llava_aurora.generation.result import Reasoning, Result
 
 ImageLike = Image.Image | np.ndarray | str | Path
@@ -37,6 +39,7 @@ class Aurora(Predictor):
         *,
         reasoning: Reasoning = "chain",
         points: Points | Sequence[Points] = MappingProxyType({}),
+        region: Region | None = None,
         batch_size: int = 16,
         **options: Any,
     ) -> Result | list[Result]:
@@ -47,6 +50,7 @@ class Aurora(Predictor):
             question: without the image token; one, or a list. One of the two may be single beside a list.
             reasoning: "chain" asks the model to think step by step, "direct" leaves the question as it is.
             points: (x, y) in pixels of the image by letter, see `with_points`; of all questions, or a list.
+            region: that replaces `{region}` in the questions, see `with_region`.
             batch_size: questions at once.
             options: for `Predictor.write`: max_new_tokens, constrained, decoding, reasoning_prompt, …
         Returns a result, or a list of them if `image` or `question` is one.
@@ -59,7 +63,7 @@ class Aurora(Predictor):
         if len(marked) != len(pairs):
             raise AuroraError(f"points of {len(marked)} questions for {len(pairs)}; give them once, or for each")
         for batch in batches(zip(pairs, marked, strict=True), batch_size):
-            prepared = [self._prepared(*pair, each) for pair, each in batch]
+            prepared = [self._prepared(*pair, each, region) for pair, each in batch]
             images, questions = map(list, zip(*prepared, strict=True))
             results += self.write(images, questions, reasoning=reasoning, **options)
         return results if several else results[0]
@@ -71,6 +75,7 @@ class Aurora(Predictor):
         *,
         reasoning: Reasoning = "chain",
         points: Points = MappingProxyType({}),
+        region: Region | None = None,
         **options: Any,
     ) -> Iterator[str | Result]:
         """Asks one question and yields the text in pieces as it is written, then the result.
@@ -78,10 +83,15 @@ class Aurora(Predictor):
         Arguments and errors as for `ask`; errors about anything but the image come with the first piece. The pieces
         together are the result's text. Writing stops when the iterator is closed.
         """
-        return self.write_pieces(*self._prepared(image, question, points), reasoning=reasoning, **options)
+        return self.write_pieces(*self._prepared(image, question, points, region), reasoning=reasoning, **options)
 
-    def _prepared(self, image: ImageLike, question: str, points: Points) -> tuple[Image.Image, str]:
+    def _prepared(
+        self, image: ImageLike, question: str, points: Points, region: Region | None
+    ) -> tuple[Image.Image, str]:
         opened = open_image(Image.fromarray(image) if isinstance(image, np.ndarray) else image)
+        if region is not None:
+            kinds = self.perception.kinds if self.perception is not None else {}
+            question = with_region(kinds, partial(self._transform, opened.size), question, region, size=opened.size)
         return with_points(self, opened, question, points) if points else (opened, question)
 
 

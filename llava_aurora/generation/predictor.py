@@ -116,6 +116,11 @@ class Predictor:
         return int(self.image_processor.crop_size["height"])
 
     @property
+    def aspect_ratio(self) -> str:
+        """How an image gets into that square, see `FrameTransform.of`."""
+        return FrameTransform.aspect_ratio_of(self.model.config, self.image_processor)
+
+    @property
     def identity(self) -> dict[str, Any]:
         """What distinguishes this model from others, as JSON takes it. Raises AuroraError if its folder is gone."""
         return {"model": self.name, "fingerprint": fingerprint(Path(self.name)), **self.loading}

@@ -19,7 +19,7 @@ from llava_aurora.tasks.task import ANSWER_IS, STEP_BY_STEP
 from llava_aurora.tokens.kind import TokenKind
 from llava_aurora.tokens.mask import coco_rle
 from llava_aurora.tokens.perception import PerceptionTokens
-from llava_aurora.tokens.vocabulary import MalformedSpan, Span, TokenFamily
+from llava_aurora.tokens.vocabulary import Span
 
 Reasoning = Literal["chain", "direct"]
 Coordinates = tuple[float, ...]
@@ -80,7 +80,7 @@ class Result(Answer):
     def spans(self) -> Mapping[str, tuple[Span, ...]]:
         """For each token kind, its spans in the text, by positions of characters; none from a malformed one on."""
         kinds = self.perception.kinds if self.perception is not None else {}
-        return {name: tuple(whole_spans(kind.family, self.text)) for name, kind in kinds.items()}
+        return {name: tuple(kind.family.whole(self.text)) for name, kind in kinds.items()}
 
     def annotations(self, kind: str) -> tuple[Any, ...]:
         """What the spans of a token kind stand for; none if the model has no such kind.
@@ -214,15 +214,6 @@ def asked(question: str, reasoning: str, prompt: str | None = None) -> str:
     return f"{question}{'' if prompt[0].isspace() else ' '}{prompt.rstrip()}"
 
 
-def whole_spans(family: TokenFamily, text: str) -> list[Span]:
-    """The spans of a text that was perhaps cut off, up to the first that is malformed."""
-    while True:
-        try:
-            return family.parse(text)
-        except MalformedSpan:
-            text = text[: text.rindex("<")]
-
-
 def folded(text: str, perception: PerceptionTokens | None) -> str:
     """The text with each map shortened to "[depth map, 100 codes]"; an open one is "[depth map, 37 of 100 codes]"."""
     for kind in perception.kinds.values() if perception else ():
@@ -232,7 +223,7 @@ def folded(text: str, perception: PerceptionTokens | None) -> str:
         before, opened, codes = text.rpartition(family.start)
         if opened and family.end not in codes:
             text = f"{before}[{family.name.lower()} map, {family.count(codes)} of {family.lengths[-1]} codes]"
-        for span in reversed(whole_spans(family, text)):
+        for span in reversed(family.whole(text)):
             text = f"{text[: span.start]}[{family.name.lower()} map, {len(span.codes)} codes]{text[span.end :]}"
     return text
 

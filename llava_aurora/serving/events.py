@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, contextmanager
 from dataclasses import replace
+from functools import partial
 from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
@@ -14,11 +15,14 @@ import gradio as gr
 
 from llava_aurora.data.images.frame import FrameTransform
 from llava_aurora.errors import AuroraError
+from llava_aurora.generation.regions import region_of, region_text
 from llava_aurora.generation.result import Reasoning, Result, folded, plain
 from llava_aurora.serving.examples import ImageExample
-from llava_aurora.serving.marks import COORDINATES, MarkedImage, Marker, read_upload, suggested_question
-from llava_aurora.serving.view import last_span, span_html
+from llava_aurora.serving.marks import COORDINATES, REGION, MarkedImage, Marker, read_upload, suggested_question
+from llava_aurora.serving.view import last_span, masks_html, span_html
 from llava_aurora.tasks.marks import REFERENCE_FRAME
+from llava_aurora.tasks.mask_measures import phrase_before
+from llava_aurora.tasks.registry import task_named
 
 if TYPE_CHECKING:
     from llava_aurora.generation.aurora import Aurora
@@ -36,6 +40,8 @@ class Shown(NamedTuple):
     picture: Any = gr.skip()
     json_file: Any = gr.skip()
 
+
+REGION_QUESTION = task_named("region_naming").wording.questions[0]
 
 # New values of the picture, of what the server keeps of it, and of the question.
 Image = tuple[str | None, MarkedImage | None, str]
@@ -112,18 +118,25 @@ class PageEvents:
             proposed = question.strip() in ("", before.suggested if before else "")
             if after is None:
                 return None, None, "" if proposed else question
-            suggested = suggested_question(after.letters, self._coordinates(after))
+            named = self._coordinates(after)
+            if after.given == REGION:
+                suggested = REGION_QUESTION.format(region=named[0]) if named else ""
+            else:
+                suggested = suggested_question(after.letters, named)
             after = self.marker.shown(replace(after, suggested=suggested))
             return after.shown, after, suggested if proposed else question
 
     def _coordinates(self, marked: MarkedImage) -> list[str]:
-        """Of each point as the question has to name it; none if points are drawn into the image."""
+        """Of each point or of their region, as the question has to name it; none if points are drawn into the image."""
+        if marked.given == REGION and marked.points:
+            region, moved = region_of(marked.points, marked.size), partial(self._transform, marked.size)
+            return [region_text(self.kinds, moved, region, size=marked.size)]
         if marked.given != COORDINATES or self.box is None:
             return []
         transform = self._transform(marked.size, frame=self.box.frame)
         return [self.box.family.text(transform.pixel(point)) for point in marked.points]
 
-    def _transform(self, size: tuple[int, ...], *, frame: int) -> FrameTransform:
+    def _transform(self, size: tuple[int, ...], frame: int) -> FrameTransform:
         seen = self.aurora.model.config, self.aurora.image_processor
         return FrameTransform.of_model(*seen, width=size[0], height=size[1], frame=frame)
 
@@ -144,6 +157,8 @@ class PageEvents:
             if marked is None or marked.shown != path:
                 marked = self._opened(path, given="")
             for letter, place in zip(marked.letters, self._coordinates(marked), strict=False):
+                if place not in question and marked.given == REGION:
+                    raise AuroraError(f"the region is not in the question: insert {place}, or clear the points")
                 if place not in question:
                     raise AuroraError(f"point {letter} is not in the question: insert {letter} {place}, or draw points")
             image = self.marker.seen(marked)
@@ -177,9 +192,13 @@ class PageEvents:
         result.figure().save(picture)
         record.write_text(json.dumps(result.to_json(), indent=2, ensure_ascii=False), encoding="utf-8")
         answer = result.answer if result.finished else f"{result.answer} (cut off: the context is full)"
-        span = last_span(result.text, self.kinds.values())
+        span, masks = last_span(result.text, self.kinds.values()), result.annotations("mask")
+        shown = span_html(*span, result.image.size) if span else ""
+        if masks:
+            phrases = [phrase_before(result.text, each.start) for each in result.spans["mask"]]
+            shown = masks_html(result.image, masks, phrases)
         return Shown(
-            span_html(*span, result.image.size) if span else "",
+            shown,
             answer,
             self._chain(result.text),
             str(picture),

@@ -14,12 +14,14 @@ from PIL import Image
 
 from llava_aurora.data.images.image_files import opened_image, to_rgb
 from llava_aurora.errors import AuroraError
+from llava_aurora.generation.regions import region_of
 from llava_aurora.tasks.marks import Point, draw_points
 from llava_aurora.tasks.registry import families
+from llava_aurora.tokens.mask import draw_masks
 
 SHOWN_SIDE, LEAST_SIDE = 768, 480  # of the longer side of the copy on the page, in pixels
 MAX_PIXELS = 25_000_000  # of an upload; decoding takes up to 16 bytes a pixel
-MARKS, COORDINATES = "marks", "coordinates"
+MARKS, COORDINATES, REGION = "marks", "coordinates", "region"
 
 
 @dataclass(frozen=True)
@@ -30,7 +32,8 @@ class MarkedImage:
     size: tuple[int, int]  # width and height of the image, turned upright
     shown: str = ""  # path of the copy on the page, points drawn in
     points: tuple[Point, ...] = ()  # (x, y) in pixels of the image; the first is A
-    given: str = MARKS  # MARKS, drawn into the image that the model sees, or COORDINATES, named in the question
+    # MARKS, drawn into the image that the model sees, COORDINATES, named in the question, or REGION: they outline one
+    given: str = MARKS
     suggested: str = ""  # the question that the page proposed
 
     @property
@@ -88,6 +91,10 @@ class Marker:
             return image
         scale = [drawn / side for drawn, side in zip(image.size, marked.size, strict=True)]
         places = [(int(x * scale[0]), int(y * scale[1])) for x, y in marked.points]
+        if marked.given == REGION and len(places) > 1:
+            (x1, y1), (x2, y2) = places[0], places[-1]
+            corners = places if len(places) > 2 else [(x1, y1), (x2, y1), (x2, y2), (x1, y2)]
+            return draw_masks([np.asarray(region_of(corners, image.size))], image)
         side = round(self.side(*marked.size) * max(scale))
         return Image.fromarray(draw_points(np.asarray(image), places, list(marked.letters), side=side))
 

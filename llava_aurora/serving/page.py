@@ -6,7 +6,7 @@ import gradio as gr
 from gradio.data_classes import ImageData
 
 from llava_aurora.serving.events import PageEvents
-from llava_aurora.serving.marks import COORDINATES, MARKS
+from llava_aurora.serving.marks import COORDINATES, MARKS, REGION
 
 _FONT = ["system-ui", "Segoe UI", "Helvetica", "Arial", "sans-serif"]
 _MONO = ["ui-monospace", "Menlo", "Consolas", "monospace"]
@@ -59,7 +59,11 @@ def build_page(events: PageEvents, *, name: str, concurrency: int) -> gr.Blocks:
                         elem_id="aurora-typed",
                     )
                 given = gr.Radio(
-                    [("drawn into the image", MARKS), ("named in the question", COORDINATES)],
+                    [
+                        ("drawn into the image", MARKS),
+                        ("named in the question", COORDINATES),
+                        ("the region of the question", REGION),
+                    ],
                     value=MARKS,
                     label="Points are",
                     visible=events.box is not None,

@@ -4,10 +4,13 @@ import base64
 import io
 import re
 from collections.abc import Iterable, Sequence
+from html import escape
 
+import numpy as np
 from PIL import Image
 
 from llava_aurora.tokens.kind import TokenKind
+from llava_aurora.tokens.mask import COLORS
 from llava_aurora.tokens.vocabulary import TokenFamily
 
 _SIDE = 480
@@ -43,8 +46,37 @@ def span_html(kind: TokenKind, codes: Sequence[int], size: tuple[int, int]) -> s
     picture, shown = kind.draw_written(codes), ""
     if picture is not None:
         shape = [max(1, round(side * _SIDE / max(size))) for side in size]
-        file = io.BytesIO()
-        picture.resize((shape[0], shape[1]), Image.Resampling.NEAREST).save(file, format="WEBP", quality=88)
-        data = base64.b64encode(file.getvalue()).decode()
-        shown = f'<img src="data:image/webp;base64,{data}" alt="{caption}">'
+        shown = f'<img src="{_uri(picture, "WEBP", shape)}" alt="{caption}">'
     return f"{shown}<p>{caption}</p>"
+
+
+def masks_html(image: Image.Image, masks: Sequence[np.ndarray], phrases: Sequence[str]) -> str:
+    """The image under the masks of an answer, a slider for their opacity, what each is called, and a file to save.
+
+    The file is a PNG of numbers: n where the n-th mask is, 0 elsewhere; the later of two masks counts.
+
+    Args: masks: bool (H, W) each, in pixels of the image; phrases: of each, "" where it has none.
+    """
+    shape = [max(1, round(side * _SIDE / max(image.size))) for side in image.size]
+    layers, names = [f'<img src="{_uri(image.convert("RGB"), "WEBP", shape)}" alt="image">'], []
+    numbers = np.zeros(image.size[::-1], np.uint8)
+    for number, (mask, phrase) in enumerate(zip(masks, phrases, strict=True), start=1):
+        color, name = COLORS[(number - 1) % len(COLORS)], escape(phrase or f"mask {number}")
+        layer = np.dstack([*(np.full(mask.shape, part) for part in color), mask * 255]).astype(np.uint8)
+        layers.append(f'<img src="{_uri(Image.fromarray(layer), "PNG", shape)}" alt="{name}">')
+        names.append(f'<span style="color:rgb{color}">&#9632;</span> {name}')
+        numbers[mask] = number
+    slider = (
+        '<input type="range" min="0" max="1" step="0.05" value="0.55" aria-label="opacity of the masks"'
+        " oninput=\"this.previousElementSibling.style.setProperty('--shown', this.value)\">"
+    )
+    save = f'<a download="masks.png" href="{_uri(Image.fromarray(numbers), "PNG")}">masks as PNG</a>'
+    return f'<div class="aurora-masks">{"".join(layers)}</div>{slider}<p>{", ".join(names)} · {save}</p>'
+
+
+def _uri(picture: Image.Image, format: str, shape: Sequence[int] | None = None) -> str:
+    """A picture as a data address. Args: shape: width and height to resize it to."""
+    file = io.BytesIO()
+    shown = picture.resize((shape[0], shape[1]), Image.Resampling.NEAREST) if shape else picture
+    shown.save(file, format=format, quality=88)
+    return f"data:image/{format.lower()};base64,{base64.b64encode(file.getvalue()).decode()}"

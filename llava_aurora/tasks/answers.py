@@ -11,7 +11,7 @@ from functools import lru_cache
 from itertools import groupby
 from typing import Literal, NamedTuple
 
-AnswerKind = Literal["letter", "number", "choice"]
+AnswerKind = Literal["letter", "number", "choice", "mask"]
 NUMBER_WORDS = (
     *("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten"),
     *("eleven", "twelve", "thirteen", "fourteen", "fifteen", "sixteen", "seventeen", "eighteen", "nineteen", "twenty"),
@@ -155,8 +155,11 @@ def stated_choice(text: str, choices: Sequence[str]) -> str | None:
 def stated(text: str, *, kind: AnswerKind, choices: Sequence[str] = ()) -> str | None:
     """The answer of a kind that a text states; None if it states none.
 
-    Args: text: all that the model wrote; kind: "letter", "number", or "choice" for one of `choices`.
+    Args: text: all that the model wrote; kind: "letter", "number", "choice" for one of `choices`, or "mask", which no
+        text states (`TaskFamily.answered`).
     """
+    if kind == "mask":
+        return None
     if kind == "choice":
         return stated_choice(text, choices)
     return stated_number(text) if kind == "number" else stated_letter(text)

@@ -4,14 +4,18 @@ Masks are boolean arrays (H, W) in the image's own pixels. What is measured of a
 over answers (`Measured`): so cIoU is all intersections over all unions, gIoU the mean of the answers' own ratios.
 """
 
+import re
 from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
 
-from llava_aurora.tasks.task import Measure, Measured, MeasureTable
+from llava_aurora.tasks.task import Asked, Measure, Measured, MeasureTable, Outcome, TrueMask
 
 LEVELS = (0.5, 0.7, 0.9)
+FOUND, MISSED = "found", "missed"  # what an answer with masks comes to
+_PHRASE = re.compile(r"<p>\s*([^<>]*?)\s*</p>\s*$")
+_NOTHING = re.compile(r"\bno\b|\bnot\b|\bnone\b|n't\b", re.IGNORECASE)
 MATCH = 0.5  # least intersection over union of two masks that are one thing
 
 
@@ -119,6 +123,62 @@ def grounded_measures(written: Sequence[Grounded], true: Sequence[Grounded]) -> 
     }
 
 
+def written_masks(outcome: Outcome) -> list[Grounded]:
+    """The masks of an answer in the image's pixels, each with the phrase `<p>…</p>` in front of it, or "".
+
+    From a malformed span on, nothing is read.
+    """
+    kind = outcome.perception.kinds.get("mask") if outcome.perception is not None else None
+    found: list[Grounded] = []
+    for span in kind.family.whole(outcome.text) if kind is not None else ():
+        assert kind is not None
+        mask = outcome.question.in_image(kind.decode(span.codes))
+        found.append(Grounded(phrase_before(outcome.text, span.start), mask))
+    return found
+
+
+def phrase_before(text: str, place: int) -> str:
+    """The phrase `<p>…</p>` right in front of a place in a text; "" if there is none."""
+    found = _PHRASE.search(text[:place])
+    return found[1] if found else ""
+
+
+def answer_of_masks(outcome: Outcome) -> str | None:
+    """FOUND or MISSED: of a phrase by its IoU, of a description if each thing has its mask and nothing else has one.
+
+    None where neither a mask nor the words that there is none were written.
+    """
+    true, written = outcome.question.masks or (), written_masks(outcome)
+    if not written and not _NOTHING.search(outcome.text):
+        return None
+    if _is_referring(true):
+        right = mask_iou(_together(written, true[0].pixels), true[0].pixels) >= MATCH
+    else:
+        matched, total = grounded_measures(written, _grounded(true))["mask_recall"]  # type: ignore[misc]
+        right = matched == total == len(written)
+    return FOUND if right else MISSED
+
+
+def measured_masks(outcome: Outcome) -> dict[str, Measured]:
+    """Of an answer about one phrase what `REFERRING` shows, of a description what `GROUNDED` shows."""
+    true = outcome.question.masks
+    if true is None:
+        return {}
+    written = written_masks(outcome)
+    if _is_referring(true):
+        return referring_measures(_together(written, true[0].pixels), true[0].pixels)
+    return grounded_measures(written, _grounded(true))
+
+
+def constant_measures(questions: Sequence[Asked]) -> list[dict[str, Measured]]:
+    """What the best mask that is the same for all questions about a phrase comes to, for each; none of others."""
+    true = [question.masks[0].pixels for question in questions if question.masks and _is_referring(question.masks)]
+    if len(true) < len(questions) or not true:
+        return []
+    constant = best_constant(true)
+    return [referring_measures(stretched(constant, (mask.shape[0], mask.shape[1])), mask) for mask in true]
+
+
 def best_constant(masks: Sequence[np.ndarray], *, side: int = 64) -> np.ndarray:
     """The mask that fits all of these best by cIoU when it is given for each: the blind baseline.
 
@@ -143,6 +203,20 @@ def _matched(gains: np.ndarray) -> list[tuple[int, int]]:
     from scipy.optimize import linear_sum_assignment
 
     return list(zip(*map(np.ndarray.tolist, linear_sum_assignment(gains, maximize=True)), strict=True))
+
+
+def _together(written: Sequence[Grounded], like: np.ndarray) -> np.ndarray:
+    """All masks of an answer as one."""
+    return np.logical_or.reduce([each.mask for each in written]) if written else np.zeros_like(like)
+
+
+def _is_referring(true: Sequence[TrueMask]) -> bool:
+    """Whether a question is about one phrase, which it gives; the masks of a description have phrases of their own."""
+    return len(true) == 1 and not true[0].phrase
+
+
+def _grounded(true: Sequence[TrueMask]) -> list[Grounded]:
+    return [Grounded(each.phrase, each.pixels) for each in true]
 
 
 def _words(phrase: str) -> list[str]:

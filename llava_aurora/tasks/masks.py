@@ -17,6 +17,15 @@ from llava_aurora.errors import AuroraError
 from llava_aurora.tasks.counting import counted_thing
 from llava_aurora.tasks.forms import Coordinates as CoordinatesForm
 from llava_aurora.tasks.forms import Form, Listed, Number, Span, Words, sequence
+from llava_aurora.tasks.mask_measures import (
+    FOUND,
+    GROUNDED,
+    MISSED,
+    REFERRING,
+    answer_of_masks,
+    constant_measures,
+    measured_masks,
+)
 from llava_aurora.tasks.points import mentions
 from llava_aurora.tasks.registry import register_family
 from llava_aurora.tasks.task import (
@@ -28,6 +37,9 @@ from llava_aurora.tasks.task import (
     Coordinates,
     Drawing,
     Example,
+    Measured,
+    MeasureTable,
+    Outcome,
     Problem,
     Task,
     TaskFamily,
@@ -121,7 +133,7 @@ TASKS = (
     ),
     _of_region(
         "region_counting",
-        ("How many things like that at {region} are in the image, itself included?",),
+        ("How many things like the one at {region} are in the image, itself included?",),
         ("{count}",),
         needs="count",
         number=True,
@@ -154,6 +166,7 @@ class MaskFamily(TaskFamily):
     token_kinds: ClassVar[tuple[str, ...]] = ("mask",)
     replaced_kind: ClassVar[str | None] = "mask"
     tasks: ClassVar[tuple[Task, ...]] = TASKS
+    measures: ClassVar[Sequence[MeasureTable]] = (REFERRING, GROUNDED)
     fields: ClassVar[Mapping[str, Form]] = {
         "phrase": Words("leftmost thing"),
         "thing": Words("thing"),
@@ -230,10 +243,29 @@ class MaskFamily(TaskFamily):
     def is_none(self, facts: MaskFacts) -> bool:
         return not facts.objects
 
+    def answered(self, outcome: Outcome) -> str | None:
+        return outcome.stated if outcome.question.masks is None else answer_of_masks(outcome)
+
+    def measure(self, outcome: Outcome) -> Mapping[str, Measured]:
+        return measured_masks(outcome)
+
+    def blind_answers(self, questions: Sequence[Asked]) -> Mapping[str, Sequence[str | None]]:
+        """The best mask that is the same for all."""
+        guesses = constant_measures(questions)
+        rule = [FOUND if values["p50"][0] else MISSED for values in guesses]  # type: ignore[index]
+        return {"one mask for all, the best": rule} if rule else {}
+
+    def blind_measures(self, questions: Sequence[Asked]) -> Sequence[Mapping[str, Measured]]:
+        return constant_measures(questions)
+
     def panels(
         self, question: Asked, written: Written, annotation: Any, image: Image.Image
     ) -> list[tuple[str, Image.Image]]:
-        return [] if annotation is None else [("the last mask it wrote", draw_masks([annotation], image))]
+        if question.masks is None:
+            return [] if annotation is None else [("the last mask it wrote", draw_masks([annotation], image))]
+        found = [("true masks", draw_masks([mask.pixels for mask in question.masks], image))]
+        last = [] if annotation is None else [question.in_image(annotation)]
+        return [*found, ("the last mask it wrote", draw_masks(last, image))]
 
     def example(self, image: AnnotatedImage, rng: np.random.Generator) -> Example | None:
         phrases = [phrase for item in image.objects for phrase in item.phrases]

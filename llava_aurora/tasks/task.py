@@ -6,6 +6,8 @@ records, and scores answers. Curriculum, pre-flight, transforms, grammar, auxili
 contract and know no task by name.
 """
 
+import math
+import zlib
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -189,6 +191,29 @@ class MeasureTable:
     note: str = ""
 
 
+@dataclass(frozen=True)
+class TrueMask:
+    """A mask of an image, kept small.
+
+    Args: phrase: of a description; "" where the question names it; size: width and height in pixels; packed: its bits.
+    """
+
+    phrase: str
+    size: tuple[int, int]
+    packed: bytes
+
+    @classmethod
+    def of(cls, mask: np.ndarray, phrase: str = "") -> "TrueMask":
+        """Args: mask: bool (H, W), empty for what is not there."""
+        return cls(phrase, mask.shape[::-1], zlib.compress(np.packbits(mask).tobytes()))
+
+    @property
+    def pixels(self) -> np.ndarray:
+        """bool (H, W)."""
+        bits = np.unpackbits(np.frombuffer(zlib.decompress(self.packed), np.uint8), count=math.prod(self.size))
+        return bits.astype(bool).reshape(self.size[::-1])
+
+
 class Asked(Protocol):
     """A question of a benchmark, as families see it (evaluation/benchmarks/question.py)."""
 
@@ -212,6 +237,13 @@ class Asked(Protocol):
     def answer(self) -> str:
         """The right answer."""
 
+    @property
+    def masks(self) -> "Sequence[TrueMask] | None":
+        """The true masks; None if they are not known."""
+
+    def in_image(self, mask: np.ndarray) -> np.ndarray:
+        """A mask over the frame, bool (S, S), in pixels of the image, bool (H, W), if its true masks are known."""
+
     def true_depth(self) -> np.ndarray | None:
         """uint8 (H, W), higher = closer; None if it is not known."""
 
@@ -224,6 +256,7 @@ class Outcome(NamedTuple):
     annotation: Any  # of the last whole span of `replaced_kind`; None if there is none
     stated: str | None  # the answer that the text states; None if it states none
     perception: "PerceptionTokens | None"  # of the model
+    text: str = ""  # all that was written
 
 
 class Example(NamedTuple):
@@ -297,9 +330,17 @@ class TaskFamily(ABC):
         """Whether an answer holds what the answers of a chain follow from."""
         return written.codes is not None
 
+    def answered(self, outcome: "Outcome") -> str | None:
+        """The answer that an outcome comes to, where that is more than what its text states; None for none."""
+        return outcome.stated
+
     def measure(self, outcome: "Outcome") -> Mapping[str, Measured]:
         """The values of `measures`, by their names."""
         return {}
+
+    def blind_measures(self, questions: Sequence["Asked"]) -> Sequence[Mapping[str, Measured]]:
+        """The values of `measures` of the best that can be written without the image, for each question; or none."""
+        return ()
 
     def panels(
         self, question: "Asked", written: "Written", annotation: Any, image: Image.Image

@@ -95,6 +95,14 @@ class TokenFamily:
         self._refuse_strays(text, position, len(text))
         return spans
 
+    def whole(self, text: str) -> list[Span]:
+        """The spans of a text that was perhaps cut off, up to the first that is malformed."""
+        while True:
+            try:
+                return self.parse(text)
+            except MalformedSpan:
+                text = text[: text.rindex("<")]
+
     def check(self, text: str) -> None:
         """Raises MalformedSpan as `parse` does, and for a name that only looks like one of the family's tokens."""
         if found := self._look_alike.search(text):

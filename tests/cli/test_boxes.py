@@ -102,7 +102,7 @@ def test_every_flag_reaches_the_records(run, coco, tmp_path):
 
 @pytest.mark.parametrize(
     "tasks",
-    ["counting_chain", "counting_chain=x", "=", "counting=1", "counting_chain=nan", "counting_chain=2"],
+    ["counting_chain", "counting_chain=x", "=", "counted=1", "counting_chain=nan", "counting_chain=2"],
 )
 def test_malformed_tasks_are_refused(run, coco, tasks):
     code, _, error = run(*coco(), "--tasks", tasks)

@@ -11,7 +11,7 @@ from transformers import CLIPImageProcessor, SiglipImageProcessor
 from llava_aurora.data.images.frame import FrameTransform
 from llava_aurora.data.images.image_reader import asked_pixels
 from llava_aurora.errors import AuroraError
-from llava_aurora.generation.result import Result, Timings, asked, folded, whole_spans
+from llava_aurora.generation.result import Result, Timings, asked, folded
 from llava_aurora.tokens import build_kinds
 from llava_aurora.tokens.box import BoxKind
 from llava_aurora.tokens.mask import MaskKind, coco_rle
@@ -139,7 +139,7 @@ def test_maps_are_folded_and_one_that_is_being_written_says_how_far_it_is(percep
     begun = family.start + "".join(map(family.token, range(4)))
     assert folded(f"{whole} and {begun}", perception) == "[depth map, 9 codes] and [depth map, 4 of 9 codes]"
     assert folded("no map", None) == "no map"
-    assert [len(span.codes) for span in whole_spans(family, f"{whole} {begun}")] == [9]
+    assert [len(span.codes) for span in family.whole(f"{whole} {begun}")] == [9]
 
 
 def test_log_probabilities_are_those_of_the_codes(perception):

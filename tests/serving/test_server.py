@@ -1,5 +1,7 @@
 """The page as a program on the net meets it: what it answers, what it refuses, and that it lives on."""
 
+import base64
+import io
 import json
 import os
 import re
@@ -22,9 +24,10 @@ from PIL import Image
 from llava_aurora.errors import AuroraError
 from llava_aurora.serving.events import PageEvents
 from llava_aurora.serving.housekeeping import forget_finished
-from llava_aurora.serving.marks import COORDINATES, MARKS
+from llava_aurora.serving.marks import COORDINATES, MARKS, REGION
 from llava_aurora.serving.page import build_page
 from llava_aurora.serving.server import ServerSettings, running
+from llava_aurora.tokens.mask import MaskKind
 
 FRAME = 56  # of the scripted model
 MAP, ANSWER, CHAIN, PICTURE_FILE, JSON_FILE = range(5)
@@ -122,6 +125,44 @@ def test_a_point_is_never_ignored_silently(aurora, tmp_path, photograph):
     places = [tuple(map(int, place)) for place in re.findall(r"\(<PIXEL_(\d+)>,<PIXEL_(\d+)>\)", question)]
     # A wide image fills the frame from left to right.
     assert np.abs(np.subtract(places, [(80 / 320 * FRAME, FRAME / 2), (240 / 320 * FRAME, FRAME / 2)])).max() <= 1
+
+
+def test_clicks_are_the_region_that_the_question_names(aurora, tmp_path, photograph, monkeypatch):
+    kinds = {"box": aurora.model.perception.kinds["box"], "mask": MaskKind()}
+    monkeypatch.setattr(aurora.model.perception, "kinds", kinds)
+    events = PageEvents(aurora, folder=tmp_path, examples=[], decoding="greedy", interval=0)
+    shown, marked, question = events.choose(None, "", REGION, str(photograph))
+    asked = []
+    for place in ((120, 90), (360, 90), (360, 270)):  # of the copy on the page, 480 pixels wide
+        shown, marked, question = events.click(marked, question, REGION, SimpleNamespace(index=place))
+        asked.append(question)
+    assert [len(re.findall("<PIXEL_", each)) for each in asked] == [2, 4, 0]
+    (mask,) = kinds["mask"].read(asked[2])
+    assert mask.sum() / mask.size == pytest.approx(160 * 120 / 2 / 320**2, abs=0.02)  # half a box, in the square
+    with pytest.raises(gradio.Error, match="the region is not in the question"):
+        next(events.ask(shown, marked, "What is it?", "direct"))
+    *_, last = events.ask(shown, marked, question, "direct")
+    assert last.answer == "(B)"
+
+
+def test_an_answer_s_masks_lie_over_the_image(aurora, tmp_path, photograph, monkeypatch):
+    kind, mask = MaskKind(), np.zeros((64, 64), bool)
+    mask[8:24, 16:48] = True
+    monkeypatch.setattr(aurora.model.perception, "kinds", {"mask": kind})
+    monkeypatch.setattr(
+        type(aurora), "pieces", ["It shows <p>a <b>cube</p> ", kind.text(mask), " and ", kind.text(~mask), "."]
+    )
+    events = PageEvents(aurora, folder=tmp_path, examples=[], decoding="greedy", interval=0)
+    *_, last = events.ask(str(photograph), None, "What is it?", "direct")
+    assert last.map.count("<img") == 3
+    assert "mask 2" in last.map
+    assert "<b>" not in last.map
+    file = re.search(r'download="masks.png" href="data:image/png;base64,([^"]*)"', last.map)[1]
+    numbers = np.asarray(Image.open(io.BytesIO(base64.b64decode(file))))
+    assert numbers.shape == (240, 320)
+    assert numbers[60, 160] == 1
+    assert numbers[200, 10] == 2
+    assert len(json.loads(Path(last.json_file).read_text())["masks"]) == 2
 
 
 def test_a_question_of_ones_own_stays_and_a_proposed_one_follows_the_points(aurora, tmp_path, photograph):

@@ -63,12 +63,17 @@ class FrameTransform:
             width, height: of the image.
             frame: side of the square that coordinates refer to, whatever the size that the vision tower sees.
         """
+        return cls.of(width=width, height=height, frame=frame, aspect_ratio=cls.aspect_ratio_of(config, processor))
+
+    @staticmethod
+    def aspect_ratio_of(config: Any, processor: Any) -> str:
+        """The aspect ratio of `of` for a model, by its config and image processor."""
         ratio = getattr(config, "image_aspect_ratio", None)
         # "anyres" shows the image resized to a square first, and its parts after that.
         if ratio not in ("pad", "resize"):
             cuts = getattr(processor, "do_center_crop", False) and "shortest_edge" in processor.size
             ratio = "square" if cuts and ratio != "anyres" else "resize"
-        return cls.of(width=width, height=height, frame=frame, aspect_ratio=ratio)
+        return str(ratio)
 
     def original(self, values: Sequence[float]) -> tuple[float, ...]:
         """Points or boxes of the frame (x, y, x, y, ...) in pixels of the image; the inverse of the transform."""

@@ -31,15 +31,23 @@ class EmbeddedImage:
     group: int
     row: int
 
-    def open(self) -> Image.Image:
-        """RGB. Raises AuroraError naming file and row."""
-        where = f"{self.file}: image {self.row} of row group {self.group}"
+    @property
+    def where(self) -> str:
+        """File and row, for errors."""
+        return f"{self.file}: image {self.row} of row group {self.group}"
+
+    def content(self) -> bytes:
+        """The image's file. Raises AuroraError naming file and row."""
         value = _column(self.file, self.column, self.group)[self.row].as_py()
         value = value[0] if isinstance(value, list) and value else value
         content = value.get("bytes") if isinstance(value, dict) else None
         if not isinstance(content, bytes):
-            raise AuroraError(f"{where}: column {self.column} holds no image")
-        with opened_image(io.BytesIO(content), name=where) as image:
+            raise AuroraError(f"{self.where}: column {self.column} holds no image")
+        return content
+
+    def open(self) -> Image.Image:
+        """RGB. Raises AuroraError naming file and row."""
+        with opened_image(io.BytesIO(self.content()), name=self.where) as image:
             return to_rgb(image, upright=True, on_white=True)
 
 

@@ -10,12 +10,14 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from llava_aurora.data.images.frame import FrameTransform
 from llava_aurora.data.images.image_files import open_image
 from llava_aurora.data.sources.tables import EmbeddedImage
 from llava_aurora.errors import AuroraError
 from llava_aurora.generation.result import asked
 from llava_aurora.tasks.answers import AnswerKind
 from llava_aurora.tasks.marks import draw_points
+from llava_aurora.tasks.task import TrueMask
 from llava_aurora.vqvae.maps import read_depth_map
 
 REASONINGS = ("chain", "direct")
@@ -40,6 +42,8 @@ class Question:
     points: Mapping[str, tuple[int, int]] = field(default_factory=dict)
     unmarked: bool = False  # the points are still to be drawn into the image
     boxes: tuple[tuple[int, ...], ...] | None = None  # the true ones (x1, y1, x2, y2), where they are known
+    masks: tuple[TrueMask, ...] | None = None  # the true ones, where they are known
+    aspect_ratio: str = "resize"  # how the model's square shows the image, see `FrameTransform.of`
     depth: Path | None = None  # file of the true depth map, where there is one
     # of the true span of a token kind, by its name, where they are known without encoding
     codes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
@@ -63,6 +67,12 @@ class Question:
             (int(x * picture.width / self.frame), int(y * picture.height / self.frame)) for x, y in self.points.values()
         ]
         return Image.fromarray(draw_points(np.asarray(picture), places, list(self.points)))
+
+    def in_image(self, mask: np.ndarray) -> np.ndarray:
+        """A mask over the frame, bool (S, S), in pixels of the image, bool (H, W), if its true masks are known."""
+        width, height = self.masks[0].size if self.masks else self.open().size
+        moved = FrameTransform.of(width=width, height=height, frame=len(mask), aspect_ratio=self.aspect_ratio)
+        return moved.image(mask, (width, height))
 
     def true_depth(self) -> np.ndarray | None:
         """uint8 (H, W), higher = closer, 0 = unknown; None if there is none. Raises AuroraError naming the file."""

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from llava_aurora.errors import AuroraError
 from llava_aurora.evaluation.benchmarks import published
+from llava_aurora.evaluation.benchmarks.mask_questions import read_grounded, read_refcoco, read_scene_masks
 from llava_aurora.evaluation.benchmarks.question import QuestionSet
 from llava_aurora.evaluation.benchmarks.record_questions import read_record_questions
 from llava_aurora.evaluation.benchmarks.scene_questions import read_scene_counting, read_scene_depth
@@ -17,20 +18,22 @@ from llava_aurora.tokens.vocabulary import TokenFamily
 
 @dataclass(frozen=True)
 class Wording:
-    """How coordinates are written for a model: their frame, and their tokens if it has some."""
+    """How a model is spoken to: the frame of its coordinates, its tokens, and how it is shown an image."""
 
     frame: int
-    pixels: TokenFamily | None
+    families: tuple[TokenFamily, ...] = ()
+    aspect_ratio: str = "resize"
 
     @classmethod
-    def of(cls, perception: PerceptionTokens | None, *, image_size: int) -> "Wording":
+    def of(cls, perception: PerceptionTokens | None, *, image_size: int, aspect_ratio: str = "resize") -> "Wording":
         """That of a model whose vision tower sees `image_size` pixels a side."""
-        box = perception.kinds.get("box") if perception is not None else None
-        return cls(image_size, None) if box is None else cls(box.family.size, box.family)
+        kinds = perception.kinds if perception is not None else {}
+        frame = kinds["box"].family.size if "box" in kinds else image_size
+        return cls(frame, tuple(kind.family for kind in kinds.values()), aspect_ratio)
 
     @property
     def writer(self) -> RecordWriter:
-        return RecordWriter(prompts=Prompts.plain(), families=(self.pixels,) if self.pixels else ())
+        return RecordWriter(prompts=Prompts.plain(), families=self.families)
 
 
 Read = Callable[[Path, Wording], QuestionSet]
@@ -78,9 +81,24 @@ BENCHMARKS: dict[str, Benchmark] = {
         "counting",
         lambda folder, wording: read_scene_counting(folder, writer=wording.writer, frame=wording.frame),
     ),
+    "scenes_masks": Benchmark(
+        "Ray-cast scenes, masks of phrases",
+        "masks",
+        lambda folder, wording: read_scene_masks(folder, aspect_ratio=wording.aspect_ratio),
+    ),
+    "grounded": Benchmark(
+        "Ray-cast scenes, descriptions with masks",
+        "masks",
+        lambda folder, wording: read_grounded(folder, aspect_ratio=wording.aspect_ratio),
+    ),
+    "refcoco": Benchmark(
+        "RefCOCO, RefCOCO+, RefCOCOg",
+        "masks",
+        lambda folder, wording: read_refcoco(folder, aspect_ratio=wording.aspect_ratio),
+    ),
 }
 BENCHMARKS["records"] = Benchmark("Own records", None, lambda folder, _: read_record_questions(folder))
-GROUPS = {"scenes": ("scenes_depth", "scenes_coordinates", "scenes_counting")}
+GROUPS = {"scenes": ("scenes_depth", "scenes_coordinates", "scenes_counting"), "masks": ("scenes_masks", "grounded")}
 
 
 def benchmark_names(names: Sequence[str]) -> list[str]:

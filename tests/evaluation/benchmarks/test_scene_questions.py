@@ -13,7 +13,7 @@ from llava_aurora.tasks.registry import tasks
 from llava_aurora.tasks.task import STEP_BY_STEP
 from llava_aurora.tokens.vocabulary import pixel_family
 
-WORDING = Wording(56, pixel_family(frame=56))
+WORDING = Wording(56, (pixel_family(frame=56),))
 
 
 @pytest.mark.parametrize(
@@ -45,8 +45,8 @@ def test_points_are_in_the_image_or_in_the_question(scenes):
     assert not np.array_equal(np.asarray(marked.open()), np.asarray(told.open()))
     assert "<PIXEL_" in told.text
     assert "<PIXEL_" not in marked.text
-    plain = BENCHMARKS["scenes_coordinates"].read(scenes, Wording(56, None)).questions[0]
-    assert plain.text == WORDING.pixels.plain(told.text)
+    plain = BENCHMARKS["scenes_coordinates"].read(scenes, Wording(56)).questions[0]
+    assert plain.text == WORDING.families[0].plain(told.text)
 
 
 def test_questions_are_worded_as_in_training(scenes):
@@ -74,7 +74,7 @@ def test_the_same_folder_gives_the_same_questions(scenes):
     read = BENCHMARKS["scenes_counting"].read
     assert read(scenes, WORDING).digest == read(scenes, WORDING).digest
     depth = BENCHMARKS["scenes_coordinates"].read
-    assert depth(scenes, WORDING).digest != depth(scenes, Wording(84, None)).digest
+    assert depth(scenes, WORDING).digest != depth(scenes, Wording(84)).digest
 
 
 def test_names_of_benchmarks():
@@ -84,5 +84,5 @@ def test_names_of_benchmarks():
         "scenes_counting",
         "hardblink",
     ]
-    with pytest.raises(AuroraError, match="unknown benchmark 'blink'; there are: scenes, hardblink"):
+    with pytest.raises(AuroraError, match="unknown benchmark 'blink'; there are: scenes, masks, hardblink"):
         benchmark_names(["blink"])

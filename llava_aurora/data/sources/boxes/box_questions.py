@@ -82,7 +82,7 @@ def find_questions(
     absent: list[list[Question]] = [[] for _ in range(tasks.per_image)]
     for image in tracked(drawn, "Looking at images"):
         try:
-            file = _find(folder, image)
+            file = find_image(folder, image)
             transform = FrameTransform.of(
                 width=image.width, height=image.height, frame=tasks.frame, aspect_ratio=tasks.aspect_ratio
             )
@@ -136,7 +136,7 @@ def box_codes(boxes: Iterable[Box], transform: FrameTransform, kind: BoxKind) ->
     return tuple(sorted(codes))
 
 
-def _find(folder: Path, image: AnnotatedImage) -> str:
+def find_image(folder: Path, image: AnnotatedImage) -> str:
     """The name of the image's file. AuroraError if it is missing, no image, stored turned, or of another size."""
     names = [name for name in image.names if path_inside(folder, name).is_file()]
     if not names:

@@ -83,7 +83,7 @@ def write_box_records(
         chosen = _resize(chosen, images, resized, tasks.frame, failures)
     split: tuple[list[Record], list[Record]] = ([], [])
     for question in tracked(chosen, "Writing records"):
-        records = split[in_validation(question.image.id, tasks)]
+        records = split[in_validation(question.image.id, seed=tasks.seed, share=tasks.validation_share)]
         records += _ask(question, known.categories[question.category], writer, tasks)
     for path, records in zip((out, validation_out), split, strict=True):
         if path is not None and not records:
@@ -105,9 +105,9 @@ def write_box_records(
     )
 
 
-def in_validation(image_id: int, tasks: BoxTasks) -> bool:
+def in_validation(image_id: int | str, *, seed: int, share: float) -> bool:
     """Whether an image belongs to validation: by the seed and its own id alone."""
-    return zlib.crc32(f"{tasks.seed}/{image_id}".encode()) < tasks.validation_share * 2**32
+    return zlib.crc32(f"{seed}/{image_id}".encode()) < share * 2**32
 
 
 def _ask(question: Question, category: str, writer: RecordWriter, tasks: BoxTasks) -> list[Record]:

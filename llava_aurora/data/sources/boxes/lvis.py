@@ -11,7 +11,7 @@ import json
 import math
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
@@ -57,6 +57,8 @@ class AnnotatedImage:
     # instance is labelled
     boxes: Mapping[int, tuple[Box, ...]]
     absent: tuple[int, ...]  # ids of categories of which there is none
+    # of each box the id of its annotation and its `segmentation` as JSON text, where outlines were asked for
+    outlines: Mapping[int, tuple[tuple[int, str], ...]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,13 +69,14 @@ class BoxAnnotations:
     passed_over: Counter[str]  # what was left out or counted once because of a convention, by kind
 
 
-def read_annotations(path: str | Path) -> BoxAnnotations:
+def read_annotations(path: str | Path, *, outlines: bool = False) -> BoxAnnotations:
     """Reads an annotation file of LVIS (0.5 or 1) or COCO ("instances").
 
+    Args: outlines: keep the outlines too, which are most of what a file holds.
     Raises AuroraError naming the file, if it cannot be read or is none.
     """
     path = Path(path)
-    index = _index(path)
+    index = _index(path, outlines=outlines)
     failures, passed_over = [], Counter[str]()
     for annotation in index.anns.values():
         if annotation["image_id"] not in index.imgs:
@@ -93,7 +96,7 @@ def read_annotations(path: str | Path) -> BoxAnnotations:
         if any(annotation["category_id"] in categories.regions for annotation in annotations):
             passed_over["images with ignored regions"] += 1
             continue
-        boxes, doubtful = _boxes(image, annotations, categories, where, failures, passed_over)
+        boxes, drawn, doubtful = _boxes(image, annotations, categories, where, failures, passed_over)
         left_out = doubtful | _ids(image, "not_exhaustive_category_ids", where)
         absent = _ids(image, "neg_category_ids", where) & set(index.cats) if federated else set(index.cats)
         images.append(
@@ -104,6 +107,7 @@ def read_annotations(path: str | Path) -> BoxAnnotations:
                 height=image["height"],
                 boxes={category: tuple(found) for category, found in boxes.items() if category not in left_out},
                 absent=tuple(sorted(absent - set(boxes) - left_out - categories.unasked)),
+                outlines={category: tuple(drawn[category]) for category in drawn if category not in left_out},
             )
         )
     return BoxAnnotations(categories=categories.names, images=images, failures=failures, passed_over=passed_over)
@@ -152,15 +156,15 @@ def _names_nothing(key: str) -> bool:
     return key in _CATCH_ALL or key.startswith("other ") or not has_letters(key)
 
 
-def _index(path: Path) -> "COCO":
-    """The file as pycocotools indexes it, without the outlines, which are most of what it holds."""
+def _index(path: Path, *, outlines: bool) -> "COCO":
+    """The file as pycocotools indexes it, without the outlines or with them as texts."""
     try:
         from pycocotools.coco import COCO
     except ModuleNotFoundError as error:
         raise AuroraError("LVIS and COCO files are read with pycocotools: pip install 'llava-aurora[data]'") from error
     try:
         with regular_file(path, what="annotations").open(encoding="utf-8") as file:
-            content = json.load(file, object_hook=_without_outline)
+            content = json.load(file, object_hook=_with_text if outlines else _without_outline)
     except OSError as error:
         raise AuroraError(f"{path}: cannot read the annotations: {error.strerror}") from error
     except (ValueError, RecursionError) as error:
@@ -189,6 +193,13 @@ def _without_outline(entry: dict[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in entry.items() if key not in _DROPPED} if "bbox" in entry else entry
 
 
+def _with_text(entry: dict[str, Any]) -> dict[str, Any]:
+    """Outlines as texts take a twentieth of the memory."""
+    if "bbox" in entry:
+        entry["segmentation"] = json.dumps(entry.get("segmentation"), separators=(",", ":"))
+    return entry
+
+
 def _boxes(
     image: Mapping[str, Any],
     annotations: Iterable[Mapping[str, Any]],
@@ -196,9 +207,10 @@ def _boxes(
     where: str,
     failures: list[str],
     passed_over: Counter[str],
-) -> tuple[dict[int, list[Box]], set[int]]:
-    """The boxes of an image by category, and the categories whose count is doubtful."""
+) -> tuple[dict[int, list[Box]], dict[int, list[tuple[int, str]]], set[int]]:
+    """The boxes of an image by category, their outlines, and the categories whose count is doubtful."""
     boxes: dict[int, list[Box]] = defaultdict(list)
+    drawn: dict[int, list[tuple[int, str]]] = defaultdict(list)
     doubtful: dict[int, str] = {}
     for annotation in annotations:
         here = f"{where}: annotation {annotation['id']}"
@@ -224,11 +236,13 @@ def _boxes(
         if alike:
             doubtful[category] = "boxes that may be one instance"
         found.append(box)
+        if "segmentation" in annotation:
+            drawn[category].append((annotation["id"], annotation["segmentation"]))
     for category, below in categories.below.items():
         if below & set(boxes):  # these are instances of the category as well, but are not annotated as such
             doubtful.setdefault(category, "instances of a subcategory" if category in boxes else "")
     passed_over.update(f"categories of an image with {reason}" for reason in doubtful.values() if reason)
-    return boxes, set(doubtful)
+    return boxes, drawn, set(doubtful)
 
 
 def _is_flagged(annotation: Mapping[str, Any]) -> bool:

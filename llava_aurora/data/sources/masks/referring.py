@@ -16,11 +16,12 @@ import numpy as np
 
 from llava_aurora.data.images.image_files import open_image, path_inside
 from llava_aurora.data.sources.masks.segments import read_segment
-from llava_aurora.data.sources.tables import EmbeddedImage, Row, table_rows
+from llava_aurora.data.sources.tables import EmbeddedImage, table_rows
 from llava_aurora.errors import AuroraError
 from llava_aurora.files import read_json, regular_file
 
 INSTANCES = "instances.json"
+_ARTICLE = re.compile(r"^(the|an?) +(?=\w)", re.IGNORECASE)  # questions say "the" themselves
 _ROW_OF_COCO = re.compile(r"(COCO_\w+?_\d+)_\d+\.jpg")  # COCO_train2014_000000581857_16.jpg: image, number of its row
 _REFS = re.compile(r"g?refs(\([\w+]+\))?\.(json|p)")
 
@@ -30,6 +31,7 @@ class Referred:
     """A thing in an image and what it is called."""
 
     where: str  # file and record, for errors
+    file: Path
     id: str  # unique in its folder
     image: Path | EmbeddedImage
     image_name: str  # of the image's file, the same for all that is in one image
@@ -49,40 +51,44 @@ class Referred:
         return mask
 
 
+def is_referring(source: Path) -> bool:
+    """Whether it is a file or folder of `read_referred`, and not an annotation file of COCO or LVIS."""
+    return source.is_dir() or source.suffix == ".parquet" or _REFS.fullmatch(source.name) is not None
+
+
 def read_referred(source: Path, *, images: Path | None = None) -> Iterator[Referred]:
     """What a file or folder refers to.
 
     Args:
-        source: a Parquet file, a folder with Parquet files, a `refs` file, or a folder with one and `instances.json`.
+        source: a Parquet file, a `refs` file beside `instances.json`, or a folder with such files in it or below.
         images: folder of COCO's images, for `refs`; the folder of the file, or `images` or `train2014` in it.
     Raises AuroraError naming file and record.
     """
-    refs = [source] if _REFS.fullmatch(source.name) else sorted(p for p in source.glob("*") if _REFS.fullmatch(p.name))
-    if len(refs) > 1:
+    refs = [source] if _REFS.fullmatch(source.name) else sorted(p for p in source.rglob("*") if _REFS.fullmatch(p.name))
+    if len({path.parent for path in refs}) < len(refs):
         raise AuroraError(f"{source}: holds {', '.join(path.name for path in refs)}; name one of them")
-    return _read_refs(refs[0], images) if refs else _read_rows(source)
+    for path in refs:
+        yield from _read_refs(path, images)
+    if not refs:
+        yield from _read_rows(source)
 
 
 def _read_rows(source: Path) -> Iterator[Referred]:
     """Columns image, answer (phrases), segmentation, file_name; question_id and bbox are not needed."""
     for number, row in enumerate(table_rows(source, images=["image"])):
-        name = row.text("file_name")
+        name, file = row.text("file_name"), Path(row.where.rpartition(", row")[0])
         known = _ROW_OF_COCO.fullmatch(name)
         yield Referred(
             where=row.where,
+            file=file,
             id=f"{name}/{number}",
             image=row.image("image"),
             image_name=f"{known[1]}.jpg" if known else name,
             phrases=_phrases(row.values.get("answer"), row.where),
-            split=_split(row),
+            split=file.stem.partition("-")[0],  # of val-00000-of-00004.parquet
             segments=(row.values.get("segmentation"),),
             size=None,
         )
-
-
-def _split(row: Row) -> str:
-    """Of the file `val-00000-of-00004.parquet`: val."""
-    return Path(row.where.rpartition(", row")[0]).stem.partition("-")[0]
 
 
 def _read_refs(path: Path, images: Path | None) -> Iterator[Referred]:
@@ -110,6 +116,7 @@ def _read_refs(path: Path, images: Path | None) -> Iterator[Referred]:
             raise AuroraError(f"{where}: lacks {error} of a reference, its image or its annotation") from error
         yield Referred(
             where=where,
+            file=path,
             id=str(ref["ref_id"]),
             image=next((each for each in candidates if each.is_file()), candidates[0]),
             image_name=picture["file_name"],
@@ -124,7 +131,7 @@ def _phrases(value: Any, where: str) -> tuple[str, ...]:
     phrases = [value] if isinstance(value, str) else value
     if not isinstance(phrases, list) or not phrases or not all(isinstance(p, str) and p.strip() for p in phrases):
         raise AuroraError(f"{where}: has no phrase, or an empty one")
-    return tuple(dict.fromkeys(" ".join(phrase.split()) for phrase in phrases))
+    return tuple(dict.fromkeys(_ARTICLE.sub("", " ".join(phrase.split())) for phrase in phrases))
 
 
 class _Plain(pickle.Unpickler):

@@ -69,4 +69,4 @@ def test_a_row_without_phrase_and_a_folder_with_two_files_are_named(tmp_path):
     folder = write_refs(tmp_path / "refs")
     write_refs(tmp_path / "refs", "refs.json")
     with pytest.raises(AuroraError, match=r"holds refs\(unc\).p, refs.json; name one of them"):
-        read_referred(folder)
+        list(read_referred(folder))

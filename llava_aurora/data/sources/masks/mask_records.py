@@ -1,0 +1,236 @@
+"""Training records about masks, from annotation files of COCO and LVIS, or from RefCOCO.
+
+source -> annotated images, as the model's square shows them -> records (tasks/records.py)
+"""
+
+import json
+import os
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from llava_aurora.data.images.frame import ASPECT_RATIOS, FrameTransform
+from llava_aurora.data.images.image_files import path_inside
+from llava_aurora.data.sources.boxes.box_questions import SEEN_AT_LEAST, find_image
+from llava_aurora.data.sources.boxes.box_records import in_validation
+from llava_aurora.data.sources.boxes.lvis import AnnotatedImage as BoxedImage
+from llava_aurora.data.sources.boxes.lvis import BoxAnnotations, read_annotations
+from llava_aurora.data.sources.boxes.plurals import names_of
+from llava_aurora.data.sources.masks.referring import Referred, is_referring, read_referred
+from llava_aurora.data.sources.masks.segments import read_segment
+from llava_aurora.data.sources.tables import EmbeddedImage
+from llava_aurora.data.store.record_file import refuse_other_than_records
+from llava_aurora.errors import AuroraError
+from llava_aurora.files import atomic_file, write_json
+from llava_aurora.progress import tracked
+from llava_aurora.tasks.records import RecordWriter, write_records
+from llava_aurora.tasks.registry import family_named, task_named
+from llava_aurora.tasks.task import AnnotatedImage, AnnotatedObject, Drawing, Record
+
+
+@dataclass(frozen=True, kw_only=True)
+class MaskTasks:
+    """What to ask of images with masks."""
+
+    shares: Mapping[str, float]  # records of each task a phrase of RefCOCO, or a round of questions about an image
+    split: str = "train"  # of RefCOCO
+    per_image: int = 2  # rounds of questions about an image of COCO or LVIS
+    max_images: int = 0  # look at no more images of COCO or LVIS than this, drawn at random; 0: at all
+    validation_share: float = 0.0  # of the images, in [0, 1)
+    aspect_ratio: str = "pad"  # how images are moved into the frame, see `FrameTransform.of`
+    frame: int = 336  # side of the frame that coordinates refer to
+    seed: int = 0  # of everything that is drawn at random
+
+    def __post_init__(self) -> None:
+        for name in self.shares:
+            task_named(name)
+        if self.aspect_ratio not in ASPECT_RATIOS:
+            raise AuroraError(f"unknown aspect ratio {self.aspect_ratio!r}; there are: {', '.join(ASPECT_RATIOS)}")
+        if not 0 <= self.validation_share < 1:
+            raise AuroraError(f"validation_share is at least 0 and less than 1, not {self.validation_share}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class MaskRecords:
+    """What was made."""
+
+    # training, validation: the records of both files
+    training: list[Record] = field(default_factory=list)
+    validation: list[Record] = field(default_factory=list)
+    failures: list[str] = field(default_factory=list)  # what could not be used, one line each
+    passed_over: Counter[str] = field(default_factory=Counter)  # what was left out because of a convention, by kind
+
+
+class _Shown(NamedTuple):
+    """An annotated image as the square shows it. Args: key: of its image; file: path in the image folder."""
+
+    key: int | str
+    file: str
+    image: AnnotatedImage
+
+
+def default_shares(annotations: Path) -> Mapping[str, float]:
+    """Every task of masks once; of RefCOCO, which does not say what else is in an image, those about a phrase."""
+    asked = ("segmentation", "box_then_mask") if is_referring(annotations) else family_named("masks").tasks
+    return {task if isinstance(task, str) else task.name: 1.0 for task in asked}
+
+
+def write_mask_records(
+    out: Path,
+    *,
+    annotations: Path,
+    images: Path,
+    writer: RecordWriter,
+    tasks: MaskTasks,
+    validation_out: Path | None = None,
+) -> MaskRecords:
+    """Writes JSON files in LLaVA's format; their image paths are relative to `images`.
+
+    Args:
+        annotations: a file of COCO or LVIS, or what `read_referred` reads.
+        images: their folder; those inside of Parquet files are put there.
+        validation_out: for the images that are kept out; needed just if `tasks.validation_share` is not 0.
+    Raises AuroraError if the annotations cannot be read, arguments do not go together, or a file would be empty. What
+    cannot be used of single images and phrases is in `failures`.
+    """
+    if (validation_out is not None) != (tasks.validation_share > 0):
+        raise AuroraError("a file for validation and its share of the images are given together or not at all")
+    for path in (out, validation_out):
+        refuse_other_than_records(path)
+    made = MaskRecords()
+    read = _referred if is_referring(annotations) else _annotated
+    drawing = Drawing(frame=tasks.frame)
+    for each in read(annotations, images, tasks, made):
+        kept = in_validation(each.key, seed=tasks.seed, share=tasks.validation_share)
+        records = write_records(
+            each.image, image=each.file, shares=tasks.shares, drawing=drawing, writer=writer, seed=tasks.seed
+        )
+        for record in records:
+            record["aurora"]["aspect_ratio"] = tasks.aspect_ratio
+            (made.validation if kept else made.training).append(record)
+    for file, found in ((out, made.training), (validation_out, made.validation)):
+        if file is not None and not found:
+            first = f"; the first of {len(made.failures)} failures: {made.failures[0]}" if made.failures else ""
+            raise AuroraError(f"{file}: there would be no records in it{first}")
+    for file, found in ((out, made.training), (validation_out, made.validation)):
+        if file is not None:
+            write_json(file, found, indent=None)
+    return made
+
+
+def _referred(source: Path, images: Path, tasks: MaskTasks, made: MaskRecords) -> Iterator[_Shown]:
+    """Each phrase by itself, since a file does not say what else is in an image."""
+    for each in tracked(list(read_referred(source, images=images)), "Writing records"):
+        if each.split != tasks.split:
+            made.passed_over[f"references of the split {each.split!r}"] += 1
+            continue
+        try:
+            file, mask = _file(each, images), each.mask()
+        except AuroraError as error:
+            made.failures.append(str(error))
+            continue
+        height, width = mask.shape
+        square = _Square.of(width, height, tasks.aspect_ratio)
+        item = square.object("", "", mask) if mask.any() else None
+        if mask.any() and item is None:
+            made.passed_over["things that the square cuts off"] += 1
+            continue
+        for number, phrase in enumerate(each.phrases):
+            shown = AnnotatedImage(
+                name=f"{each.id}/{number}",
+                size=(square.transform.frame,) * 2,
+                objects=[AnnotatedObject(phrase, phrase, item.box, mask=item.mask, phrases=(phrase,))] if item else (),
+                absent=() if item else [(phrase, phrase)],
+            )
+            yield _Shown(each.image_name, file, shown)
+
+
+def _annotated(source: Path, images: Path, tasks: MaskTasks, made: MaskRecords) -> Iterator[_Shown]:
+    """The things of an image whose every instance is annotated, and those that are surely absent."""
+    known = read_annotations(source, outlines=True)
+    made.failures.extend(known.failures)
+    made.passed_over.update(known.passed_over)
+    order = np.random.default_rng(tasks.seed).permutation(len(known.images))[: tasks.max_images or None]
+    for image in tracked([known.images[place] for place in order], "Writing records"):
+        try:
+            file = find_image(images, image)
+        except AuroraError as error:
+            made.failures.append(f"image {image.id}: {error}")
+            continue
+        square = _Square.of(image.width, image.height, tasks.aspect_ratio)
+        objects = _objects(image, known, source, square, made)
+        absent = [tuple(names_of(known.categories[category])) for category in image.absent]
+        for number in range(tasks.per_image):
+            shown = AnnotatedImage(
+                name=f"{image.id}/{number}",
+                size=(square.transform.frame,) * 2,
+                objects=objects,
+                absent=absent,  # type: ignore[arg-type]
+            )
+            yield _Shown(image.id, file, shown)
+
+
+def _objects(
+    image: BoxedImage, known: BoxAnnotations, source: Path, square: "_Square", made: MaskRecords
+) -> list[AnnotatedObject]:
+    objects: list[AnnotatedObject] = []
+    for category, outlines in image.outlines.items():
+        names = names_of(known.categories[category])
+        try:
+            found = []
+            for number, text in outlines:
+                where = f"{source}: image {image.id}: annotation {number} ({names.singular})"
+                mask = read_segment(json.loads(text), size=(image.width, image.height), where=where)
+                phrases = (names.singular,) if len(outlines) == 1 else ()
+                found.append(square.object(*names, mask, phrases=phrases))
+        except AuroraError as error:
+            made.failures.append(str(error))
+            continue
+        if None in found:
+            made.passed_over["categories of an image that the square cuts off"] += 1
+        else:
+            objects += [item for item in found if item is not None]
+    return objects
+
+
+@dataclass(frozen=True)
+class _Square:
+    """An image as the model's square shows it, in about its own pixels."""
+
+    transform: FrameTransform
+
+    @classmethod
+    def of(cls, width: int, height: int, aspect_ratio: str) -> "_Square":
+        frame = max(width, height)
+        return cls(FrameTransform.of(width=width, height=height, frame=frame, aspect_ratio=aspect_ratio))
+
+    def object(
+        self, thing: str, things: str, mask: np.ndarray, phrases: tuple[str, ...] = ()
+    ) -> AnnotatedObject | None:
+        """None if most of it is cut off."""
+        shown = self.transform.view(mask)
+        if shown.sum() < SEEN_AT_LEAST * mask.sum() * self.transform.scale[0] * self.transform.scale[1]:
+            return None
+        rows, columns = (np.flatnonzero(shown.any(axis=axis)) for axis in (1, 0))
+        if not len(rows):
+            return None
+        box = (float(columns[0]), float(rows[0]), float(columns[-1] + 1), float(rows[-1] + 1))
+        return AnnotatedObject(thing, things, box, mask=shown, phrases=phrases)
+
+
+def _file(each: Referred, images: Path) -> str:
+    """The path of its image in the image folder; one inside of a Parquet file is written there, if it is not yet."""
+    if isinstance(each.image, Path):
+        if not each.image.is_file():
+            raise AuroraError(f"{each.where}: there is no image {each.image}")
+        return os.path.relpath(each.image, images)
+    path = path_inside(images, each.image_name)
+    if not path.is_file():
+        assert isinstance(each.image, EmbeddedImage)
+        with atomic_file(path) as temporary:
+            temporary.write_bytes(each.image.content())
+    return each.image_name
