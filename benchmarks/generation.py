@@ -1,7 +1,7 @@
 """Answers a second: in batches against one at a time, without the constraint, and maps in few passes against greedy.
 
     python benchmarks/generation.py --model demo_output/work/model
-    python benchmarks/generation.py --model demo_output/work/model --batch 16 --questions 32 --threads 2
+    python benchmarks/generation.py --model demo_output/work/model --batch 16 64 --questions 64 --threads 2
 
 Rendered scenes are asked which of some points is closest, with a chain. "Same text" is the share of answers whose text
 is that of the way it is compared with: batches and "verified" have to give all of them; "parallel" takes a map as it
@@ -28,7 +28,7 @@ def main() -> None:
     parser = Parser(__doc__)
     parser.add_argument("--model", required=True, help="a checkpoint with perception tokens")
     parser.number("--questions", 16, "a round")
-    parser.number("--batch", 16, "questions at once")
+    parser.add_argument("--batch", type=int, nargs="+", default=[16], help="questions at once (default: 16)")
     parser.number("--max-new-tokens", None, "an answer; what the context leaves if left out")
     parser.number("--forced-tokens", 64, "new tokens where their number is forced")
     options = parser.options()
@@ -39,24 +39,25 @@ def main() -> None:
         wording = Wording.of(aurora.model.perception, image_size=size)
         asked = BENCHMARKS["scenes_coordinates"].read(scenes, wording).questions[: options.questions]
         images, questions = [each.open() for each in asked], [each.text for each in asked]
-    many, free = f"batch {options.batch}", f"{options.forced_tokens} tokens, unconstrained"
+    many = {f"batch {batch}": batch for batch in options.batch}
+    free = f"{options.forced_tokens} tokens, unconstrained"
     forced = {"max_new_tokens": options.forced_tokens, "min_new_tokens": options.forced_tokens}
     # By name: what it is compared with; whether its text has to be the same (None: cannot); how the model is asked.
     ways: dict[str, tuple[str | None, bool | None, dict[str, Any]]] = {
         ONE: (None, None, {"batch_size": 1}),
-        many: (ONE, True, {}),
+        **{name: (ONE, True, {"batch_size": batch}) for name, batch in many.items()},
         free: (None, None, {**forced, "constrained": False}),
         f"{options.forced_tokens} tokens, constrained": (free, None, forced),
     }
     if aurora.model.writes_spans_in_one_pass:
         for decoding in ("verified", "parallel"):
-            for name, batch in ((ONE, 1), (many, options.batch)):
+            for name, batch in {ONE: 1, **many}.items():
                 how = {"batch_size": batch, "decoding": decoding}
                 ways[f"{name}, {decoding}"] = (name, decoding == "verified", how)
     answers: dict[str, list[Any]] = {}
 
     def ask(name: str, how: dict[str, Any]) -> None:
-        settings = {"batch_size": options.batch, "max_new_tokens": options.max_new_tokens, **how}
+        settings = {"batch_size": options.batch[0], "max_new_tokens": options.max_new_tokens, **how}
         answers[name] = aurora.ask(images, questions, **settings)
 
     timed = {name: lambda name=name, how=how: ask(name, how) for name, (_, _, how) in ways.items()}

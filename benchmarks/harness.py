@@ -91,7 +91,8 @@ def peak_memory(work: Callable[..., dict[str, Any]], *arguments: Any) -> dict[st
         arguments: of `work`; anything that can be pickled.
     Returns: Its result with "peak_bytes": on a GPU of the allocator, else resident memory beyond that at the start.
     """
-    context = multiprocessing.get_context("forkserver")
+    # DeepSpeed asks for a GPU as it is imported, and what is forked after that cannot use one.
+    context = multiprocessing.get_context("spawn" if torch.cuda.is_available() else "forkserver")
     context.set_forkserver_preload(["deepspeed", "llava.train.train"])
     with context.Pool(1) as pool:
         return pool.apply(_measured, (work, arguments))

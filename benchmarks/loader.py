@@ -23,11 +23,11 @@ from llava import conversation
 from llava.train import train as upstream
 from PIL import Image
 from torch.utils.data import DataLoader
-from training_setup import FAMILIES, words_of, write_records
 from transformers import CLIPImageProcessor
 
 from llava_aurora.data.dataset import AuroraCollator, AuroraDataset
 from llava_aurora.demo.tiny_llava import train_tokenizer
+from llava_aurora.gpu.layer_stack import FAMILIES, words_of, write_records
 from llava_aurora.tokens.vocabulary import PerceptionVocabulary
 
 PHOTOGRAPHS = ("motorcycle_left.png", "coffee.png", "chelsea.png", "astronaut.png", "rocket.jpg")

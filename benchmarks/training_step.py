@@ -97,6 +97,8 @@ def compare(setup: TrainingSetup, name: str, options: argparse.Namespace) -> lis
     if options.profile:
         for way, (steps, batches) in built.items():
             print_profile(way, steps, batches[0])
+    del built, steps, batches  # the processes that measure memory need the card
+    torch.cuda.empty_cache()
     rows = []
     for way in ways:
         row: dict[str, Any] = {"way": way, "seconds_a_step": 1 / rate(seconds[way], BATCHES)}

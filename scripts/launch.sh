@@ -18,9 +18,12 @@ launch() {
 import torch
 from llava_aurora.training.ports import free_port
 print(torch.cuda.device_count(), free_port())')
+    local count=(--num_gpus "${NUM_GPUS:-$gpus}")
     if ((gpus == 0)); then
         export DS_ACCELERATOR=${DS_ACCELERATOR:-cpu}
-        gpus=1
+        count=(--num_gpus "${NUM_GPUS:-1}")
+    elif [[ -z ${NUM_GPUS:-} && ${CUDA_VISIBLE_DEVICES:-} =~ ^[0-9]+(,[0-9]+)*$ ]]; then
+        count=() # given a number, DeepSpeed takes the machine's first GPUs instead of those
     fi
-    exec deepspeed --num_gpus "${NUM_GPUS:-$gpus}" --master_port "${MASTER_PORT:-$port}" "$file" "$@"
+    exec deepspeed "${count[@]}" --master_port "${MASTER_PORT:-$port}" "$file" "$@"
 }

@@ -6,6 +6,7 @@ Heavy imports happen inside the commands, so that `--help` answers without loadi
 import os
 import shlex
 import sys
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -84,15 +85,27 @@ def patch(
             raise AuroraError(f"{source}: {pending} of {len(states)} patches are pending")
 
 
-@app.command(epilog="Example: llava-aurora doctor")
-def doctor() -> None:
+@app.command(epilog="Examples: llava-aurora doctor  |  llava-aurora doctor --gpu")
+def doctor(
+    gpu: Annotated[bool, typer.Option("--gpu", help="Also train, generate and encode on the GPU: 3 minutes.")] = False,
+    tiny: Annotated[bool, typer.Option("--tiny", help="With --gpu: in a size for CPUs, without a GPU too.")] = False,
+) -> None:
     """Show versions, patches, the attention kernel, devices and DeepSpeed; exit code 1 if a check fails."""
     from llava_aurora.doctor import examine
 
+    if tiny and not gpu:
+        raise AuroraError("--tiny is the size of --gpu; give both")
     sound, rows = examine()
     tell(lambda: {name: {"found": found, "required": why} for name, found, why in rows})
     if not sound:
         raise AuroraError("this installation cannot train; run `bash scripts/setup.sh`")
+    if gpu:
+        from llava_aurora.gpu.checks import check_gpu
+
+        verdicts = check_gpu(tiny=tiny, told=lambda verdict: print(verdict, flush=True))
+        tell(lambda: {"gpu": [asdict(verdict) for verdict in verdicts]})
+        if failed := [verdict.name for verdict in verdicts if verdict.state == "failed"]:
+            raise AuroraError(f"on this GPU failed: {', '.join(failed)}")
 
 
 @app.command(epilog="Examples: llava-aurora demo  |  llava-aurora demo --preset smoke --out smoke_output")

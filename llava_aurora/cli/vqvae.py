@@ -79,6 +79,8 @@ def vqvae_encode(
     device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, ...; a GPU if there is one.")] = None,
 ) -> None:
     """Turn a folder of depth maps into a file of codes; maps that cannot be used are listed, exit code 1."""
+    import torch
+
     from llava_aurora.found_files import find_files
     from llava_aurora.vqvae.checkpoint import load_depth_vqvae
     from llava_aurora.vqvae.folders import encode_folder
@@ -87,6 +89,7 @@ def vqvae_encode(
     found = find_files(maps, MAP_SUFFIXES)
     scale = checked_scale(maps, found.paths, values=values, closer=closer, unknown=unknown)
     model = load_depth_vqvae(vqvae, device=usable_device(device))
+    torch.backends.cudnn.allow_tf32 = False  # its ten bits would make other codes than a CPU does
     report = encode_folder(model=model, maps=maps, out=out, scale=scale, batch_size=batch_size, workers=workers)
     if report.seconds:
         print(f"{report.written / report.seconds:.1f} maps a second")

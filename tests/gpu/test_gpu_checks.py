@@ -1,0 +1,155 @@
+"""`doctor --gpu` in its tiny size: every check is made, and what breaks is a line with a remedy."""
+
+import json
+import sys
+
+import pytest
+import torch
+
+from llava_aurora.demo import launch
+from llava_aurora.gpu import checks, devices
+from llava_aurora.gpu.checks import CHECKS, TINY, Setting, check_gpu
+from llava_aurora.gpu.layer_stack import build_layer_stack, step_flops
+from llava_aurora.training.model_sizes import SIZES, find_sizes
+from llava_aurora.training.plan import estimate
+
+
+@pytest.mark.slow
+def test_every_check_in_the_tiny_size(forked, tmp_path, monkeypatch):
+    """In this process, and training in one forked from a prepared one."""
+
+    def run_training(command, *, log, description):
+        script = next(number for number, word in enumerate(command) if word.endswith("train_layers.py"))
+        finished = forked(*command[script:], ranks=1)
+        assert finished.code == 0, finished.output[-3000:]
+
+    monkeypatch.setattr(launch, "run_training", run_training)
+    setting = Setting(tmp_path, True)
+    found = {v.name: v for name in CHECKS if name != "communication" for v in CHECKS[name][0](setting)}
+    states = {name: verdict.state for name, verdict in found.items()}
+    assert states == {
+        "device": "skipped",
+        "VQ-VAE": "ok",
+        "layers": "ok",
+        "training, sdpa (chosen)": "ok",
+        "memory, model FLOPs": "skipped",
+        "generation, constrained": "ok",
+        "generation, unconstrained": "ok",
+        "training, eager (not chosen)": "ok",
+    }
+    assert "4 whole maps" in found["generation, constrained"].found
+    took = json.loads((tmp_path / "sdpa.json").read_text())
+    assert len(took["seconds"]) == len(took["losses"]) == checks.STEPS
+    # The plan counts what the optimizer holds to the byte, and the records are no longer than it was told.
+    run = setting.run
+    assert took["optimizer_bytes"] == estimate(run, checks.zero3(run.model.hidden)).optimizer
+    assert took["labels"] <= run.batch * checks.ANSWER
+    assert took["length"] + SIZES["7b"].vision.patches - TINY.vision.patches <= checks.PLANNED_LENGTH
+
+
+def test_layers_have_the_sizes_that_were_asked_for(tmp_path):
+    build_layer_stack(tmp_path / "base", TINY, texts=["a map of the image"] * 9)
+    assert find_sizes(str(tmp_path / "base")) == TINY.__class__(**{**vars(TINY), "name": "base"})
+
+
+def test_a_step_multiplies_six_times_for_each_weight_and_token():
+    """PaLM's count: 6 for a weight and token, and attention, of which the half below the diagonal is computed."""
+    sizes, length = SIZES["7b"], 1024
+    flops = step_flops(sizes, batch=2, length=length, labels=2 * length, new_tokens=0)
+    weights = sizes.linear + sizes.hidden * sizes.vocabulary
+    attention = 12 * sizes.layers * sizes.hidden * length / 2
+    images = 2 * sizes.vision.patches * (6 * sizes.projector + 2 * sizes.vision.weights)
+    assert flops == pytest.approx(2 * length * (6 * weights + attention) + images)
+
+
+@pytest.mark.parametrize(
+    ("name", "tflops"),
+    [
+        ("NVIDIA H200", 989),
+        ("NVIDIA H100 PCIe", 756),
+        ("NVIDIA H100 80GB HBM3", 989),
+        ("NVIDIA A100-SXM4-80GB", 312),
+        ("NVIDIA L40S", 362),
+        ("NVIDIA A10", 125),
+        ("NVIDIA A10G", 70),
+        ("NVIDIA A100-SXM4-80GB MIG 3g.40gb", None),
+        ("NVIDIA GeForce GTX 1080", None),
+    ],
+)
+def test_peaks_go_by_name_and_an_unknown_one_is_none(name, tflops):
+    assert devices.peak_flops(name) == (tflops and tflops * 1e12)
+
+
+@pytest.mark.parametrize(
+    ("said", "helps"),
+    [
+        ("torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 2.00 GiB", "nvidia-smi"),
+        ("CUDA error: no kernel image is available for execution on the device", "TORCH_VERSION"),
+        ("The NVIDIA driver on your system is too old (found version 11040)", "update it"),
+        ("OSError: libcudart.so.13: cannot open shared object file", "LD_LIBRARY_PATH"),
+        ("MissingCUDAException: CUDA_HOME does not exist, unable to compile CUDA op(s)", "zero3.json"),
+        ("torch.distributed.DistBackendError: NCCL error", "NCCL_DEBUG"),
+        ("CUDA error: an illegal memory access was encountered", "CUDA_LAUNCH_BLOCKING"),
+        ("ValueError: 3", ""),
+    ],
+)
+def test_what_libraries_say_has_a_remedy(said, helps):
+    assert helps in devices.remedy_for(said)
+    assert bool(helps) == bool(devices.remedy_for(said))
+
+
+@pytest.mark.parametrize(
+    ("cuda", "environment", "reason"),
+    [
+        (None, {}, "without CUDA"),
+        ("13.0", {"CUDA_VISIBLE_DEVICES": ""}, "CUDA_VISIBLE_DEVICES=''"),
+        ("13.0", {"PATH": ""}, "no nvidia-smi"),
+    ],
+)
+def test_without_a_gpu_the_reason_is_the_only_line(monkeypatch, cuda, environment, reason):
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.version, "cuda", cuda)
+    told = []
+    (verdict,) = check_gpu(told=told.append)
+    assert told == [verdict]
+    assert verdict.state == "failed"
+    assert reason in verdict.found
+    assert verdict.remedy
+
+
+# What a check's process does, in place of the checks.
+DIES = {
+    "import os, signal; os.kill(os.getpid(), signal.SIGSEGV)": ("SIGSEGV", "the log"),
+    "raise RuntimeError('CUDA error: out of memory')": ("RuntimeError: CUDA error: out of memory", "nvidia-smi"),
+    "import time; time.sleep(60)": ("not done in 2 s", "NCCL_DEBUG"),
+}
+
+
+@pytest.mark.parametrize("program", DIES)
+def test_a_check_that_dies_or_hangs_is_a_line(monkeypatch, tmp_path, program):
+    begin = checks.subprocess.Popen
+    monkeypatch.setattr(checks.subprocess, "Popen", lambda _, **how: begin([sys.executable, "-c", program], **how))
+    found, helps = DIES[program]
+    (verdict,) = checks._apart("communication", Setting(tmp_path, True), limit=2)
+    assert verdict.state == "failed"
+    assert found in str(verdict)
+    assert helps in verdict.remedy
+
+
+def test_what_follows_from_a_failed_check_is_skipped_by_name(monkeypatch, tmp_path):
+    failing = {"layers": "failed", "training": "ok"}
+
+    def apart(name, setting, *, limit):
+        return [checks.Verdict(name, failing.get(name, "ok"), "")]
+
+    monkeypatch.setattr(checks, "_apart", apart)
+    found = {verdict.name: verdict for verdict in check_gpu(work=tmp_path, tiny=True, told=lambda verdict: None)}
+    assert [name for name, verdict in found.items() if verdict.state == "skipped"] == [
+        "training",
+        "generation",
+        "other_kernel",
+    ]
+    assert found["other_kernel"].found == "needs what training makes"
