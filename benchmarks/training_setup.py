@@ -22,9 +22,9 @@ from llava_aurora.configuration import ModelArguments
 from llava_aurora.gpu.layer_stack import NEW_TOKENS, build_layer_stack, words_of, write_images, write_records
 from llava_aurora.model.aurora_llama import AuroraLlamaForCausalLM
 from llava_aurora.model.training_loss import TrainingSettings
+from llava_aurora.model_sizes import LlavaSizes, VisionSizes
 from llava_aurora.tokens import build_kinds
 from llava_aurora.tokens.perception import PerceptionTokens
-from llava_aurora.training.model_sizes import LlavaSizes, VisionSizes
 from llava_aurora.vqvae.autoencoder import DepthVQVAEConfig, build_depth_vqvae
 from llava_aurora.vqvae.checkpoint import save_depth_vqvae
 

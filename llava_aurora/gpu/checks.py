@@ -30,13 +30,19 @@ from typing import Any, Literal
 from llava_aurora.errors import AuroraError
 from llava_aurora.files import read_json, write_json
 from llava_aurora.gpu.devices import peak_flops, remedy_for, why_no_cuda
-from llava_aurora.training.model_sizes import SIZES, LlavaSizes, VisionSizes
+from llava_aurora.model_sizes import SIZES, LlavaSizes, VisionSizes
 from llava_aurora.training.plan import GB, Memory, Run, Zero, estimate, shipped, usable
 
 LONGEST = 180  # seconds of all checks together
 PATIENCE = 5  # times as long for --tiny, on processors that others use too
 TINY = LlavaSizes(
-    **{"name": "tiny", "hidden": 64, "intermediate": 172, "layers": 1, "heads": 2, "kv_heads": 2, "vocabulary": 600},
+    name="tiny",
+    hidden=64,
+    intermediate=172,
+    layers=1,
+    heads=2,
+    kv_heads=2,
+    vocabulary=600,
     vision=VisionSizes(hidden=64, intermediate=128, layers=1, image=28),
 )
 STEPS, WARM_UP = 6, 2
@@ -82,8 +88,8 @@ class Setting:
 
 def _run(layers: int, batch: int, *, tiny: bool) -> Run:
     sizes = TINY if tiny else SIZES["7b"]
-    shape = {"batch": batch, "length": PLANNED_LENGTH, "answer": ANSWER}
-    return Run(model=replace(sizes, layers=layers), mode="full", gpus=1, **shape)
+    model = replace(sizes, layers=layers)
+    return Run(model=model, mode="full", batch=batch, length=PLANNED_LENGTH, answer=ANSWER, gpus=1)
 
 
 def zero3(hidden: int) -> Zero:
@@ -347,9 +353,8 @@ def generation(setting: Setting) -> Iterator[Verdict]:
             how = {"max_new_tokens": new, "min_new_tokens": new, "answer_start": "<DEPTH_START>"}
             return aurora.ask(images, "What is the depth map of this image?", constrained=constrained, **how)
 
-        ask()
-        results: list[Any] = []
-        seconds = _seconds(lambda ask=ask, results=results: results.extend(ask()), setting.device)
+        results = ask()
+        seconds = _seconds(ask, setting.device)
         took[constrained] = seconds
         whole = sum(any(len(span.codes) == 100 for span in each.spans["depth"]) for each in results)
         known = all(math.isfinite(value) for each in results for value in each.token_log_probabilities or ())
@@ -464,10 +469,8 @@ def _apart(name: str, setting: Setting, *, limit: float) -> list[Verdict]:
     told.unlink(missing_ok=True)
     words = [name, "--work", str(setting.work), *(["--tiny"] if setting.tiny else [])]
     with log.open("w", encoding="utf-8") as output:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "llava_aurora.gpu.checks", *words],
-            **{"stdout": output, "stderr": subprocess.STDOUT, "start_new_session": True},
-        )
+        command = [sys.executable, "-m", "llava_aurora.gpu.checks", *words]
+        process = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT, start_new_session=True)
         try:
             code = process.wait(limit)
         except subprocess.TimeoutExpired:

@@ -10,17 +10,17 @@ import torch
 from llava.model import LlavaLlamaForCausalLM
 from llava.model.language_model.llava_llama import LlavaConfig
 from PIL import Image
-from sentencepiece.sentencepiece_model_pb2 import ModelProto
+from sentencepiece import sentencepiece_model_pb2
 from transformers import CLIPVisionConfig, CLIPVisionModel
 
 from llava_aurora.compatibility import save_tower, write_old_rope_names
 from llava_aurora.demo.tiny_llava import VISION_TOWER, TinyLlavaConfig, build_tiny_llava
+from llava_aurora.model_sizes import LlavaSizes
 from llava_aurora.tasks.depth import DepthFacts
 from llava_aurora.tasks.points import letter_points
 from llava_aurora.tasks.prompts import Prompts
 from llava_aurora.tasks.records import RecordWriter
 from llava_aurora.tokens.vocabulary import PerceptionVocabulary, depth_family, pixel_family
-from llava_aurora.training.model_sizes import LlavaSizes
 
 FAMILIES = (depth_family(), pixel_family())
 NEW_TOKENS = sum(len(family.tokens) for family in FAMILIES)
@@ -32,7 +32,7 @@ def write_records(path: Path, *, generations: int, images: int) -> list[dict[str
     writer = RecordWriter(prompts=Prompts(), families=FAMILIES)
     rng, records = np.random.default_rng(0), []
     for number in range(generations):
-        about = {"name": f"map_{number}", "image": f"map_{number}.jpg", "rng": rng}
+        about: dict[str, Any] = {"name": f"map_{number}", "image": f"map_{number}.jpg", "rng": rng}
         records.append(writer.write("depth_generation", DepthFacts((), rng.integers(0, 128, 100).tolist()), **about))
     for number in range(images):
         about = {"name": f"points_{number}", "image": f"points_{number}.jpg", "rng": rng}
@@ -86,7 +86,7 @@ def build_layer_stack(
     _fill_tokenizer(out / "tokenizer.model", sizes.vocabulary)
     torch.manual_seed(0)
     with torch.device(device):
-        tower = CLIPVisionModel(
+        tower: Any = CLIPVisionModel(
             CLIPVisionConfig(
                 hidden_size=vision.hidden,
                 intermediate_size=vision.intermediate,
@@ -95,7 +95,8 @@ def build_layer_stack(
                 image_size=vision.image,
                 patch_size=vision.patch,
             )
-        ).to(dtype)
+        )
+        tower.to(dtype)
         save_tower(tower, out / VISION_TOWER, tower.state_dict())
         config = LlavaConfig.from_pretrained(out)
         config.update(
@@ -112,15 +113,17 @@ def build_layer_stack(
                 "mm_vision_tower": str((out / VISION_TOWER).absolute()),
             }
         )
-        LlavaLlamaForCausalLM(config).to(dtype).save_pretrained(out)
+        model: Any = LlavaLlamaForCausalLM(config)
+        model.to(dtype).save_pretrained(out)
     write_old_rope_names(out)
 
 
 def _fill_tokenizer(path: Path, words: int) -> None:
     """Adds unused pieces to a tokenizer, up to so many words."""
-    model = ModelProto.FromString(path.read_bytes())
+    proto: Any = sentencepiece_model_pb2
+    model = proto.ModelProto.FromString(path.read_bytes())
     for number in range(words - len(model.pieces)):
-        model.pieces.add(piece=f"<unused_{number}>", score=0.0, type=ModelProto.SentencePiece.UNUSED)
+        model.pieces.add(piece=f"<unused_{number}>", score=0.0, type=proto.ModelProto.SentencePiece.UNUSED)
     path.write_bytes(model.SerializeToString())
 
 

@@ -25,9 +25,10 @@ class Measure(TrainerCallback):
     """
 
     def __init__(self, out: Path) -> None:
-        self.out, self.found = out, {"seconds": [], "losses": [], "length": 0, "labels": 0}  # type: dict[str, Any]
+        self.out = out
+        self.found: dict[str, Any] = {"seconds": [], "losses": [], "length": 0, "labels": 0}
 
-    def on_train_begin(self, args: Any, state: Any, control: Any, *, model: Any, **_: Any) -> None:
+    def on_train_begin(self, args: Any, state: Any, control: Any, model: Any = None, **_: Any) -> None:
         modules = dict(model.named_modules())
         # (B, T, D), and one row for each label
         for end, name, axis in (("layers.0.self_attn.q_proj", "length", 1), ("lm_head", "labels", 0)):
@@ -43,12 +44,12 @@ class Measure(TrainerCallback):
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         self.found["seconds"].append(self._now() - self.started)
 
-    def on_log(self, args: Any, state: Any, control: Any, *, logs: dict[str, Any], **_: Any) -> None:
+    def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **_: Any) -> None:
         if "loss" in logs:
             self.found["losses"].append(float(logs["loss"]))
 
-    def on_train_end(self, args: Any, state: Any, control: Any, *, optimizer: Any, **_: Any) -> None:
-        held = []
+    def on_train_end(self, args: Any, state: Any, control: Any, optimizer: Any = None, **_: Any) -> None:
+        held: list[Any] = []
         while hasattr(optimizer, "optimizer"):  # accelerate's and DeepSpeed's around torch's
             held += getattr(optimizer, "fp32_partitioned_groups_flat", [])
             optimizer = optimizer.optimizer

@@ -10,7 +10,7 @@ from llava_aurora.demo import launch
 from llava_aurora.gpu import checks, devices
 from llava_aurora.gpu.checks import CHECKS, TINY, Setting, check_gpu
 from llava_aurora.gpu.layer_stack import build_layer_stack, step_flops
-from llava_aurora.training.model_sizes import SIZES, find_sizes
+from llava_aurora.model_sizes import SIZES, find_sizes
 from llava_aurora.training.plan import estimate
 
 
