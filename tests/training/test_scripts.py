@@ -18,6 +18,32 @@ def test_bash_can_parse_it(name):
     subprocess.run(["bash", "-n", path], check=True)
 
 
+@pytest.mark.parametrize(
+    ("gpus", "environment", "count"),
+    [
+        (4, {}, "--num_gpus 4 "),
+        (2, {"CUDA_VISIBLE_DEVICES": "2,3"}, ""),  # which DeepSpeed takes, where it is given no number
+        (1, {"CUDA_VISIBLE_DEVICES": "MIG-1c2d"}, "--num_gpus 1 "),
+        (2, {"CUDA_VISIBLE_DEVICES": "2,3", "NUM_GPUS": "1"}, "--num_gpus 1 "),
+        (0, {"CUDA_VISIBLE_DEVICES": "0"}, "--num_gpus 1 "),
+    ],
+)
+def test_the_gpus_that_are_named_are_trained_on(tmp_path, gpus, environment, count):
+    (tmp_path / "bin").mkdir()
+    for name, said in {"deepspeed": '"$@"', "python": f"{gpus} 1234"}.items():
+        (tmp_path / "bin" / name).write_text(f"#!/usr/bin/env bash\necho {said}\n")
+        (tmp_path / "bin" / name).chmod(0o755)
+    others = {name: value for name, value in os.environ.items() if name not in ("CUDA_VISIBLE_DEVICES", "NUM_GPUS")}
+    run = subprocess.run(
+        ["bash", ROOT / "scripts" / "finetune_aurora.sh", "--flag"],
+        env={**others, **environment, "VIRTUAL_ENV": str(tmp_path), "MASTER_PORT": "1"},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert run.stdout == f"{count}--master_port 1 {ROOT}/scripts/finetune_aurora.sh --flag\n"
+
+
 @pytest.mark.parametrize("name", SCRIPTS)
 def test_python_can_parse_it_and_both_can_run_it(name):
     path = ROOT / "scripts" / f"{name}.sh"
