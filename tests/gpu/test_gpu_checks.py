@@ -2,6 +2,7 @@
 
 import json
 import sys
+from dataclasses import replace
 
 import pytest
 import torch
@@ -26,8 +27,7 @@ def test_every_check_in_the_tiny_size(forked, tmp_path, monkeypatch):
     monkeypatch.setattr(launch, "run_training", run_training)
     setting = Setting(tmp_path, True)
     found = {v.name: v for name in CHECKS if name != "communication" for v in CHECKS[name][0](setting)}
-    states = {name: verdict.state for name, verdict in found.items()}
-    assert states == {
+    assert states(found.values()) == {
         "device": "skipped",
         "VQ-VAE": "ok",
         "layers": "ok",
@@ -118,6 +118,69 @@ def test_without_a_gpu_the_reason_is_the_only_line(monkeypatch, cuda, environmen
     assert verdict.state == "failed"
     assert reason in verdict.found
     assert verdict.remedy
+
+
+@pytest.fixture
+def card(monkeypatch, tmp_path):
+    """A machine that says it had a card of this name, on which four layers of a 7B were chosen; it computes here."""
+
+    def found(name, *, capability=(9, 0), free=140):
+        for what, said in {
+            **{"is_available": True, "get_device_name": name, "get_device_capability": capability, "device_count": 2},
+            **{"mem_get_info": (free * 10**9, 150 * 10**9), "synchronize": None},
+        }.items():
+            monkeypatch.setattr(torch.cuda, what, lambda said=said: said)
+        randn = torch.randn
+        monkeypatch.setattr(torch, "randn", lambda *shape, device, **kind: randn(*shape, **kind))
+        monkeypatch.setattr(checks, "PRODUCT", 8)
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "MIG-1c2d")
+        monkeypatch.delenv("DS_ACCELERATOR", raising=False)
+        (tmp_path / "run.json").write_text('{"layers": 4, "batch": 8}')
+        return Setting(tmp_path, False)
+
+    return found
+
+
+def states(verdicts):
+    return {verdict.name: verdict.state for verdict in verdicts}
+
+
+@pytest.mark.parametrize(
+    ("name", "more", "state"),
+    [
+        ("NVIDIA H200", {}, "ok"),
+        ("NVIDIA H200", {"free": 60}, "warning"),
+        ("Tesla V100-SXM2-16GB", {"capability": (7, 0)}, "failed"),
+    ],
+)
+def test_a_card_is_described(card, name, more, state):
+    found = list(checks.device(card(name, **more)))
+    assert states(found)["device"] == state
+    assert states(found)["DeepSpeed"] == "warning"  # of a launcher that reads no names of MIG slices
+    assert f"2 × {name}" in found[0].found
+    assert bool(found[0].remedy) == (state != "ok")
+    product = next(verdict for verdict in found if verdict.name == "matrix product")
+    assert ("of its peak" in product.found) == ("H200" in name)
+
+
+def test_measurements_are_held_against_plan_and_peak(card):
+    setting = card("NVIDIA H200")
+    planned = estimate(replace(setting.run, length=700), checks.zero3(4096))
+    took = {"length": 700, "labels": 800, "seconds_a_step": 0.25, "optimizer_bytes": planned.optimizer}
+    (memory,) = checks._against_plan(setting, took | {"peak_bytes": planned.peak})
+    assert memory.state == "ok"
+    assert "1.00 × the plan's; optimizer 1.00 ×" in memory.found
+    (memory,) = checks._against_plan(setting, took | {"peak_bytes": 2 * planned.peak})
+    assert memory.state == "warning"
+    used, whole = checks._utilisation(setting, took)
+    flops = step_flops(setting.run.model, batch=8, length=700, labels=800, new_tokens=466)
+    assert used.numbers["mfu"] == pytest.approx(flops / 0.25 / 989e12)
+    assert whole.name == "extrapolated"
+    assert 0.25 < whole.numbers["seconds_a_step"] < 0.25 * 8
+    setting = card("NVIDIA H200 MIG 1g.18gb")
+    unknown, _ = checks._utilisation(setting, took)
+    assert unknown.state == "skipped"
+    assert "the peak of NVIDIA H200 MIG 1g.18gb is not known" in unknown.found
 
 
 # What a check's process does, in place of the checks.
