@@ -104,7 +104,8 @@ small one: PIP_EXTRA_INDEX_URL=https://download.pytorch.org/whl/cpu, or TORCH_VE
 install_dependencies() {
     say "DeepSpeed, transformers and this package"
     install "installing the build tools" pip setuptools wheel ninja packaging
-    install "installing DeepSpeed" --no-build-isolation deepspeed
+    # With a GPU and no nvcc its set-up would refuse, for operators that are compiled when they are first used, if ever.
+    DS_ACCELERATOR=cpu install "installing DeepSpeed" --no-build-isolation deepspeed
     install "installing llava-aurora" --no-build-isolation --editable "$root[demo,dev]"
 }
 
