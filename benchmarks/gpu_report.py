@@ -95,7 +95,7 @@ def unpatched(size: Size) -> Command:
 
 
 def generation(size: Size) -> Command:
-    """On the layers that doctor trained. Their random maps take as many passes as learned ones."""
+    """On the layers that doctor trained, which write a map of random codes."""
     trained, model = size.work / "doctor" / "trained", size.work / "generating"
     if not (trained / "config.json").is_file():
         return "needs the model that the part doctor trains"
@@ -103,9 +103,12 @@ def generation(size: Size) -> Command:
         shutil.copytree(trained, model)
         config = read_json(model / "config.json", what="configuration")
         write_json(model / "config.json", {**config, "aurora_spans_in_one_pass": True})  # its speed alone is asked
-    counts = "--questions 4 --batch 2 --forced-tokens 12 --rounds 1" if size.tiny else "--questions 64 --batch 16 64"
-    more = "" if size.tiny else "--forced-tokens 128 --max-new-tokens 160 --rounds 1"
-    return script("benchmarks/generation.py", "--device", size.device, "--model", model, *counts.split(), *more.split())
+    if size.tiny:
+        counts = "--questions 2 --batch 2 --forced-tokens 4 --max-new-tokens 4 --rounds 1"
+    else:
+        counts = "--questions 64 --batch 16 64 --forced-tokens 128 --max-new-tokens 104 --rounds 1"
+    flags = ["--device", size.device, "--model", model, "--answer-start", "<DEPTH_START>", *counts.split()]
+    return script("benchmarks/generation.py", *flags)
 
 
 def vqvae(size: Size) -> Command:
@@ -149,8 +152,8 @@ PARTS = {
         lambda size: script("benchmarks/curriculum_epoch.py", *size.model("--steps", "2" if size.tiny else "4")),
     ),
     "unpatched": Part("a step beside LLaVA as published", 90, unpatched),
-    "generation": Part("answers a second", 70, generation),
-    "vqvae": Part("maps a second", 40, vqvae),
+    "generation": Part("maps a second, as answers", 130, generation),
+    "vqvae": Part("maps a second through the VQ-VAE", 40, vqvae),
     "packed": Part("packed pixel queries", 40, packed),
     "study": Part(f"arms of the study: {', '.join(ARMS)}", 3600, study, "study/results.json"),
     "pretraining": Part("pretraining of the tiny base, on the CPU", 3600, pretraining),
