@@ -245,13 +245,3 @@ def test_header_and_size(patch: Patch) -> None:
     assert all(fields.values())
     assert sum(line.startswith(" ") for line in header) >= 2, "the Description says why, in lines of its own"
     assert 1 <= len(changed_lines(patch)) <= MOST_CHANGED_LINES
-
-
-@pytest.mark.parametrize("patch", PATCHES, ids=lambda patch: patch.name)
-def test_every_hunk_fits_in_one_place_only(sdist: Path, patch: Patch) -> None:
-    for part in body(patch).split("--- a/")[1:]:
-        name, *hunks = part.split("\n@@ ")
-        text = (sdist / name.partition("\n")[0]).read_text()
-        for hunk in hunks:
-            lines = hunk.splitlines(keepends=True)[1:]
-            assert text.count("".join(line[1:] for line in lines if line[0] in " -")) == 1

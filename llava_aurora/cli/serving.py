@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from llava_aurora.cli.shared import model_or_demo
+from llava_aurora.cli.shared import Base, Load4, Load8, model_or_demo
 from llava_aurora.errors import AuroraError
 
 app = typer.Typer()
@@ -19,7 +19,7 @@ app = typer.Typer()
 )
 def serve(
     model: Annotated[Path | None, typer.Option(help="Model folder or hub name; default: the demo's.")] = None,
-    base: Annotated[str | None, typer.Option(help="Its base model, where the folder does not know it.")] = None,
+    base: Base = None,
     host: Annotated[str, typer.Option(help="Address to listen on; 0.0.0.0 lets in other machines.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=1, max=65535, help="Port to listen on.")] = 7860,
     max_upload_mb: Annotated[int, typer.Option(min=1, help="MiB of an image file.")] = 20,
@@ -34,8 +34,8 @@ def serve(
     examples: Annotated[Path | None, typer.Option(help="Folder of example images; default: rendered scenes.")] = None,
     device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1; a GPU if there is one.")] = None,
     device_map: Annotated[str | None, typer.Option(help="auto spreads the model over all GPUs.")] = None,
-    load_8bit: Annotated[bool, typer.Option("--load-8bit", help="Quantize to 8 bits.")] = False,
-    load_4bit: Annotated[bool, typer.Option("--load-4bit", help="Quantize to 4 bits.")] = False,
+    load_8bit: Load8 = False,
+    load_4bit: Load4 = False,
 ) -> None:
     """Serve a page to ask a model on: upload or mark an image, watch the map appear, read the answer."""
     try:
