@@ -33,6 +33,16 @@ from llava_aurora.tokens.perception import PerceptionTokens
 VISION_TOWER_FOLDER = "vision_tower"
 
 
+def tower_name(folder: Path, settings: dict[str, Any]) -> Any:
+    """The vision tower that the config.json of a model folder names, or the folder's own; None if there is none.
+
+    The folder's own is used if it was trained, or if it is named by its relative path.
+    """
+    named, own = settings.get("mm_vision_tower"), folder / VISION_TOWER_FOLDER
+    inside = settings.get("mm_vision_tower_trained") or named == VISION_TOWER_FOLDER
+    return str(own.absolute()) if inside and own.is_dir() else named
+
+
 class AuroraLlamaForCausalLM(LlavaLlamaForCausalLM):
     """`perception` is None until tokens are given (`initialize_vision_tokenizer`) or found in a folder (checkpoint.py).
 
@@ -44,9 +54,8 @@ class AuroraLlamaForCausalLM(LlavaLlamaForCausalLM):
     _keys_to_ignore_on_load_unexpected = [r"vision_tower\."]  # noqa: RUF012 - as transformers declares it
 
     def __init__(self, config: LlavaConfig) -> None:
-        own_tower = Path(config.name_or_path or ".") / VISION_TOWER_FOLDER
-        if getattr(config, "mm_vision_tower_trained", False) and own_tower.is_dir():
-            config.mm_vision_tower = str(own_tower.absolute())
+        if hasattr(config, "mm_vision_tower"):
+            config.mm_vision_tower = tower_name(Path(config.name_or_path or "."), vars(config))
         super().__init__(config)
         self.perception: PerceptionTokens | None = None
         self.training_loss: TrainingLoss | None = None

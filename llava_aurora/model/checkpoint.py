@@ -15,7 +15,7 @@ from transformers import BitsAndBytesConfig, CLIPVisionConfig, CLIPVisionModel, 
 
 from llava_aurora.data.images.image_reader import asked_pixels
 from llava_aurora.errors import AuroraError
-from llava_aurora.model.aurora_llama import VISION_TOWER_FOLDER, AuroraLlamaForCausalLM
+from llava_aurora.model.aurora_llama import AuroraLlamaForCausalLM, tower_name
 from llava_aurora.model.folders import (
     BASE_MODEL_TYPES,
     LORA_CONFIG,
@@ -110,13 +110,6 @@ def load_pretrained_model(
         with reading(folder / "config.json", "the description of perception tokens (aurora)"):
             model.attach_perception(PerceptionTokens.from_config(block, folder=folder, tokenizer=tokenizer))
     return tokenizer, model.eval(), image_processor, getattr(config, "max_sequence_length", 2048)
-
-
-def tower_name(folder: Path, settings: dict[str, Any]) -> Any:
-    """The vision tower of a folder whose config.json has these settings; None if it names none."""
-    if settings.get("mm_vision_tower_trained") and (folder / VISION_TOWER_FOLDER).is_dir():
-        return str(folder / VISION_TOWER_FOLDER)
-    return settings.get("mm_vision_tower")
 
 
 def check_tower(folder: Path, config: PretrainedConfig) -> None:

@@ -17,7 +17,8 @@ def check_flags(flags: argparse.Namespace) -> None:
     from llava_aurora.compatibility import groups_by_length
     from llava_aurora.data.curriculum.schedule_file import read_schedule
     from llava_aurora.data.transforms.values import VALUE_SOURCES
-    from llava_aurora.model.checkpoint import check_tower_weights, tower_name
+    from llava_aurora.model.aurora_llama import tower_name
+    from llava_aurora.model.checkpoint import check_tower_weights
     from llava_aurora.model.context_mask import ContextMask
     from llava_aurora.model.folders import check_trainable, is_path, model_settings
     from llava_aurora.model.losses import parse_aux_losses

@@ -118,15 +118,14 @@ def test_a_sound_command_line_passes(check, workshop):
 
 
 @pytest.mark.parametrize(("layers", "problem"), [(7, "weights lack"), (1, "no place for")])
-@pytest.mark.parametrize("trained", [False, True])
-def test_a_vision_tower_of_other_layers_is_refused_before_loading(check, workshop, tmp_path, layers, problem, trained):
+@pytest.mark.parametrize(("tower", "trained"), [("{base}/vision_tower", False), ("vision_tower", False), ("/x", True)])
+def test_a_vision_tower_of_other_layers_is_refused_before_loading(
+    check, workshop, tmp_path, layers, problem, tower, trained
+):
     base = shutil.copytree(workshop.base, tmp_path / "base")
     for file, changed in {
         base / "vision_tower" / "config.json": {"num_hidden_layers": layers},
-        base / "config.json": {
-            "mm_vision_tower": str((workshop.base if trained else base) / "vision_tower"),
-            "mm_vision_tower_trained": trained,
-        },
+        base / "config.json": {"mm_vision_tower": tower.format(base=base), "mm_vision_tower_trained": trained},
     }.items():
         file.write_text(json.dumps(json.loads(file.read_text()) | changed))
     with pytest.raises(AuroraError, match=f"{base}/vision_tower: .*{problem}"):
