@@ -7,11 +7,11 @@ from typing import Any
 from llava_aurora.report.document import NONE, Section, Table, interval, percent, write_markdown
 
 HOW = (
-    "One row for each training. Intervals are 95 % bootstrap over questions; how far two seeds lie apart is seen in"
-    " their rows. Chance takes any point, or always the most frequent number; blind is the best answer without the"
+    "One row for each training. Intervals are 95 % bootstrap over questions; rows of two seeds show how much seeds"
+    " differ. Chance is any point, or always the most frequent number; blind is the highest accuracy without the"
     " image."
 )
-MEASURES = {"accuracy": "right", "read_out": "read out of the map in its chain"}
+MEASURES = {"accuracy": "right", "read_out": "computed from the map in its chain"}
 
 
 def run_summary(results: Mapping[str, Any]) -> dict[str, Any]:
@@ -62,7 +62,7 @@ def write_report(path: Path, *, size: str, runs: Sequence[Mapping[str, Any]]) ->
     replaced = dict.fromkeys(name for run in runs for name in run["replacement"])
     sections = [
         Section("Answers", [HOW], answers),
-        Section("Behind another map", [], [_replacements(name, runs) for name in replaced]),
+        Section("With replaced maps", [], [_replacements(name, runs) for name in replaced]),
         Section("Runs", [], [_runs(runs)]),
     ]
     write_markdown(path, f"Experiments of size {size}", [section for section in sections if section.tables])
@@ -91,7 +91,7 @@ def _answers(name: str, measure: str, runs: Sequence[Mapping[str, Any]]) -> Tabl
             if any(groups[category].get(baseline) is not None for category in categories):
                 shares = [percent(groups[category].get(baseline)) for category in categories]
                 rows.insert(0, (baseline, "", "", *shares))
-    return Table(title, ("variant", "seed", "asked for", *categories), rows)
+    return Table(title, ("variant", "seed", "reasoning", *categories), rows)
 
 
 def _replacements(name: str, runs: Sequence[Mapping[str, Any]]) -> Table:
@@ -106,7 +106,7 @@ def _replacements(name: str, runs: Sequence[Mapping[str, Any]]) -> Table:
         )
         for run, found in tested
     ]
-    title = f"{tested[0][1]['title']}: right behind each map, % [95 %]"
+    title = f"{tested[0][1]['title']}: right with each map, % [95 %]"
     return Table(title, ("variant", "seed", *put_in.values(), "its map"), rows)
 
 

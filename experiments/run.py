@@ -5,7 +5,7 @@
     python experiments/run.py --size cpu --out experiment_output --only direct full --seeds 0
 
 Every stage is a public command and is done once: a JSON file beside what it made holds the command, its seconds and the
-commit at which it began. A stage that was cut off goes on where it was. All variants of a seed start from the same
+commit at which it began. An interrupted stage is resumed. All variants of a seed start from the same
 weights and see equally many samples.
 
 OUT/scenes/  vqvae/  codes.parquet  records.json  base-SEED/     shared by all runs
@@ -49,12 +49,10 @@ def main() -> None:
     content = yaml.safe_load(VARIANTS.read_text(encoding="utf-8"))
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--size", choices=list(content["sizes"]), required=True)
-    parser.add_argument("--out", type=Path, required=True, help="folder of the results; one that was stopped goes on")
-    parser.add_argument("--only", nargs="+", choices=list(content["variants"]), metavar="VARIANT", help="these alone")
-    parser.add_argument(
-        "--seeds", nargs="+", type=int, default=[0, 1], help="of the first weights and the data's order"
-    )
-    parser.add_argument("--plan", action="store_true", help="print what is done and what is left, and run nothing")
+    parser.add_argument("--out", type=Path, required=True, help="folder of the results; an interrupted one is resumed")
+    parser.add_argument("--only", nargs="+", choices=list(content["variants"]), metavar="VARIANT", help="only these")
+    parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1], help="of initial weights and order of the data")
+    parser.add_argument("--plan", action="store_true", help="print what is done and what is left, run nothing")
     options = parser.parse_args()
     experiment = Experiment(content, size=options.size, out=options.out)
     runs = [Run(name, seed) for name in options.only or content["variants"] for seed in dict.fromkeys(options.seeds)]
@@ -128,7 +126,7 @@ class Experiment:
         if (folder / "model.done.json").is_file():
             return "trained"
         newest = newest_whole(folder / "model")
-        return f"training goes on from {newest.name}" if newest else "not begun"
+        return f"training resumes from {newest.name}" if newest else "not begun"
 
     # --- what all runs share ------------------------------------------------------------------------------------------
 

@@ -41,7 +41,7 @@ class ModelArguments(upstream.ModelArguments):
         default=False, metadata={"help": "Write a label before each row of a depth map; maps in records get them."}
     )
     coordinate_frame: int = field(
-        default=336, metadata={"help": "Side in pixels of the frame that coordinates refer to; one token a pixel."}
+        default=336, metadata={"help": "Side in pixels of the frame that coordinates refer to; one token per pixel."}
     )
     modality_options: str = field(
         default="{}", metadata={"help": 'Settings of other kinds as JSON: \'{"name": {"setting": 1}}\'.'}
@@ -49,13 +49,13 @@ class ModelArguments(upstream.ModelArguments):
     perception_init: str = field(
         default="neighbours",
         metadata={
-            "help": "What the new rows start from: 'mean' of the words, mean + 'noise', the 'words' of what a token"
-            " stands for, or 'neighbours' (mean + noise, tokens for similar things start alike)."
+            "help": "Initial rows of new tokens: 'mean' of the vocabulary, mean + 'noise', 'words' (of what a token"
+            " stands for), or 'neighbours' (mean + noise, similar for tokens of similar meaning)."
         },
     )
     train_base_vocabulary: bool = field(
         default=False,
-        metadata={"help": "Where the language model is not fully trained: train the original rows too, as AURORA did."},
+        metadata={"help": "With LoRA: train the embeddings of the original vocabulary too, as AURORA did."},
     )
     unfreeze_mm_vision_tower: bool = field(default=False, metadata={"help": "Train the vision tower too."})
 
@@ -69,7 +69,7 @@ class ModelArguments(upstream.ModelArguments):
     def kind_settings(self) -> dict[str, dict[str, Any]]:
         """Settings of each kind asked for, by name.
 
-        Raises AuroraError if --modality_options is no JSON object of objects, or names a kind not asked for.
+        Raises AuroraError if --modality_options is not a JSON object of objects, or names a kind not asked for.
         """
         names = [name.strip() for name in self.perception_modalities.split(",") if name.strip()]
         try:
@@ -94,91 +94,87 @@ class DataArguments(upstream.DataArguments):
         metadata={"help": "Order of the tasks: linear, softmax, constant, or a YAML file. Empty: as upstream."},
     )
     shuffle: bool = field(
-        default=True, metadata={"help": "False: records in the order of the file, in which its epochs were written."}
+        default=True, metadata={"help": "False: records in the order of the file, which then holds all epochs."}
     )
     train_tasks: str = field(
         default="",
-        metadata={"help": "Train on these alone: names of tasks or kinds (atomic, chain, direct), with commas."},
+        metadata={"help": "Train only on these tasks or kinds (atomic, chain, direct), separated by commas."},
     )
     coordinate_step: bool = field(
         default=True, metadata={"help": "False: chains about marked points leave out the points' coordinates."}
     )
     value_step: str = field(
         default="",
-        metadata={"help": "interpolated: depth chains also state how close each point is, by the codes around it."},
+        metadata={"help": "interpolated: depth chains also state a value per point, interpolated from codes."},
     )
-    fresh_points: bool = field(
-        default=False, metadata={"help": "Draw the marked points of depth questions anew in each epoch."}
-    )
+    fresh_points: bool = field(default=False, metadata={"help": "Draw new points for depth questions in each epoch."})
     prompts: str | None = field(
-        default=None, metadata={"help": "The wording that the records were written with, for --fresh_points."}
+        default=None, metadata={"help": "JSON file with the wording of the records, for --fresh_points."}
     )
     plain_coordinates: bool = field(
         default=False, metadata={"help": "Write coordinates as plain numbers instead of tokens."}
     )
     image_aspect_ratio: str = field(
         default="square",
-        metadata={"help": "How images get into the square: square (cut), pad, or resize (all of it, as AURORA)."},
+        metadata={"help": "How images are made square: square (cropped), pad, or resize (stretched, as AURORA)."},
     )
     image_orientation: Literal["stored", "upright"] = field(
         default="stored",
-        metadata={"help": "upright: turn images as their EXIF orientation says. stored: as LLaVA reads them."},
+        metadata={"help": "upright: apply the EXIF orientation. stored: ignore it, like LLaVA."},
     )
     image_cache: str = field(
         default="", metadata={"help": "Folder for decoded and resized images, shared by ranks and runs. Empty: none."}
     )
-    image_cache_gb: float = field(default=50.0, metadata={"help": "Gigabytes that this folder may hold at most."})
+    image_cache_gb: float = field(default=50.0, metadata={"help": "Maximum size of this folder in GB."})
     eval_data_path: str | None = field(
         default=None, metadata={"help": "Records to evaluate on every --eval_steps (with --eval_strategy steps)."}
     )
     eval_image_folder: str | None = field(
-        default=None, metadata={"help": "The folder of their images; --image_folder if left out."}
+        default=None, metadata={"help": "The folder of their images; default: --image_folder."}
     )
 
 
 @dataclass
 class TrainingArguments(upstream.TrainingArguments):
     perception_lr: float | None = field(
-        default=None, metadata={"help": "Learning rate of the new tokens' rows; --learning_rate if left out."}
+        default=None, metadata={"help": "Learning rate of the new tokens' rows; default: --learning_rate."}
     )
     mm_vision_tower_lr: float | None = field(
-        default=None, metadata={"help": "Learning rate of the vision tower; --learning_rate if left out."}
+        default=None, metadata={"help": "Learning rate of the vision tower; default: --learning_rate."}
     )
     lengths_per_step: int = field(
         default=1,
-        metadata={
-            "help": "With a curriculum and batches of like length: how many lengths a step has, so that it mixes tasks."
-        },
+        metadata={"help": "With a curriculum and batches of similar length: number of lengths per step, to mix tasks."},
     )
     aux_losses: str = field(
         default="",
         metadata={
-            "help": "Losses beside the next-token loss, as NAME=WEIGHT or NAME=WEIGHT@FIRST_STEP with commas:"
+            "help": "Losses beside the next-token loss, as NAME=WEIGHT or NAME=WEIGHT@FIRST_STEP, separated by commas:"
             " reconstruction (decoded maps), attention (where heads look for coordinates, values and answers), answer"
             " (a chain's answer tokens once more). Example: reconstruction=1@200,attention=0.2,answer=0.3"
         },
     )
     information_bottleneck: str = field(
         default="",
-        metadata={"help": "What is hidden from all that follows a map: chain, image, or both with a comma."},
+        metadata={"help": "What tokens after a map cannot attend to: chain, image, or chain,image."},
     )
     information_bottleneck_probability: float = field(
-        default=0.5, metadata={"help": "Share of the answers that are learned so; asked, the model sees everything."}
+        default=0.5, metadata={"help": "Share of the answers trained like that; at inference nothing is hidden."}
     )
     span_mask_probability: float = field(
         default=0.0,
-        metadata={"help": "Share of maps whose codes are hidden while they are learned, to be written in one pass."},
+        metadata={"help": "Share of maps whose codes are masked in training, so that they can be written in one pass."},
     )
     span_noise_probability: float = field(
         default=0.0,
-        metadata={"help": "Share of these maps in which some codes are made random instead, so that drafts settle."},
+        metadata={"help": "Share of these maps with random codes instead of masks, for refinement passes."},
     )
     eval_pictures: int = field(
-        default=4, metadata={"help": "How many decoded maps of the evaluation records are drawn for TensorBoard."}
+        default=4, metadata={"help": "Number of decoded maps of evaluation records to log to TensorBoard."}
     )
     # The Trainer's default replaces NaN by 0 in the log, so that a broken run looks like a perfect one.
     logging_nan_inf_filter: bool = field(
-        default=False, metadata={"help": "Show a NaN loss as 0. Off here, unlike in transformers: NaN is shown as NaN."}
+        default=False, metadata={"help": "Log a NaN loss as 0, the default of transformers; here NaN is logged as NaN."}
     )
 
     @cached_property

@@ -214,7 +214,7 @@ def read_json_object(path: str | Path, *, what: str) -> dict[str, Any]:
     """Reads a JSON file that holds an object. Raises AuroraError as `read_json`, or if it holds anything else."""
     content = read_json(path, what=what)
     if not isinstance(content, dict):
-        raise AuroraError(f"{path}: the {what} are a JSON object, not {type(content).__name__}")
+        raise AuroraError(f"{path}: the {what} must be a JSON object, not {type(content).__name__}")
     return content
 
 
@@ -229,7 +229,7 @@ def read_json_lines(path: str | Path, *, what: str) -> Iterator[tuple[str, Any]]
             try:
                 value = parse_json(line)
             except ValueError as error:
-                raise AuroraError(f"{path}, line {number}: this is no JSON: {error}") from error
+                raise AuroraError(f"{path}, line {number}: not valid JSON: {error}") from error
             yield f"{path}, line {number}", value
 
 

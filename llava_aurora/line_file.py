@@ -63,7 +63,7 @@ class LineFile:
                 file.seek(self._end)
                 file.write(text)
         except OSError as error:
-            raise AuroraError(f"{self.path}: not written ({error.strerror}); the lines that are in it stay") from error
+            raise AuroraError(f"{self.path}: not written ({error.strerror}); its lines are unchanged") from error
         self._end += len(text)
 
     def _begins(self, line: bytes, *, alone: bool) -> bool:

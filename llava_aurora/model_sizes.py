@@ -105,7 +105,7 @@ def find_sizes(model: str) -> LlavaSizes:
         raise AuroraError(f"--model {model}: neither {', '.join(SIZES)} nor a folder with a config.json")
     config = read_json_object(path, what="model's settings")
     if (kind := config.get("model_type")) not in ("llava_llama", "llava", "llama"):
-        raise AuroraError(f"{path}: model_type {kind!r} is no LLaVA or Llama, which alone can be trained")
+        raise AuroraError(f"{path}: model_type {kind!r} is not supported; only LLaVA and Llama models can be trained")
     projector = config.get("mm_projector_type") or "linear"
     layers = re.fullmatch(r"linear|mlp(\d+)x_gelu", str(projector))
     if layers is None:
@@ -130,7 +130,7 @@ def _size(config: Mapping[str, Any], path: Path, name: str, default: int | None 
     value = config.get(name)
     value = default if value is None else value
     if type(value) is not int or not 0 < value < 2**31:
-        raise AuroraError(f"{path}: {name} is {value!r}; the configuration of a LLaVA has a whole number there")
+        raise AuroraError(f"{path}: {name} is {value!r}; expected an integer")
     return value
 
 

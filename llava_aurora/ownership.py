@@ -26,7 +26,7 @@ def refuse_other_file(path: str | Path, what: str, recognize: Callable[[bytes], 
     try:
         beginning = path.open("rb").read(_BEGINNING) if path.is_file() else None
     except OSError as error:
-        raise AuroraError(f"{path}: cannot be looked at before it is replaced: {error.strerror}") from error
+        raise AuroraError(f"{path}: cannot be read before it is replaced: {error.strerror}") from error
     if beginning is None or (beginning and not recognize(beginning)):
         raise AuroraError(f"{path}: already exists and holds no {what}; choose another file, or remove it")
 
@@ -42,7 +42,7 @@ def claim_folder(folder: str | Path, header: str, settings: Mapping[str, Any], *
     foreign = folder.exists() and not (folder.is_dir() and all(entry.name[0] == "." for entry in folder.iterdir()))
     if not path.exists():  # after the folder was looked at: another process may claim it meanwhile
         if foreign:
-            raise AuroraError(f"{folder}: is not empty, and no folder of {what} ({header} is missing); choose another")
+            raise AuroraError(f"{folder}: is not empty, not a folder of {what} ({header} is missing); choose another")
         write_json(path, settings)
         return
     before, now = _flat(read_json(path, what=f"settings of the {what}")), _flat(settings)

@@ -96,7 +96,7 @@ def test_images_are_not_replaced_by_their_resized_copies(inputs, tmp_path):
     folder = shutil.copytree(inputs, tmp_path / "copy")
     before = (folder / "images" / "a.png").read_bytes()
     result = run(folder, *COMMANDS["data boxes --resized"], "images")
-    assert "images: is not empty, and no folder of resized images" in str(result.exception)
+    assert "images: is not empty, not a folder of resized images" in str(result.exception)
     assert (folder / "images" / "a.png").read_bytes() == before
 
 
@@ -124,5 +124,5 @@ def test_a_folder_is_continued_with_the_same_settings_alone(tmp_path):
     (tmp_path / "other" / ".writing-1").touch()  # left by a killed command
     claim_folder(tmp_path / "other", "about.json", {}, what="maps")
     (tmp_path / "file").touch()
-    with pytest.raises(AuroraError, match="file: is not empty, and no folder of maps"):
+    with pytest.raises(AuroraError, match="file: is not empty, not a folder of maps"):
         claim_folder(tmp_path / "file", "about.json", {}, what="maps")

@@ -69,7 +69,7 @@ def patch(
     from llava_aurora import patch_queue
 
     if check and reverse:
-        raise AuroraError("--check changes nothing and --reverse does; give one of them")
+        raise AuroraError("--check and --reverse exclude each other; give one of them")
     if reverse:
         patch_queue.reverse(source)
     elif not check:

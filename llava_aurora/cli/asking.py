@@ -67,7 +67,7 @@ def ask(
         raise typer.BadParameter("--folder goes with --out and --pictures, not with --picture, --point and --region")
     points = points_of(point or [])
     if image is not None and (out is not None or pictures is not None):
-        raise typer.BadParameter("--out and --pictures go with --folder; with --image there is --picture")
+        raise typer.BadParameter("--out and --pictures need --folder; with --image use --picture")
     if load_8bit and load_4bit:
         raise typer.BadParameter("give one of --load-8bit and --load-4bit")
     from llava_aurora.data.images.image_files import SUFFIXES, opened_image

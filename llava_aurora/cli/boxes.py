@@ -16,9 +16,9 @@ if TYPE_CHECKING:
 
 
 @app.command(
-    epilog="Examples: llava-aurora data boxes --annotations lvis_v1_train.json --images coco --out train.json  |  "
-    "llava-aurora data boxes --annotations instances_train2017.json --images coco/train2017 --out train.json "
-    "--validation-out val.json --validation-share 0.05 --tasks counting_chain=1,counting_direct=0.5"
+    epilog="Examples: llava-aurora data boxes --annotations lvis_v1_train.json --image-folder coco --out "
+    "train.json  |  llava-aurora data boxes --annotations instances_train2017.json --image-folder coco/train2017 "
+    "--out train.json --validation-out val.json --validation-share 0.05 --tasks counting_chain=1,counting_direct=0.5"
 )
 def boxes(
     annotations: Annotated[Path, typer.Option(help="Annotation file of LVIS, or in COCO's layout.")],
@@ -31,7 +31,7 @@ def boxes(
     out: shared.RecordsOut,
     validation_out: shared.ValidationOut = None,
     validation_share: shared.ValidationShare = 0.0,
-    tasks: Annotated[str, typer.Option(help="task=share of the questions, with commas; all if left out.")] = "",
+    tasks: Annotated[str, typer.Option(help="task=share of the questions, separated by commas; default: all.")] = "",
     negatives: Annotated[float, typer.Option(help="Share of questions about absent categories.")] = 0.2,
     max_boxes: Annotated[int, typer.Option(help="Maximum number of instances in a question.")] = 15,
     max_per_count: Annotated[
@@ -53,7 +53,7 @@ def boxes(
     prompts: shared.PromptsFile = None,
     seed: Annotated[int, typer.Option(help="Random seed.")] = 0,
 ) -> None:
-    """Ask for boxes and counts in images of LVIS or COCO: training records in LLaVA's JSON format."""
+    """Make questions about boxes and counts in images of LVIS or COCO: training records in LLaVA's JSON format."""
     from llava_aurora.data.sources.boxes.box_questions import BOX_TASKS, BoxTasks
     from llava_aurora.data.sources.boxes.box_records import write_box_records
 
@@ -170,7 +170,7 @@ def masks(
 def hardblink(
     images: Annotated[Path, typer.Option("--image-folder", "--images", help="Folder of images without marks.")],
     depth: Annotated[Path, typer.Option(help="Folder of their depth maps.")],
-    out: Annotated[Path, typer.Option(help="Folder to make, in the layout that HardBLINK is published in.")],
+    out: Annotated[Path, typer.Option(help="Folder to create, in HardBLINK's published layout.")],
     values: ValuesOption = None,
     closer: CloserOption = None,
     unknown: UnknownOption = "",

@@ -54,8 +54,8 @@ def scenes(
 
 @app.command(
     "records",
-    epilog="Examples: llava-aurora data records --scenes scenes/ --codes codes.parquet --vqvae vq --out train.json  |  "
-    "llava-aurora data records ... --tasks depth_generation=1,depth_chain=0.5 --prompts my_wording.json",
+    epilog="Examples: llava-aurora data records --scenes scenes/ --codes codes.parquet --depth-vqvae vq --out "
+    "train.json  |  llava-aurora data records ... --tasks depth_generation=1,depth_chain=0.5 --prompts my_wording.json",
 )
 def scene_records(
     scenes: Annotated[Path, typer.Option(help="Folder of `data scenes`; also the --image_folder of training.")],
@@ -74,7 +74,7 @@ def scene_records(
     mask_cells: shared.MaskCells = 8,
     seed: Annotated[int, typer.Option(min=0, help="Random seed.")] = 0,
 ) -> None:
-    """Ask questions of scenes: training records in LLaVA's JSON format."""
+    """Make questions about scenes: training records in LLaVA's JSON format."""
     from llava_aurora.data.sources.scenes.scene_records import DEFAULT_SHARES, SceneTasks, write_scene_records
     from llava_aurora.evaluation.blind import blind_scores
     from llava_aurora.tasks.task import Drawing

@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 
 
 @app.command(
-    epilog="Examples: llava-aurora data depth --images ade20k/ --out depth/ --device cuda  |  accelerate launch "
-    "--num_processes 8 -m llava_aurora.cli data depth --images ade20k/ --out depth/  |  llava-aurora data depth "
+    epilog="Examples: llava-aurora data depth --image-folder ade20k/ --out depth/ --device cuda  |  accelerate launch "
+    "--num_processes 8 -m llava_aurora.cli data depth --image-folder ade20k/ --out depth/  |  llava-aurora data depth "
     "--maps nyu/ --out depth/ --values metric --closer lower. Run again after an interruption to resume."
 )
 def depth(
@@ -39,7 +39,7 @@ def depth(
         str | None, typer.Option(help="cpu, cuda, cuda:1, ...; if left out, this process's GPU or else the CPU.")
     ] = None,
     batch_size: Annotated[int, typer.Option(min=1, help="Images in a batch, all of the same size.")] = 8,
-    bits: Annotated[int, typer.Option(help="8 or 16 a pixel.")] = 8,
+    bits: Annotated[int, typer.Option(help="8 or 16 bits per pixel.")] = 8,
     clip: Annotated[float, typer.Option(help="Percent of the pixels clipped at each end of the scale.")] = 0.0,
     workers: Annotated[int, typer.Option(min=0, help="Threads that read files.")] = 4,
 ) -> None:
@@ -55,7 +55,7 @@ def depth(
         from llava_aurora.data.sources.depth.depth_import import check_folder, import_maps
 
         if values is None or closer is None:
-            raise AuroraError("--maps needs --values metric|relative and --closer higher|lower: the files do not tell")
+            raise AuroraError("--maps needs --values metric|relative and --closer higher|lower: the files do not say")
         scale = depth_scale(values, closer, unknown, clip=clip, bits=bits)
         if made["share"].index == 0:
             print(*check_folder(maps, scale).lines(scale.closer), sep="\n", file=sys.stderr)
@@ -65,7 +65,7 @@ def depth(
         from llava_aurora.data.sources.depth.depth_estimation import DepthEstimator, estimate_maps
 
         if closer is not None or unknown:
-            raise AuroraError("--closer and --unknown belong to --maps: how estimators write depth is known")
+            raise AuroraError("--closer and --unknown are for --maps only")
         find_files(images, SUFFIXES)  # fail before the estimator is loaded, which takes minutes
         used = usable_device(device)
         estimator = DepthEstimator(model=model, device=used, batch_size=batch_size, values=values)
@@ -78,9 +78,9 @@ def depth(
 
 @app.command(
     "depth-records",
-    epilog="Examples: llava-aurora data depth-records --images photos/ --depth depth/ --vqvae vq/ --out train.json  |  "
-    "llava-aurora data depth-records ... --tasks depth_generation=1,depth_chain=0.5 --validation-out val.json "
-    "--validation-share 0.05",
+    epilog="Examples: llava-aurora data depth-records --image-folder photos/ --depth depth/ --depth-vqvae vq/ --out "
+    "train.json  |  llava-aurora data depth-records ... --tasks depth_generation=1,depth_chain=0.5 "
+    "--validation-out val.json --validation-share 0.05",
 )
 def depth_records(
     images: Annotated[
@@ -100,14 +100,14 @@ def depth_records(
     codes: Annotated[
         Path | None, typer.Option(help="The depth folder as codes, from `vqvae encode`, instead of encoding here.")
     ] = None,
-    tasks: Annotated[str, typer.Option(help="task=share of the images, with commas; default: all five.")] = "",
+    tasks: Annotated[str, typer.Option(help="task=share of the images, separated by commas; default: all five.")] = "",
     points: shared.Points = "2,3,4,5",
     aspect_ratio: Annotated[
         str, typer.Option(help="resize, pad or square, as --image_aspect_ratio in training.")
     ] = "resize",
     frame: shared.Frame = 336,
     marked: Annotated[
-        str, typer.Option(help="Folder to make in --images, for copies with the points drawn in.")
+        str, typer.Option(help="Folder to create in --image-folder, for copies with the points drawn in.")
     ] = "aurora_marked",
     validation_out: shared.ValidationOut = None,
     validation_share: shared.ValidationShare = 0.0,
@@ -116,7 +116,7 @@ def depth_records(
     one_height: shared.OneHeight = False,
     seed: Annotated[int, typer.Option(min=0, help="Random seed.")] = 0,
 ) -> None:
-    """Ask about the depth of photographs: training records in LLaVA's JSON format."""
+    """Make questions about the depth of photographs: training records in LLaVA's JSON format."""
     from collections import Counter
 
     from llava_aurora.data.sources.depth.depth_records import DEFAULT_SHARES, DepthTasks, write_depth_records

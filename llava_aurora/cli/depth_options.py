@@ -17,7 +17,10 @@ Closer = Literal["higher", "lower"]
 ValuesOption = Annotated[Values | None, typer.Option("--values", help="Distances, or relative (inverse) depth.")]
 CloserOption = Annotated[Closer | None, typer.Option("--closer", help="Which values are closer. Lower needs --values.")]
 UnknownOption = Annotated[
-    str, typer.Option("--unknown", help="Values that mean unknown depth, with commas, such as 0,65535. Needs --values.")
+    str,
+    typer.Option(
+        "--unknown", help="Values that mean unknown depth, separated by commas, such as 0,65535. Needs --values."
+    ),
 ]
 
 
@@ -45,9 +48,9 @@ def checked_scale(
     from llava_aurora.vqvae.maps import SETTINGS_FILE, check_depth_map
 
     if values is None and (closer == "lower" or unknown):
-        raise AuroraError("--closer lower and --unknown need --values metric|relative: the files do not tell")
+        raise AuroraError("--closer lower and --unknown need --values metric|relative, which the files do not say")
     if values == "relative" and closer is None:
-        raise AuroraError("--values relative needs --closer higher|lower: the files do not tell")
+        raise AuroraError("--values relative needs --closer higher|lower, which the files do not say")
     scale = depth_scale(values, closer or ("lower" if values == "metric" else "higher"), unknown) if values else None
     found = check_depth(paths, relative=scale.relative if scale else check_depth_map)
     warnings = [line for line in found.lines(scale.closer if scale else "higher") if line.startswith("warning")]

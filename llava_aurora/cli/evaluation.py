@@ -26,7 +26,7 @@ _Tasks = Annotated[
 _Model = Annotated[
     Path | None,
     typer.Option(
-        help="Folder of the model: whole, LoRA, or with --base a projector alone; or a hub name. Default: the demo's."
+        help="Folder of the model: whole, LoRA, or with --base only a projector; or a hub name. Default: the demo's."
     ),
 ]
 _Out = Annotated[
@@ -35,16 +35,16 @@ _Out = Annotated[
 _Data = Annotated[Path | None, typer.Option(help="Folder of the benchmark; default for scenes: rendered.")]
 _Device = Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, …; this process's GPU or else the CPU.")]
 _Batch = Annotated[int, typer.Option(min=1, help="Questions at a time.")]
-_Tokens = Annotated[int, typer.Option(min=1, help="Most tokens of an answer.")]
+_Tokens = Annotated[int, typer.Option(min=1, help="Maximum number of tokens of an answer.")]
 _Conversation = Annotated[str, typer.Option(help="LLaVA's conversation template.")]
-_Limit = Annotated[int | None, typer.Option(min=1, help="Only the first so many questions of each benchmark.")]
-_Scenes = Annotated[int, typer.Option(min=1, help="How many scenes are rendered where --data is left out.")]
-_Seed = Annotated[int, typer.Option(min=0, help="Of rendered scenes and of what is put in the place of maps.")]
+_Limit = Annotated[int | None, typer.Option(min=1, help="Only this number of questions of each benchmark.")]
+_Scenes = Annotated[int, typer.Option(min=1, help="Number of scenes to render without --data.")]
+_Seed = Annotated[int, typer.Option(min=0, help="Random seed of rendered scenes and of replacements of maps.")]
 _Pictures = Annotated[
     int,
-    typer.Option("--cases", "--pictures", min=0, help="Right and wrong cases drawn, of each benchmark and reasoning."),
+    typer.Option("--cases", "--pictures", min=0, help="Right and wrong cases to draw, per benchmark and reasoning."),
 ]
-_Unconstrained = Annotated[bool, typer.Option("--unconstrained", help="Let spans of tokens be malformed.")]
+_Unconstrained = Annotated[bool, typer.Option("--unconstrained", help="Allow malformed spans of tokens.")]
 
 
 @app.command(
@@ -93,11 +93,11 @@ def _options_of_eval(function: Callable[..., None]) -> Callable[..., None]:
     "replace-test",
     epilog="Examples: llava-aurora replace-test scenes_depth --model checkpoints/aurora --out eval/aurora  |  "
     "llava-aurora replace-test hardblink --model checkpoints/aurora --data hardblink/ --out eval/aurora. "
-    "Chains that `eval` left in the folder are used.",
+    "Chains from `eval` in the same folder are reused.",
 )
 @_options_of_eval
 def replace_test(**given: Any) -> None:
-    """Test whether a model uses the depth map that it writes: replace the map and see what its answers become."""
+    """Test whether a model uses the depth map that it writes: replace the map and compare its answers."""
     from llava_aurora.evaluation.replacement import replacement_test
 
     _run(replacement_test, given)

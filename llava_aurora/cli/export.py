@@ -18,8 +18,8 @@ app = Commands()
     "llava-aurora export --model moved --format llava --out for-llava"
 )
 def export(
-    model: Annotated[Path, typer.Option(help="A folder that training left: whole, merged, LoRA or a projector.")],
-    out: Annotated[Path, typer.Option(help="The folder to make.")],
+    model: Annotated[Path, typer.Option(help="A folder that training wrote: whole, merged, LoRA or projector.")],
+    out: Annotated[Path, typer.Option(help="The folder to create.")],
     format: Annotated[
         Literal["hf", "llava"],
         typer.Option(
@@ -67,7 +67,7 @@ def grammar(
 ) -> None:
     """Print the grammar of what a model may answer: text, and well-formed spans of perception tokens in it."""
     if prompts is not None and task is None:
-        raise AuroraError("--prompts words the answer of a task; give --task as well")
+        raise AuroraError("--prompts needs --task, whose answer it words")
     from llava_aurora.generation.grammar import grammar_of_model
     from llava_aurora.tasks.prompts import Prompts
 

@@ -98,7 +98,7 @@ def view(
     model: Annotated[Path | None, typer.Option(help="A trained model, which has tokens and VQ-VAE of its own.")] = None,
     frame: Annotated[int, typer.Option(min=2, help="Side of the frame that coordinates refer to.")] = 336,
 ) -> None:
-    """Write a page to look at: pictures with boxes, points and maps, questions and answers, in one HTML file."""
+    """Write an HTML page of records: pictures with boxes, points and maps, questions and answers."""
     from llava_aurora.data.view import RecordPage, sample_records, trained_modalities
     from llava_aurora.tokens.box import BoxKind
     from llava_aurora.tokens.depth import DepthKind
@@ -108,7 +108,7 @@ def view(
     if not image_folder.is_dir():
         raise AuroraError(f"--image-folder {image_folder}: no such folder")
     if model is not None and depth_vqvae is not None:
-        raise AuroraError("--model brings its own VQ-VAE; give it or --depth-vqvae")
+        raise AuroraError("--model has its own VQ-VAE; give either --model or --depth-vqvae")
     boxes = BoxKind(frame=frame)
     depth: TokenKind | None = None
     if model is not None:

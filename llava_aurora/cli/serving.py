@@ -22,7 +22,7 @@ def serve(
     base: Base = None,
     host: Annotated[str, typer.Option(help="Address to listen on; 0.0.0.0 lets in other machines.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=1, max=65535, help="Port to listen on.")] = 7860,
-    max_upload_mb: Annotated[int, typer.Option(min=1, help="MiB of an image file.")] = 20,
+    max_upload_mb: Annotated[int, typer.Option(min=1, help="Maximum size of an image file in MiB.")] = 20,
     queue: Annotated[
         int, typer.Option(min=1, help="Maximum number of waiting questions; further ones are refused.")
     ] = 20,

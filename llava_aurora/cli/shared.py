@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from llava_aurora.tokens.vocabulary import TokenFamily
 
 # Of a model that is asked.
-Base = Annotated[str | None, typer.Option(help="The base model of a folder that holds a projector alone.")]
+Base = Annotated[str | None, typer.Option(help="The base model of a folder with only a projector.")]
 Prompt = Annotated[str | None, typer.Option(help="Prompt that asks for a chain; default: 'Think step by step.'")]
 Decoding = Annotated[
     Literal["greedy", "verified", "parallel"],
@@ -32,11 +32,11 @@ RecordsOut = Annotated[Path, typer.Option(help="The JSON file to write: the --da
 ValidationOut = Annotated[Path | None, typer.Option(help="The same for images kept out of training.")]
 ValidationShare = Annotated[float, typer.Option(help="Share of the images to keep out.")]
 Points = Annotated[str, typer.Option(help="Allowed numbers of points in a question.")]
-OneHeight = Annotated[bool, typer.Option("--one-height", help="The points of a question lie at about one height.")]
+OneHeight = Annotated[bool, typer.Option("--one-height", help="All points of a question at about the same height.")]
 Frame = Annotated[int, typer.Option(min=2, help="Side of the frame that coordinates refer to.")]
 PlainCoordinates = Annotated[bool, typer.Option("--plain-coordinates", help="Numbers instead of tokens.")]
 MaskCells = Annotated[int, typer.Option(help="Cells of a side of a mask's box, 8 or 16.")]
-TASKS_HELP = "task=share of the scenes, with commas; masks=1: all about masks. Default: depth and counts."
+TASKS_HELP = "task=share of the scenes, separated by commas; masks=1: all about masks. Default: depth and counts."
 PromptsFile = Annotated[Path | None, typer.Option("--prompts", help="JSON file with your own templates.")]
 
 # Of a model folder that is written.
@@ -88,7 +88,7 @@ def shares_of(tasks: str, default: Mapping[str, float]) -> Mapping[str, float]:
         raise AuroraError(f"--tasks {tasks}: expected name=share,name=share,…, such as depth_chain=0.5") from error
     for name, share in shares.items():
         if not 0 <= share <= 1:
-            raise AuroraError(f"--tasks {name}={share:g}: a share is from 0 to 1, the chance that it is asked")
+            raise AuroraError(f"--tasks {name}={share:g}: expected a probability from 0 to 1")
     members = {family.name: [task.name for task in family.tasks] for family in families()}
     return {task: share for name, share in shares.items() for task in members.get(name, [name])} or default
 
@@ -98,7 +98,7 @@ def counts_of(points: str) -> list[int]:
     try:
         return [int(count) for count in points.split(",")]
     except ValueError as error:
-        raise AuroraError(f"--points {points}: expected numbers with commas between them, such as 2,3,4,5") from error
+        raise AuroraError(f"--points {points}: expected numbers separated by commas, such as 2,3,4,5") from error
 
 
 def model_or_demo(model: Path | None) -> Path:

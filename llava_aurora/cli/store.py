@@ -28,9 +28,9 @@ def convert(
         bool, typer.Option("--once", help="With --from: each record once, of a file with all epochs in it.")
     ] = False,
 ) -> None:
-    """Write training records in another format; all three are good for --data_path. Every record is checked."""
+    """Convert training records to another format; --data_path takes all three. Every record is checked."""
     if once and origin is None:
-        raise typer.BadParameter("--once goes with --from")
+        raise typer.BadParameter("--once needs --from")
     from llava_aurora.data.store.record_conversion import convert_records
 
     if origin is None:

@@ -22,9 +22,9 @@ app.add_typer(imports, name="import")
 )
 def plan(
     model: Annotated[
-        str, typer.Option(help="7b, 13b, 34b, or the folder of a checkpoint (its config.json); several with commas.")
+        str, typer.Option(help="7b, 13b, 34b, or a checkpoint's folder (its config.json); several separated by commas.")
     ] = "13b",
-    gpus: Annotated[str, typer.Option(help="Number of GPUs in all; several with commas, for a row each.")] = "8",
+    gpus: Annotated[str, typer.Option(help="Total number of GPUs; several separated by commas, one row each.")] = "8",
     memory: Annotated[float, typer.Option(min=1, max=10_000, help="GB of one GPU.")] = 48,
     mode: Annotated[
         Literal["full", "lora", "qlora", "projector"] | None, typer.Option(help="Default: the first three.")
@@ -40,7 +40,7 @@ def plan(
     gradient_checkpointing: Annotated[bool, typer.Option(help="Recompute activations.")] = True,
     dtype: Annotated[Literal["bf16", "fp32"], typer.Option(help="Type of the weights.")] = "bf16",
 ) -> None:
-    """Estimate the memory of a training run on each GPU, what it sends, what fits, and with which flags."""
+    """Estimate memory per GPU and communication of a training run, and which settings fit."""
     from llava_aurora.model_sizes import find_sizes
     from llava_aurora.training.plan import Run
     from llava_aurora.training.plan_report import as_records, print_plan
@@ -48,7 +48,7 @@ def plan(
     try:
         numbers = [int(number) for number in gpus.split(",")]
     except ValueError as error:
-        raise AuroraError(f"--gpus {gpus}: neither a number nor several with commas") from error
+        raise AuroraError(f"--gpus {gpus}: expected a number, or several separated by commas") from error
     if answer > length:
         raise AuroraError(f"--answer {answer}: more than the {length} tokens of the whole record (--length)")
     if min(numbers) < 1:
@@ -83,16 +83,16 @@ def plan(
     "llava-aurora merge checkpoints/llava-13b-pretrain --base lmsys/vicuna-13b-v1.5 --out merged"
 )
 def merge(
-    out: Annotated[Path, typer.Option(help="The folder to make.")],
+    out: Annotated[Path, typer.Option(help="The folder to create.")],
     folder: Annotated[
         Path | None,
-        typer.Argument(metavar="[MODEL]", help="A folder of LoRA or of a projector, or one of its checkpoints."),
+        typer.Argument(metavar="[MODEL]", help="A folder with LoRA or projector weights, or one of its checkpoints."),
     ] = None,
     model: Annotated[Path | None, typer.Option(help="The same as an option.")] = None,
     base: Annotated[str | None, typer.Option(help="Its base, if that is no longer where the folder says.")] = None,
     dtype: DType = None,
 ) -> None:
-    """Make one whole folder, which upstream LLaVA loads too, out of a base and what was trained beside it."""
+    """Merge LoRA or projector weights with their base into one folder, which upstream LLaVA loads too."""
     source = model or folder
     if source is None or (model and folder):
         raise typer.BadParameter("give the model once, as MODEL or --model")
@@ -111,7 +111,7 @@ def merge(
 )
 def aurora(
     folder: Annotated[Path, typer.Argument(help="The checkpoint as released by AURORA's authors.")],
-    out: Annotated[Path, typer.Option(help="The folder to make.")],
+    out: Annotated[Path, typer.Option(help="The folder to create.")],
     base: Annotated[str | None, typer.Option(help="Its LLaVA base; default: the one in adapter_config.json.")] = None,
     depth_vqvae: Annotated[
         Path | None,

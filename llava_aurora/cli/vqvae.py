@@ -65,7 +65,7 @@ def vqvae_train(
 
 @app.command(
     "encode",
-    epilog="Examples: llava-aurora vqvae encode depth_maps/ --vqvae vqvae/ --out codes.parquet --workers 4",
+    epilog="Examples: llava-aurora vqvae encode depth_maps/ --depth-vqvae vqvae/ --out codes.parquet --workers 4",
 )
 def vqvae_encode(
     maps: Annotated[Path, typer.Argument(help="Folder of relative depth maps (.png of 8 or 16 bits, .npy).")],
@@ -98,8 +98,8 @@ def vqvae_encode(
 
 @app.command(
     "decode",
-    epilog="Examples: llava-aurora vqvae decode codes.parquet --vqvae vqvae/ --out decoded/  |  "
-    "llava-aurora vqvae decode codes.parquet --vqvae vqvae/ --out decoded/ --height 480 --width 640",
+    epilog="Examples: llava-aurora vqvae decode codes.parquet --depth-vqvae vqvae/ --out decoded/  |  "
+    "llava-aurora vqvae decode codes.parquet --depth-vqvae vqvae/ --out decoded/ --height 480 --width 640",
 )
 def vqvae_decode(
     codes: Annotated[Path, typer.Argument(help="A file that `vqvae encode` wrote.")],

@@ -232,7 +232,7 @@ def sample_records(path: str | Path, *, count: int, tasks: Iterable[str] = (), s
     """
     wanted = set(tasks) or set(task_names())
     if unknown := wanted - set(task_names()):
-        raise AuroraError(f"--task: unknown task {sorted(unknown)[0]!r}; there are {', '.join(task_names())}")
+        raise AuroraError(f"--task: unknown task {sorted(unknown)[0]!r}; available: {', '.join(task_names())}")
     seen: Counter[str] = Counter()
     kept: dict[str, list[tuple[int, str, Any]]] = {}
     generators = {task: np.random.default_rng([seed, place]) for place, task in enumerate(task_names())}

@@ -18,7 +18,7 @@ class DemoFolder:
 
     def __init__(self, *, name: str, out: Path) -> None:
         if name not in PRESETS:
-            raise AuroraError(f"unknown preset {name!r}; there are: {', '.join(PRESETS)}")
+            raise AuroraError(f"unknown preset {name!r}; available: {', '.join(PRESETS)}")
         self.name, self.preset = name, PRESETS[name]
         self.out, self.work = out, out / "work"
         self.seconds: dict[str, float] = {}

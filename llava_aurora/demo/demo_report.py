@@ -179,18 +179,17 @@ def _text(
         "|---|---|---|---|---|---|",
         *(_line(row) for row in rows),
         "",
-        "*Blind* are the best answers without the image: always the same answer, the lowest point, or the closest point"
-        " by the other scenes' mean map, whichever gets most right. Chance is one over the number of points. A row"
-        " is marked where it lies more than two standard errors above the higher of both, or below the lower. *Read"
-        " out of its map* decodes the map that the model wrote and takes the point with the highest value, whatever the"
-        " model answered.",
+        "*Blind* is the highest accuracy without the image: always the same answer, the lowest point, or the closest"
+        " point by the other scenes' mean map. Chance is one over the number of points. A row is marked if it is"
+        " more than two standard errors above the higher of both, or below the lower. *Computed from its map*: the point"
+        " with the highest value in the decoded map, whatever the model answered.",
         "",
         *_lessons(rows),
         "",
         "## Does it use its maps?",
         "",
-        "`depth_chain_from_coordinates` once more: chains are cut off behind their map, others take its place, and the"
-        " model goes on from there.",
+        "`depth_chain_from_coordinates` again: chains are cut off after their map, the map is replaced, and the model"
+        " continues.",
         "",
         *_behind(behind),
         "",
@@ -205,14 +204,14 @@ def _text(
         "|---|---|---|",
         *(f"| {name} | {first.get(name, float('nan')):.3f} | {last[name]:.3f} |" for name in parts),
         "",
-        f"{trained.get('train_samples_per_second', float('nan')):.0f} samples a second over"
+        f"{trained.get('train_samples_per_second', float('nan')):.0f} samples per second over"
         f" {trained.get('train_runtime', float('nan')):.0f} s of training.",
         "",
         "| stage | seconds |",
         "|---|---|",
         *(f"| {title} | {seconds:.0f} |" for title, seconds in demo.seconds.items()),
         "",
-        "## Again",
+        "## Reproduce",
         "",
         f"```\nllava-aurora demo --preset {demo.name} --out {demo.out.name}\n```",
         "",
@@ -228,7 +227,7 @@ def _text(
 
 
 _NAMES = {
-    "vqvae": "the VQ-VAE's copy of the true map",
+    "vqvae": "the true map, encoded and decoded by the VQ-VAE",
     "model": "written by the trained model",
     "mean map": "baseline: the mean map of the training scenes",
     "untrained model": "baseline: written by the model before training",
@@ -255,15 +254,15 @@ def _lessons(rows: Sequence[Row]) -> list[str]:
     """What was not learned, said plainly."""
     missed = [row.name for row in rows if _verdict(row) != "above blind"]
     if not missed:
-        return ["Every row is above blind answers."]
+        return ["Every row is above the blind baseline."]
     return ["Not above what can be answered without the image:", "", *(f"- {name}" for name in missed)]
 
 
 def _behind(behind: Mapping[str, tuple[float, int]]) -> list[str]:
     if not behind:
-        return ["None of its chains holds a whole map."]
+        return ["None of its chains has a complete map."]
     lines = [f"| {name} | {100 * right:.0f} % | {count} |" for name, (right, count) in behind.items()]
-    return ["| in the place of its map | right | questions |", "|---|---|---|", *lines]
+    return ["| map | right | questions |", "|---|---|---|", *lines]
 
 
 def _portable(command: str, demo: DemoFolder) -> str:

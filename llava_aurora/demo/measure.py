@@ -1,4 +1,4 @@
-"""What the demo's model has learned: its maps, its answers, points read out of its maps; each beside a baseline."""
+"""What the demo's model has learned: its maps, its answers, points computed from its maps; each beside a baseline."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -107,7 +107,7 @@ class Row:
 
 
 def depth_errors(demo: DemoFolder, perception: PerceptionTokens, asked: Sequence[Asked]) -> dict[str, float]:
-    """Mean squared error of maps in [0, 1] against the truth: the VQ-VAE's copy, the model's map, two baselines.
+    """Mean squared error of maps in [0, 1] against the truth: VQ-VAE, model, two baselines.
 
     A map that was not written counts as the mean map.
     """
@@ -156,7 +156,7 @@ def answer_rows(by_task: Mapping[str, Sequence[Asked]], *, demo: DemoFolder) -> 
             rows.append(_row(f"{name}: answer", accuracy(asked, lambda o: o.correct), asked, demo=demo))
             if "chain" in task:
                 right = accuracy(asked, lambda o: o.read_out(frame=frame) == o.truth["answer"])
-                rows.append(_row(f"{name}: read out of its map", right, asked, demo=demo))
+                rows.append(_row(f"{name}: computed from its map", right, asked, demo=demo))
     for task in ("counting_chain", "counting_direct"):
         if asked := list(by_task.get(task, ())):
             rows.append(_row(f"{task}: answer", accuracy(asked, lambda o: o.correct), asked, demo=demo))
@@ -191,7 +191,7 @@ def behind_other_maps(demo: DemoFolder, predictor: Predictor, asked: Sequence[As
             [*each.result.ids[: found.map_start], *perception.ids.ids(depth.family, put_in)]
             for (each, found), put_in in zip(whole, codes, strict=True)
         ]
-        answers = ask(predictor, records, images=demo.images, description=f"Behind {name}", answer_start=starts)
+        answers = ask(predictor, records, images=demo.images, description=f"With {name}", answer_start=starts)
         shares[name] = (accuracy(answers, lambda each: each.correct), len(answers))
     return shares
 
@@ -212,7 +212,7 @@ def _untrained(demo: DemoFolder) -> Predictor:
 
 
 def read_out_of_generated_maps(by_task: Mapping[str, Sequence[Asked]], *, demo: DemoFolder) -> list[Row]:
-    """Points of a scene's question, read out of the map that the model wrote when it was asked for the map alone."""
+    """Points of a scene's question, computed from the map that the model wrote when it was asked for the map alone."""
     maps = {scene_of(each): each.result.depth for each in by_task["depth_generation"]}
     frame, rows = demo.preset.model.frame, []
 
@@ -223,7 +223,7 @@ def read_out_of_generated_maps(by_task: Mapping[str, Sequence[Asked]], *, demo: 
     for counts in ((2,), (3,), (4,), (5,), (3, 4, 5)):
         chains = by_task["depth_chain_from_coordinates"]
         if asked := [each for each in chains if len(each.truth["points"]) in counts]:
-            name = f"depth_generation, {_range(counts)} points: read out of its map"
+            name = f"depth_generation, {_range(counts)} points: computed from its map"
             rows.append(_row(name, accuracy(asked, right), asked, demo=demo))
     return rows
 
@@ -237,12 +237,12 @@ def _range(counts: Sequence[int]) -> str:
 
 
 def read_out_limits(demo: DemoFolder, perception: PerceptionTokens, asked: Sequence[Asked]) -> list[Row]:
-    """What reading points out of a map gives: of the VQ-VAE's copy at best, of the mean map without looking."""
+    """Accuracy computed from a map: from the VQ-VAE's reconstruction at best, from the mean map without looking."""
     kind, frame = perception.kinds["depth"], demo.preset.model.frame
     true = [true_depth(each.record, images=demo.images, size=frame) for each in asked]
     mean = mean_depth(demo.work / "scenes" / "train", side=frame)
     maps = {
-        "the VQ-VAE's copy": [kind.decode(kind.encode(depth)) for depth in true],
+        "the true map, encoded and decoded by the VQ-VAE": [kind.decode(kind.encode(depth)) for depth in true],
         "the mean map, the same for every scene": [mean] * len(true),
     }
     rows = []
@@ -251,7 +251,7 @@ def read_out_limits(demo: DemoFolder, perception: PerceptionTokens, asked: Seque
             closest_by(depth, each.truth["points"], frame=frame) == each.truth["answer"]
             for depth, each in zip(depths, asked, strict=True)
         )
-        rows.append(_row(f"all points: read out of {name}", right / len(asked), asked, demo=demo))
+        rows.append(_row(f"all points: computed from {name}", right / len(asked), asked, demo=demo))
     return rows
 
 

@@ -56,7 +56,7 @@ class AnswerStore:
         if header is None:
             if self.out.exists() and not (self.out.is_dir() and all(p.name[0] == "." for p in self.out.iterdir())):
                 raise AuroraError(
-                    f"{self.out}: is no folder of an evaluation ({HEADER} is missing); choose another folder with --out"
+                    f"{self.out}: is not a folder of an evaluation ({HEADER} is missing); choose another --out"
                 )
             write_json(self.out / HEADER, {"format": _FORMAT, "asked": dict(identity), "benchmarks": {}})
             return
@@ -147,7 +147,7 @@ class AnswerStore:
         header = read_json(path, what="header of the evaluation")
         parts = [header.get(name) for name in ("asked", "benchmarks")] if isinstance(header, dict) else []
         if not parts or header.get("format") != _FORMAT or not all(isinstance(part, dict) for part in parts):
-            raise AuroraError(f"{path}: this is no header of an evaluation ({_FORMAT}); choose another folder")
+            raise AuroraError(f"{path}: not the header of an evaluation ({_FORMAT}); choose another folder")
         return header
 
     def _whole(self, task: str, reasoning: str) -> Path:

@@ -33,12 +33,14 @@ def compare_evaluations(first: Path, second: Path) -> list[Compared]:
         for reasoning in (name for name in entries[0]["reasonings"] if name in entries[1]["reasonings"]):
             answers = [judged_answers(entry, reasoning) for entry in entries]
             if list(_asked(answers[0])) != list(_asked(answers[1])):
-                raise AuroraError(f"{first} and {second}: were asked other questions of {task}; ask both the same ones")
+                raise AuroraError(
+                    f"{first} and {second}: were evaluated on different questions of {task}; use the same for both"
+                )
             one, other = map(right, answers)
             means = bootstrap_mean(one), bootstrap_mean(other)
             found.append(Compared(entries[0]["title"], reasoning, *means, compare_paired(one, other)))
     if not found:
-        raise AuroraError(f"{first} and {second}: have no benchmark in common that was asked in the same way")
+        raise AuroraError(f"{first} and {second}: have no benchmark with the same reasoning in common")
     return found
 
 

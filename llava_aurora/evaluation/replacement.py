@@ -65,7 +65,7 @@ def replacement_test(predictor: Predictor, plan: Plan, *, out: Path, share: Shar
     """
     share, names = share or Share(), benchmark_names(plan.tasks)
     if predictor.perception is None:
-        raise AuroraError("this model has no perception tokens, so that there is no span to replace")
+        raise AuroraError("this model has no perception tokens, so there is no span to replace")
     for name in names:
         _check_kind(name, BENCHMARKS[name].family, predictor.perception)
     evaluate(predictor, replace(plan, reasonings=["chain"]), out=out, share=share)
@@ -100,9 +100,9 @@ def _check_kind(name: str, family: str | None, perception: PerceptionTokens) -> 
     """Raises AuroraError if a benchmark's chains hold no span to replace, or the model has no tokens for it."""
     kind = family_named(family).replaced_kind if family is not None else None
     if family is not None and kind is None:
-        raise AuroraError(f"{name}: answers of {family} do not follow from one span; there is none to replace")
+        raise AuroraError(f"{name}: answers of {family} do not depend on a single span, so there is none to replace")
     if kind is not None and kind not in perception.kinds:
-        raise AuroraError(f"{name}: this model has no {kind} tokens, so that there is no span to replace")
+        raise AuroraError(f"{name}: this model has no {kind} tokens, so there is no span to replace")
 
 
 def _replaced(question: Question, perception: PerceptionTokens) -> TokenKind:

@@ -45,9 +45,9 @@ class Plan:
 
     def __post_init__(self) -> None:
         if not self.tasks or not self.reasonings:
-            raise AuroraError("nothing is asked: name a benchmark, and chain or direct as the reasoning")
+            raise AuroraError("no questions: name a benchmark, and chain or direct as the reasoning")
         if unknown := [name for name in self.reasonings if name not in REASONINGS]:
-            raise AuroraError(f"unknown reasoning {unknown[0]!r}; there are: {', '.join(REASONINGS)}")
+            raise AuroraError(f"unknown reasoning {unknown[0]!r}; available: {', '.join(REASONINGS)}")
         names = benchmark_names(self.tasks)
         if self.data is None and not set(names) <= {name for names in GROUPS.values() for name in names}:
             raise AuroraError("--data is needed: the folder of the benchmark; only ray-cast scenes are made here")
@@ -160,7 +160,7 @@ def read_results(out: Path) -> dict[str, Any]:
             for reasoning in entry["reasonings"]:
                 judged_answers(entry, reasoning)
         if not isinstance(results["runs"], list):
-            raise TypeError("its runs are no list")
+            raise TypeError("its runs are not a list")
     return dict(results)
 
 

@@ -60,7 +60,7 @@ def bootstrap_mean(*samples: Sequence[float], level: float = LEVEL, draws: int =
     if not arrays or not all(map(len, arrays)):
         return Interval(float("nan"), float("nan"), float("nan"), count)
     if not all(np.isfinite(array).all() for array in arrays):
-        raise ValueError("a value to take the mean of is not finite")
+        raise ValueError("a value is not finite")
     rng = np.random.default_rng(seed)
     means = np.mean([_resampled_means(array, draws, rng) for array in arrays], axis=0)
     low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2])

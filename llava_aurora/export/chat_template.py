@@ -43,7 +43,7 @@ def chat_template(conversation: str, *, after_bos: str = "") -> str:
     template: Conversation | None = conv_templates.get(conversation)
     if template is None or template.sep_style is not SeparatorStyle.TWO or template.messages:
         usable = [name for name, known in conv_templates.items() if known.sep_style is SeparatorStyle.TWO]
-        raise AuroraError(f"conversation {conversation!r} cannot be exported; there are: {', '.join(sorted(usable))}")
+        raise AuroraError(f"conversation {conversation!r} cannot be exported; available: {', '.join(sorted(usable))}")
     user, assistant = template.roles
     values = {
         "AFTER_BOS": after_bos,

@@ -98,6 +98,6 @@ def check_same_ids(tokenizer: Any, fast: Any, *, prompts: list[str]) -> None:
             if ours != theirs:
                 place = next((i for i, (a, b) in enumerate(zip(ours, theirs, strict=False)) if a != b), len(theirs))
                 raise AuroraError(
-                    f"{tokenizer.name_or_path}: as a fast tokenizer it reads other words from token {place} on in"
+                    f"{tokenizer.name_or_path}: its fast version gives other tokens from number {place} on for"
                     f" {prompt!r}; its SentencePiece model has rules that transformers does not convert"
                 )

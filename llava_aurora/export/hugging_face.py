@@ -105,9 +105,9 @@ def _expressible(model: AuroraLlamaForCausalLM, source: Path) -> AuroraLlamaForC
         found = getattr(config, name, None)
         if found not in values:
             known = ", ".join(str(value) for value in values if value is not None)
-            raise AuroraError(f"{source}/config.json: {name} is {found}; transformers' LLaVA knows {known} alone")
+            raise AuroraError(f"{source}/config.json: {name} is {found}; transformers' LLaVA supports only {known}")
     if not isinstance(model.get_vision_tower().vision_tower, CLIPVisionModel):
-        raise AuroraError(f"{source}: the vision tower {config.mm_vision_tower} is no CLIP, the only one exported")
+        raise AuroraError(f"{source}: the vision tower {config.mm_vision_tower} is not CLIP, the only one supported")
     return model
 
 
@@ -161,8 +161,8 @@ def _check_same_pixels(model: AuroraLlamaForCausalLM, ours: Any, processor: Any,
         found = theirs(images=[image], return_tensors="pt")["pixel_values"]
         if isinstance(wanted, list) or not torch.equal(wanted, found):
             raise AuroraError(
-                f"{source}: an image of {width} × {height} pixels comes out of transformers' {type(theirs).__name__}"
-                " otherwise than out of LLaVA; the processor of its vision tower has settings that are not carried over"
+                f"{source}: an image of {width} × {height} pixels is processed differently by transformers'"
+                f" {type(theirs).__name__} than by LLaVA; settings of the vision tower's processor cannot be exported"
             )
 
 

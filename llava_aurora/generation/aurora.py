@@ -61,7 +61,7 @@ class Aurora(Predictor):
         pairs, results = _pairs(image, question), list[Result]()
         marked = [points] * len(pairs) if isinstance(points, Mapping) else list(points)
         if len(marked) != len(pairs):
-            raise AuroraError(f"points of {len(marked)} questions for {len(pairs)}; give them once, or for each")
+            raise AuroraError(f"{len(marked)} sets of points for {len(pairs)} questions; give one, or one each")
         for batch in batches(zip(pairs, marked, strict=True), batch_size):
             prepared = [self._prepared(*pair, each, region) for pair, each in batch]
             images, questions = map(list, zip(*prepared, strict=True))
@@ -104,5 +104,7 @@ def _pairs(image: Any, question: Any) -> list[tuple[ImageLike, str]]:
         elif isinstance(image, ImageLike):
             images *= len(questions)
         else:
-            raise AuroraError(f"{len(questions)} questions for {len(images)} images; give one each, or one for all")
+            raise AuroraError(
+                f"{len(questions)} questions for {len(images)} images; give one per image, or one for all"
+            )
     return list(zip(images, questions, strict=True))

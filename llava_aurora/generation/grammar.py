@@ -53,7 +53,7 @@ def grammar(
     Raises AuroraError for an unknown notation or task, or a task with a span of a kind that the model lacks.
     """
     if notation not in NOTATIONS:
-        raise AuroraError(f"unknown notation {notation!r}; there are: {', '.join(NOTATIONS)}")
+        raise AuroraError(f"unknown notation {notation!r}; available: {', '.join(NOTATIONS)}")
     write = NOTATIONS[notation]()
     if task is None:
         return write.document(_Constraint(write, vocabulary, blank).root())

@@ -117,7 +117,7 @@ class Ebnf(Notation):
     def named(self, name: str, part: str) -> str:
         """Raises ValueError if another part has that name."""
         if self.rules.setdefault(name, part) != part:
-            raise ValueError(f"rule {name} is there already, and another one")
+            raise ValueError(f"rule {name} already exists with another definition")
         return name
 
     def document(self, root: str) -> str:

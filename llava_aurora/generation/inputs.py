@@ -48,11 +48,11 @@ def prepare_inputs(
 ) -> Inputs:
     """Tokenizes, runs the vision tower, and joins both. Arguments and errors as for `Predictor.write`."""
     if len(images) != len(questions):
-        raise AuroraError(f"{len(questions)} questions for {len(images)} images; one each is needed")
+        raise AuroraError(f"{len(questions)} questions for {len(images)} images; one question per image is needed")
     if not all(question.strip() for question in questions):
         raise AuroraError("a question is empty")
     if half := half_character("".join(questions)):
-        raise AuroraError(f"a question has {half}, half of a character, which no tokenizer reads; write it in UTF-8")
+        raise AuroraError(f"a question has {half}, half a surrogate pair, which cannot be encoded; write it in UTF-8")
     prompts = [tokenizer_image_token(_prompt(each, conversation), tokenizer, IMAGE_TOKEN_INDEX) for each in questions]
     starts = start_ids(tokenizer, answer_start, count=len(questions))
     rows = [prompt + start for prompt, start in zip(prompts, starts, strict=True)]
@@ -84,7 +84,7 @@ def start_ids(tokenizer: Any, answer_start: Starts, *, count: int) -> list[list[
         ids = tokenizer(answer_start, add_special_tokens=False).input_ids if answer_start else []
         return [ids] * count
     if len(answer_start) != count:
-        raise AuroraError(f"{len(answer_start)} beginnings for {count} questions; one each is needed")
+        raise AuroraError(f"{len(answer_start)} answer beginnings for {count} questions; one per question is needed")
     return [list(ids) for ids in answer_start]
 
 
@@ -108,7 +108,7 @@ def _refuse_too_long(questions: Sequence[str], lengths: Sequence[int], context: 
         if length >= context:
             short = question if len(question) <= 60 else f"{question[:57]}..."
             raise AuroraError(
-                f"the question {short!r} takes {length} tokens with its image, and the model's context has {context};"
+                f"the question {short!r} takes {length} tokens with its image, but the model's context is {context};"
                 " ask a shorter one"
             )
 
@@ -130,7 +130,7 @@ def _shown(image: Image.Image, *, pads: bool) -> Image.Image:
 
 def _prompt(question: str, conversation: str) -> str:
     if conversation not in conv_templates:
-        raise AuroraError(f"unknown conversation {conversation!r}; there are: {', '.join(sorted(conv_templates))}")
+        raise AuroraError(f"unknown conversation {conversation!r}; available: {', '.join(sorted(conv_templates))}")
     if DEFAULT_IMAGE_TOKEN in question:
         raise AuroraError(f"the question {question[:60]!r} holds {DEFAULT_IMAGE_TOKEN}, which is added automatically")
     template = conv_templates[conversation].copy()

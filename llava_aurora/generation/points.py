@@ -45,7 +45,7 @@ def with_points(predictor: "Predictor", image: Image.Image, question: str, point
     kinds = predictor.perception.kinds if predictor.perception is not None else {}
     box = kinds.get("box")
     if box is None or box.frame is None:
-        raise AuroraError(f"this model has no coordinate tokens for {PLACE}; leave it out, and points are drawn")
+        raise AuroraError(f"this model has no coordinate tokens for {PLACE}; leave it out to have the points drawn")
     into = FrameTransform.of_model(*seen, **size, frame=box.frame)
     named = (f"{letter} {box.family.text(into.pixel(place))}" for letter, place in zip(points, places, strict=True))
     return image, question.replace(PLACE, ", ".join(named))

@@ -96,7 +96,7 @@ class Predictor:
             torch_dtype=torch_dtype,
         )
         if not isinstance(model, AuroraLlamaForCausalLM):
-            raise AuroraError(f"{path}: is a {model.config.model_type} model; only Llama models can be asked")
+            raise AuroraError(f"{path}: is a {model.config.model_type} model; only Llama models are supported")
         return cls(
             tokenizer=tokenizer,
             model=model,
@@ -163,7 +163,7 @@ class Predictor:
         """
         began = time.perf_counter()
         if max_new_tokens is not None and max_new_tokens < 1:
-            raise AuroraError(f"an answer takes at least one new token (max_new_tokens), not {max_new_tokens}")
+            raise AuroraError(f"max_new_tokens must be at least 1, not {max_new_tokens}")
         decoder = self._decoder(decoding, refinements)
         inputs = prepare_inputs(
             self.tokenizer,
@@ -231,7 +231,7 @@ class Predictor:
     def _decoder(self, decoding: str, refinements: int) -> SpanDecoder | None:
         """What writes in few passes; None for one pass a token."""
         if decoding not in get_args(Decoding):
-            raise AuroraError(f"unknown decoding {decoding!r}; there are: {', '.join(get_args(Decoding))}")
+            raise AuroraError(f"unknown decoding {decoding!r}; available: {', '.join(get_args(Decoding))}")
         if decoding == "greedy":
             return None
         if self._phrases is None and self.perception is not None:
@@ -251,7 +251,7 @@ class Predictor:
         **options: Any,
     ) -> list[Decoded]:
         if options:
-            raise AuroraError(f"{', '.join(options)}: decoding in few passes is greedy and takes no such option")
+            raise AuroraError(f"{', '.join(options)}: not available with this decoding, which is greedy")
         assert self.perception is not None
 
         def on_written(_: int, new: list[int]) -> bool:

@@ -207,7 +207,7 @@ def asked(question: str, reasoning: str, prompt: str | None = None) -> str:
     Raises AuroraError for another kind of reasoning.
     """
     if reasoning not in ("chain", "direct"):
-        raise AuroraError(f"unknown reasoning {reasoning!r}; there are: chain, direct")
+        raise AuroraError(f"unknown reasoning {reasoning!r}; available: chain, direct")
     question, prompt = question.strip(), STEP_BY_STEP if prompt is None else prompt
     if reasoning == "direct" or not question or question.lower().endswith(prompt.strip().lower()):
         return question

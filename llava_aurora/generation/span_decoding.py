@@ -89,13 +89,13 @@ class SpanDecoder:
         self, model: AuroraLlamaForCausalLM, *, phrases: Phrases, mode: Mode = "verified", refinements: int = 1
     ) -> None:
         if model.perception is None:
-            raise AuroraError("this model has no perception tokens to write in few passes; decode it greedily")
+            raise AuroraError("this model has no perception tokens; use greedy decoding")
         if mode == "parallel" and not model.writes_spans_in_one_pass:
             raise AuroraError(
-                "this model was not trained to write a map in one pass (--span_mask_probability); decode it verified"
+                "this model was not trained to write a map in one pass (--span_mask_probability); use verified decoding"
             )
         if refinements < 1:
-            raise AuroraError(f"a map takes at least one pass, not {refinements}")
+            raise AuroraError(f"a map needs at least one forward pass, not {refinements}")
         self.model = model
         self.phrases = phrases
         self.mode = mode
@@ -125,7 +125,7 @@ class SpanDecoder:
         Raises AuroraError in parallel mode without the constraint.
         """
         if processor is None and self.mode == "parallel":
-            raise AuroraError("maps are written in parallel under the constraint only; leave it on")
+            raise AuroraError("parallel decoding needs the constraint on perception tokens; leave it on")
         rows = [
             _Row(number, ids[: len(ids) - len(start)], _phrases_of(ids), start=tuple(start), limit=len(start) + limit)
             for number, (ids, start, limit) in enumerate(zip(inputs.rows, inputs.starts, limits, strict=True))

@@ -65,9 +65,13 @@ class AuroraLlamaForCausalLM(LlavaLlamaForCausalLM):
     def from_pretrained(cls, *args: Any, **kwargs: Any) -> Any:
         """As upstream's; with 4 or 8 bits the output head is not quantized, since new rows are joined to it.
 
-        LLaVA passes load_in_4bit both alone and in the quantization config, which transformers 4.57 refuses.
+        LLaVA passes load_in_4bit both alone and in the quantization config, which transformers 4.57 refuses. Without a
+        dtype it relies on float32, where transformers 5 takes that of the checkpoint.
         """
         quantization = kwargs.get("quantization_config")
+        if quantization is None and kwargs.get("dtype", kwargs.get("torch_dtype")) is None:
+            kwargs["dtype"] = torch.float32
+            kwargs.pop("torch_dtype", None)
         if quantization is not None:
             kwargs = {name: value for name, value in kwargs.items() if name not in ("load_in_4bit", "load_in_8bit")}
             # (a name at any level for 4.57, from the root for 5.x)
@@ -134,9 +138,9 @@ class AuroraLlamaForCausalLM(LlavaLlamaForCausalLM):
         perception = replace(perception, values=described.get("values", ""))
         if described and not perception.continues(described):
             raise AuroraError(
-                f"{base}: the base model has perception tokens of other settings ({described['modalities']}) than those"
-                f" asked for ({perception.config()['modalities']}); leave out --perception_modalities to keep its"
-                " own, or name all of its kinds, with its settings, and new ones"
+                f"{base}: the base model's perception tokens have other settings ({described['modalities']}) than the"
+                f" flags ({perception.config()['modalities']}); leave out --perception_modalities to keep them,"
+                " or name all of its kinds, with their settings, and new ones"
             )
         self._add_rows(perception, tokenizer, words=words, model_args=model_args)
         self.attach_perception(perception)
@@ -329,7 +333,7 @@ def _rows_beside_projector(path: str | None, *, count: int) -> dict[str, Tensor]
     for row in rows.values():
         if len(row) != count:
             raise AuroraError(
-                f"{path}: holds {len(row)} rows of perception tokens, but {count} are asked for; give the modalities"
+                f"{path}: holds {len(row)} rows of perception tokens, but {count} are needed; give the modalities"
                 " and settings of the run that wrote it"
             )
     return rows

@@ -52,8 +52,8 @@ def import_aurora(
     rows = vocabulary_rows(source)
     if rows is None or not (source / LORA_CONFIG).is_file() or (source / "tokenizer_config.json").is_file():
         raise AuroraError(
-            f"{source}: not as AURORA released it ({LORA_CONFIG}, {NON_LORA_WEIGHTS} with both vocabulary matrices, no"
-            " tokenizer); a folder that llava_aurora wrote is loaded as it is"
+            f"{source}: not in AURORA's released form ({LORA_CONFIG}, {NON_LORA_WEIGHTS} with both vocabulary matrices,"
+            " no tokenizer); a folder that llava_aurora wrote needs no import"
         )
     check_tower(source, config)
     base = find_base(source, base)
@@ -84,5 +84,5 @@ def _kinds(new: int, *, depth_vqvae: str | Path | None, frame: int, where: str) 
     if new not in counts:
         known = ", ".join(f"{count} ({' and '.join(kinds)})" for count, kinds in zip(counts, choices, strict=True))
         remedy = "is that the base, and --frame the side of its frame?" if depth_vqvae else "give --depth_vqvae"
-        raise AuroraError(f"{where}: {new} rows beyond the words of the base, known are {known}; {remedy}")
+        raise AuroraError(f"{where}: {new} rows more than the base's vocabulary, expected {known}; {remedy}")
     return choices[counts.index(new)]

@@ -89,8 +89,8 @@ def load_pretrained_model(
         own_tokenizer = (folder / "tokenizer_config.json").is_file()
         if lora and not own_tokenizer and vocabulary_rows(folder) is not None:
             raise AuroraError(
-                f"{folder}: AURORA's release, with rows of tokens that no tokenizer beside them names; make a whole"
-                f" folder of it first: llava-aurora import aurora {folder} --base {base} --depth_vqvae FILE --out OUT"
+                f"{folder}: AURORA's released weights, with token rows but no tokenizer; convert them first:"
+                f" llava-aurora import aurora {folder} --base {base} --depth_vqvae FILE --out OUT"
             )
         tokenizer = load_tokenizer(folder if own_tokenizer else base)
         model = load_base(base, config, options)
@@ -129,8 +129,8 @@ def check_tower(folder: Path, config: PretrainedConfig) -> None:
     )
     if type(layer) is not int or not -layers - 1 <= layer <= layers or feature not in ("patch", "cls_patch"):
         raise AuroraError(
-            f"{folder}/config.json: mm_vision_select_layer {layer!r} or mm_vision_select_feature {feature!r} is none of"
-            f" a vision tower of {layers} layers; copy config.json again from the run that wrote it"
+            f"{folder}/config.json: mm_vision_select_layer {layer!r} or mm_vision_select_feature {feature!r} does not"
+            f" fit a vision tower of {layers} layers; copy config.json again from the run that wrote it"
         )
 
 

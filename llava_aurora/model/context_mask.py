@@ -33,7 +33,7 @@ class ContextMask:
             raise AuroraError(f"--information_bottleneck_probability {probability}: a probability is in (0, 1]")
         names = {name.strip() for name in text.split(",") if name.strip()}
         if unknown := names - set(HIDEABLE):
-            raise AuroraError(f"--information_bottleneck {sorted(unknown)[0]}: there are: {', '.join(HIDEABLE)}")
+            raise AuroraError(f"--information_bottleneck {sorted(unknown)[0]}: available: {', '.join(HIDEABLE)}")
         return cls(frozenset(names), probability) if names else None
 
     def mask(

@@ -35,7 +35,7 @@ class RowStart:
 
     def __post_init__(self) -> None:
         if self.method not in get_args(Method):
-            raise AuroraError(f"--perception_init {self.method}: unknown; there are: {', '.join(get_args(Method))}")
+            raise AuroraError(f"--perception_init {self.method}: unknown; available: {', '.join(get_args(Method))}")
 
 
 def initial_rows(words: Tensor, *, ids: range, start: RowStart, number: int) -> Tensor:

@@ -67,8 +67,8 @@ def model_folder(name: str | Path) -> Path:
     except Exception as error:  # of the network, of the hub, of its cache
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise AuroraError(
-            f"{name}: no such folder here, and not to be had from the Hugging Face hub ({reason}); give a"
-            " folder that is here, or a name on the hub where the network allows"
+            f"{name}: no such folder here, and the download from the Hugging Face hub failed ({reason}); give an"
+            " existing folder, or, with a network, a name on the hub"
         ) from error
 
 
@@ -85,7 +85,7 @@ def check_model_type(name: str | Path, settings: dict[str, Any], known: tuple[st
     if found == "llava" and "text_config" in settings:
         raise AuroraError(
             f"{name}: a LLaVA in transformers' own layout (text_config in config.json); give the model in LLaVA's"
-            " layout, such as liuhaotian/llava-v1.5-7b in the place of llava-hf/llava-1.5-7b-hf"
+            " layout, such as liuhaotian/llava-v1.5-7b instead of llava-hf/llava-1.5-7b-hf"
         )
     if found not in known:
         raise AuroraError(f"{name}: config.json has model_type {found!r}; supported: {', '.join(known)}")

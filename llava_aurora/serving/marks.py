@@ -60,7 +60,7 @@ class MarkedImage:
 
     def _with(self, point: Point) -> "MarkedImage":
         if len(self.points) == len(ascii_uppercase):
-            raise AuroraError(f"there are {len(ascii_uppercase)} points already, and no more letters")
+            raise AuroraError(f"there are {len(ascii_uppercase)} points already, one for each letter")
         return replace(self, points=(*self.points, point))
 
 

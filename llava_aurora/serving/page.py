@@ -153,7 +153,7 @@ def _hand_on_paths(picture: gr.Image) -> None:
 
     async def moved(path: Any) -> str | None:
         if "://" in str(path):
-            raise gr.Error("images are uploaded, not fetched from an address", print_exception=False)
+            raise gr.Error("images are uploaded, not fetched from a URL", print_exception=False)
         return await move(path)
 
     picture.preprocess = path_of  # type: ignore[method-assign]

@@ -105,7 +105,7 @@ class DepthFamily(TaskFamily):
         if task.points == "read" and drawing.read_points:
             positions = any_points(image.depth, drawing.read_points, rng)
             if positions is None:
-                raise AuroraError(f"its depth is known at fewer pixels than the {drawing.read_points} to be read")
+                raise AuroraError(f"its depth is known at fewer pixels than the {drawing.read_points} that are asked")
         return _lettered(positions, image, drawing.frame, rng)
 
     def values(

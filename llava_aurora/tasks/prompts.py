@@ -42,9 +42,9 @@ class Prompts:
             raise AuroraError(f"{path}: prompts are a JSON object of tasks: {', '.join(known)}")
         for task, parts in content.items():
             if task not in known:
-                raise AuroraError(f"{path}: unknown task {task!r}; there are: {', '.join(known)}")
+                raise AuroraError(f"{path}: unknown task {task!r}; available: {', '.join(known)}")
             if not isinstance(parts, dict) or not set(parts) <= {"questions", "answers"}:
-                raise AuroraError(f"{path}: task {task}: 'questions' and 'answers' are expected, nothing else")
+                raise AuroraError(f"{path}: task {task}: expected 'questions' and 'answers' only")
             for part, templates in parts.items():
                 if not isinstance(templates, list) or not templates or not all(isinstance(t, str) for t in templates):
                     raise AuroraError(f"{path}: task {task}: {part} must be a list of texts, with at least one")

@@ -77,7 +77,7 @@ def task_names() -> tuple[str, ...]:
 def task_named(name: str, *, where: str = "") -> Task:
     """Raises AuroraError for an unknown name, listing those there are. Args: where: the message begins with this."""
     if name not in tasks():
-        raise AuroraError(f"{where}unknown task {name!r}; there are: {', '.join(tasks())}")
+        raise AuroraError(f"{where}unknown task {name!r}; available: {', '.join(tasks())}")
     return tasks()[name]
 
 

@@ -145,9 +145,9 @@ class Drawing:
     def __post_init__(self) -> None:
         for count in self.points:
             if not 2 <= count <= len(LETTERS):
-                raise AuroraError(f"questions of {count} points: from 2 to {len(LETTERS)} can be told apart by letters")
+                raise AuroraError(f"questions of {count} points: 2 to {len(LETTERS)} are possible, one letter each")
         if self.read_points is not None and not 1 <= self.read_points <= len(LETTERS):
-            raise AuroraError(f"{self.read_points} points to be read: from 1 to {len(LETTERS)} have a letter")
+            raise AuroraError(f"{self.read_points} points to state values of: 1 to {len(LETTERS)} are possible")
 
 
 class Problem(NamedTuple):

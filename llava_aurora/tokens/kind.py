@@ -172,7 +172,7 @@ def kind_class(name: str) -> type[TokenKind]:
     """Raises AuroraError for an unknown name, listing those there are."""
     _import_all()
     if name not in _registry:
-        raise AuroraError(f"unknown token kind {name!r}; there are: {', '.join(sorted(_registry))}")
+        raise AuroraError(f"unknown token kind {name!r}; available: {', '.join(sorted(_registry))}")
     return _registry[name]
 
 

@@ -345,6 +345,6 @@ def _separator_ids(family: TokenFamily, tokenizer: Any) -> tuple[int, ...]:
     if len(between) != 1 or () in between:
         raise AuroraError(
             f"{tokenizer.name_or_path}: the tokenizer does not keep the codes of a {family.name} span apart;"
-            " it is no SentencePiece tokenizer with added tokens"
+            " it is not a SentencePiece tokenizer with added tokens"
         )
     return between.pop()

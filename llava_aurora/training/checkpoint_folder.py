@@ -17,7 +17,7 @@ STATE = "trainer_state.json"
 MANIFEST = "aurora_manifest.json"
 REPLACED = "replaced"
 NEWEST_WHOLE = "newest-whole"
-ANEW = "or start anew with --resume_from_checkpoint False"
+ANEW = "or start over with --resume_from_checkpoint False"
 
 
 @dataclass(frozen=True)

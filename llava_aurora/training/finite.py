@@ -57,10 +57,10 @@ class FiniteTrainer(LLaVATrainer):
     def _way_on(self) -> str:
         newest = checkpoint_folder.newest_whole(Path(self.args.output_dir))
         if newest is None:
-            return "No checkpoint was saved before; fix the records or lower --learning_rate, and start anew"
+            return "No checkpoint was saved before; fix the records or lower --learning_rate, and start over"
         return (
             f"The last good checkpoint is {newest}. If the records are at fault, fix them and resume with"
-            f" --resume_from_checkpoint {newest}; if the learning rate is too high, start anew with a lower one, as a"
+            f" --resume_from_checkpoint {newest}; if the learning rate is too high, start over with a lower one, as a"
             " resumed run keeps its own"
         )
 

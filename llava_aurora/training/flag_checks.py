@@ -41,11 +41,11 @@ def check_flags(flags: argparse.Namespace) -> None:
     if flags.fresh_points and flags.dataloader_persistent_workers:
         raise AuroraError("--fresh_points needs new workers in each epoch; leave out --dataloader_persistent_workers")
     if flags.value_step not in ("", *VALUE_SOURCES):
-        raise AuroraError(f"--value_step {flags.value_step}: there are: {', '.join(VALUE_SOURCES)}")
+        raise AuroraError(f"--value_step {flags.value_step}: available: {', '.join(VALUE_SOURCES)}")
     if flags.value_step and not flags.coordinate_step:
-        raise AuroraError("--value_step gives each value behind coordinates, which --coordinate_step False leaves out")
+        raise AuroraError("--value_step writes each value after coordinates, which --coordinate_step False leaves out")
     if "attention" in parse_aux_losses(flags.aux_losses) and flags.plain_coordinates:
-        raise AuroraError("--aux_losses attention is about coordinate tokens: leave out --plain_coordinates True")
+        raise AuroraError("--aux_losses attention needs coordinate tokens: leave out --plain_coordinates True")
     orders = {
         "--curriculum ''": flags.curriculum,
         "--group_by_modality_length False": flags.group_by_modality_length,
@@ -58,15 +58,15 @@ def check_flags(flags: argparse.Namespace) -> None:
     if flags.curriculum:
         read_schedule(flags.curriculum)
     if flags.lengths_per_step < 1:
-        raise AuroraError(f"--lengths_per_step {flags.lengths_per_step}: 1 or more")
+        raise AuroraError(f"--lengths_per_step {flags.lengths_per_step}: must be 1 or more")
     if flags.lengths_per_step > 1 and not (flags.curriculum and flags.group_by_modality_length):
         raise AuroraError("--lengths_per_step needs --curriculum and --group_by_modality_length True")
     ContextMask.parse(flags.information_bottleneck, probability=flags.information_bottleneck_probability)
     if not 0 <= flags.span_mask_probability <= 1:
-        raise AuroraError(f"--span_mask_probability {flags.span_mask_probability}: a share is in [0, 1]")
+        raise AuroraError(f"--span_mask_probability {flags.span_mask_probability}: must be in [0, 1]")
     if not 0 <= flags.span_noise_probability < 1:
         raise AuroraError(
-            f"--span_noise_probability {flags.span_noise_probability}: a share in [0, 1), so that some masks are left"
+            f"--span_noise_probability {flags.span_noise_probability}: must be in [0, 1), so that some masks are left"
         )
     if flags.span_noise_probability and not flags.span_mask_probability:
         raise AuroraError("--span_noise_probability is a share of the maps of --span_mask_probability, which is 0")
@@ -100,7 +100,7 @@ def _check_aspect_ratio(flags: argparse.Namespace) -> None:
     given, base = flags.image_aspect_ratio, flags.model_name_or_path
     known = (*ASPECT_RATIOS, "anyres")
     if given not in known:  # LLaVA takes any other for square
-        raise AuroraError(f"--image_aspect_ratio {given}: there are: {', '.join(known)}")
+        raise AuroraError(f"--image_aspect_ratio {given}: available: {', '.join(known)}")
     if given != "resize" and model_settings(base).get("image_aspect_ratio") == "resize":
         raise AuroraError(
             f"--image_aspect_ratio {given}: {base} was trained on images resized to the whole frame, so that the"
@@ -135,7 +135,7 @@ def _zero_stage(config: str) -> int:
         settings = json.loads(config if config.lstrip().startswith("{") else Path(config).read_text(encoding="utf-8"))
         return int(settings.get("zero_optimization", {}).get("stage", 0))
     except (OSError, ValueError, TypeError, AttributeError) as error:
-        raise AuroraError(f"--deepspeed {config}: no DeepSpeed configuration in JSON: {error}") from error
+        raise AuroraError(f"--deepspeed {config}: not a DeepSpeed configuration in JSON: {error}") from error
 
 
 def _check_depth_tokens(flags: argparse.Namespace) -> None:

@@ -31,7 +31,7 @@ def translate(arguments: Sequence[str], *, cuda: bool, tf32: bool) -> tuple[list
     """
     for flag, _ in _pairs(arguments):
         if flag in REPLACED:
-            raise AuroraError(f"{flag} is not a flag here; in its place: {REPLACED[flag]}")
+            raise AuroraError(f"{flag} is not supported; use {REPLACED[flag]}")
     from llava_aurora.compatibility import present_flags
 
     pairs, notes = present_flags(_pairs(arguments))

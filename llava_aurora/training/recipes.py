@@ -107,7 +107,7 @@ def find_recipe(name: str | None) -> Recipe:
     if name is None:
         return DROP_IN
     if name not in RECIPES:
-        raise AuroraError(f"unknown recipe {name!r}; there are: {', '.join(RECIPES)}")
+        raise AuroraError(f"unknown recipe {name!r}; available: {', '.join(RECIPES)}")
     return RECIPES[name]
 
 

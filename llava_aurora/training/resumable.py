@@ -50,7 +50,7 @@ class ResumableTrainer(FiniteTrainer):
 
         Args: resume_from_checkpoint: True if LLaVA's train() has seen a checkpoint-* in the output folder. The flag
         goes before it: a folder, "True" (the newest checkpoint of the output folder), "newest-whole" (the newest whose
-        files are undamaged) or "False" (start anew).
+        files are undamaged) or "False" (start over).
         Raises AuroraError if there is no such checkpoint, if a file of it is damaged or holds more than weights, if
         this run does not continue the one that wrote it, or if loss or weights are no longer finite.
         """
@@ -127,7 +127,7 @@ class ResumableTrainer(FiniteTrainer):
         self.accelerator.wait_for_everyone()
         if not into.is_dir():
             raise AuroraError(
-                f"{into}: not seen on this node; another number of ranks needs an output folder all share"
+                f"{into}: not visible here; another number of ranks needs an output folder that all nodes share"
             )
         self.accelerator.state.deepspeed_plugin.deepspeed_config.setdefault("checkpoint", {})["load_universal"] = True
         self._universal = into
@@ -139,8 +139,8 @@ class ResumableTrainer(FiniteTrainer):
         written = read_json_object(checkpoint / "config.json", what="model configuration").get("transformers_version")
         if written and not has_present_tower_names(written):
             raise AuroraError(
-                f"{checkpoint}: DeepSpeed's states were written with transformers {written}, which names the vision"
-                f" tower's tensors otherwise than {transformers.__version__}; resume with that (bash scripts/setup.sh,"
+                f"{checkpoint}: DeepSpeed's states were written with transformers {written}, which has other names for"
+                f" the vision tower's tensors than {transformers.__version__}; resume with that (bash scripts/setup.sh,"
                 f" for 4.57 with STACK=4.57), {checkpoint_folder.ANEW}"
             )
 
@@ -215,8 +215,8 @@ class ResumableTrainer(FiniteTrainer):
             load_exactly(model, folder / (PROJECTOR_WEIGHTS if projector else NON_LORA_WEIGHTS), names=trained)
         elif any(name.endswith(ROWS) for name in trained):
             raise AuroraError(
-                f"{folder}: the new tokens' rows stand inside the words' matrices there, which a run without DeepSpeed"
-                f" cannot take apart; start with --deepspeed, {checkpoint_folder.ANEW}"
+                f"{folder}: the rows of new tokens are part of the vocabulary matrices there, which a run"
+                f" without DeepSpeed cannot split; start with --deepspeed, {checkpoint_folder.ANEW}"
             )
 
     def create_scheduler(self, num_training_steps: int, optimizer: Any = None) -> Any:

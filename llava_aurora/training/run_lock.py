@@ -27,8 +27,8 @@ def run_lock(folder: Path) -> Iterator[None]:
         except BlockingIOError as error:
             file.seek(0)
             raise AuroraError(
-                f"--output_dir {folder}: another run writes there ({file.read().strip()}); end that one first, or give"
-                " another folder. If its launcher was killed, its ranks may still live"
+                f"--output_dir {folder}: another run writes there ({file.read().strip()}); stop it first, or choose"
+                " another folder. If its launcher was killed, its ranks may still be running"
             ) from error
         except OSError as error:
             print(f"{folder}: the file system has no locks ({error.strerror}); start no other run there", flush=True)

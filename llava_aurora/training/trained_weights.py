@@ -18,15 +18,15 @@ def load_exactly(model: nn.Module, path: Path, *, names: set[str]) -> None:
     """
     if not path.is_file():
         raise AuroraError(
-            f"{path}: missing; without it projector and token rows would start anew; resume from another checkpoint,"
-            " or start anew with --resume_from_checkpoint False"
+            f"{path}: missing; without it projector and token rows would be random; resume from another checkpoint,"
+            " or start over with --resume_from_checkpoint False"
         )
     weights = torch.load(path, map_location="cpu", weights_only=True)
     weights = present_tower_names(weights, TOWER_PREFIX)
     if names != weights.keys():
         name = min(names ^ weights.keys())
         where = "the file" if name in weights else "this run"
-        raise AuroraError(f"{path}: {name} is trained in {where} alone; give the flags of the run that wrote it")
+        raise AuroraError(f"{path}: {name} is trained in {where} only; give the flags of the run that wrote it")
     model.load_state_dict(weights, strict=False)
 
 

@@ -194,7 +194,7 @@ class DepthVQVAE(nn.Module):
             raise ValueError(f"expected {self.codes_per_map} codes ({self.grid}x{self.grid}), found {len(codes)}")
         for position, code in enumerate(codes):
             if isinstance(code, bool) or not isinstance(code, int | np.integer):
-                raise ValueError(f"code {code!r} at position {position} is no whole number")
+                raise ValueError(f"code {code!r} at position {position} is not an integer")
             if not 0 <= code < self.config.codebook_size:
                 raise ValueError(f"code {code} at position {position} is not in [0, {self.config.codebook_size})")
 

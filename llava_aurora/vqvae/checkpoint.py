@@ -77,10 +77,10 @@ def refuse_foreign_files(path: str | Path, *, expected: set[str]) -> None:
     if not path.exists():
         return
     if not path.is_dir():
-        raise AuroraError(f"{path}: is a file, a folder is to be written there; choose another name")
+        raise AuroraError(f"{path}: is a file, not a folder; choose another name")
     foreign = sorted(entry.name for entry in path.iterdir() if entry.name not in expected)
     if foreign:
-        raise AuroraError(f"{path}: holds files that are no part of a VQ-VAE ({foreign[0]}); choose another folder")
+        raise AuroraError(f"{path}: holds files that are not part of a VQ-VAE ({foreign[0]}); choose another folder")
 
 
 def load_depth_vqvae(path: str | Path, *, device: str | torch.device = "cpu") -> DepthVQVAE:
@@ -102,11 +102,11 @@ def load_depth_vqvae(path: str | Path, *, device: str | torch.device = "cpu") ->
 def _load_folder(path: Path) -> DepthVQVAE:
     for name in (CONFIG_FILE, WEIGHTS_FILE):
         if not (path / name).is_file():
-            raise AuroraError(f"{path}: no depth VQ-VAE here, {name} is missing")
+            raise AuroraError(f"{path}: not a depth VQ-VAE, {name} is missing")
     config_file, file = path / CONFIG_FILE, path / WEIGHTS_FILE
     values = read_json(config_file, what="VQ-VAE configuration")
     if not isinstance(values, dict) or values.pop("model_type", None) != MODEL_TYPE:
-        raise AuroraError(f"{config_file}: model_type is not {MODEL_TYPE}, so this is no depth VQ-VAE")
+        raise AuroraError(f"{config_file}: model_type is not {MODEL_TYPE}, so this is not a depth VQ-VAE")
     named = values.pop("fingerprint", None)
     try:
         config = config_from_dict(values)
@@ -141,7 +141,7 @@ def _read_pickled_weights(path: Path) -> dict[str, Tensor]:
     except pickle.UnpicklingError as error:
         raise AuroraError(
             f"{path}: refused, as it is no plain file of weights (it may run code when loaded); "
-            "save only its `weights` where you trust it"
+            "save only its `weights` on a machine that may run it"
         ) from error
     except (OSError, RuntimeError, EOFError, ValueError, KeyError, IndexError, TypeError, AttributeError) as error:
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
@@ -156,7 +156,7 @@ def _infer_config(weights: dict[str, Tensor], path: Path) -> DepthVQVAEConfig:
     """Reads widths and depths off the names and shapes: the last of the encoder's plain convolutions is the 1x1."""
     codebook = weights.get("quantizer.codebook")
     if codebook is None or codebook.ndim != 2:
-        raise AuroraError(f"{path}: no depth VQ-VAE, `_vq_vae._embedding` (codes, dimensions) is missing")
+        raise AuroraError(f"{path}: not a depth VQ-VAE, `_vq_vae._embedding` (codes, dimensions) is missing")
     blocks = sum(1 for name in weights if re.fullmatch(r"encoder\.\d+\.net\.0\.weight", name))
     positions = sorted(int(name.split(".")[1]) for name in weights if re.fullmatch(r"encoder\.\d+\.weight", name))
     channels = [len(weights[f"encoder.{position}.weight"]) for position in positions[:-1]]

@@ -52,7 +52,7 @@ def _read_png(path: Path) -> np.ndarray:
         return values
     if mode == "I":  # how older Pillow versions open a 16-bit PNG
         if values.min() < 0 or values.max() > 65535:
-            raise ValueError("expected at most 16 bits a pixel")
+            raise ValueError("expected at most 16 bits per pixel")
         return values.astype(np.uint16)
     if mode == "RGB":
         if (values == values[..., :1]).all():

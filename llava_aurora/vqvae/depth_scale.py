@@ -33,12 +33,12 @@ class DepthScale:
             )
         if self.values == "metric" and self.closer == "higher":
             raise AuroraError(
-                "metric values are distances, which are lower where it is closer; call disparities relative"
+                "metric values are distances, which are lower where it is closer; for disparities use relative"
             )
         if not 0 <= self.clip < 50:
             raise AuroraError(f"clip is a percentage from 0 to under 50, not {self.clip}")
         if self.bits not in (8, 16):
-            raise AuroraError(f"a map has 8 or 16 bits a pixel, not {self.bits}")
+            raise AuroraError(f"a map has 8 or 16 bits per pixel, not {self.bits}")
 
     def relative(self, depth: np.ndarray) -> np.ndarray:
         """Relative depth: per image, linear in inverse depth, the farthest known pixel 1 and the closest 255.
@@ -59,7 +59,7 @@ class DepthScale:
         for value in self.unknown:
             known &= ~np.isclose(depth, value, rtol=1e-6, atol=0)
         if not known.any():
-            raise ValueError("no depth is known in it")
+            raise ValueError("it has no known depth")
         if self.values == "metric":
             nearness = 1.0 / depth[known]
         else:

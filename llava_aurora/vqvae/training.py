@@ -135,7 +135,7 @@ class Frames:
         self.maps = maps
         self.size = size
         if len(maps) < 2:
-            raise AuroraError(f"expected at least 2 depth maps, one to learn from and one held out, found {len(maps)}")
+            raise AuroraError(f"expected at least 2 depth maps, one for training and one held out, found {len(maps)}")
         self.cache: np.ndarray | None = None
         if len(maps) * size**2 <= CACHE_LIMIT:
             self.cache = np.stack([self._frame(index) for index in range(len(maps))])
@@ -280,7 +280,7 @@ class _Run:
         for name in {**found, **asked}:
             if found.get(name) != (value := asked.get(name)):
                 raise AuroraError(
-                    f"{path}: was trained with {name} {found.get(name)}, asked for is {value}; "
+                    f"{path}: was trained with {name} {found.get(name)}, but the present setting is {value}; "
                     "resume with the same settings or choose another folder"
                 )
 

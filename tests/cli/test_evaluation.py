@@ -129,7 +129,7 @@ def test_what_is_wrong_is_one_line(run, evaluated, tmp_path):
         (("eval", "hardblink", tmp_path), "holds no questions/blink_"),
         (("eval", "scenes_depth", tmp_path, "--reasoning", "none"), "unknown reasoning 'none'"),
         (("eval", "scenes_depth", tmp_path, "--device", "tpu"), "--device tpu: not usable here"),
-        (("replace-test", "scenes_counting", tmp_path), "answers of counting do not follow"),
+        (("replace-test", "scenes_counting", tmp_path), "answers of counting do not depend"),
         (
             ("eval", "scenes_depth", evaluated[0], "--max-new-tokens", 31),
             "holds answers with max_new_tokens 30, not 31",

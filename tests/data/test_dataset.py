@@ -177,7 +177,7 @@ def test_without_a_flag_there_is_no_curriculum_and_no_evaluation(tokenizer, data
 def test_a_cache_that_cannot_be_used_is_told_before_training(tokenizer, data_args, tmp_path):
     (tmp_path / "file").touch()
     data_args.image_cache = str(tmp_path / "file" / "cache")
-    with pytest.raises(AuroraError, match=r"cannot keep images there \(--image_cache\)"):
+    with pytest.raises(AuroraError, match=r"cannot write images there \(--image_cache\)"):
         make_supervised_data_module(tokenizer, data_args)
 
 

@@ -31,10 +31,10 @@ def test_the_report_holds_every_number_and_picture(demo):
         "## Does it use its maps?",
         "## Pictures",
         "## Training",
-        "## Again",
+        "## Reproduce",
     ):
         assert heading in report
-    for line in ("VQ-VAE's copy", "written by the trained model", "mean map", "before training"):
+    for line in ("decoded by the VQ-VAE", "written by the trained model", "mean map", "before training"):
         assert line in report
     pictures = re.findall(r"!\[[^]]*\]\(([^)]+)\)", report)
     assert len(pictures) >= 4

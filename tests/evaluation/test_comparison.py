@@ -32,7 +32,7 @@ def test_models_are_compared_where_both_were_asked(folders):
 def test_other_questions_are_not_compared(folders, stub, scenes, tmp_path):
     fewer = Plan(tasks=["scenes_depth"], data=scenes, reasonings=["direct"], limit=5, pictures=0)
     evaluate(stub(lambda *_: "(A)"), fewer, out=tmp_path / "fewer")
-    with pytest.raises(AuroraError, match="were asked other questions of scenes_depth"):
+    with pytest.raises(AuroraError, match="were evaluated on different questions of scenes_depth"):
         compare_evaluations(folders[0], tmp_path / "fewer")
     chain = Plan(tasks=["scenes_depth"], data=scenes, reasonings=["chain"], pictures=0)
     evaluate(stub(lambda *_: "(A)"), chain, out=tmp_path / "chain")

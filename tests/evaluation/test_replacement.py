@@ -124,7 +124,7 @@ def test_another_images_map_is_another_images(reader, scenes, plain_depth, teste
 def test_without_maps_there_is_nothing_to_replace(stub, scenes, tmp_path):
     with pytest.raises(AuroraError, match="none of the 8 chains of scenes_coordinates holds a whole span to replace"):
         run(stub(lambda prompt, start: "(A)"), scenes, tmp_path, limit=8)
-    with pytest.raises(AuroraError, match="scenes_counting: answers of counting do not follow"):
+    with pytest.raises(AuroraError, match="scenes_counting: answers of counting do not depend"):
         replacement_test(stub(lambda *_: ""), Plan(tasks=["scenes"], data=scenes), out=tmp_path)
     blind = stub(lambda *_: "")
     blind.perception = None

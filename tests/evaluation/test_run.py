@@ -287,7 +287,7 @@ def test_scenes_are_made_where_none_are_given(seeing, tmp_path):
 
 
 def test_what_cannot_be_asked_is_refused_at_once(tmp_path):
-    with pytest.raises(AuroraError, match="unknown reasoning 'both'; there are: chain, direct"):
+    with pytest.raises(AuroraError, match="unknown reasoning 'both'; available: chain, direct"):
         Plan(tasks=["scenes"], reasonings=["both"])
     with pytest.raises(AuroraError, match="--data is needed"):
         Plan(tasks=["hardblink"])

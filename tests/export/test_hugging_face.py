@@ -321,5 +321,5 @@ def test_a_system_message_takes_the_place_of_llavas():
 
 @pytest.mark.parametrize("conversation", ["llava_llama_2", "nothing"])
 def test_other_conversations_are_refused(conversation):
-    with pytest.raises(AuroraError, match=f"'{conversation}' cannot be exported; there are: .*vicuna_v1"):
+    with pytest.raises(AuroraError, match=f"'{conversation}' cannot be exported; available: .*vicuna_v1"):
         chat_template(conversation)

@@ -91,7 +91,7 @@ def test_one_image_with_many_questions_and_one_question_about_many_images(aurora
     assert many == [aurora.ask(image, "How many?", max_new_tokens=4)] * 3
     assert aurora.ask([image], ["?"], max_new_tokens=1)[0].finished is False
     assert aurora.ask([], []) == []
-    with pytest.raises(AuroraError, match="2 questions for 3 images; give one each, or one for all"):
+    with pytest.raises(AuroraError, match="2 questions for 3 images; give one per image, or one for all"):
         aurora.ask([image] * 3, ["?", "?"])
 
 

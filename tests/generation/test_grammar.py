@@ -386,9 +386,9 @@ def test_several_families_without_delimiters_stand_side_by_side():
 
 
 def test_errors_name_what_there_is(workshop):
-    with pytest.raises(AuroraError, match="unknown notation 'bnf'; there are: regex, ebnf"):
+    with pytest.raises(AuroraError, match="unknown notation 'bnf'; available: regex, ebnf"):
         grammar(AURORA, notation="bnf")
-    with pytest.raises(AuroraError, match="unknown task 'chain'; there are: depth_generation, "):
+    with pytest.raises(AuroraError, match="unknown task 'chain'; available: depth_generation, "):
         grammar(AURORA, notation="regex", task="chain")
     with pytest.raises(AuroraError, match="a depth span in its answer, and the model has none"):
         grammar(PerceptionVocabulary((pixel_family(),)), notation="regex", task="depth_chain")

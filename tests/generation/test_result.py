@@ -190,7 +190,7 @@ def test_a_chain_is_asked_for_by_its_cue_once():
     assert asked("How many? ", "chain") == asked(cue, "chain") == asked(f" {cue}", "direct") == cue
     assert asked("How many?", "direct") == "How many?"
     assert asked(" ", "chain") == ""
-    with pytest.raises(AuroraError, match="unknown reasoning 'none'; there are: chain, direct"):
+    with pytest.raises(AuroraError, match="unknown reasoning 'none'; available: chain, direct"):
         asked("?", "none")
 
 

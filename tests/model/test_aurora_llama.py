@@ -1,5 +1,8 @@
 """The model in training: upstream's loss on another way, and every flag that changes the way."""
 
+import json
+import shutil
+
 import pytest
 import torch
 from llava.train import train as upstream
@@ -8,6 +11,7 @@ from llava_aurora import load_pretrained_model
 from llava_aurora.configuration import DataArguments, ModelArguments
 from llava_aurora.data.dataset import make_supervised_data_module
 from llava_aurora.errors import AuroraError
+from llava_aurora.model.aurora_llama import AuroraLlamaForCausalLM
 from llava_aurora.model.code_metrics import CodeMetrics
 from llava_aurora.model.context_mask import ContextMask
 from llava_aurora.model.losses import AuxWeight
@@ -40,6 +44,13 @@ def test_the_loss_is_that_of_upstreams_forward(workshop, taught, language_model)
     trained = {name for name, parameter in model.named_parameters() if parameter.grad is not None}
     assert any("layers" in name for name in trained) is language_model
     assert any("perception_rows" in name for name in trained) is not language_model
+
+
+def test_without_a_dtype_weights_are_loaded_in_float32(workshop, tmp_path):
+    base = shutil.copytree(workshop.base, tmp_path / "base")
+    config = json.loads((base / "config.json").read_text())
+    (base / "config.json").write_text(json.dumps(config | {"dtype": "bfloat16", "torch_dtype": "bfloat16"}))
+    assert AuroraLlamaForCausalLM.from_pretrained(base, torch_dtype=None).dtype == torch.float32
 
 
 def test_bf16_gradient_checkpointing_and_reconstruction_go_together(workshop, taught):
@@ -159,7 +170,7 @@ def test_a_base_with_some_of_the_tokens_is_refused(workshop):
 def test_rows_of_another_vocabulary_beside_a_projector_are_refused(workshop, taught, tmp_path):
     path = tmp_path / "mm_projector.bin"
     torch.save({"model.embed_tokens.perception_rows": torch.zeros(5, 64)}, path)
-    with pytest.raises(AuroraError, match=r"mm_projector.bin: holds 5 rows of perception tokens, but 74 are asked for"):
+    with pytest.raises(AuroraError, match=r"mm_projector.bin: holds 5 rows of perception tokens, but 74 are needed"):
         taught(language_model=False, pretrain_mm_mlp_adapter=str(path))
 
 

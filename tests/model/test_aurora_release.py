@@ -113,5 +113,5 @@ def test_every_other_way_in_names_the_command_and_the_command_runs(release, work
 
 
 def test_a_folder_of_ours_is_no_release(workshop, tmp_path):
-    with pytest.raises(AuroraError, match="not as AURORA released it"):
+    with pytest.raises(AuroraError, match="not in AURORA's released form"):
         import_aurora(workshop.base, tmp_path / "out")

@@ -102,5 +102,5 @@ def test_what_cannot_be_hidden_is_refused():
     for probability in (0, 1.5):
         with pytest.raises(AuroraError, match=f"--information_bottleneck_probability {probability}: "):
             ContextMask.parse("image", probability=probability)
-    with pytest.raises(AuroraError, match="--information_bottleneck question: there are: chain, image"):
+    with pytest.raises(AuroraError, match="--information_bottleneck question: available: chain, image"):
         ContextMask.parse("question")

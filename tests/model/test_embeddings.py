@@ -76,5 +76,5 @@ def test_noise_overlooks_features():
 
 
 def test_an_unknown_start_is_refused():
-    with pytest.raises(AuroraError, match="--perception_init zero: unknown; there are: mean, noise"):
+    with pytest.raises(AuroraError, match="--perception_init zero: unknown; available: mean, noise"):
         RowStart(method="zero")

@@ -44,5 +44,5 @@ def test_on_a_gpu_bf16_and_tf32_stay():
 
 @pytest.mark.parametrize("flag", ["--depth_data", "--coordinates_data", "--annealing_data", "--custom_image_size"])
 def test_flags_of_auroras_code_name_what_replaces_them(flag):
-    with pytest.raises(AuroraError, match=f"{flag} is not a flag here; in its place: "):
+    with pytest.raises(AuroraError, match=f"{flag} is not supported; use "):
         translate(["--seed", "1", flag, "1"], cuda=False, tf32=False)

@@ -86,7 +86,7 @@ def test_what_is_missing(flags, absent):
 
 
 def test_an_unknown_recipe_is_refused():
-    with pytest.raises(AuroraError, match="unknown recipe 'best'; there are: aurora_lora, pretrain"):
+    with pytest.raises(AuroraError, match="unknown recipe 'best'; available: aurora_lora, pretrain"):
         find_recipe("best")
 
 
@@ -206,9 +206,9 @@ def test_depth_tokens_need_their_vqvae(check, vqvae, problem):
 
 def test_values_need_the_coordinates_that_they_stand_behind(check):
     check(value_step="interpolated")
-    with pytest.raises(AuroraError, match="--value_step gives each value behind coordinates, which --coordinate_step"):
+    with pytest.raises(AuroraError, match="--value_step writes each value after coordinates, which --coordinate_step"):
         check(value_step="interpolated", coordinate_step=False)
-    with pytest.raises(AuroraError, match="--value_step True: there are: interpolated"):
+    with pytest.raises(AuroraError, match="--value_step True: available: interpolated"):
         check(value_step="True")
 
 
@@ -219,7 +219,7 @@ def test_a_base_of_resized_images_is_trained_on_resized_images(check, workshop, 
     check(model_name_or_path=base, image_aspect_ratio="resize")
     with pytest.raises(AuroraError, match=r"pad: .*base was trained on images resized .* --image_aspect_ratio resize"):
         check(model_name_or_path=base, image_aspect_ratio="pad")
-    with pytest.raises(AuroraError, match="--image_aspect_ratio stretch: there are: pad, square, resize, anyres"):
+    with pytest.raises(AuroraError, match="--image_aspect_ratio stretch: available: pad, square, resize, anyres"):
         check(image_aspect_ratio="stretch")
 
 
@@ -269,7 +269,7 @@ def test_quantized_training_needs_bitsandbytes_and_no_zero_3(check, monkeypatch,
         with pytest.raises(AuroraError, match=r"--bits 8 cannot be combined with ZeRO-3.*zero2\.json"):
             check(bits=8, deepspeed=config)
     config.write_text("stage: 3")
-    with pytest.raises(AuroraError, match="no DeepSpeed configuration in JSON"):
+    with pytest.raises(AuroraError, match="not a DeepSpeed configuration in JSON"):
         check(bits=8, deepspeed=config)
 
 

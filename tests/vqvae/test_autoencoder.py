@@ -112,7 +112,7 @@ def test_maps_of_any_size_become_codes_and_maps_again(tiny: DepthVQVAE, shape: t
         ([0] * 37, "found 37"),
         ([0] * 35 + [16], r"code 16 at position 35 is not in \[0, 16\)"),
         ([-1] + [0] * 35, "code -1 at position 0"),
-        ([0.5] + [0] * 35, "code 0.5 at position 0 is no whole number"),
+        ([0.5] + [0] * 35, "code 0.5 at position 0 is not an integer"),
     ],
 )
 def test_malformed_codes_are_refused(tiny: DepthVQVAE, codes: list, message: str):

@@ -154,7 +154,7 @@ def test_a_file_without_weights_says_what_was_expected(tmp_path: Path, content: 
 def test_a_folder_that_lacks_a_file_says_which(tmp_path: Path, model: DepthVQVAE, name: str):
     save_depth_vqvae(model, tmp_path / "vqvae")
     (tmp_path / "vqvae" / name).unlink()
-    with pytest.raises(AuroraError, match=f"vqvae: no depth VQ-VAE here, {name} is missing"):
+    with pytest.raises(AuroraError, match=f"vqvae: not a depth VQ-VAE, {name} is missing"):
         load_depth_vqvae(tmp_path / "vqvae")
 
 

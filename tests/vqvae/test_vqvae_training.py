@@ -121,9 +121,9 @@ def test_a_run_whose_held_out_error_is_not_finite_writes_nothing(tmp_path: Path)
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"learning_rate": 1e-3}, "was trained with learning_rate 0.003, asked for is 0.001"),
+        ({"learning_rate": 1e-3}, "was trained with learning_rate 0.003, but the present setting is 0.001"),
         ({"seed": 1}, "was trained with seed 0"),
-        ({"depth_maps": MAPS[:20]}, "was trained with maps 24, asked for is 20"),
+        ({"depth_maps": MAPS[:20]}, "was trained with maps 24, but the present setting is 20"),
         ({"config": DepthVQVAEConfig(image_size=16, channels=(4, 4))}, "was trained with channels"),
     ],
 )

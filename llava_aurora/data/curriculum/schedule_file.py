@@ -85,7 +85,7 @@ def _numbers(value: Any, where: str) -> dict[str, float]:
         raise AuroraError(f"{where}: a mapping {{task: number}} is expected, not {value!r}")
     for task in value:
         if task == OTHER:
-            raise AuroraError(f"{where}: {OTHER!r} takes no number; records without a task come once an epoch")
+            raise AuroraError(f"{where}: {OTHER!r} has no weight; records without a task are used once per epoch")
         task_named(task, where=f"{where}: ")
     return {task: _number(number, f"{where}: {task}", 0, math.inf) for task, number in value.items()}
 

@@ -51,7 +51,7 @@ class FrameTransform:
             return cls(frame, scales, (-float((sides[0] - frame) // 2), -float((sides[1] - frame) // 2)))
         if aspect_ratio == "resize":
             return cls(frame, (frame / width, frame / height), (0.0, 0.0))
-        raise AuroraError(f"unknown aspect ratio {aspect_ratio!r}; there are: {', '.join(ASPECT_RATIOS)}")
+        raise AuroraError(f"unknown aspect ratio {aspect_ratio!r}; available: {', '.join(ASPECT_RATIOS)}")
 
     @classmethod
     def of_model(cls, config: Any, processor: Any, *, width: int, height: int, frame: int) -> "FrameTransform":

@@ -42,14 +42,14 @@ class ImageCache:
 
     def __init__(self, folder: str | Path, *, limit: int, settings: str) -> None:
         if limit <= 0:
-            raise AuroraError(f"an image cache of {limit} bytes (--image_cache_gb) holds nothing")
+            raise AuroraError(f"an image cache of {limit} bytes (--image_cache_gb) is too small")
         self.folder, self.limit = Path(folder).absolute(), limit
         self._entries = self.folder / _digest(settings)
         self._writes = True
         try:
             self._entries.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise AuroraError(f"{self.folder}: cannot keep images there (--image_cache): {error.strerror}") from error
+            raise AuroraError(f"{self.folder}: cannot write images there (--image_cache): {error.strerror}") from error
 
     def get(self, path: Path, make: Callable[[], np.ndarray]) -> np.ndarray:
         """The entry of an image; if there is none, the result of `make`, which is stored if there is room.

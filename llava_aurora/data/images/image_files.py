@@ -26,7 +26,7 @@ def path_inside(folder: str | Path, name: str) -> Path:
     outside.
     """
     if "://" in name:
-        raise AuroraError(f"the path {name!r} is an address; download the image and give its path in {folder}")
+        raise AuroraError(f"the path {name!r} is a URL; download the image and give its path in {folder}")
     if "\\" in name:
         raise AuroraError(f"the path {name!r} has a backslash; was it written on Windows? Use / instead")
     root = os.path.abspath(folder)

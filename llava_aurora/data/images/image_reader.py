@@ -68,7 +68,7 @@ class ImageReader:
         cache_gb: float = 50.0,
     ) -> None:
         if folder is None:
-            raise AuroraError("--image_folder is missing, and there are records with images")
+            raise AuroraError("--image_folder is missing, but there are records with images")
         self.folder = os.path.abspath(folder)
         self.processor, self.aspect_ratio, self.upright = ChannelsLast(processor), aspect_ratio, upright
         self.table = _value_table(self.processor)
@@ -76,7 +76,7 @@ class ImageReader:
         if cache:
             if self.table is None:
                 raise AuroraError(
-                    f"--image_cache: not for {type(processor).__name__}, which does more than scale values"
+                    f"--image_cache does not support {type(processor).__name__}, which does more than scale values"
                 )
             # Another version of Pillow may decode to other values.
             settings = json.dumps(

@@ -100,7 +100,7 @@ def _lines(path: Path) -> Iterator[tuple[str, int, str, dict[str, Any]]]:
     seen = set()
     for where, entry in read_json_lines(path, what="HardBLINK file"):
         if not isinstance(entry, dict) or type(entry.get("question_id")) is not int:
-            raise AuroraError(f"{where}: there is no whole number under 'question_id'")
+            raise AuroraError(f"{where}: no integer under 'question_id'")
         if not isinstance(entry.get("text"), str):
             raise AuroraError(f"{where}: there is no text under 'text'")
         if entry["question_id"] in seen:

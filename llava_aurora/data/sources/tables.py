@@ -115,7 +115,7 @@ def table_rows(folder: Path, *, images: Sequence[str] = (), rows_under: str | No
             values_at = _json_values(path, rows_under)
         for where, values in values_at:
             if not isinstance(values, dict):
-                raise AuroraError(f"{where}: this is no JSON object")
+                raise AuroraError(f"{where}: this is not a JSON object")
             yield Row(where, root, values, {})
 
 
@@ -132,7 +132,7 @@ def _json_values(path: Path, rows_under: str | None) -> Iterator[tuple[str, Any]
     rows = content.get(rows_under) if rows_under is not None and isinstance(content, dict) else content
     if not isinstance(rows, list):
         under = f" under {rows_under!r}" if rows_under else ""
-        raise AuroraError(f"{path}: there is no list of questions{under}")
+        raise AuroraError(f"{path}: no list of questions{under}")
     yield from ((f"{path}, entry {number}", values) for number, values in enumerate(rows, start=1))
 
 

@@ -135,7 +135,7 @@ def _record(row: dict[str, Any]) -> dict[str, Any]:
     if isinstance(task, str) and task in tasks() and "aurora" not in row:
         row["aurora"] = {"task": task}
     if other is not None and not isinstance(other, dict):
-        raise ValueError(f"{OTHER_FIELDS} is no JSON object")
+        raise ValueError(f"{OTHER_FIELDS} is not a JSON object")
     return {**row, **(other or {})}
 
 
@@ -149,7 +149,7 @@ def _json(row: dict[str, Any], name: str) -> Any:
 
 def _check_schema(path: Path, schema: pa.Schema) -> None:
     if "conversations" not in schema.names:
-        raise AuroraError(f"{path}: has no column conversations; there are {', '.join(schema.names)}")
+        raise AuroraError(f"{path}: has no column conversations; it has {', '.join(schema.names)}")
     for field in schema:
         if field.name == "image" and _holds_images(field.type):
             continue

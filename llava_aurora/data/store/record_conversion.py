@@ -56,9 +56,9 @@ def convert_records(
     """
     source, out, count = Path(source), Path(out), 0
     if out.suffix not in WRITERS:
-        raise AuroraError(f"{out}: the suffix says what is written: {', '.join(WRITERS)}")
+        raise AuroraError(f"{out}: the suffix must be one of {', '.join(WRITERS)}")
     if out.resolve() in {part.resolve() for part in part_files(source)} or out.resolve().parent == source.resolve():
-        raise AuroraError(f"{out}: is what is read, or lies in it; give another path")
+        raise AuroraError(f"{out}: is the input, or inside it; give another path")
     records = follow(source, check_records, title=f"{source.name} to {out.name}", bytes_worth_a_line=0)
     refuse_other_than_records(out)
     with atomic_file(out) as temporary, WRITERS[out.suffix](temporary) as write:

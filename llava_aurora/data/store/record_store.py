@@ -80,7 +80,7 @@ class RecordStore(Sequence[dict[str, Any]]):
                     _remove_earlier(file.parent, place=place, state=state)
             except OSError as error:
                 raise AuroraError(
-                    f"{file.parent}: cannot keep records there: {error.strerror or error};"
+                    f"{file.parent}: cannot write records there: {error.strerror or error};"
                     " set LLAVA_AURORA_CACHE to a folder that can be written"
                 ) from error
         return cls(file, source=source)
@@ -101,7 +101,7 @@ class RecordStore(Sequence[dict[str, Any]]):
             return self
         if unknown := [name for name in names if name not in (*KINDS, *task_names())]:
             raise AuroraError(
-                f"--train_tasks: unknown task {unknown[0]!r}; there are the kinds {', '.join(KINDS)} and the tasks"
+                f"--train_tasks: unknown task {unknown[0]!r}; available: the kinds {', '.join(KINDS)} and the tasks"
                 f" {', '.join(task_names())}"
             )
         wanted = [task in names or (task != OTHER and tasks()[task].kind in names) for task in task_names()]

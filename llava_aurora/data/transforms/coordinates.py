@@ -66,7 +66,7 @@ def _without_coordinates(answer: str) -> str:
     *sentences, last = [before[begin:end] for begin, end in zip([0, *ends], [*ends, len(before)], strict=True)]
     if mentions(last):
         raise AuroraError(
-            "coordinates stand in the same sentence as the map, so that --coordinate_step False cannot leave them out;"
-            " write the chains with a full stop between the two"
+            "coordinates are in the same sentence as the map, so --coordinate_step False cannot remove them; write the"
+            " chains with a full stop between the two"
         )
     return "".join(sentence for sentence in sentences if not mentions(sentence)) + last + start + rest

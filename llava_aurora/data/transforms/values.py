@@ -66,7 +66,7 @@ class ValueStep(Transform):
         """The value of each point by its letter. Raises AuroraError if the record does not keep them, or has no map."""
         points = record["aurora"].get("points")
         if not isinstance(points, dict):
-            raise AuroraError(f"{named(record)}: it does not keep its points (aurora.points); --value_step needs them")
+            raise AuroraError(f"{named(record)}: it lacks aurora.points, which --value_step needs")
         spans = self.depth.family.parse(record_text(record))
         if not spans:
             raise AuroraError(f"{named(record)}: it has no depth map, which --value_step needs")

@@ -44,7 +44,7 @@ class _Choice:
         found = re.fullmatch(r"\(?([A-Z])\)?", self.letter.strip())
         place = ord(found[1]) - ord("A") if found else len(self.options)
         if place >= len(self.options):
-            raise AuroraError(f"{self.where}: the answer {self.letter!r} is none of its {len(self.options)} options")
+            raise AuroraError(f"{self.where}: the answer {self.letter!r} is not one of its {len(self.options)} options")
         return self.options[place]
 
 
@@ -209,5 +209,5 @@ def _seed_bench(folder: Path) -> Iterator[_Choice]:
 def _number(row: Row, name: str) -> int:
     value = row.values.get(name)
     if type(value) is not int:
-        raise AuroraError(f"{row.where}: there is no whole number under {name!r}")
+        raise AuroraError(f"{row.where}: no integer under {name!r}")
     return value

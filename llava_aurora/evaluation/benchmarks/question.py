@@ -106,8 +106,8 @@ def question_set(questions: Iterable[Question], *, where: Path, left_out: Mappin
         raise AuroraError(f"{where}: holds no question of this benchmark{f' ({reasons})' if reasons else ''}")
     if len(families := {question.family for question in found}) > 1:
         raise AuroraError(
-            f"{where}: its questions are of several task families ({', '.join(sorted(families))}); a"
-            " folder has those of one"
+            f"{where}: its questions are of several task families ({', '.join(sorted(families))});"
+            " use one folder per family"
         )
     repeated = [id for id, times in Counter(question.id for question in found).items() if times > 1]
     if repeated:

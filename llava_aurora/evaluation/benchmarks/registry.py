@@ -106,6 +106,6 @@ def benchmark_names(names: Sequence[str]) -> list[str]:
     found: list[str] = []
     for name in names:
         if name not in BENCHMARKS and name not in GROUPS:
-            raise AuroraError(f"unknown benchmark {name!r}; there are: {', '.join([*GROUPS, *BENCHMARKS])}")
+            raise AuroraError(f"unknown benchmark {name!r}; available: {', '.join([*GROUPS, *BENCHMARKS])}")
         found += [each for each in GROUPS.get(name, (name,)) if each not in found]
     return found

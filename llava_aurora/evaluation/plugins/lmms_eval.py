@@ -91,7 +91,7 @@ class LlavaAuroraModel(lmms):
         return answers
 
     def loglikelihood(self, requests: Sequence[Any]) -> list[tuple[float, bool]]:
-        raise NotImplementedError("a chain has no likelihood to compare; use a task of generate_until")
+        raise NotImplementedError("tasks that compare likelihoods are not supported; use one of generate_until")
 
     def generate_until_multi_round(self, requests: Sequence[Any]) -> list[str]:
         raise NotImplementedError("LLaVA-1.5 is asked one question about one image")

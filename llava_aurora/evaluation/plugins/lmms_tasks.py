@@ -33,7 +33,7 @@ def write_hardblink_tasks(data: Path, out: Path) -> list[str]:
     Raises AuroraError if the data cannot be read or `out` is not empty.
     """
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise AuroraError(f"{out}: there is something already; choose another folder")
+        raise AuroraError(f"{out}: already exists; choose another folder")
     sets: dict[str, list[Question]] = {}
     for question in read_hardblink_questions(data).questions:
         sets.setdefault(f"{GROUP}_{question.category.replace(' ', '')}", []).append(question)

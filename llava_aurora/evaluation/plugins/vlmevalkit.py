@@ -66,7 +66,7 @@ class LlavaAurora(BaseModel):
         super().__init__()
         asked("", reasoning)
         if several_images not in ("refuse", "join"):
-            raise AuroraError(f"unknown several_images {several_images!r}; there are: refuse, join")
+            raise AuroraError(f"unknown several_images {several_images!r}; available: refuse, join")
         self.several_images = several_images
         self.options: Mapping[str, Any] = {
             "reasoning": reasoning,
@@ -106,6 +106,6 @@ def register(name: str, **options: Any) -> None:
     Raises AuroraError if there is a model of that name.
     """
     if name in vlmeval.config.supported_VLM:
-        raise AuroraError(f"VLMEvalKit has a model {name!r}; choose another name")
+        raise AuroraError(f"VLMEvalKit already has a model {name!r}; choose another name")
     vlmeval.config.supported_VLM[name] = partial(LlavaAurora, **options)
     vlmeval.vlm.LlavaAurora = LlavaAurora

@@ -89,7 +89,7 @@ def loss_class(name: str) -> type[AuxiliaryLoss]:
     for module in pkgutil.iter_modules(package.__path__):
         importlib.import_module(f"{package.__name__}.{module.name}")
     if name not in _registry:
-        raise AuroraError(f"--aux_losses {name}: no such loss; there are: {', '.join(sorted(_registry))}")
+        raise AuroraError(f"--aux_losses {name}: no such loss; available: {', '.join(sorted(_registry))}")
     return _registry[name]
 
 

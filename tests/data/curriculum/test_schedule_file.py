@@ -62,7 +62,7 @@ def test_files_give_parameters_or_mixtures(written):
         ("epochs: {}", "epochs must be a list"),
         ("epochs: []", "epochs must be a list"),
         ("epochs: [{depth_chain: 1}, [1]]", r"epochs\[1\]: a mapping"),
-        ("epochs: [{depth_chian: 1}]", r"epochs\[0\]: unknown task 'depth_chian'; there are: depth_generation,"),
+        ("epochs: [{depth_chian: 1}]", r"epochs\[0\]: unknown task 'depth_chian'; available: depth_generation,"),
         ("epochs: [{depth_chain: -1}]", r"epochs\[0\]: depth_chain is -1.* at least 0"),
         ("epochs: [{depth_chain: true}]", r"epochs\[0\]: depth_chain is True"),
         ("epochs: [{depth_chain: 0, depth_direct: 0.0}]", r"epochs\[0\]: all weights are 0"),

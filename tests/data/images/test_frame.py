@@ -108,7 +108,7 @@ def test_padding_and_resizing_keep_all_of_an_image_and_cutting_the_middle():
 def test_what_is_impossible_is_refused():
     with pytest.raises(AuroraError, match="0 × 5 pixels has no area"):
         FrameTransform.of(width=0, height=5, frame=FRAME, aspect_ratio="pad")
-    with pytest.raises(AuroraError, match="unknown aspect ratio 'anyres'; there are: pad, square, resize"):
+    with pytest.raises(AuroraError, match="unknown aspect ratio 'anyres'; available: pad, square, resize"):
         FrameTransform.of(width=5, height=5, frame=FRAME, aspect_ratio="anyres")
 
 

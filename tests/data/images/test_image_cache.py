@@ -139,9 +139,9 @@ def test_a_folder_that_takes_nothing_more_does_not_stop_the_run(cache, folder, p
 
 def test_a_folder_that_cannot_be_made_and_a_limit_of_nothing_are_refused(tmp_path):
     (tmp_path / "file").touch()
-    with pytest.raises(AuroraError, match=r"cannot keep images there \(--image_cache\)"):
+    with pytest.raises(AuroraError, match=r"cannot write images there \(--image_cache\)"):
         ImageCache(tmp_path / "file" / "cache", limit=1, settings="")
-    with pytest.raises(AuroraError, match=r"0 bytes \(--image_cache_gb\) holds nothing"):
+    with pytest.raises(AuroraError, match=r"0 bytes \(--image_cache_gb\) is too small"):
         ImageCache(tmp_path, limit=0, settings="")
 
 

@@ -213,7 +213,7 @@ def test_a_processor_that_does_more_is_used_as_it_is_and_has_no_cache(pictures, 
         AuroraDataset(flags.data_path, tokenizer, flags),
         upstream.LazySupervisedDataset(flags.data_path, tokenizer, flags),
     )
-    with pytest.raises(AuroraError, match="--image_cache: not for Sharpening"):
+    with pytest.raises(AuroraError, match="--image_cache does not support Sharpening"):
         ImageReader(folder="", processor=processor, aspect_ratio="pad", cache=str(tmp_path))
     with pytest.raises(AuroraError, match="--image_folder is missing"):
         ImageReader(folder=None, processor=processor, aspect_ratio="pad")

@@ -42,7 +42,7 @@ CASES = {
         {"task": "counting_chain", "boxes": [[10, 20, 300, 330]], "answer": "1"},
     ),
     "number": (COUNT, "2", {"task": "counting_direct", "answer": "2"}),
-    "no box": ("Where are the cups?", "No cups there are: there are 0.", {"task": "box_generation_of_none"}),
+    "no box": ("Where are the cups?", "No cups available: there are 0.", {"task": "box_generation_of_none"}),
     "none": (COUNT, "There are no cups in it, so 0.", {"task": "counting_chain_of_none"}),
     "words": ("What is it?", "Two cups on a table.", None),
     "option": ("Choose A or B.", "(B)", None),

@@ -150,7 +150,7 @@ def test_images_inside_parquet_are_unpacked_beside_it(tmp_path):
         ({"text": ["a"]}, "has no column conversations; there are text"),
         ({"conversations": ["{"]}, "record 0: conversations is not valid JSON"),
         ({"conversations": ["[]"], "aurora": ["{"]}, "record 0: aurora is not valid JSON"),
-        ({"conversations": ["[]"], "other_fields": ["[]"]}, "record 0: other_fields is no JSON object"),
+        ({"conversations": ["[]"], "other_fields": ["[]"]}, "record 0: other_fields is not a JSON object"),
         ({"conversations": ["[]"], "id": ["x7"]}, r"record 0 \(id x7\): a conversation has at least"),
         (
             {"conversations": ["[]"], "image": [{"bytes": b"x", "name": "a"}]},
@@ -204,7 +204,7 @@ def test_missing_files_and_folders_without_records_are_refused(tmp_path):
 
 
 def test_what_cannot_be_written_is_refused(workshop, tmp_path):
-    with pytest.raises(AuroraError, match=r"out.csv: the suffix says what is written: .json, .jsonl, .parquet"):
+    with pytest.raises(AuroraError, match=r"out.csv: the suffix must be one of .json, .jsonl, .parquet"):
         convert_records(workshop.records, tmp_path / "out.csv")
     with pytest.raises(AuroraError, match="is what is read"):
         convert_records(workshop.records, workshop.records)

@@ -222,7 +222,7 @@ def test_tasks_are_chosen_by_name_or_kind(make_store, train_tasks, expected):
 @pytest.mark.parametrize(
     ("train_tasks", "message"),
     [
-        ("atomic,chian", "unknown task 'chian'; there are the kinds atomic, chain, direct and the tasks depth_gen"),
+        ("atomic,chian", "unknown task 'chian'; available: the kinds atomic, chain, direct and the tasks depth_gen"),
         ("direct", r"has no record of direct \(--train_tasks\); it has depth_generation \(4\)"),
     ],
 )

@@ -228,12 +228,12 @@ def test_points_of_the_published_images_are_found():
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"answer": "(E)"}, "line 1: the answer '(E)' is none of its 4 options"),
+        ({"answer": "(E)"}, "line 1: the answer '(E)' is not one of its 4 options"),
         ({"question": ""}, "line 1: there is no text under 'question'"),
         ({"choices": "3"}, "line 1: there is no list of texts under 'choices'"),
         ({"filename": "../secret.png"}, "line 1: the path '../secret.png' leads out of the folder"),
         ({"filename": "2D/none.png"}, "line 1: there is no image"),
-        ({"idx": "0"}, "line 1: there is no whole number under 'idx'"),
+        ({"idx": "0"}, "line 1: no integer under 'idx'"),
     ],
 )
 def test_a_malformed_row_is_named(tmp_path, change, message):

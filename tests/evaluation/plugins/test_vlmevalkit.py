@@ -135,7 +135,7 @@ def test_several_images_are_refused_or_joined(model, pictures, tmp_path):
 def test_arguments_that_mean_nothing_are_refused(plugin, tmp_path):
     for options, message in (
         ({"reasoning": "both"}, "unknown reasoning 'both'"),
-        ({"several_images": "first"}, "unknown several_images 'first'; there are: refuse, join"),
+        ({"several_images": "first"}, "unknown several_images 'first'; available: refuse, join"),
     ):
         with pytest.raises(AuroraError, match=message):
             plugin.LlavaAurora("nowhere", chains=tmp_path / "chains.jsonl", **options)
@@ -150,7 +150,7 @@ def test_it_is_registered_once_under_a_name_of_its_own(plugin, workshop, tmp_pat
     assert isinstance(made, plugin.LlavaAurora)
     assert vlmeval.vlm.LlavaAurora is plugin.LlavaAurora
     for name in ("mine", "llava_v1.5_7b"):
-        with pytest.raises(AuroraError, match=f"VLMEvalKit has a model '{name}'; choose another name"):
+        with pytest.raises(AuroraError, match=f"VLMEvalKit already has a model '{name}'; choose another name"):
             plugin.register(name, pretrained=workshop.base, chains=tmp_path / "chains.jsonl")
 
 

@@ -42,9 +42,9 @@ class BoxTasks:
 
     def __post_init__(self) -> None:
         if unknown := set(self.shares) - set(BOX_TASKS):
-            raise AuroraError(f"unknown task {sorted(unknown)[0]!r}; there are: {', '.join(BOX_TASKS)}")
+            raise AuroraError(f"unknown task {sorted(unknown)[0]!r}; available: {', '.join(BOX_TASKS)}")
         if self.aspect_ratio not in ASPECT_RATIOS:
-            raise AuroraError(f"unknown aspect ratio {self.aspect_ratio!r}; there are: {', '.join(ASPECT_RATIOS)}")
+            raise AuroraError(f"unknown aspect ratio {self.aspect_ratio!r}; available: {', '.join(ASPECT_RATIOS)}")
         for name in ("negatives", "validation_share"):
             if not 0 <= getattr(self, name) < 1:
                 raise AuroraError(f"{name} is a share of at least 0 and less than 1, not {getattr(self, name)}")
@@ -141,7 +141,7 @@ def find_image(folder: Path, image: AnnotatedImage) -> str:
     names = [name for name in image.names if path_inside(folder, name).is_file()]
     if not names:
         where = folder / image.names[0] if image.names else "it has neither file_name nor coco_url"
-        raise AuroraError(f"there is no such image: {where}")
+        raise AuroraError(f"no such image: {where}")
     with opened_image(folder / names[0]) as picture:
         refuse_turned(picture, folder / names[0])  # annotated upright or as stored: the file does not tell
         if picture.size != (image.width, image.height):

@@ -64,9 +64,9 @@ def write_box_records(
     records are written then. What cannot be used of single images and boxes is in `failures`.
     """
     if resized is not None and tasks.aspect_ratio != "resize":
-        raise AuroraError("a folder for resized images goes with the aspect ratio 'resize' alone")
+        raise AuroraError("a folder for resized images needs the aspect ratio 'resize'")
     if (validation_out is not None) != (tasks.validation_share > 0):
-        raise AuroraError("a file for validation and its share of the images are given together or not at all")
+        raise AuroraError("a file for validation and its share of the images must be given together")
     for written in (out, validation_out):
         refuse_other_than_records(written)
     if resized is not None:
@@ -88,7 +88,7 @@ def write_box_records(
     for path, records in zip((out, validation_out), split, strict=True):
         if path is not None and not records:
             first = f"the first: {failures[0]}" if failures else "so no category of an image could be asked for"
-            raise AuroraError(f"{path}: there would be no records in it; {len(failures)} failures, {first}")
+            raise AuroraError(f"{path}: no records could be made; {len(failures)} failures, {first}")
     for path, records in zip((out, validation_out), split, strict=True):
         if path is not None:
             write_json(path, records, indent=None)

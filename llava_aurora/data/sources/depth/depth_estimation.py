@@ -45,7 +45,7 @@ class DepthEstimator:
 
     def __init__(self, *, model: str, device: str = "cpu", batch_size: int = 8, values: Values | None = None) -> None:
         if not Path(model).is_dir() and not _HUB_NAME.fullmatch(model):
-            raise AuroraError(f"{model}: no such folder, and no name that the hub could have")
+            raise AuroraError(f"{model}: neither a folder nor a valid name on the Hugging Face hub")
         try:
             # Published estimators were made with the slow processor.
             processor = AutoImageProcessor.from_pretrained(model, use_fast=False, trust_remote_code=False)

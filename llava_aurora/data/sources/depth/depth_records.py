@@ -56,9 +56,9 @@ class DepthTasks:
     def __post_init__(self) -> None:
         known = [task.name for task in TASKS]
         if unknown := set(self.shares) - set(known):
-            raise AuroraError(f"unknown task {sorted(unknown)[0]!r} about depth; there are: {', '.join(known)}")
+            raise AuroraError(f"unknown task {sorted(unknown)[0]!r} about depth; available: {', '.join(known)}")
         if self.aspect_ratio not in ASPECT_RATIOS:
-            raise AuroraError(f"unknown aspect ratio {self.aspect_ratio!r}; there are: {', '.join(ASPECT_RATIOS)}")
+            raise AuroraError(f"unknown aspect ratio {self.aspect_ratio!r}; available: {', '.join(ASPECT_RATIOS)}")
         if not 0 <= self.validation_share < 1:
             raise AuroraError(f"a validation share is at least 0 and less than 1, not {self.validation_share}")
 
@@ -102,10 +102,10 @@ def write_depth_records(
     written then but marked copies. What cannot be used of single images is in `failures`.
     """
     if (validation_out is not None) != (tasks.validation_share > 0):
-        raise AuroraError("a file for validation and its share of the images are given together or not at all")
+        raise AuroraError("a file for validation and its share of the images must be given together")
     if codes is not None and tasks.aspect_ratio != "resize":
         raise AuroraError(
-            f"codes of whole maps fit the aspect ratio resize alone; with {tasks.aspect_ratio} maps are encoded here"
+            f"codes of whole maps need the aspect ratio resize, not {tasks.aspect_ratio}; leave --codes out"
         )
     for written in (out, validation_out):
         refuse_other_than_records(written)
@@ -140,7 +140,7 @@ def write_depth_records(
     for target, records in ((out, made.training), (validation_out, made.validation)):
         if target is not None and not records:
             reason = made.failures[0] if made.failures else "no image has a depth map with room for two points"
-            raise AuroraError(f"{target}: there would be no records in it: {reason}")
+            raise AuroraError(f"{target}: no records could be made: {reason}")
     for target, records in ((out, made.training), (validation_out, made.validation)):
         if target is not None:
             write_json(target, records, indent=None)

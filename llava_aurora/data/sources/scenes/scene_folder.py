@@ -251,13 +251,13 @@ def _parse(value: Any, where: str) -> SceneRecord:
 
 def _whole(value: Any) -> int:
     if type(value) is not int:
-        raise TypeError(f"{value!r} is no whole number")
+        raise TypeError(f"{value!r} is not an integer")
     return value
 
 
 def _inside(name: Any) -> str:
     """A path relative to the folder of scenes."""
     if not isinstance(name, str) or Path(name).is_absolute():
-        raise TypeError(f"{name!r} is no path in the folder")
+        raise TypeError(f"{name!r} is not a path inside the folder")
     path_inside(".", name)
     return name

@@ -89,7 +89,7 @@ def write_scene_records(
         except AuroraError as error:
             raise AuroraError(f"{scenes / 'scenes.jsonl'}: scene {scene.id}: {error}") from error
     if not records:
-        raise AuroraError(f"{scenes}: none of these tasks could be asked of its scenes; nothing was written")
+        raise AuroraError(f"{scenes}: none of these tasks could be asked about its scenes; nothing was written")
     write_json(out, records, indent=None)
     return records
 

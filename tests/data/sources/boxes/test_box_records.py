@@ -202,7 +202,7 @@ def test_failures_are_named_and_the_rest_is_written(write, changed):
         "'../../secret.jpg' leads out of the folder",
         "image 103: the path '../..' leads out",
         "image 104: annotation",
-        "image 105: there is no such image: it has neither file_name nor coco_url",
+        "image 105: no such image: it has neither file_name nor coco_url",
     ):
         assert message in named
     assert len({failure.split("image ")[1][:3] for failure in made.failures}) == 6
@@ -211,7 +211,7 @@ def test_failures_are_named_and_the_rest_is_written(write, changed):
 def test_nothing_is_written_where_there_would_be_nothing(write, tmp_path):
     with pytest.raises(AuroraError, match=r"train\.json: there would be no records .* the first: image"):
         write(images=tmp_path)
-    with pytest.raises(AuroraError, match=r"val\.json: there would be no records in it"):
+    with pytest.raises(AuroraError, match=r"val\.json: no records could be made"):
         write(validation_out=tmp_path / "val.json", validation_share=1e-9)
     assert list(tmp_path.glob("*.json")) == []
 
@@ -224,7 +224,7 @@ def test_nothing_is_written_where_there_would_be_nothing(write, tmp_path):
         ({"negatives": 1.0}, "negatives is a share"),
         ({"validation_share": -0.1}, "validation_share is a share"),
         ({"max_boxes": 0}, "max_boxes must be at least 1"),
-        ({"resized": Path("small")}, "a folder for resized images goes with the aspect ratio 'resize' alone"),
+        ({"resized": Path("small")}, "a folder for resized images needs the aspect ratio 'resize'"),
         ({"validation_share": 0.5}, "given together"),
     ],
 )

@@ -57,8 +57,8 @@ def test_the_command_imports_warns_and_goes_on(tmp_path, depth):
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        ([], "give either --images"),
-        (["--maps", "x", "--images", "x"], "give either --images"),
+        ([], "give either --image-folder"),
+        (["--maps", "x", "--images", "x"], "give either --image-folder"),
         (["--maps", "x"], "--maps needs --values"),
         (["--maps", "x", "--values", "metric"], "--maps needs --values"),
         (["--maps", "x", "--values", "metric", "--closer", "higher"], "lower where it is closer"),

@@ -124,7 +124,7 @@ def test_images_are_kept_out_for_validation_and_what_does_not_go_together_is_ref
     assert not both[0] & both[1]
     with pytest.raises(AuroraError, match="given together or not at all"):
         write(photographs, validation_share=0.5)
-    with pytest.raises(AuroraError, match="fit the aspect ratio resize alone"):
+    with pytest.raises(AuroraError, match="need the aspect ratio resize"):
         write(photographs, aspect_ratio="pad", codes={})
     with pytest.raises(AuroraError, match=r"a\.png: has no codes"):
         write(photographs, codes={})

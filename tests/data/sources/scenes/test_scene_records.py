@@ -86,10 +86,10 @@ def test_as_many_points_are_read_as_asked_for_whatever_the_questions_have(write,
 
 
 def test_more_points_than_there_are_letters_are_refused():
-    with pytest.raises(AuroraError, match="27 points to be read: from 1 to 26 have a letter"):
+    with pytest.raises(AuroraError, match="27 points to state values of: 1 to 26 are possible"):
         SceneTasks(shares={}, drawing=Drawing(read_points=27))
     for points in (-1, 0, 1, 27):
-        with pytest.raises(AuroraError, match=f"questions of {points} points: from 2 to 26"):
+        with pytest.raises(AuroraError, match=f"questions of {points} points: 2 to 26"):
             Drawing(points=[2, points])
 
 
