@@ -181,8 +181,8 @@ def _text(
         "",
         "*Blind* is the highest accuracy without the image: always the same answer, the lowest point, or the closest"
         " point by the other scenes' mean map. Chance is one over the number of points. A row is marked if it is"
-        " more than two standard errors above the higher of both, or below the lower. *Computed from its map*: the point"
-        " with the highest value in the decoded map, whatever the model answered.",
+        " more than two standard errors above the higher of both, or below the lower. *Computed from its map*: the"
+        " point with the highest value in the decoded map, whatever the model answered.",
         "",
         *_lessons(rows),
         "",
