@@ -137,7 +137,7 @@ def _ask_one(aurora: "Aurora", image: Path, question: str, *, picture: Path | No
         print(f"{folded(result.text, aurora.model.perception)}\n")
     print(result.answer or "(no answer beside the map)")
     if not result.finished:
-        print("the answer was cut off: no more tokens were left", file=sys.stderr)
+        print("the answer was cut off: the token limit was reached", file=sys.stderr)
     print(f"{picture}: the picture", file=sys.stderr)
 
 

@@ -110,7 +110,7 @@ def model_or_demo(model: Path | None) -> Path:
         return model
     if not (DEMO_MODEL / "config.json").is_file():
         raise AuroraError(f"give --model; {DEMO_MODEL}, which `llava-aurora demo` makes, is not here")
-    print(f"{DEMO_MODEL}: the demo's model, as no --model is given", file=sys.stderr)
+    print(f"{DEMO_MODEL}: the demo's model, since --model is not given", file=sys.stderr)
     return DEMO_MODEL
 
 

@@ -92,7 +92,7 @@ def vqvae_encode(
     torch.backends.cudnn.allow_tf32 = False  # its ten bits would make other codes than a CPU does
     report = encode_folder(model=model, maps=maps, out=out, scale=scale, batch_size=batch_size, workers=workers)
     if report.seconds:
-        print(f"{report.written / report.seconds:.1f} maps a second")
+        print(f"{report.written / report.seconds:.1f} maps per second")
     report_failures(report.written, report.failures, out, report.passed_over)
 
 

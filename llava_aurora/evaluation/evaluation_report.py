@@ -21,15 +21,15 @@ FEW = 20  # questions
 MARKDOWN, HTML = "report.md", "report.html"
 COLORS = {"chain": "#4477aa", "direct": "#ee9944"}
 HOW = (
-    "An answer is right if it states exactly the truth. One that states nothing is unparsable: wrong, and left out of"
-    " the accuracy of the parsed. Options of multiple-choice questions are left out. Intervals are 95 % percentile"
-    " bootstrap over questions; a mean over several numbers of points counts each alike. Chance is one over the"
-    " number of options, or the share of the most frequent number; the blind baseline is the best answer"
-    " without the image. An interval without width only says that all answers came out alike."
+    "An answer is right if it states exactly the truth. One without a statement is unparsable: it counts as wrong and"
+    " is left out of the accuracy of parsed answers. Options of multiple-choice questions are not shown to the model."
+    " Intervals are 95 % percentile bootstrap over questions; a mean over several numbers of points gives each the same"
+    " weight. Chance is one over the number of options, or the share of the most frequent number; the blind baseline is"
+    " the best answer without the image. An interval without width only means that all answers were right, or wrong."
 )
 SPANS = (
     "Computed from a span: the answer that the span implies, such as the closest of the marked points by a depth map,"
-    " whatever the text says; no span counts as wrong."
+    " whatever the text says; an answer without a span counts as wrong."
 )
 
 
@@ -89,10 +89,10 @@ def _about(entry: Mapping[str, Any]) -> list[str]:
             shown = "; ".join(f"`{text!r}`" for text in samples)
             lines.append(f"{entry['title']}, {reasoning}, unparsable answers end with: {shown}.")
     if entry["questions"] < FEW:
-        lines.append(f"{entry['title']}: {entry['questions']} questions only; intervals of so few say little.")
+        lines.append(f"{entry['title']}: {entry['questions']} questions only, too few for reliable intervals.")
     paired = entry.get("chain_less_direct")
     if silent := [name for name, asked in entry["reasonings"].items() if asked["summary"]["unparsable"] == 1]:
-        lines.append(f"{entry['title']}: no answer of {' and '.join(silent)} could be parsed; nothing is compared.")
+        lines.append(f"{entry['title']}: no answer of {' and '.join(silent)} could be parsed; no comparison.")
     elif paired:
         lines.append(
             f"{entry['title']}, chain minus direct: {interval(paired['difference'])} points; only the chain is right in"
@@ -113,8 +113,8 @@ def _replacement(results: Mapping[str, Any]) -> list[Section]:
         finding = f"it {said['finding']}" if known else "whether it uses its map cannot be told"
         section.text.append(f"{each['title']}: {finding}.")
         section.text.append(
-            f"{said['reason']} Maps could be replaced in {each['chains']} of {each['questions']} chains; going on from"
-            f" its own map, it gives the chain's own answer in {100 * each['control_repeats_chain']:.1f} %."
+            f"{said['reason']} Maps could be replaced in {each['chains']} of {each['questions']} chains; continuing"
+            f" from its own map, it repeats the chain's answer in {100 * each['control_repeats_chain']:.1f} %."
         )
         section.tables.append(replacement_table(each))
         section.pictures.append((f"{PICTURES}/{task}.replacement.png", each["title"]))

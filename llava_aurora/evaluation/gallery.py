@@ -33,7 +33,7 @@ def draw_gallery(
 ) -> list[dict[str, Any]]:
     """Draws the first right and the first wrong answers of a benchmark, `count` of each, one PNG each.
 
-    Returns: Of each, as JSON takes it: picture (relative to `out`), right, id, truth.
+    Returns: Of each, as JSON takes it: picture (relative to `out`), right, id, category, truth.
     Raises AuroraError if an image or a true map cannot be read, or a picture not be written.
     """
     drawn: list[dict[str, Any]] = []
@@ -55,9 +55,8 @@ def draw_gallery(
             truth=question.answer,
             right=right,
         )
-        drawn.append(
-            {"picture": f"{PICTURES}/{path.name}", "right": right, "id": question.id, "truth": question.answer}
-        )
+        about = {"right": right, "id": question.id, "category": question.category, "truth": question.answer}
+        drawn.append({"picture": f"{PICTURES}/{path.name}", **about})
     return drawn
 
 

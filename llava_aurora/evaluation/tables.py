@@ -53,11 +53,16 @@ def paper_tables(results: Mapping[str, Any]) -> list[Table]:
 
 
 def answer_table(entry: Mapping[str, Any]) -> Table:
-    """Of one benchmark, by category: accuracy of all and of parsed answers, baselines, shares of unparsable ones."""
-    rows = []
+    """Of one benchmark, by category: accuracy of all and of parsed answers, baselines, shares of unparsable ones.
+
+    Each row links to its cases.
+    """
+    rows, links = [], []
     for reasoning, asked in entry["reasonings"].items():
         groups = asked["categories"] if len(asked["categories"]) > 1 else {}
         for name, summary in {**groups, "all": asked["summary"]}.items():
+            cases = [case for case in asked.get("gallery", ()) if name == (case.get("category") if groups else "all")]
+            links.append([(f"{'right' if case['right'] else 'wrong'} {case['id']}", case["picture"]) for case in cases])
             rows.append(
                 (
                     reasoning,
@@ -72,12 +77,7 @@ def answer_table(entry: Mapping[str, Any]) -> Table:
             )
     columns = ("questions", "right, % [95 %]", "right of the parsed, % [95 %]", *BASELINES, "unparsable", "cut off")
     header = ("reasoning", "", *columns)
-    cases = [
-        (f"{reasoning}, {'right' if case['right'] else 'wrong'}: {case['id']}", case["picture"])
-        for reasoning, asked in entry["reasonings"].items()
-        for case in asked.get("gallery", [])
-    ]
-    return Table(entry["title"], header, rows, links=cases)
+    return Table(entry["title"], header, rows, links=links if any(links) else ())
 
 
 def family_tables(benchmarks: Mapping[str, Any]) -> tuple[list[Table], list[str]]:

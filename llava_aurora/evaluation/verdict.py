@@ -16,11 +16,11 @@ Finding = Literal["uses its map", "does not use its map", "cannot be told"]
 # cannot say that, as it has no width where nothing varies.
 LEAST_CHAINS = math.ceil(math.log(0.025) / math.log(1 - MARGIN))
 RULE = (
-    "It uses its map if random codes and another image's map each cost accuracy: the whole 95 % interval of the loss"
-    " lies above 0, and McNemar's exact test says p < 0.05. It does not if, over"
-    f" {LEAST_CHAINS} chains or more, the interval of no wrong map reaches {MARGIN:.0%}, and either its answers are"
-    f" better than chance and than blind answers, or no wrong map changes {MARGIN:.0%} of them. Otherwise it cannot be"
-    " told."
+    "It uses its map if random codes and another image's map each lower the accuracy: the 95 % interval of the drop"
+    " is above 0, and McNemar's exact test has p < 0.05. It does not if, with"
+    f" {LEAST_CHAINS} chains or more, no wrong map has a drop whose interval reaches {MARGIN:.0%}, and either its answers"
+    f" are better than chance and the blind baseline, or no wrong map changes {MARGIN:.0%} of them. Otherwise it cannot"
+    " be told."
 )
 
 
@@ -67,17 +67,18 @@ def verdict(losses: Mapping[str, Loss], *, control: Interval, baseline: float | 
     unmoved = all(each.changed.high < MARGIN for each in wrong.values())
     if cheap and (better or unmoved):
         reason = f"The worst replacement ({worst}) costs {_points(wrong[worst].loss)}"
-        return Verdict("does not use its map", f"{reason}{'' if better else ', and hardly an answer changes'}.")
+        return Verdict("does not use its map", f"{reason}{'' if better else ', and hardly any answer changes'}.")
     if cheap:
         return Verdict(
             "cannot be told",
-            f"With its own map it answers {control.value:.1%} rightly, not surely more than without the image"
-            f" ({baseline:.1%}), so that there is nothing to lose; but its answers change with the map.",
+            f"With its own map {control.value:.1%} of its answers are right, not significantly more than without the"
+            f" image ({baseline:.1%}), so accuracy cannot drop; but its answers change with the map.",
         )
     return Verdict(
         "cannot be told",
-        f"The worst replacement ({worst}) costs {_points(wrong[worst].loss)}; neither is that of both decisive"
-        f" replacements surely above 0, nor all surely below {MARGIN:.0%}. More questions would narrow the intervals.",
+        f"The worst replacement ({worst}) costs {_points(wrong[worst].loss)}; the drops of both decisive"
+        f" replacements are not significantly above 0, nor are all below {MARGIN:.0%}. More questions would narrow the"
+        " intervals.",
     )
 
 

@@ -195,7 +195,9 @@ class AuroraLlamaForCausalLM(LlavaLlamaForCausalLM):
             if trained:
                 print(f"{base}: {rows:,} rows are {words:,} words and {trained} perception tokens, whose rows are kept")
             elif rows > words:
-                print(f"{base}: the {rows - words} rows behind its {words:,} tokens are padding; tokens may take them")
+                print(
+                    f"{base}: the {rows - words} rows after its {words:,} tokens are padding; new tokens may use them"
+                )
         return range(words + trained, ids.stop)
 
     # --- forward ------------------------------------------------------------------------------------------------------

@@ -17,14 +17,14 @@ NONE = "–"  # a cell without a number
 @dataclass(frozen=True)
 class Table:
     """Args: title; header; rows: of as many cells, each text; published: numbers of rows not measured here;
-    links: a text and a picture of the document each, shown below.
+    links: for each row, of pictures of the document, a text and the picture each; shown in a column `cases`.
     """
 
     title: str
     header: Sequence[str]
     rows: Sequence[Sequence[str]]
     published: frozenset[int] = field(default_factory=frozenset)
-    links: Sequence[tuple[str, str]] = ()
+    links: Sequence[Sequence[tuple[str, str]]] = ()
 
 
 @dataclass(frozen=True)

@@ -56,4 +56,4 @@ class RequestLimitMiddleware:
 
 
 def _too_large(limit: int) -> str:
-    return f"The request is too large: at most {limit // MIB} MiB are taken."
+    return f"The request is too large: the limit is {limit // MIB} MiB."

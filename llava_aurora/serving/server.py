@@ -120,7 +120,7 @@ def serve(aurora: "Aurora", settings: ServerSettings, *, name: str) -> None:
     with running(aurora, settings, name=name) as address:
         print(f"{address} (Ctrl-C stops it)", flush=True)
         if not settings.local:
-            print(f"Anyone who reaches {settings.host} can ask: there is no password.", flush=True)
+            print(f"Anyone who can reach {settings.host} can ask: there is no password.", flush=True)
         threading.Event().wait()
 
 

@@ -75,9 +75,9 @@ def _problem(wording: Wording, part: str, template: str) -> str | None:
     try:
         fields = [field for field in string.Formatter().parse(template) if field[1] is not None]
     except ValueError as error:
-        return f"is no template: {error}"
+        return f"is not a template: {error}"
     if formatted := next((name for _, name, layout, conversion in fields if layout or conversion), None):
-        return f"gives {{{formatted}}} a format; write {{{formatted}}} alone"
+        return f"has a format for {{{formatted}}}; write only {{{formatted}}}"
     used = {name for _, name, _, _ in fields if name is not None}
     needed = wording.question_needs if part == "questions" else wording.answer_needs
     allowed = wording.question_needs | wording.optional | (wording.answer_needs if part == "answers" else frozenset())

@@ -60,7 +60,7 @@ class RunRecord:
     def _model_problem(self, now: "RunRecord") -> str | None:
         tokens = _differences(self.perception or {}, now.perception or {})
         if tokens:
-            return f"its perception tokens are others: {'; '.join(tokens[:3])}; give the flags of the run that wrote it"
+            return f"its perception tokens differ: {'; '.join(tokens[:3])}; give the flags of the run that wrote it"
         if self.lora != now.lora:
             return f"written {_with(self.lora)} LoRA, this run is {_with(now.lora)}; set --lora_enable {self.lora}"
         if self.zero_stage != now.zero_stage:
@@ -96,7 +96,7 @@ class RunRecord:
         for flag, value in self.order.items():
             if value != now.order.get(flag):
                 remedy = f"leave out --{flag}" if value in (None, "") else f"set --{flag} {value}"
-                return f"the records came in another order (--{flag} is {now.order.get(flag)!r} now); {remedy}"
+                return f"the order of records differs (--{flag} is {now.order.get(flag)!r} now); {remedy}"
         return None
 
 

@@ -31,7 +31,7 @@ def run_lock(folder: Path) -> Iterator[None]:
                 " another folder. If its launcher was killed, its ranks may still be running"
             ) from error
         except OSError as error:
-            print(f"{folder}: the file system has no locks ({error.strerror}); start no other run there", flush=True)
+            print(f"{folder}: no file locks there ({error.strerror}); do not start another run in it", flush=True)
         file.truncate(0)
         file.write(f"process {os.getpid()} on {socket.gethostname()} since {datetime.now():%Y-%m-%d %H:%M}\n")
         file.flush()

@@ -104,7 +104,7 @@ def run(arguments: Sequence[str], *, recipe: Recipe, root: Path, callbacks: "Seq
         parser.print_help()
         return
     if first and recipe.name:
-        print(f"recipe {recipe.name} fills in what is not given: `bash {recipe.script} --help` shows it", flush=True)
+        print(f"recipe {recipe.name} sets flags not given: `bash {recipe.script} --help` shows it", flush=True)
     if first:
         for note in notes:
             print(f"Warning: changed {note}", flush=True)
@@ -119,7 +119,7 @@ def run(arguments: Sequence[str], *, recipe: Recipe, root: Path, callbacks: "Seq
             )
         command_line.append("--curriculum=")
         if first:
-            print(f"no curriculum: no record of {flags.data_path} names its task; the order is random", flush=True)
+            print(f"no curriculum: no record of {flags.data_path} names its task, so the order is random", flush=True)
     kernel, reason = attention_kernel(flags)
     if first:
         print(f"attention: {kernel} ({reason})", flush=True)

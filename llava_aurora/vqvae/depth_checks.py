@@ -42,14 +42,14 @@ class Tilt:
         found = f"{self.closer_below} of {self.judged} maps are closer at the bottom than at the top"
         other = "lower" if closer == "higher" else "higher"
         if not self.judged or 2 * self.closer_below == self.judged:
-            return f"{found}: this does not tell whether closer is {closer}"
+            return f"{found}: this does not show whether closer is {closer}"
         if not self.seems_reversed:
             return f"{found}, as in photographs"
         share, weight = self.closer_below / self.judged, _Z_99**2 / self.judged
         spread = _Z_99 * math.sqrt(share * (1 - share) / self.judged + weight / (4 * self.judged))
         if (share + weight / 2 + spread) / (1 + weight) < 0.5:
             return f"warning: {found}, the reverse of photographs: closer is very likely {other}"
-        return f"warning: {found}, which is rare in photographs: look at some maps, closer may be {other}"
+        return f"warning: {found}, which is rare in photographs: look at some maps; closer may be {other}"
 
 
 @dataclass(frozen=True)

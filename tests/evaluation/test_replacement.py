@@ -88,7 +88,7 @@ def test_a_model_that_ignores_its_map_is_found_not_to_use_it(chain_writer, scene
 def test_a_model_that_always_says_the_same_does_not_use_it_either(chain_writer, scenes, tmp_path):
     found = run(chain_writer(lambda question, depth: "B"), scenes, tmp_path)
     assert found["verdict"]["finding"] == "does not use its map"
-    assert "hardly an answer changes" in found["verdict"]["reason"]
+    assert "hardly any answer changes" in found["verdict"]["reason"]
 
 
 def test_a_few_questions_tell_nothing(chain_writer, scenes, tmp_path):

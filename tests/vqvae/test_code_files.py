@@ -174,7 +174,7 @@ def test_the_commands_train_encode_and_decode(tmp_path: Path, maps: Path):
     assert json.loads((vqvae / "config.json").read_text())["channels"] == [4, 8]
     result = run("encode", maps, "--vqvae", vqvae, "--out", codes, "--workers", 2)
     assert result.exit_code == 0, result.output
-    assert "maps a second" in result.output
+    assert "maps per second" in result.output
     result = run("decode", codes, "--vqvae", vqvae, "--out", out, "--height", 10)
     assert result.exit_code == 0
     with Image.open(out / "a.png") as picture:

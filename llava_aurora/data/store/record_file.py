@@ -109,7 +109,7 @@ def record_problem(record: Any, families: tuple[TokenFamily, ...]) -> str | None
         if not isinstance(turn, dict) or not isinstance(turn.get("value"), str):
             return f"turn {number} has no text under 'value'"
         if half := half_character(turn["value"]):
-            return f"turn {number} has {half}, half of a character, which no tokenizer reads; take it out"
+            return f"turn {number} has {half}, half a surrogate pair, which cannot be encoded; remove it"
     learned = turns_learned(turns)
     if len(learned) < 2:
         return "a conversation has at least a question and an answer"
@@ -130,9 +130,9 @@ def record_problem(record: Any, families: tuple[TokenFamily, ...]) -> str | None
         return f"its image {record['image']} leads out of the image folder"
     places = [turn["value"].count(DEFAULT_IMAGE_TOKEN) for turn in learned]
     if any(places[1::2]):
-        return f"{DEFAULT_IMAGE_TOKEN} stands in an answer; it belongs in the question"
+        return f"{DEFAULT_IMAGE_TOKEN} is in an answer; it belongs in the question"
     if sum(places) != 1:
-        return f"has an image and {sum(places)} places for it; exactly one {DEFAULT_IMAGE_TOKEN} is expected"
+        return f"has an image and {sum(places)} places for it instead of one {DEFAULT_IMAGE_TOKEN} is expected"
     return None
 
 

@@ -184,7 +184,7 @@ class _RecordChecks:
             try:
                 self._check(record, found, report)
             except Exception as error:  # the report names the record, and the other records are checked
-                report("format", f"checking it fails: {type(error).__name__}: {error}")
+                report("format", f"the check itself failed: {type(error).__name__}: {error}")
         return found
 
     def _check(self, record: Any, found: Findings, report: Report) -> None:

@@ -44,14 +44,14 @@ class FrameChecks:
             if ratio != self.aspect_ratio:
                 report(
                     "frame",
-                    f"coordinates in {image} as under {ratio}, which training shows under {self.aspect_ratio}; set"
+                    f"coordinates in {image} are for {ratio}, but training uses {self.aspect_ratio}; set"
                     f" --image_aspect_ratio {ratio}",
                 )
         elif (place := self._in_padding(places, width, height)) is not None:
             report(
                 "frame",
-                f"{place} is in what --image_aspect_ratio pad adds to {image}, so that the coordinates are of another"
-                " frame; those of AURORA's files: --image_aspect_ratio resize",
+                f"{place} is in the padding that --image_aspect_ratio pad adds to {image}, so the coordinates are of"
+                " another frame; AURORA's files need --image_aspect_ratio resize",
             )
         else:
             report("unsaid", f"coordinates in {image}, without aurora.aspect_ratio")

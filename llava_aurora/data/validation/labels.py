@@ -74,7 +74,7 @@ class LabelChecks:
         self._compare_spans(ids, turns, report)
         length = len(ids) + (self.limits.image_tokens - 1 if has_image else 0)
         if length > self.limits.max_length:
-            report("truncated", f"{length} tokens; what follows token {self.limits.max_length} is cut off")
+            report("truncated", f"{length} tokens; tokens after {self.limits.max_length:,} are cut off")
         if warning := printed.getvalue().strip():
             report("mismatch", warning)
         else:
@@ -104,7 +104,7 @@ class LabelChecks:
             return
         for number, (run, answer) in enumerate(zip(runs, answers, strict=True), start=1):
             if run[-1] != self.tokenizer.eos_token_id:
-                report("labels", f"answer {number} is learned without the token that ends it")
+                report("labels", f"answer {number} has no label on the token that ends it")
             elif not self._is(run[:-1], answer):
                 read = self.tokenizer.decode(run[:-1], spaces_between_special_tokens=False)
                 report("labels", f"answer {number} is {_short(answer)}, but its labels are {_short(read)}")

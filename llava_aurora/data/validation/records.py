@@ -117,7 +117,7 @@ def truth_problem(about: Any) -> str | None:
     if about is None:
         return None
     if not isinstance(about, Mapping):
-        return "'aurora' is no object"
+        return "'aurora' is not an object"
     boxes, points, depths = (about.get(name, empty) for name, empty in (("boxes", []), ("points", {}), ("depths", {})))
     if not isinstance(boxes, list) or not all(_are_numbers(box, 4) for box in boxes):
         return "'aurora' has boxes that are not [[x1, y1, x2, y2], …]"
