@@ -16,11 +16,11 @@ Finding = Literal["uses its map", "does not use its map", "cannot be told"]
 # cannot say that, as it has no width where nothing varies.
 LEAST_CHAINS = math.ceil(math.log(0.025) / math.log(1 - MARGIN))
 RULE = (
-    "It uses its map if random codes and another image's map each lower the accuracy: the 95 % interval of the drop"
-    " is above 0, and McNemar's exact test has p < 0.05. It does not if, with"
+    "It uses its map if random codes and another image's map each lower the accuracy: the 95 % interval of the drop is"
+    " above 0, and McNemar's exact test has p < 0.05. It does not if, with"
     f" {LEAST_CHAINS} chains or more, no wrong map has a drop whose interval reaches {MARGIN:.0%}, and either its"
-    f" answers are better than chance and the blind baseline, or no wrong map changes {MARGIN:.0%} of them. Otherwise it cannot"
-    " be told."
+    f" answers are better than chance and the blind baseline, or no wrong map changes {MARGIN:.0%} of them. Otherwise it"
+    " cannot be told."
 )
 
 
