@@ -19,8 +19,8 @@ RULE = (
     "It uses its map if random codes and another image's map each lower the accuracy: the 95 % interval of the drop is"
     " above 0, and McNemar's exact test has p < 0.05. It does not if, with"
     f" {LEAST_CHAINS} chains or more, no wrong map has a drop whose interval reaches {MARGIN:.0%}, and either its"
-    f" answers are better than chance and the blind baseline, or no wrong map changes {MARGIN:.0%} of them. Otherwise it"
-    " cannot be told."
+    " answers are better than chance and the blind baseline,"
+    f" or no wrong map changes {MARGIN:.0%} of them. Otherwise it cannot be told."
 )
 
 

@@ -49,8 +49,8 @@ def build_page(events: PageEvents, *, name: str, concurrency: int) -> gr.Blocks:
                 )
                 _hand_on_paths(picture)
                 with gr.Row():
-                    undo = gr.Button("Undo point", size="sm", elem_id="aurora-undo")
-                    clear = gr.Button("Clear points", size="sm", elem_id="aurora-clear")
+                    undo = gr.Button("Undo point", size="sm", min_width=100, elem_id="aurora-undo")
+                    clear = gr.Button("Clear points", size="sm", min_width=100, elem_id="aurora-clear")
                     typed = gr.Textbox(
                         placeholder="point: x, y",
                         show_label=False,
@@ -71,8 +71,8 @@ def build_page(events: PageEvents, *, name: str, concurrency: int) -> gr.Blocks:
                 )
                 question = gr.Textbox(label="Question", lines=2, max_length=4000, elem_id="aurora-question")
                 with gr.Row():
-                    ask = gr.Button("Ask", variant="primary", elem_id="aurora-ask", scale=3)
-                    stop = gr.Button("Stop", variant="secondary", elem_id="aurora-stop", scale=1)
+                    ask = gr.Button("Ask", variant="primary", elem_id="aurora-ask", scale=3, min_width=100)
+                    stop = gr.Button("Stop", variant="secondary", elem_id="aurora-stop", scale=1, min_width=80)
                 reasoning = gr.Radio(
                     [("Chain: reason with perception tokens", "chain"), ("Direct: answer at once", "direct")],
                     value="chain" if kinds else "direct",
