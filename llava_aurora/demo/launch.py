@@ -11,6 +11,7 @@ import torch
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from llava_aurora.errors import AuroraError
+from llava_aurora.progress import notes
 from llava_aurora.training.ports import free_port
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -45,7 +46,7 @@ def run_training(command: Sequence[str], *, log: Path, description: str) -> None
     columns = (TextColumn("{task.description}"), BarColumn(), TimeRemainingColumn(), TextColumn("{task.fields[note]}"))
     with (
         log.open("w", encoding="utf-8") as file,
-        Progress(*columns) as progress,
+        Progress(*columns, console=notes()) as progress,
         subprocess.Popen(
             command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment, errors="replace"
         ) as process,

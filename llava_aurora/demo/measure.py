@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from rich.progress import track
 
 from llava_aurora.batches import batches
 from llava_aurora.data.images.image_files import open_image
@@ -69,7 +68,7 @@ def ask(
     """
     starts = options.pop("answer_start", "")
     found: list[Asked] = []
-    for batch in track(list(batches(records, _BATCH)), description, transient=True):
+    for batch in tracked(list(batches(records, _BATCH)), description):
         opened = [open_image(images / record["image"]) for record in batch]
         start = starts if isinstance(starts, str) else starts[len(found) : len(found) + len(batch)]
         results = predictor.write(opened, [question_of(record) for record in batch], answer_start=start, **options)
