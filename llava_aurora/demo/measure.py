@@ -19,6 +19,7 @@ from llava_aurora.generation.result import Result
 from llava_aurora.model.aurora_llama import AuroraLlamaForCausalLM
 from llava_aurora.model.checkpoint import load_pretrained_model
 from llava_aurora.model.embeddings import RowStart, grow_embeddings
+from llava_aurora.progress import tracked
 from llava_aurora.tasks.answers import stated_answer
 from llava_aurora.tasks.depth import closest_by
 from llava_aurora.tasks.registry import task_of
