@@ -107,7 +107,7 @@ def test_every_flag_reaches_the_records(run, coco, tmp_path):
 def test_malformed_tasks_are_refused(run, coco, tasks):
     code, _, error = run(*coco(), "--tasks", tasks)
     assert code == 1
-    assert re.search("expected name=share|unknown task|a share is from 0 to 1", str(error))
+    assert re.search("expected name=share|unknown task|expected a probability", str(error))
 
 
 def test_hardblink_says_how_many_questions_it_made(run, tmp_path):

@@ -36,7 +36,7 @@ def test_other_questions_are_not_compared(folders, stub, scenes, tmp_path):
         compare_evaluations(folders[0], tmp_path / "fewer")
     chain = Plan(tasks=["scenes_depth"], data=scenes, reasonings=["chain"], pictures=0)
     evaluate(stub(lambda *_: "(A)"), chain, out=tmp_path / "chain")
-    with pytest.raises(AuroraError, match="no benchmark in common"):
+    with pytest.raises(AuroraError, match="no benchmark with the same reasoning"):
         compare_evaluations(folders[0], tmp_path / "chain")
 
 

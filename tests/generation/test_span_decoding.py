@@ -207,10 +207,10 @@ def test_what_cannot_be_is_said(loaded, decoder, finetuned):
     model = load_pretrained_model(str(finetuned[0]), device="cpu")[1]
     with pytest.raises(AuroraError, match=r"not trained to write a map in one pass.*--span_mask_probability"):
         SpanDecoder(model, phrases=Phrases(), mode="parallel")
-    with pytest.raises(AuroraError, match="at least one pass, not 0"):
+    with pytest.raises(AuroraError, match="at least one forward pass, not 0"):
         decoder(mode="parallel", refinements=0)
     image = Image.new("RGB", (56, 56))
-    with pytest.raises(AuroraError, match="under the constraint only"):
+    with pytest.raises(AuroraError, match="needs the constraint on"):
         decode(loaded, decoder(mode="parallel"), [(image, "Red?")], constrained=False)
     model.perception = None
     with pytest.raises(AuroraError, match="no perception tokens"):

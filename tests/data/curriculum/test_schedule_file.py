@@ -66,7 +66,7 @@ def test_files_give_parameters_or_mixtures(written):
         ("epochs: [{depth_chain: -1}]", r"epochs\[0\]: depth_chain is -1.* at least 0"),
         ("epochs: [{depth_chain: true}]", r"epochs\[0\]: depth_chain is True"),
         ("epochs: [{depth_chain: 0, depth_direct: 0.0}]", r"epochs\[0\]: all weights are 0"),
-        ("epochs: [{other: 1}]", "'other' takes no number"),
+        ("epochs: [{other: 1}]", "'other' has no weight"),
         ("schedule: constant\nweights: {}", "weights: a mapping"),
     ],
 )

@@ -32,7 +32,7 @@ def test_names_inside_are_found(name, tmp_path):
         ("..", "leads out"),
         ("sub\\a.png", "backslash"),
         ("C:\\a.png", "backslash"),
-        ("http://example.org/a.png", "is an address"),
+        ("http://example.org/a.png", "is a URL"),
     ],
 )
 def test_other_names_are_refused_for_what_they_are(name, reason, tmp_path):

@@ -96,7 +96,7 @@ def test_a_folder_of_parts_is_read_by_name(tmp_path, suffix):
     assert [record["id"] for record in json.loads((tmp_path / "whole.json").read_text())] == expected
     (folder / f"train-1.{suffix}").unlink()
     assert len(RecordStore.open(folder)) == 4
-    with pytest.raises(AuroraError, match=r"is what is read, or lies in it"):
+    with pytest.raises(AuroraError, match=r"is the input, or inside it"):
         convert_records(folder, folder / f"whole.{suffix}")
 
 
@@ -147,7 +147,7 @@ def test_images_inside_parquet_are_unpacked_beside_it(tmp_path):
 @pytest.mark.parametrize(
     ("columns", "message"),
     [
-        ({"text": ["a"]}, "has no column conversations; there are text"),
+        ({"text": ["a"]}, "has no column conversations; it has text"),
         ({"conversations": ["{"]}, "record 0: conversations is not valid JSON"),
         ({"conversations": ["[]"], "aurora": ["{"]}, "record 0: aurora is not valid JSON"),
         ({"conversations": ["[]"], "other_fields": ["[]"]}, "record 0: other_fields is not a JSON object"),
@@ -206,5 +206,5 @@ def test_missing_files_and_folders_without_records_are_refused(tmp_path):
 def test_what_cannot_be_written_is_refused(workshop, tmp_path):
     with pytest.raises(AuroraError, match=r"out.csv: the suffix must be one of .json, .jsonl, .parquet"):
         convert_records(workshop.records, tmp_path / "out.csv")
-    with pytest.raises(AuroraError, match="is what is read"):
+    with pytest.raises(AuroraError, match="is the input"):
         convert_records(workshop.records, workshop.records)

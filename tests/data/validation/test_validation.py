@@ -138,7 +138,7 @@ MAP = DEPTH.text(range(CELLS))
         ("spans", plain(answer=MAP.replace("_3>", "_03>")), "<DEPTH_03> at character 40 is an unknown token"),
         ("format", plain(answer="An <image>."), "<image> stands in an answer"),
         ("path", plain(image="sub\\a.png"), "backslash"),
-        ("path", plain(image="http://example.org/a.png"), "is an address"),
+        ("path", plain(image="http://example.org/a.png"), "is a URL"),
         ("codes", plain(answer=MAP.replace("<DEPTH_8>", "<DEPTH_16>")), "code 16, number 8 of the DEPTH span"),
         ("codes", plain(answer="(<PIXEL_1>,<PIXEL_56>)"), "code 56, number 1 of the PIXEL span"),
     ],

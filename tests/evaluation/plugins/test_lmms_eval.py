@@ -61,7 +61,7 @@ def test_tasks_are_open_ended(tasks):
     assert settings["output_type"] == "generate_until"
     assert settings["process_results"] == "lmms_functions.judge"
     assert "choices" not in settings
-    with pytest.raises(AuroraError, match="there is something already"):
+    with pytest.raises(AuroraError, match="already exists"):
         write_hardblink_tasks(tasks, tasks)
 
 

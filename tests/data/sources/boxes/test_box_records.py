@@ -209,7 +209,7 @@ def test_failures_are_named_and_the_rest_is_written(write, changed):
 
 
 def test_nothing_is_written_where_there_would_be_nothing(write, tmp_path):
-    with pytest.raises(AuroraError, match=r"train\.json: there would be no records .* the first: image"):
+    with pytest.raises(AuroraError, match=r"train\.json: no records could be made.* the first: image"):
         write(images=tmp_path)
     with pytest.raises(AuroraError, match=r"val\.json: no records could be made"):
         write(validation_out=tmp_path / "val.json", validation_share=1e-9)

@@ -122,7 +122,7 @@ def test_images_are_kept_out_for_validation_and_what_does_not_go_together_is_ref
     both = [{record["id"].split("/depth")[0] for record in each} for each in (made.training, made.validation)]
     assert both[0] | both[1] == {"a", "in/b", "c"}
     assert not both[0] & both[1]
-    with pytest.raises(AuroraError, match="given together or not at all"):
+    with pytest.raises(AuroraError, match="must be given together"):
         write(photographs, validation_share=0.5)
     with pytest.raises(AuroraError, match="need the aspect ratio resize"):
         write(photographs, aspect_ratio="pad", codes={})
