@@ -45,7 +45,7 @@ def test_a_task_in_ones_own_wording(run, finetuned_lora, tmp_path):
     [
         (("export", "--model", "m", "--out", "o"), "m: no checkpoint here"),
         (("grammar", "--model", "m"), "m/config.json: cannot read the configuration of the model"),
-        (("grammar", "--model", "m", "--prompts", "p"), "give --task as well"),
+        (("grammar", "--model", "m", "--prompts", "p"), "--prompts needs --task"),
     ],
 )
 def test_errors_say_what_to_do(run, tmp_path, monkeypatch, arguments, reason):

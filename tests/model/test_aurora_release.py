@@ -95,7 +95,7 @@ def test_checkpoints_with_one_kind_of_tokens(release, workshop, tmp_path, kinds)
 
 @pytest.mark.parametrize(("new", "vqvae", "remedy"), [("other", True, "--frame"), ("depth", False, "--depth_vqvae")])
 def test_other_numbers_of_rows_are_refused(release, workshop, tmp_path, new, vqvae, remedy):
-    with pytest.raises(AuroraError, match=rf"{NEW[new]} rows beyond the words .*56 \(box\).*{remedy}"):
+    with pytest.raises(AuroraError, match=rf"{NEW[new]} rows more than the base's vocabulary.*56 \(box\).*{remedy}"):
         import_aurora(release(NEW[new]), tmp_path / "out", depth_vqvae=workshop.vqvae if vqvae else None, frame=FRAME)
     assert not (tmp_path / "out").exists()
 

@@ -167,11 +167,11 @@ def test_a_file_replaces_the_wording(tmp_path):
     ("content", "message"),
     [
         ({"depth": {}}, "unknown task 'depth'"),
-        ({"depth_direct": {"question": ["?"]}}, "task depth_direct: 'questions' and 'answers' are expected"),
+        ({"depth_direct": {"question": ["?"]}}, "task depth_direct: expected 'questions' and 'answers'"),
         ({"depth_direct": {"questions": []}}, "with at least one"),
         ({"depth_chain": {"answers": ["({answer})"]}}, r"lacks \{map\}"),
         ({"depth_direct": {"answers": ["{answer} {maps}"]}}, r"uses \{maps\}"),
-        ({"depth_direct": {"answers": ["{answer"]}}, "is no template"),
+        ({"depth_direct": {"answers": ["{answer"]}}, "is not a template"),
         ({"depth_direct": {"answers": ["{answer:>2000000000}"]}}, "gives {answer} a format"),
         ({"depth_direct": {"answers": ["{answer!r}"]}}, "gives {answer} a format"),
         ([], "a JSON object of tasks"),

@@ -231,7 +231,7 @@ def test_the_order_of_the_file_goes_with_no_other_order(check):
 
 def test_auxiliary_losses_are_read_before_a_model_is_loaded(check):
     check(aux_losses="attention=0.2,answer=0.3")
-    with pytest.raises(AuroraError, match="--aux_losses attention is about coordinate tokens"):
+    with pytest.raises(AuroraError, match="--aux_losses attention needs coordinate tokens"):
         check(aux_losses="attention=0.2", plain_coordinates=True)
     with pytest.raises(AuroraError, match="--aux_losses attention=-1"):
         check(aux_losses="attention=-1")

@@ -34,8 +34,8 @@ def test_rooms_and_a_photograph_are_closer_at_the_bottom():
 @pytest.mark.parametrize(
     ("below", "judged", "start", "end"),
     [
-        (0, 0, "0 of 0", "does not tell whether closer is higher"),
-        (2, 4, "2 of 4", "does not tell whether closer is higher"),
+        (0, 0, "0 of 0", "does not show whether closer is higher"),
+        (2, 4, "2 of 4", "does not show whether closer is higher"),
         (1, 4, "warning", "closer may be lower"),
         (0, 6, "warning", "closer may be lower"),
         (0, 7, "warning", "closer is very likely lower"),
@@ -188,7 +188,7 @@ def test_what_a_command_of_this_project_wrote_has_its_polarity(kitti, door):
         (["--closer", "lower"], "need --values"),
         (["--unknown", "0"], "need --values"),
         (["--values", "metric", "--closer", "higher"], "lower where it is closer"),
-        (["--values", "metric", "--unknown", "x"], "numbers with commas"),
+        (["--values", "metric", "--unknown", "x"], "numbers separated by commas"),
         (["--values", "relative"], "needs --closer"),
     ],
 )

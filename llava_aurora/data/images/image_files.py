@@ -60,7 +60,7 @@ def opened_image(source: Path | IO[bytes], *, name: str = "") -> Iterator[Image.
     """
     name = name or str(source)
     if isinstance(source, Path) and not source.is_file():  # opening a named pipe would wait for ever
-        raise AuroraError(f"{name}: {'not a regular file' if source.exists() else 'there is no such image'}")
+        raise AuroraError(f"{name}: {'not a regular file' if source.exists() else 'no such image'}")
     try:
         with Image.open(source, formats=FORMATS) as image:
             _check_pixels(image)

@@ -202,7 +202,7 @@ def change_first_line(folder, name, **changes):
     [
         (QUESTIONS, {"question_id": 77}, "questions.jsonl, line 1: question 77 has no answer in .*answers.jsonl"),
         (ANSWERS, {"question_id": 1}, "answers.jsonl, line 2: question 1 occurs twice"),
-        (QUESTIONS, {"question_id": "0"}, "no whole number under 'question_id'"),
+        (QUESTIONS, {"question_id": "0"}, "no integer under 'question_id'"),
         (QUESTIONS, {"text": None}, "no text under 'text'"),
         (QUESTIONS, {"image": "../../secret.png"}, "line 1: the path '../../secret.png' leads out of the folder"),
         (QUESTIONS, {"image": "/etc/passwd"}, "leads out of the folder"),

@@ -174,7 +174,7 @@ def test_the_value_step_is_for_chains_with_points_alone(step):
         ("(A)", {"A": [1, 2]}, "no depth map"),
         (DEPTH.text(CODES), {"A": [1, 2]}, "each point's letter and coordinates"),
         (f"A (1,2). {DEPTH.text(CODES)}", {"A": [1, 2], "B": [3, 4]}, "each point's letter and coordinates"),
-        (f"A (1,2). {DEPTH.text(CODES)}", None, r"its points \(aurora.points\)"),
+        (f"A (1,2). {DEPTH.text(CODES)}", None, r"it lacks aurora.points"),
     ],
 )
 def test_a_chain_whose_values_cannot_be_said_names_file_and_record(tmp_path, step, answer, points, message):

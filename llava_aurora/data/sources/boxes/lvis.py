@@ -176,7 +176,7 @@ def _index(path: Path, *, outlines: bool) -> "COCO":
         for number, entry in enumerate(entries):
             for key, kind in needed.items():
                 if not isinstance(entry, dict) or type(entry.get(key)) is not kind:
-                    what = "whole number" if kind is int else "text"
+                    what = "integer" if kind is int else "text"
                     raise AuroraError(f"{path}: entry {number} of {part!r} has no {what} under {key!r}")
             if len(str(entry.get("name", ""))) > _LONGEST_NAME:
                 raise AuroraError(f"{path}: entry {number} of {part!r} has a name of {len(entry['name'])} characters")
@@ -294,7 +294,7 @@ def _is_number(value: Any) -> bool:
 def _ids(image: Mapping[str, Any], key: str, where: str) -> set[int]:
     ids = image.get(key) or []
     if not isinstance(ids, list) or not all(type(id) is int for id in ids):
-        raise AuroraError(f"{where}: {key} is a list of whole numbers")
+        raise AuroraError(f"{where}: {key} must be a list of integers")
     return set(ids)
 
 

@@ -247,12 +247,12 @@ def test_annotations_of_nothing_are_named(read):
     [
         ({"images": []}, "a list under 'images' is expected"),
         ({"categories": {}}, "a list under 'categories' is expected"),
-        ({"annotations": [7]}, "entry 0 of 'annotations' has no whole number under 'id'"),
+        ({"annotations": [7]}, "entry 0 of 'annotations' has no integer under 'id'"),
         ({"categories": [{"id": 1, "name": "x" * 300}]}, "entry 0 of 'categories' has a name of 300 characters"),
         ({"categories": [{"id": 1}]}, "entry 0 of 'categories' has no text under 'name'"),
-        ({"images": [{"id": 1, "width": "640", "height": 4}]}, "entry 0 of 'images' has no whole number under 'width'"),
+        ({"images": [{"id": 1, "width": "640", "height": 4}]}, "entry 0 of 'images' has no integer under 'width'"),
         ({"categories": [{"id": 1, "name": "cup"}, {"id": 1, "name": "cap"}]}, "an id occurs twice in 'categories'"),
-        ({"images": [lvis_image(neg_category_ids="7")]}, "image 139: neg_category_ids is a list of whole numbers"),
+        ({"images": [lvis_image(neg_category_ids="7")]}, "image 139: neg_category_ids must be a list of integers"),
     ],
 )
 def test_a_file_of_another_kind_is_refused(read, change, message):
