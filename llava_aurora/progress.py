@@ -37,9 +37,11 @@ def count_bars(**settings: Any) -> "Progress":
 
 
 def silence_libraries() -> None:
-    """Hides what libraries say of each other: deprecated functions, and kernels and pinned memory that a CPU lacks."""
+    """Hides what libraries say of each other: deprecated functions, what a CPU lacks, tokens that are aligned."""
     for kind in (DeprecationWarning, FutureWarning):
         warnings.simplefilter("ignore", kind)
     for message in ("'pin_memory' argument is set", "None of the inputs have requires_grad"):
         warnings.filterwarnings("ignore", message)
     logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
+    for name in ("transformers.trainer", "transformers.trainer_utils"):  # that a tokenizer's tokens are now the model's
+        logging.getLogger(name).addFilter(lambda record: "new PAD/BOS/EOS" not in str(record.msg))
