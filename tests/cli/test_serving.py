@@ -66,7 +66,7 @@ def test_a_trained_model_answers_and_ends_when_told(served, workshop, tmp_path):
     assert data[1].startswith(record["answer"])
     kind, data = ask(site, path, "word " * 600)
     assert kind == "error"
-    assert "the model's context has 512" in str(data)
+    assert "the model's context is 512" in str(data)
 
     before = process.memory_info().rss
     with ThreadPoolExecutor(50) as pool:

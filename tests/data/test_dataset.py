@@ -45,7 +45,7 @@ def spelled(codes):
         ([record(conversations=turns("system", "human", "gpt"))], "turn 0 is from 'system'"),
         ([record(conversations=[{"from": "human"}, {"from": "gpt", "value": "b"}])], "turn 0 has no text"),
         ([record(question="no place")], "has an image and 0 places"),
-        ([record(answer="<image>")], "<image> stands in an answer"),
+        ([record(answer="<image>")], "<image> is in an answer"),
         ([record(answer="<DEPTH_START><DEPTH_003><DEPTH_END>")], "turn 1: <DEPTH_003> at .* is an unknown token"),
         ([record(answer=spelled([1] * 8))], r"record 0 \(id x1\): turn 1: the DEPTH span at character 0 has 8 codes"),
         ([record(answer=spelled([1] * 8 + [16]))], "turn 1: code 16, number 8 of the DEPTH span"),

@@ -194,7 +194,7 @@ def test_an_answer_goes_on_to_the_end_of_the_context_and_no_further(aurora, imag
 
 def test_a_question_longer_than_the_context_is_refused_with_both_lengths(aurora, image):
     for words in (170, 3000):
-        with pytest.raises(AuroraError, match=r"question 'far .*' takes \d+ tokens with its image, .* context has 512"):
+        with pytest.raises(AuroraError, match=r"question 'far .*' takes \d+ tokens with its image, .* context is 512"):
             aurora.ask([image, image], ["Why?", "far " * words])
 
 
@@ -251,7 +251,7 @@ def test_closing_a_stream_stops_writing_in_few_passes_too(aurora, image, monkeyp
 
 
 def test_errors_come_out_of_the_stream(aurora, image):
-    with pytest.raises(AuroraError, match="context has 512"):
+    with pytest.raises(AuroraError, match="context is 512"):
         next(aurora.stream(image, "far " * 600))
     with pytest.raises(AuroraError, match="there is no such image"):
         aurora.stream("nowhere.png", "Why?")

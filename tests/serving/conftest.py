@@ -60,7 +60,7 @@ class ScriptedAurora:
         if self.error is not None:
             raise self.error
         if len(question) > 2000:
-            raise AuroraError(f"the question takes {len(question)} tokens, and the model's context has 512")
+            raise AuroraError(f"the question takes {len(question)} tokens, and the model's context is 512")
         try:
             for number, piece in enumerate(self.pieces):
                 if number >= 10:

@@ -292,7 +292,7 @@ def test_a_file_that_is_too_large_is_refused_before_it_is_read(site, tmp_path):
 
 def test_a_question_is_needed_and_may_not_be_too_long(client, photograph, aurora):
     assert "the question is empty" in refused(client, photograph, "  \n")
-    assert "the question takes 3000 tokens, and the model's context has 512" in refused(client, photograph, "a" * 3000)
+    assert "the question takes 3000 tokens, and the model's context is 512" in refused(client, photograph, "a" * 3000)
     assert "(B)" in ask(client, photograph)[ANSWER]
 
 

@@ -172,8 +172,8 @@ def test_a_file_replaces_the_wording(tmp_path):
         ({"depth_chain": {"answers": ["({answer})"]}}, r"lacks \{map\}"),
         ({"depth_direct": {"answers": ["{answer} {maps}"]}}, r"uses \{maps\}"),
         ({"depth_direct": {"answers": ["{answer"]}}, "is not a template"),
-        ({"depth_direct": {"answers": ["{answer:>2000000000}"]}}, "gives {answer} a format"),
-        ({"depth_direct": {"answers": ["{answer!r}"]}}, "gives {answer} a format"),
+        ({"depth_direct": {"answers": ["{answer:>2000000000}"]}}, "has a format for {answer}"),
+        ({"depth_direct": {"answers": ["{answer!r}"]}}, "has a format for {answer}"),
         ([], "a JSON object of tasks"),
     ],
 )
