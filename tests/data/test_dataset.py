@@ -41,7 +41,7 @@ def spelled(codes):
         ([record(conversations=[])], r"record 0 \(id x1\): a conversation has at least a question and an answer"),
         ([record(conversations=turns("gpt", "human"))], "a conversation has at least a question and an answer"),
         ([record(conversations=turns("gpt", "human", "human"))], "turn 2 is from 'human'"),
-        ([record(answer="a \udc80")], r"turn 1 has '\\udc80', half of a character"),
+        ([record(answer="a \udc80")], r"turn 1 has '\\udc80', half a surrogate pair"),
         ([record(conversations=turns("system", "human", "gpt"))], "turn 0 is from 'system'"),
         ([record(conversations=[{"from": "human"}, {"from": "gpt", "value": "b"}])], "turn 0 has no text"),
         ([record(question="no place")], "has an image and 0 places"),

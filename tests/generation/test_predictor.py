@@ -88,7 +88,7 @@ def test_what_does_not_go_together_is_refused_and_changes_no_setting(predictor, 
     before = predictor.model.config.to_dict()
     for arguments, options, message in (
         ((images[:1], [" "]), {}, "a question is empty"),
-        ((images[:1], ["a \ud800?"]), {}, "half of a character"),
+        ((images[:1], ["a \ud800?"]), {}, "half a surrogate pair"),
         ((images[:1], ["<image> Why?"]), {}, "holds <image>"),
         ((images[:2], ["?"]), {}, "1 questions for 2 images"),
         ((images[:1], ["?"]), {"conversation": "none"}, "unknown conversation 'none'"),
