@@ -49,7 +49,7 @@ def depth(
     from llava_aurora.vqvae.depth_scale import Bits
 
     if (images is None) == (maps is None):
-        raise AuroraError("give either --images, to estimate depth, or --maps, to convert existing depth")
+        raise AuroraError("give either --image-folder, to estimate depth, or --maps, to convert existing depth")
     made: dict[str, Any] = {"out": out, "workers": workers, "share": process_share(cpu=device == "cpu" or bool(maps))}
     if maps is not None:
         from llava_aurora.data.sources.depth.depth_import import check_folder, import_maps

@@ -31,7 +31,7 @@ def depth_scale(values: Values, closer: Closer, unknown: str, *, clip: float = 0
     try:
         markers = tuple(float(value) for value in unknown.split(",") if value.strip())
     except ValueError as error:
-        raise AuroraError(f"--unknown {unknown}: expected numbers with commas between them") from error
+        raise AuroraError(f"--unknown {unknown}: expected numbers separated by commas") from error
     return DepthScale(values=values, closer=closer, unknown=markers, clip=clip, bits=cast("Bits", bits))
 
 

@@ -33,7 +33,7 @@ def export(
         str, typer.Option(help="LLaVA's template that it was trained with; --version v1 is vicuna_v1.")
     ] = "vicuna_v1",
 ) -> None:
-    """Write a trained model in the format of other engines, its LoRA merged, its tokens and VQ-VAE with it."""
+    """Export a trained model for other engines, with LoRA merged, tokens and VQ-VAE included."""
     import torch
 
     from llava_aurora.export.hugging_face import export_hugging_face

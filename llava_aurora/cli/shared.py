@@ -41,7 +41,7 @@ PromptsFile = Annotated[Path | None, typer.Option("--prompts", help="JSON file w
 
 # Of a model folder that is written.
 DType = Annotated[
-    Literal["float32", "float16", "bfloat16"] | None, typer.Option(help="Type of the weights; the model's if left out.")
+    Literal["float32", "float16", "bfloat16"] | None, typer.Option(help="Type of the weights; default: the model's.")
 ]
 
 DEMO_OUTPUT = Path("demo_output")

@@ -89,7 +89,7 @@ def merge(
         typer.Argument(metavar="[MODEL]", help="A folder with LoRA or projector weights, or one of its checkpoints."),
     ] = None,
     model: Annotated[Path | None, typer.Option(help="The same as an option.")] = None,
-    base: Annotated[str | None, typer.Option(help="Its base, if that is no longer where the folder says.")] = None,
+    base: Annotated[str | None, typer.Option(help="Its base model, if it was moved.")] = None,
     dtype: DType = None,
 ) -> None:
     """Merge LoRA or projector weights with their base into one folder, which upstream LLaVA loads too."""

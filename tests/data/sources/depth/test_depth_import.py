@@ -63,7 +63,7 @@ def test_the_command_imports_warns_and_goes_on(tmp_path, depth):
         (["--maps", "x", "--values", "metric"], "--maps needs --values"),
         (["--maps", "x", "--values", "metric", "--closer", "higher"], "lower where it is closer"),
         (["--maps", "x", "--values", "metric", "--closer", "lower", "--bits", "9"], "8 or 16 bits"),
-        (["--images", "x", "--closer", "lower"], "belong to --maps"),
+        (["--images", "x", "--closer", "lower"], "are for --maps only"),
         (["--maps", "x", "--values", "metric", "--closer", "lower", "--unknown", "0;9"], "--unknown 0;9"),
     ],
 )
