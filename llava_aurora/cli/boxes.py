@@ -103,7 +103,7 @@ def _print_counts(made: "BoxRecords") -> None:
 
 
 @app.command(
-    epilog="Examples: llava-aurora data masks --annotations instances_train2017.json --images coco/train2017 --out "
+    epilog="Examples: llava-aurora data masks --annotations instances_train2017.json --image-folder coco/train2017 --out "
     "train.json  |  llava-aurora data masks --annotations 'refcoco/refs(unc).p' --images coco/train2014 --out ref.json"
 )
 def masks(
@@ -164,7 +164,7 @@ def masks(
 
 
 @app.command(
-    epilog="Example: llava-aurora data hardblink --images blink/images --depth blink/depth --out hardblink. "
+    epilog="Example: llava-aurora data hardblink --image-folder blink/images --depth blink/depth --out hardblink. "
     "The depth maps are PNG or npy, higher = closer, named as the images are."
 )
 def hardblink(

@@ -20,7 +20,7 @@ _Tasks = Annotated[
         help="hardblink, blink_depth, cv_bench_depth, blink_counting, cv_bench_counting, seed_bench_counting, "
         "scenes_depth, scenes_coordinates, scenes_counting, or scenes for these three; scenes_one_height, "
         "scenes_one_height_coordinates; scenes_masks, grounded, or masks for both; refcoco; "
-        "records: your own, in records.json of --data; several with commas.",
+        "records: your own, in records.json of --data; several separated by commas.",
     ),
 ]
 _Model = Annotated[

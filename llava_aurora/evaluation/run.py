@@ -50,7 +50,7 @@ class Plan:
             raise AuroraError(f"unknown reasoning {unknown[0]!r}; available: {', '.join(REASONINGS)}")
         names = benchmark_names(self.tasks)
         if self.data is None and not set(names) <= {name for names in GROUPS.values() for name in names}:
-            raise AuroraError("--data is needed: the folder of the benchmark; only ray-cast scenes are made here")
+            raise AuroraError("--data is needed: the folder of the benchmark; only ray-cast scenes are generated")
 
 
 @dataclass(frozen=True)

@@ -84,5 +84,5 @@ def test_names_of_benchmarks():
         "scenes_counting",
         "hardblink",
     ]
-    with pytest.raises(AuroraError, match="unknown benchmark 'blink'; there are: scenes, masks, hardblink"):
+    with pytest.raises(AuroraError, match="unknown benchmark 'blink'; available: scenes, masks, hardblink"):
         benchmark_names(["blink"])

@@ -49,7 +49,7 @@ class MaskTasks:
         for name in self.shares:
             task_named(name)
         if self.aspect_ratio not in ASPECT_RATIOS:
-            raise AuroraError(f"unknown aspect ratio {self.aspect_ratio!r}; there are: {', '.join(ASPECT_RATIOS)}")
+            raise AuroraError(f"unknown aspect ratio {self.aspect_ratio!r}; available: {', '.join(ASPECT_RATIOS)}")
         if not 0 <= self.validation_share < 1:
             raise AuroraError(f"validation_share is at least 0 and less than 1, not {self.validation_share}")
 
@@ -98,7 +98,7 @@ def write_mask_records(
     cannot be used of single images and phrases is in `failures`.
     """
     if (validation_out is not None) != (tasks.validation_share > 0):
-        raise AuroraError("a file for validation and its share of the images are given together or not at all")
+        raise AuroraError("a file for validation and its share of the images must be given together")
     for path in (out, validation_out):
         refuse_other_than_records(path)
     made = MaskRecords()
@@ -115,7 +115,7 @@ def write_mask_records(
     for file, found in ((out, made.training), (validation_out, made.validation)):
         if file is not None and not found:
             first = f"; the first of {len(made.failures)} failures: {made.failures[0]}" if made.failures else ""
-            raise AuroraError(f"{file}: there would be no records in it{first}")
+            raise AuroraError(f"{file}: no records could be made{first}")
     for file, found in ((out, made.training), (validation_out, made.validation)):
         if file is not None:
             write_json(file, found, indent=None)
