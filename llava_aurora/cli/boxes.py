@@ -103,8 +103,9 @@ def _print_counts(made: "BoxRecords") -> None:
 
 
 @app.command(
-    epilog="Examples: llava-aurora data masks --annotations instances_train2017.json --image-folder coco/train2017 --out "
-    "train.json  |  llava-aurora data masks --annotations 'refcoco/refs(unc).p' --images coco/train2014 --out ref.json"
+    epilog="Examples: llava-aurora data masks --annotations instances_train2017.json --image-folder coco/train2017 "
+    "--out train.json  |  llava-aurora data masks --annotations 'refcoco/refs(unc).p' --image-folder coco/train2014 "
+    "--out ref.json"
 )
 def masks(
     annotations: Annotated[

@@ -390,7 +390,7 @@ def vqvae(setting: Setting) -> Iterator[Verdict]:
         apart = float((model.decode(there).cpu() - pictures).abs().max() / pictures.abs().max())
         encoding = count / _seconds(lambda: model.encode(maps), setting.device)
         decoding = count / _seconds(lambda: model.decode(there), setting.device)
-    found = f"{encoding:.0f} maps a second to codes and {decoding:.0f} back; {same:.2%} of the codes are the CPU's"
+    found = f"{encoding:.0f} maps per second to codes and {decoding:.0f} back; {same:.2%} of the codes are the CPU's"
     good = same > 0.99 and apart < 1e-3
     how = "" if good else "make codes on the CPU (--device cpu), and tell us"
     numbers = {"encode": encoding, "decode": decoding, "same_codes": same, "largest_difference": apart}
