@@ -85,7 +85,7 @@ def doctor(size: Size) -> Command:
 def flash(size: Size) -> Command:
     if size.device == "cpu" or importlib.util.find_spec("flash_attn") is None:
         return "flash-attn is not installed, or there is no GPU"
-    return script("benchmarks/training_step.py", *size.model("--only", "off", "--attention", "flash_attention_2"))
+    return [*step("off")(size), "--attention", "flash_attention_2"]
 
 
 def unpatched(size: Size) -> Command:
@@ -134,27 +134,25 @@ def pretraining(size: Size) -> Command:
     return script("experiments/pretrain_tiny.py", "--out", size.work / "pretraining")
 
 
-TRAINING = "benchmarks/training_step.py"
+def step(what: str) -> Callable[[Size], Command]:
+    return lambda size: script("benchmarks/training_step.py", *size.model("--only", what))
+
+
+def epoch(size: Size) -> Command:
+    return script("benchmarks/curriculum_epoch.py", *size.model("--steps", "2" if size.tiny else "4"))
+
+
 PARTS = {
     "doctor": Part("installation, memory against the plan, model FLOPs", 200, doctor),
-    "step": Part(
-        "a training step beside LLaVA's", 100, lambda size: script(TRAINING, *size.model("--only", "off", "tokens"))
-    ),
-    "reconstruction": Part(
-        "what the reconstruction loss takes of a step",
-        50,
-        lambda size: script(TRAINING, *size.model("--only", "reconstruction")),
-    ),
-    "flash": Part("a step with flash-attn", 50, flash),
-    "epoch": Part(
-        "records a second in a curriculum",
-        60,
-        lambda size: script("benchmarks/curriculum_epoch.py", *size.model("--steps", "2" if size.tiny else "4")),
-    ),
-    "unpatched": Part("a step beside LLaVA as published", 90, unpatched),
+    "step": Part("a training step beside LLaVA's", 110, step("off")),
+    "flash": Part("the same with flash-attn", 110, flash),
+    "rows": Part("LoRA and new rows beside LoRA and whole matrices", 110, step("tokens")),
+    "epoch": Part("records a second in a curriculum", 110, epoch),
     "generation": Part("maps a second, as answers", 130, generation),
-    "vqvae": Part("maps a second through the VQ-VAE", 40, vqvae),
-    "packed": Part("packed pixel queries", 40, packed),
+    "vqvae": Part("maps a second through the VQ-VAE", 60, vqvae),
+    "reconstruction": Part("what the reconstruction loss takes of a step", 110, step("reconstruction")),
+    "packed": Part("packed pixel queries", 60, packed),
+    "unpatched": Part("a step beside LLaVA as published", 110, unpatched),
     "study": Part(f"arms of the study: {', '.join(ARMS)}", 3600, study, "study/results.json"),
     "pretraining": Part("pretraining of the tiny base, on the CPU", 3600, pretraining),
 }

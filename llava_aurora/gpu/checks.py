@@ -415,13 +415,13 @@ def _seconds(work: Callable[[], Any], device: str) -> float:
 
 # By name: the check, its limit in seconds, and the check without which it cannot be made.
 CHECKS: dict[str, tuple[Callable[[Setting], Iterator[Verdict]], int, str | None]] = {
-    "device": (device, 30, None),
-    "communication": (communication, 40, None),
-    "vqvae": (vqvae, 40, None),
-    "layers": (layers, 60, None),
-    "training": (training, 90, "layers"),
-    "generation": (generation, 60, "training"),
-    "other_kernel": (other_kernel, 90, "training"),
+    "device": (device, 60, None),
+    "communication": (communication, 60, None),
+    "vqvae": (vqvae, 60, None),
+    "layers": (layers, 90, None),
+    "training": (training, 120, "layers"),
+    "generation": (generation, 90, "training"),
+    "other_kernel": (other_kernel, 120, "training"),
 }
 
 
@@ -429,7 +429,7 @@ def check_gpu(*, work: Path | None = None, tiny: bool = False, told: Callable[[V
     """Runs all checks.
 
     Args:
-        work: where they write, kept; a temporary folder if left out.
+        work: where they write, kept; a temporary folder if left out, of which the logs stay if a check fails.
         tiny: in a size for CPUs, and also without a GPU.
         told: is called with each verdict as it is reached.
     """
@@ -444,8 +444,15 @@ def check_gpu(*, work: Path | None = None, tiny: bool = False, told: Callable[[V
         reached(Verdict("device", "failed", f"no CUDA device: {reason[0]}", reason[1]))
         return verdicts
     if work is None:
-        with tempfile.TemporaryDirectory(prefix="llava-aurora-gpu-") as folder:
-            return check_gpu(work=Path(folder), tiny=tiny, told=told)
+        work = Path(tempfile.mkdtemp(prefix="llava-aurora-gpu-"))
+        try:
+            verdicts = check_gpu(work=work, tiny=tiny, told=told)
+        finally:
+            for folder in filter(Path.is_dir, list(work.iterdir())):
+                shutil.rmtree(folder)  # gigabytes
+        if all(verdict.state != "failed" for verdict in verdicts):
+            shutil.rmtree(work)
+        return verdicts
     work.mkdir(parents=True, exist_ok=True)
     patience = PATIENCE if tiny else 1
     ends, failed = time.monotonic() + LONGEST * patience, set[str]()

@@ -100,7 +100,10 @@ def why_no_cuda() -> tuple[str, str] | None:
     if shutil.which("nvidia-smi") is None:
         how = "install NVIDIA's driver; in a container start it with --gpus all"
         return "there is no nvidia-smi, so no driver", how
-    asked = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True)
+    try:
+        asked = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, timeout=20)
+    except subprocess.TimeoutExpired:
+        return "nvidia-smi does not answer", "the driver hangs: restart the machine"
     if asked.returncode or not asked.stdout.strip():
         return f"nvidia-smi: {(asked.stdout + asked.stderr).strip() or 'shows no GPU'}", "reload the driver, or reboot"
     try:

@@ -202,6 +202,20 @@ def test_a_check_that_dies_or_hangs_is_a_line(monkeypatch, tmp_path, program):
     assert helps in verdict.remedy
 
 
+@pytest.mark.parametrize("fails", [False, True])
+def test_of_a_temporary_folder_the_logs_of_a_failure_stay(monkeypatch, tmp_path, fails):
+    def apart(name, setting, *, limit):
+        (setting.work / f"{name}.log").touch()
+        (setting.work / "base").mkdir(exist_ok=True)
+        return [checks.Verdict(name, "failed" if fails else "ok", "")]
+
+    monkeypatch.setattr(checks, "_apart", apart)
+    monkeypatch.setattr(checks.tempfile, "tempdir", str(tmp_path))
+    check_gpu(tiny=True, told=lambda verdict: None)
+    left = {path.name for folder in tmp_path.iterdir() for path in folder.iterdir()}
+    assert left == ({"device.log", "communication.log", "vqvae.log", "layers.log"} if fails else set())
+
+
 def test_what_follows_from_a_failed_check_is_skipped_by_name(monkeypatch, tmp_path):
     failing = {"layers": "failed", "training": "ok"}
 
