@@ -166,8 +166,8 @@ def _print(report: "DepthReport", out: Path) -> None:
     for line in report.lines:
         print(f"error: {shown(line)}", file=sys.stderr)
     tell(out=out, written=report.written, kept=report.kept, failures=report.failures, passed_over=report.passed_over)
-    rate = f", {report.written / report.seconds:.1f} a second" if report.written else ""
+    rate = f", {report.written / report.seconds:.1f} per second" if report.written else ""
     failed = f"{len(report.failures)} failed{in_words(report.passed_over)}"
-    print(f"{out}: {report.written} maps written{rate}; {report.kept} kept; {failed}")
+    print(f"{out}: {report.written} maps written{rate}; {report.kept} already done; {failed}")
     if report.failures:
         print(f"the failures are listed in {out / 'failures.jsonl'}; run again to retry them")

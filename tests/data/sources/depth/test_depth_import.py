@@ -47,11 +47,11 @@ def test_the_command_imports_warns_and_goes_on(tmp_path, depth):
     assert "warning: 0 of 8 maps are closer at the bottom than at the top" in result.stderr
     assert "broken.npy: not a usable depth map" in result.stderr
     assert "8 maps written" in result.stdout
-    assert "0 kept; 1 failed; passed over: 1 .txt files" in result.stdout
+    assert "0 already done; 1 failed; passed over: 1 .txt files" in result.stdout
     (tmp_path / "in" / "broken.npy").unlink()
     result = run(*flags)
     assert result.exit_code == 0
-    assert "0 maps written; 8 kept; 0 failed" in result.stdout
+    assert "0 maps written; 8 already done; 0 failed" in result.stdout
 
 
 @pytest.mark.parametrize(
