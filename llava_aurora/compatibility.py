@@ -162,6 +162,9 @@ if FIVE:
     old_names = "past_key_values|rope_scaling|(is_)?gradient_checkpointing(_kwargs)?"
     warnings.filterwarnings("ignore", message=f"`({old_names})` is deprecated", category=FutureWarning)
 
+    # 5.x shows a bar for every folder that is read or written; what takes seconds keeps it.
+    transformers.utils.logging.set_tqdm_hook(lambda bar, args, settings: bar(*args, **{"delay": 2, **settings}))
+
     # Where there is torchvision, the name that LLaVA imports is a processor of its, with other pixels; else it is this
     # one, with a warning. (Some imports make 5.x put another module in its own place.)
     vars(sys.modules["transformers"])["CLIPImageProcessor"] = CLIPImageProcessorPil

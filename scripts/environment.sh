@@ -21,6 +21,15 @@ stack_constraints() {
     [[ -z $1 ]] || cat "constraints-$1.txt"
 }
 
+# Writes them to $constraints with torch $1 in place of its own.
+lock_torch() {
+    local pins
+    pins=$(stack_constraints "$stack")
+    # Another torch names a sympy of its own: 2.6 takes 1.13.1 alone.
+    grep -qx "torch==${1%%+*}" <<<"$pins" || pins=$(grep -v '^sympy==' <<<"$pins")
+    sed "s/^torch==.*/torch==$1/" <<<"$pins" >"$constraints"
+}
+
 say() { printf '%s: %s\n' "$name" "$*"; }
 fail() { printf '%s: error: %s\n' "$name" "$*" >&2; exit 1; }
 
@@ -32,10 +41,11 @@ logged() {
 was the reason, run this again: what is done already is kept."; }
 }
 
-# By uv where it is installed, several times as quick as pip. LLaVA's own pins contradict what is installed here, so
-# conflicts get no warning.
+# By uv where it is installed, several times as quick as pip; it does not see a torch of the system (Debian's), which a
+# .venv made with --system-site-packages shows. LLaVA's own pins contradict what is installed here, so conflicts get no
+# warning.
 pip_install() {
-    if command -v uv >/dev/null; then
+    if command -v uv >/dev/null && ! grep -qs '^include-system-site-packages = true' "$venv/pyvenv.cfg"; then
         (pip_settings_for_uv && exec uv pip install --python "$python" --constraint "$constraints" "$@")
     else
         "$python" -m pip install --no-warn-conflicts --constraint "$constraints" "$@"

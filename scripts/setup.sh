@@ -27,7 +27,6 @@ constraints=$venv/constraints.txt
 source scripts/environment.sh
 
 stack=${STACK:-}
-lock_torch() { stack_constraints "$stack" | sed "s/^torch==.*/torch==$1/" >"$constraints"; }
 
 suits() { # is this command a Python that the dependencies support?
     "$1" -c 'import sys; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 14))' 2>/dev/null

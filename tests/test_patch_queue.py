@@ -230,6 +230,10 @@ def test_series_names_every_patch_in_order() -> None:
     assert [int(patch.name[:4]) for patch in PATCHES] == list(range(1, len(PATCHES) + 1))
 
 
+def test_all_of_them_change_at_most_70_lines() -> None:
+    assert sum(len(changed_lines(patch)) for patch in PATCHES) <= 70
+
+
 def test_a_patch_that_series_names_must_be_there(tmp_path: Path) -> None:
     (tmp_path / "series").write_text("0001-gone.patch\n")
     with pytest.raises(AuroraError, match=r"0001-gone\.patch"):

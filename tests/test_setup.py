@@ -79,6 +79,14 @@ def test_a_stack_is_the_default_with_other_pins_in_their_place(checkout):
     assert default.keys() == old.keys()
 
 
+@pytest.mark.parametrize(("torch", "sympy"), [("2.13.0+cpu", True), ("2.6.0+debian", False)])
+def test_another_torch_brings_its_own_sympy(checkout, torch, sympy):
+    code = f"cd {checkout}; constraints=locked stack=; lock_torch {torch}; cat locked"
+    pins = environment(checkout, code).stdout.splitlines()
+    assert f"torch=={torch}" in pins
+    assert any(pin.startswith("sympy==") for pin in pins) == sympy
+
+
 def test_a_stack_that_there_is_not_is_named(checkout):
     run = environment(checkout, f"cd {checkout}; stack_constraints 9")
     assert run.returncode == 1
