@@ -47,7 +47,7 @@ def check(
     import os
 
     from llava_aurora.data.validation.checks import CheckSettings, check_file, codebook_family
-    from llava_aurora.tokens.vocabulary import TokenFamily, pixel_family
+    from llava_aurora.tokens.vocabulary import TokenFamily, any_mask_family, pixel_family
 
     for folder, flag in ((image_folder, "--image-folder"), (eval_image_folder, "--eval-image-folder")):
         if folder is not None and not folder.is_dir():
@@ -56,7 +56,9 @@ def check(
         raise AuroraError("--eval-data is compared by its images; give --image-folder as well")
     depth = codebook_family(depth_vqvae) if depth_vqvae is not None else None
     limits = None
-    families: tuple[TokenFamily, ...] = (depth, pixel_family(frame=frame)) if depth is not None else ()
+    families: tuple[TokenFamily, ...] = (
+        (depth, pixel_family(frame=frame), any_mask_family()) if depth is not None else ()
+    )
     if model is not None:
         from llava_aurora.data.validation.labels import model_limits
 
@@ -103,7 +105,7 @@ def view(
     from llava_aurora.tokens.box import BoxKind
     from llava_aurora.tokens.depth import DepthKind
     from llava_aurora.tokens.kind import TokenKind
-    from llava_aurora.tokens.vocabulary import depth_family
+    from llava_aurora.tokens.vocabulary import any_mask_family, depth_family
 
     if not image_folder.is_dir():
         raise AuroraError(f"--image-folder {image_folder}: no such folder")
@@ -119,7 +121,7 @@ def view(
         from llava_aurora.vqvae.checkpoint import load_depth_vqvae
 
         depth = DepthKind(vqvae=load_depth_vqvae(depth_vqvae))
-    families = (depth.family if depth is not None else depth_family(), boxes.family)
+    families = (depth.family if depth is not None else depth_family(), boxes.family, any_mask_family())
     records = sample_records(file, count=count, tasks=[name for name in task.split(",") if name], seed=seed)
     page = RecordPage(image_folder=image_folder, boxes=boxes, families=families, depth=depth)
     page.write(out, records, title=str(file), summary=f"{len(records)} records, drawn with seed {seed}")

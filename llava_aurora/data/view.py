@@ -29,8 +29,9 @@ from llava_aurora.tasks.registry import task_name, task_names
 from llava_aurora.tokens.box import BoxKind
 from llava_aurora.tokens.depth import color_map, with_scale
 from llava_aurora.tokens.kind import TokenKind
+from llava_aurora.tokens.mask import decode_mask, draw_masks
 from llava_aurora.tokens.perception import kinds_of_config
-from llava_aurora.tokens.vocabulary import MalformedSpan, TokenFamily
+from llava_aurora.tokens.vocabulary import MalformedSpan, TokenFamily, by_kind
 
 SIDE = 336
 Named = tuple[str, Any]
@@ -164,6 +165,8 @@ class RecordPage:
             places = [(int(x * across), int(y * down)) for x, y in points.values()]
             marked = draw_points(np.asarray(drawn), places, list(points))
             drawn, caption = Image.fromarray(marked), f"{len(points)} points {source}"
+        if masks := self._masks(text):
+            drawn, caption = draw_masks(masks, drawn), f"{caption}, {len(masks)} masks"
         pictures = [_picture(drawn, caption, kind="JPEG")]
         if self.depth is not None:
             maps = [decoded for turn in record["conversations"] for decoded in self._maps(turn["value"])]
@@ -172,6 +175,13 @@ class RecordPage:
                 for each in maps
             ]
         return pictures
+
+    def _masks(self, text: str) -> list[np.ndarray]:
+        family = by_kind(self.families).get("mask")
+        try:
+            return [decode_mask(span.codes) for span in family.parse(text)] if family is not None else []
+        except MalformedSpan:
+            return []
 
     def _maps(self, text: str) -> list[np.ndarray]:
         assert self.depth is not None

@@ -14,14 +14,13 @@ from PIL import Image
 
 from llava_aurora.errors import AuroraError
 from llava_aurora.tokens.kind import TokenKind, register_kind
-from llava_aurora.tokens.vocabulary import mask_family
+from llava_aurora.tokens.vocabulary import MASK_CELLS, mask_family
 
 if TYPE_CHECKING:
     import torch
 
 SIDE = 256  # of the grid that edges lie on; a code is one of as many, and as many are the patterns of 8 bits
 EDGES = 4
-CELLS = (8, 16)
 PICTURE = 64  # side of what the reconstruction loss compares, pixels
 COLORS = ((255, 90, 60), (60, 160, 255), (90, 210, 90), (255, 200, 40), (200, 100, 255), (60, 220, 210))
 
@@ -107,7 +106,7 @@ class MaskKind(TokenKind):
     measure: ClassVar[str | None] = "iou"
 
     def __init__(self, *, cells: int = 8) -> None:
-        if cells not in CELLS:
+        if cells not in MASK_CELLS:
             raise AuroraError(f"a mask has 8 or 16 cells a side, not {cells!r}")
         self.cells = cells
         self.family = mask_family(cells=cells)

@@ -8,12 +8,13 @@ tokens (`<DEPTH_0>` … `<DEPTH_127>`), a *span* is one group of codes in a text
 import itertools
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, NamedTuple
 
 from llava_aurora.errors import AuroraError
 
+MASK_CELLS = (8, 16)  # of a side of a mask's box
 _NUMBER = "(?:0|[1-9][0-9]*)"  # as Python writes an integer; the tokenizer knows no other form
 
 
@@ -191,6 +192,11 @@ def pixel_family(*, frame: int = 336) -> TokenFamily:
 def mask_family(*, cells: int = 8) -> TokenFamily:
     """The tokens of a mask: four edges, then a code for each eight of cells × cells bits (mask.py)."""
     return TokenFamily("MASK", 256, (4 + cells**2 // 8,), delimited=True)
+
+
+def any_mask_family() -> TokenFamily:
+    """The tokens of masks, which are the same for any number of cells, in spans of each allowed length."""
+    return replace(mask_family(), lengths=tuple(mask_family(cells=cells).lengths[0] for cells in MASK_CELLS))
 
 
 def by_kind(families: Iterable[TokenFamily]) -> dict[str, TokenFamily]:

@@ -27,7 +27,7 @@ from llava_aurora.data.validation.images import Examined, ImageList, Listed, exa
 from llava_aurora.data.validation.records import Report, TextChecks, record_name
 from llava_aurora.errors import AuroraError
 from llava_aurora.tasks.registry import task_name
-from llava_aurora.tokens.vocabulary import TokenFamily, depth_family, pixel_family
+from llava_aurora.tokens.vocabulary import TokenFamily, any_mask_family, depth_family, pixel_family
 
 if TYPE_CHECKING:
     from llava_aurora.data.validation.labels import ModelLimits
@@ -70,7 +70,7 @@ def check_file(path: str | Path, settings: CheckSettings) -> ValidationReport:
     path, findings, images = Path(path), Findings(), ImageList()
     unchecked = tuple(_unchecked(settings))
     if not settings.families:
-        families = (_family_of(path), pixel_family(frame=settings.frame))
+        families = (_family_of(path), pixel_family(frame=settings.frame), any_mask_family())
         settings = replace(settings, families=families)
         unchecked += (
             f"codes against a codebook (--model or --depth-vqvae); {families[0].lengths[0]} codes a map are expected,"

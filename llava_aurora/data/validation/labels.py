@@ -26,7 +26,14 @@ from llava_aurora.errors import AuroraError
 from llava_aurora.files import read_json_object
 from llava_aurora.model_sizes import find_sizes
 from llava_aurora.tokens.perception import PerceptionTokens
-from llava_aurora.tokens.vocabulary import MalformedSpan, PerceptionVocabulary, TokenFamily, depth_family, pixel_family
+from llava_aurora.tokens.vocabulary import (
+    MalformedSpan,
+    PerceptionVocabulary,
+    TokenFamily,
+    any_mask_family,
+    depth_family,
+    pixel_family,
+)
 
 Report = Callable[[str, str], None]
 TEXTS_REMEMBERED = 1024
@@ -202,8 +209,8 @@ def model_limits(
     """What a model's folder says of tokens and lengths.
 
     Args:
-        folder: of a trained model, whose config.json names its tokens; or of a base model, which is given depth and
-            coordinate tokens as training gives them.
+        folder: of a trained model, whose config.json names its tokens; or of a base model, which is given depth,
+            coordinate and mask tokens as training gives them.
         depth: the depth tokens of the VQ-VAE in use; AURORA's if left out.
         frame: side of the coordinate frame of a base model.
         max_length: in place of the one the folder says (LLaVA's `tokenizer_model_max_length`, else the tokenizer's).
@@ -212,7 +219,7 @@ def model_limits(
     config = read_json_object(folder / "config.json", what="configuration of the model")
     tokenizer = load_tokenizer(folder)
     pixels = pixel_family(frame=frame)
-    families: tuple[TokenFamily, ...] = (depth or depth_family(), pixels)
+    families: tuple[TokenFamily, ...] = (depth or depth_family(), pixels, any_mask_family())
     if block := config.get("aurora"):
         families = PerceptionTokens.from_config(block, folder=folder, tokenizer=tokenizer).vocabulary.families
         if depth is not None and depth not in families:

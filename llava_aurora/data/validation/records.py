@@ -15,7 +15,14 @@ from llava_aurora.errors import AuroraError
 from llava_aurora.tasks.points import mentions
 from llava_aurora.tasks.registry import family_of, task_of
 from llava_aurora.tokens.box import BoxKind
-from llava_aurora.tokens.vocabulary import MalformedSpan, TokenFamily, by_kind, depth_family, pixel_family
+from llava_aurora.tokens.vocabulary import (
+    MalformedSpan,
+    TokenFamily,
+    any_mask_family,
+    by_kind,
+    depth_family,
+    pixel_family,
+)
 
 Report = Callable[[str, str], None]
 ENDLESS = 10**9
@@ -40,7 +47,9 @@ class TextChecks:
         self.families = tuple(families)
         self.frame = frame
         known = {family.name for family in self.families}
-        self._foreign = [family for family in (depth_family(), pixel_family()) if family.name not in known]
+        self._foreign = [
+            family for family in (depth_family(), pixel_family(), any_mask_family()) if family.name not in known
+        ]
         # The same families with any number for a code: what these read is well formed but for its codes.
         self._any_code = {family.name: replace(family, size=ENDLESS) for family in self.families}
         self._box = BoxKind(frame=frame)
