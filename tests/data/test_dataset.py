@@ -211,7 +211,7 @@ def test_evaluation_has_a_folder_of_its_own_which_is_tried_before_training(
 
 def test_coordinates_without_tokens_of_their_own_are_no_mistake_of_the_file(tokenizer, data_args, workshop):
     """With plain coordinates a model needs depth tokens alone; those of the file are as they are."""
-    tokenizer.perception = SimpleNamespace(vocabulary=PerceptionVocabulary((DEPTH,)))
+    tokenizer.perception = SimpleNamespace(vocabulary=PerceptionVocabulary((DEPTH,)), kinds={})
     plain = with_flags(data_args, plain_coordinates=True)
     train = make_supervised_data_module(tokenizer, plain)["train_dataset"]
     assert "PIXEL" not in "".join(turn["value"] for record in train.list_data_dict for turn in record["conversations"])
