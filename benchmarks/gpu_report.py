@@ -186,7 +186,11 @@ def run_part(part: Part, size: Size, *, seconds: float, log: Path) -> dict[str, 
     if part.result and (path := size.work / part.result).is_file():
         found = read_json(path, what="results")
     state = {0: "done", None: "stopped"}.get(code, "failed")
-    said = f"{(lines or ['nothing was printed'])[-1][:300]} (exit code {code})" if state == "failed" else ""
+    said = ""
+    if state == "failed":
+        last = next((line for line in reversed(lines) if _object(line) is None), "nothing was printed")
+        wrong = [each["name"] for each in (found or {}).get("verdicts", ()) if each["state"] == "failed"]
+        said = ", ".join(wrong) or f"{last[:300]} (exit code {code})"
     return {
         "state": state,
         "reason": said or REMARKS[state],
@@ -265,6 +269,7 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=9, help="of this run (default: 9)")
     parser.add_argument("--tiny", action="store_true", help="in a size for CPUs, without a GPU too")
     options = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # so that the part that runs ends too
     if not options.tiny and (reason := why_no_cuda()):
         sys.exit(f"error: no CUDA device: {reason[0]}; {reason[1]} (--tiny runs this on a CPU)")
     cuda = torch.cuda.is_available()

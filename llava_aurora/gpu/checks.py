@@ -293,7 +293,8 @@ def _measured(setting: Setting, kernel: str) -> Path:
 
 def _trained(setting: Setting, name: str, took: dict[str, Any]) -> Verdict:
     losses, records = took["losses"], f"{setting.run.batch} records of {took['length']} tokens"
-    found = f"{took['seconds_a_step']:.3f} s a step of {records}, bfloat16, ZeRO-3"
+    precision = "bfloat16" if setting.device == "cuda" else "float32"  # as transformers has it under DeepSpeed
+    found = f"{took['seconds_a_step']:.3f} s a step of {records}, {precision}, ZeRO-3"
     if not all(map(math.isfinite, losses)):
         how = "update torch and the driver; if it stays, tell us with the log"
         return Verdict(name, "failed", f"losses {', '.join(f'{loss:.3g}' for loss in losses)}", how, took)

@@ -21,10 +21,13 @@ def report(monkeypatch):
 def test_a_run_goes_on_where_another_ended(report, monkeypatch, tmp_path, capsys):
     counter = tmp_path / "counter"
     rows = json.dumps({"rows": [{"way": "a|b", "rate": 2.0, "losses": [1]}, {"way": "c"}]})
+    verdict = {"name": "training", "state": "failed", "found": "NaN", "remedy": "another driver"}
+    told = json.dumps({"verdicts": [verdict]})
     programs = {
         "doctor": f"open({str(counter)!r}, 'a').write('x'); print('a line'); print({rows!r})",
         "step": "import time; print('begun'); time.sleep(60)",
         "epoch": "raise ValueError('no such thing')",
+        "generation": f"import sys; print({told!r}); sys.exit(1)",
         "vqvae": None,
     }
 
@@ -38,13 +41,18 @@ def test_a_run_goes_on_where_another_ended(report, monkeypatch, tmp_path, capsys
         assert report.run(out, size, list(programs), ends=time.monotonic() + 600) == 1
         found = json.loads((out / "report.json").read_text())["parts"]
         assert {name: each["state"] for name, each in found.items()} == {
-            **{"doctor": "done", "step": "stopped", "epoch": "failed", "vqvae": "skipped"}
+            **{"doctor": "done", "step": "stopped", "epoch": "failed", "generation": "failed", "vqvae": "skipped"}
         }
     assert counter.read_text() == "x"
     assert "doctor: done before" in capsys.readouterr().out
     assert "no such thing" in found["epoch"]["reason"]
+    assert found["generation"]["reason"] == "training"
     page = (out / "report.md").read_text()
-    for line in ("| a b | 2 |", "| vqvae: the vqvae | skipped |  | flash-attn is not installed |"):
+    for line in (
+        "| a b | 2 |",
+        "- failed: training: NaN (another driver)",
+        "| vqvae: the vqvae | skipped |  | flash-attn is not installed |",
+    ):
         assert line in page
     # With no time left, what was found before stays, and the rest is named.
     monkeypatch.setattr(report, "PARTS", {**report.PARTS, "packed": part("vqvae")})
