@@ -101,7 +101,8 @@ class Encoder:
             if ability in TABLES and rng.random() < _WRONG:
                 pieces = self.tokenizer.convert_ids_to_tokens(ids[start + 1 : stop + 1])
                 end = start + 1 + next((place for place, piece in enumerate(pieces) if piece == "."), len(pieces) - 1)
-                entries = [start + 1 + place for place, piece in enumerate(pieces) if piece[0] == "▁"]
+                begun = 1 + pieces.index("▁is") if "▁is" in pieces[:4] else 0
+                entries = [start + 1 + at for at, piece in enumerate(pieces) if at >= begun and piece[0] == "▁"]
                 entries = [place for place in entries if place < end]
                 found, share = [ids[place] for place in entries], rng.uniform(0.2, 1.0)
                 for place in entries:

@@ -12,7 +12,6 @@ from llava_aurora.tasks.forms import LETTERS
 from llava_aurora.tasks.marks import draw_points
 from tiny.pictures import FRAME, GRID
 from tiny.text_tasks import between, in_rows
-from tiny.words import WORDS
 
 CELL = FRAME // GRID
 THINGS = ("", "floor", "wall", "ceiling", *(f"{color} {shape}" for color in COLORS for shape in SHAPES))
@@ -20,12 +19,11 @@ SHADES = ("bright", "red", "green", "blue")
 WHOLE = (
     "image row by row",
     "shades row by row",
-    "image in other words",
     "things from left to right",
     "things and places from left to right",
 )
-TABLES = WHOLE[:3]
-SHARES = (0.2, 0.5, 0.1, 0.05, 0.15)
+TABLES = WHOLE[:2]
+SHARES = (0.15, 0.65, 0.05, 0.15)
 Turns = list[tuple[str, str, str]]  # ability, question, answer
 
 
@@ -75,7 +73,7 @@ def row_by_row(rng: np.random.Generator, cells: list[str]) -> tuple[str, str]:
     places = [f"{letter} {_place(*_somewhere(rng, i))}" for letter, i in zip(LETTERS, chosen, strict=False)]
     answer = ", ".join(f"{place} {colors[i]}" for place, i in zip(places, chosen, strict=True))
     question = f"Describe the image row by row and read the places {', '.join(places)}."
-    return question, f"{text}. The entries are {answer}."
+    return question, f"{text}. The points are {answer}."
 
 
 def _in_rows(rng: np.random.Generator, entries: list[str]) -> str:
@@ -83,31 +81,29 @@ def _in_rows(rng: np.random.Generator, entries: list[str]) -> str:
 
 
 def shades(rng: np.random.Generator, image: np.ndarray) -> tuple[str, str]:
-    """How bright or how red, green or blue each cell is on average, in 25 steps of two digits; half of the time some
-    places are read in it afterwards, between the middles of its cells, and the highest is named.
+    """How bright or how red, green or blue each cell is on average, in 25 steps of two digits.
+
+    Two thirds of the time some places are read in it afterwards, between the middles of its cells, and the highest is
+    named, as in a chain of reasoning.
     """
     number = int(rng.integers(len(SHADES)))
     of_cells = image.reshape(GRID, CELL, GRID, CELL, 3).mean((1, 3))
     field = (of_cells.mean(-1) if number == 0 else of_cells[..., number - 1]).astype(int) * 25 // 256 * 4 + 2
     text = _in_rows(rng, [f"{value:02d}" for value in field.ravel()])
-    if rng.random() < 0.5:
+    if rng.random() < 0.6:
+        text = f"The {('table', 'image')[rng.integers(2)]} is{'' if text[0].isspace() else ' '}{text}"
+    form = rng.integers(3)
+    if form == 0:
         return f"How {SHADES[number]} is the image, row by row?", text
     places = rng.integers(FRAME, size=(int(rng.integers(2, 6)), 2))
     found = between(field, places)
     names = [f"{letter} {_place(x, y)}" for letter, (x, y) in zip(LETTERS, places, strict=False)]
     answer = ", ".join(f"{name} {value:02d}" for name, value in zip(names, found, strict=True))
-    highest = LETTERS[int(found.argmax())]
-    question = f"How {SHADES[number]} is the image, row by row? Read the places {', '.join(names)}."
-    return question, f"{text}. The entries are {answer}. The value is highest at {highest}. The answer is {highest}."
-
-
-def in_other_words(rng: np.random.Generator, cells: list[str]) -> tuple[str, str]:
-    """Row by row, in words that the question gives to the colours."""
-    colors = [cell.split()[0] for cell in cells]
-    named = sorted(set(colors), key=colors.index)
-    words = dict(zip(named, (WORDS[i] for i in rng.choice(len(WORDS), len(named), replace=False)), strict=True))
-    legend = ", ".join(f"{color} {words[color]}" for color in (named[i] for i in rng.permutation(len(named))))
-    return f"Describe the image row by row with {legend}.", _in_rows(rng, [words[color] for color in colors])
+    question = f"How {SHADES[number]} is the image, row by row? Read the points {', '.join(names)}."
+    if form == 2:
+        named = f"{', '.join(names[:-1])} or {names[-1]}"
+        question = f"Which of the points {named} is {SHADES[number]}? Think step by step."
+    return question, f"{text}. The points are {answer}. The value is highest at {LETTERS[int(found.argmax())]}."
 
 
 def at_places(rng: np.random.Generator, cells: list[str]) -> tuple[str, str]:
@@ -164,7 +160,6 @@ def about_scene(
     whole = (
         row_by_row(rng, cells),
         shades(rng, image),
-        in_other_words(rng, cells),
         left_to_right(objects),
         what_and_where(objects),
     )
@@ -178,7 +173,7 @@ def about_scene(
     ]
     found = [(ability, *turn) for ability, turn in turns if turn is not None]
     order = [found[i] for i in rng.permutation(len(found))]
-    if WHOLE[number] in TABLES and rng.random() < 0.8:  # where the image tokens are always as far away
+    if WHOLE[number] in TABLES and rng.random() < 0.5:
         order.sort(key=lambda turn: turn[0] != WHOLE[number])
     return order
 

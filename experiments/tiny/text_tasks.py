@@ -91,11 +91,11 @@ def table(rng: np.random.Generator, level: float) -> Turns:
     answer = ", ".join(f"{name} {value}" for name, value in zip(names, found, strict=True))
     form = rng.integers(3)
     if form == 0:
-        return [(f"What is at the places {', '.join(names)}? The table is {text}.", f"The entries are {answer}.")]
+        return [(f"What is at the places {', '.join(names)}? The table is {text}.", f"The points are {answer}.")]
     if form == 1:
-        return [(f"The table is {text}. What is at the places {', '.join(names)}?", f"The entries are {answer}.")]
+        return [(f"The table is {text}. What is at the places {', '.join(names)}?", f"The points are {answer}.")]
     question = f"Write down the table and read the places {', '.join(names)}. The table is {text}."
-    return [(question, f"The table is {text}. The entries are {answer}.")]
+    return [(question, f"The table is {text}. The points are {answer}.")]
 
 
 def smooth(rng: np.random.Generator, side: int) -> np.ndarray:

@@ -16,7 +16,7 @@ sys.path.insert(0, str(Path(__file__).parents[2] / "experiments"))
 
 import pretrain_tiny
 from tiny.batches import IMAGE_TOKENS, Turn
-from tiny.image_tasks import mirrored, shades
+from tiny.image_tasks import SHADES, mirrored, shades
 from tiny.pictures import GRID, load_pictures
 from tiny.text_tasks import TEXT_TASKS, table
 
@@ -102,7 +102,7 @@ def test_wrong_entries_stand_in_tables_alone_and_what_is_read_in_them_is_not_lea
         assert all(row[1][place] == ids[place] for place in wrong), "the right entry is learned"
         if wrong:
             text = made.tokenizer.decode(ids[start + 1 : stop])
-            assert ("The entries are" in text) == (row[1][stop - 1] == IGNORE_INDEX)
+            assert ("The points are" in text) == (row[1][stop - 1] == IGNORE_INDEX)
         changed += bool(wrong)
     assert 8 <= changed < 20
 
@@ -111,8 +111,10 @@ def test_shades_are_those_of_the_cells_and_read_between_their_middles(batches):
     image = batches[1].pictures.images[0]
     for seed in range(8):
         question, answer = shades(np.random.default_rng(seed), image)
-        rows = re.sub(r"\n\d+ ", " ", answer.split(".")[0]).split()
-        channel = {"bright": slice(None), "red": 0, "green": 1, "blue": 2}[question.split()[1]]
+        rows = re.sub(r"\n\d+ ", " ", answer.split(".")[0].split(" is")[-1]).split()
+        channel = {"bright": slice(None), "red": 0, "green": 1, "blue": 2}[
+            next(shade for shade in SHADES if f" {shade}" in question)
+        ]
         for number, value in enumerate(rows):
             y, x = divmod(number, GRID)
             mean = image[y * 16 : y * 16 + 16, x * 16 : x * 16 + 16, channel].mean()
@@ -156,7 +158,7 @@ def test_entries_of_a_table_stand_where_they_are_asked_for(seed):
     if entries[0].isdigit():  # interpolated by SciPy, outside of the middles as at the nearest
         middles = (np.arange(GRID) + 0.5) * pretrain_tiny.FRAME / GRID - 0.5
         read = RegularGridInterpolator((middles, middles), field.astype(float))
-    for said in answer.split("The entries are ")[1].removesuffix(".").split(", "):
+    for said in answer.split("The points are ")[1].removesuffix(".").split(", "):
         _, place, word = said.split()
         column, row = map(int, place.strip("()").split(","))
         if not entries[0].isdigit():
