@@ -146,7 +146,8 @@ def by_category(judged: Iterable[Judged]) -> dict[str, list[Judged]]:
 def accuracy(judged: Iterable[Judged]) -> Interval:
     """The mean over categories, each counted alike, of the share that is right; unparsable is wrong."""
     groups = by_category(judged).values()
-    return bootstrap_mean(*([each.correct for each in group] for group in groups))
+    units = [[each.image_id or each.id for each in group] for group in groups]
+    return bootstrap_mean(*([each.correct for each in group] for group in groups), units=units)
 
 
 def chance(judged: Sequence[Judged]) -> float | None:

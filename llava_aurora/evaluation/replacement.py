@@ -2,7 +2,8 @@
 
 Each chain is cut off behind its map, the map is replaced, and the model continues to its answer. The answers of a model
 that uses its map get worse with a wrong one. As a control the model continues from its own map in the same way. Source:
-Ablate-to-Validate (2026).
+Ablate-to-Validate (2026). Beyond it, counterfactual maps: what stands under the two closest points exchanged, so that
+one answer is predicted; and what stands under the farthest point brought closer step by step (the dose).
 """
 
 import zlib
@@ -28,6 +29,7 @@ from llava_aurora.files import write_json
 from llava_aurora.generation.predictor import Predictor
 from llava_aurora.generation.result import Answer, Result
 from llava_aurora.tasks.registry import family_named
+from llava_aurora.tasks.task import TaskFamily
 from llava_aurora.tokens.kind import TokenKind
 from llava_aurora.tokens.perception import PerceptionTokens
 
@@ -41,7 +43,14 @@ REPLACEMENTS: Mapping[str, str] = {
     "first": "its first code everywhere",
     "other": "its map of another image",
     "shuffled": "its own codes, shuffled",
+    "empty": "a map without codes",
+    "exchanged": "its own map, two closest points exchanged",
+    "dose_33": "its own map, farthest point raised by 33 %",
+    "dose_67": "its own map, farthest point raised by 67 %",
+    "dose_100": "its own map, farthest point raised by 100 %",
 }
+EDITED = ("exchanged", "dose_33", "dose_67", "dose_100")
+DOSES: Mapping[str, float] = {"dose_33": 1 / 3, "dose_67": 2 / 3, "dose_100": 1.0}
 
 
 @dataclass(frozen=True)
@@ -155,6 +164,17 @@ def replacements(
         found["true"] = {name: tuple(codes or ()) for name, codes in true.items()}
     if len({str(chain.question.image) for chain in chains}) > 1:
         found["other"] = _of_another_image(chains)
+    if kind.family.delimited:
+        found["empty"] = {chain.question.id: () for chain in chains}
+    edits: dict[str, Callable[[Chain, TaskFamily], Sequence[int] | None]] = {
+        "exchanged": lambda chain, family: family.exchanged(chain.question, kind, chain.codes)
+    }
+    for name, share in DOSES.items():
+        edits[name] = lambda chain, family, share=share: family.raised(chain.question, kind, chain.codes, share)  # type: ignore[misc]
+    for name, edit in edits.items():
+        edited = {chain.question.id: edit(chain, family_named(chain.question.family)) for chain in chains}
+        if any(codes is not None for codes in edited.values()):  # one that cannot be edited keeps its map
+            found[name] = {chain.question.id: tuple(edited[chain.question.id] or chain.codes) for chain in chains}
     return {name: found[name] for name in REPLACEMENTS if name in found}
 
 
@@ -201,7 +221,9 @@ def measure_replacements(
 
     Of each replacement: accuracy; `loss`, how much lower that is than the control's, paired by question, every category
     counting alike; `changed`, the share of answers that are others than the control's; `follows`, the share that is the
-    closest point by the map put in.
+    closest point by the map put in; `predicted`, of edited maps that imply another answer than the model's own map, the
+    share of answers that are this one, and `predicted_before`, the same of the control. Intervals are by bootstrap over
+    images.
     """
     judged = {
         name: [judge(chain.question, line, perception) for chain, line in zip(chains, each, strict=True)]
@@ -211,9 +233,11 @@ def measure_replacements(
     losses: dict[str, Loss] = {}
     for name, answers in judged.items():
         loss = _loss(control, answers)
-        changed = bootstrap_mean([one.stated != other.stated for one, other in zip(control, answers, strict=True)])
+        images = [[each.image_id or each.id for each in answers]]
+        differs = [one.stated != other.stated for one, other in zip(control, answers, strict=True)]
+        changed = bootstrap_mean(differs, units=images)
         paired = paired_json(compare_paired(right(control), right(answers)))
-        follows = _follows(chains, answers, codes[name], perception)
+        follows = _follows(chains, answers, codes[name], perception) if name != "empty" else None
         conditions[name] = {
             "put_in": REPLACEMENTS[name],
             "accuracy": accuracy(answers).to_json(),
@@ -221,6 +245,7 @@ def measure_replacements(
             "changed": changed.to_json(),
             "p_value": paired["p_value"],
             "follows": follows.to_json() if follows is not None else None,
+            **(_as_predicted(chains, control, answers, codes[name], perception) if name in EDITED else {}),
             "answers": [asdict(each) for each in answers],
         }
         losses[name] = Loss(loss=loss, changed=changed, p_value=paired["p_value"])
@@ -229,7 +254,13 @@ def measure_replacements(
     blind = blind_baseline([chain.question for chain in chains])
     baselines = {"chance": chance(control), "blind": blind.accuracy if blind is not None else None}
     known = [share for share in baselines.values() if share is not None]
-    said = verdict(losses, control=accuracy(control), baseline=max(known, default=None))
+    flips = conditions.get("exchanged", {}).get("predicted")
+    said = verdict(
+        losses,
+        control=accuracy(control),
+        baseline=max(known, default=None),
+        flips=Interval(**flips) if flips is not None and flips["count"] else None,
+    )
     return {"conditions": conditions, "control_repeats_chain": repeated, **baselines, "verdict": asdict(said)}
 
 
@@ -237,7 +268,9 @@ def _loss(control: Sequence[Judged], answers: Sequence[Judged]) -> Interval:
     """Accuracy of the control less that of the answers, each category counting alike."""
     after = {each.id: each.correct for each in answers}
     groups = by_category(control).values()
-    return bootstrap_mean(*([float(each.correct) - float(after[each.id]) for each in group] for group in groups))
+    units = [[each.image_id or each.id for each in group] for group in groups]
+    lost = ([float(each.correct) - float(after[each.id]) for each in group] for group in groups)
+    return bootstrap_mean(*lost, units=units)
 
 
 def _follows(
@@ -246,11 +279,36 @@ def _follows(
     codes: Mapping[str, tuple[int, ...]],
     perception: PerceptionTokens,
 ) -> Interval | None:
-    followed = []
+    followed, images = [], []
     for chain, answer in zip(chains, answers, strict=True):
-        question = chain.question
-        annotation = _replaced(question, perception).decode(codes[question.id])
-        implied = family_named(question.family).answer_by(question, annotation)
+        implied = _implied(chain, codes[chain.question.id], perception)
         if implied is not None:
             followed.append(answer.stated == implied)
-    return bootstrap_mean(followed) if followed else None
+            images.append(answer.image_id or answer.id)
+    return bootstrap_mean(followed, units=[images]) if followed else None
+
+
+def _implied(chain: Chain, codes: Sequence[int], perception: PerceptionTokens) -> str | None:
+    annotation = _replaced(chain.question, perception).decode(codes)
+    return family_named(chain.question.family).answer_by(chain.question, annotation)
+
+
+def _as_predicted(
+    chains: Sequence[Chain],
+    control: Sequence[Judged],
+    answers: Sequence[Judged],
+    codes: Mapping[str, tuple[int, ...]],
+    perception: PerceptionTokens,
+) -> dict[str, Any]:
+    """Of the maps that imply another answer than their chain's own: how often it is given, and was before."""
+    after, before, images = [], [], []
+    for chain, own, answer in zip(chains, control, answers, strict=True):
+        implied = _implied(chain, codes[chain.question.id], perception)
+        if implied is not None and implied != _implied(chain, chain.codes, perception):
+            after.append(answer.stated == implied)
+            before.append(own.stated == implied)
+            images.append(answer.image_id or answer.id)
+    if not after:
+        return {}
+    intervals = {"predicted": after, "predicted_before": before}
+    return {name: bootstrap_mean(found, units=[images]).to_json() for name, found in intervals.items()}

@@ -3,7 +3,7 @@
 A number is a mean over questions (accuracy, a difference between two models, an error), or a ratio of sums over them.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -43,7 +43,13 @@ class Paired:
     p_value: float  # of McNemar's exact test, two-sided: that both are equally good, seen where they differ
 
 
-def bootstrap_mean(*samples: Sequence[float], level: float = LEVEL, draws: int = DRAWS, seed: int = 0) -> Interval:
+def bootstrap_mean(
+    *samples: Sequence[float],
+    units: Sequence[Sequence[Hashable]] | None = None,
+    level: float = LEVEL,
+    draws: int = DRAWS,
+    seed: int = 0,
+) -> Interval:
     """Mean of the samples' means with its percentile bootstrap interval; each sample is resampled on its own.
 
     Of one sample this is its mean; of several, as for sets of questions with 2, 3, 4 and 5 points, the mean in which
@@ -51,6 +57,8 @@ def bootstrap_mean(*samples: Sequence[float], level: float = LEVEL, draws: int =
 
     Args:
         samples: numbers, one a question; NaN values are refused.
+        units: for each value what it was measured on (its image); units are resampled, with all that was measured on
+            them, in all samples at once. Left out: every value is a unit of its own.
         level: share of the bootstrap means inside the interval.
         seed: the same seed and samples, the same interval.
     Raises ValueError if a value is not finite.
@@ -62,7 +70,10 @@ def bootstrap_mean(*samples: Sequence[float], level: float = LEVEL, draws: int =
     if not all(np.isfinite(array).all() for array in arrays):
         raise ValueError("a value is not finite")
     rng = np.random.default_rng(seed)
-    means = np.mean([_resampled_means(array, draws, rng) for array in arrays], axis=0)
+    if units is not None and len({unit for each in units for unit in each}) < count:
+        means = _means_over_units(arrays, units, draws, rng)
+    else:
+        means = np.mean([_resampled_means(array, draws, rng) for array in arrays], axis=0)
     low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2])
     return Interval(float(np.mean([array.mean() for array in arrays])), float(low), float(high), count)
 
@@ -109,6 +120,23 @@ def compare_paired(first: Sequence[bool], second: Sequence[bool], *, seed: int =
     p_value = float(binomtest(only_first, differing, 0.5).pvalue) if differing else 1.0
     difference = bootstrap_mean(b.astype(float) - a.astype(float), seed=seed)
     return Paired(difference=difference, only_first=only_first, only_second=only_second, p_value=p_value)
+
+
+def _means_over_units(
+    arrays: Sequence[np.ndarray], units: Sequence[Sequence[Hashable]], draws: int, rng: np.random.Generator
+) -> np.ndarray:
+    """float64 (draws,); a draw in which a sample is empty counts the others alone."""
+    places = {unit: place for place, unit in enumerate(dict.fromkeys(unit for each in units for unit in each))}
+    owners = [np.array([places[unit] for unit in each]) for each in units]
+    sums = np.stack([np.bincount(at, array, len(places)) for at, array in zip(owners, arrays, strict=True)])
+    counts = np.stack([np.bincount(at, minlength=len(places)) for at in owners])
+    means = []
+    for start in range(0, draws, _AT_ONCE):
+        shape = min(_AT_ONCE, draws - start)
+        drawn = rng.multinomial(len(places), np.full(len(places), 1 / len(places)), size=shape)
+        with np.errstate(invalid="ignore"):
+            means.append(np.nanmean((drawn @ sums.T) / (drawn @ counts.T), axis=1))
+    return np.concatenate(means)
 
 
 def _resampled_means(values: np.ndarray, draws: int, rng: np.random.Generator) -> np.ndarray:

@@ -138,11 +138,13 @@ def replacement_table(found: Mapping[str, Any]) -> Table:
                 f"{condition['p_value']:.2g}",
                 percent(condition["changed"]),
                 percent(condition["follows"]),
+                percent(condition.get("predicted")),
             )
         )
     header = (
         *("in the place of its map", "right, % [95 %]", *BASELINES.values()),
         *("accuracy drop versus its own map, points [95 %]", "p", "changed, %", "follows what is put in, %"),
+        "another answer, as predicted, %",
     )
     return Table(found["title"], header, rows)
 

@@ -52,6 +52,7 @@ from llava_aurora.tokens.depth import color_map, with_scale
 from llava_aurora.tokens.vocabulary import TokenFamily
 
 if TYPE_CHECKING:
+    from llava_aurora.tokens.kind import TokenKind
     from llava_aurora.tokens.perception import PerceptionTokens
 
 
@@ -137,6 +138,28 @@ class DepthFamily(TaskFamily):
     def answer_by(self, question: Asked, annotation: np.ndarray) -> str | None:
         """The point that is closest by a map."""
         return closest_by(annotation, question.points, frame=question.frame) if question.points else None
+
+    def exchanged(self, question: Asked, kind: "TokenKind", codes: Sequence[int]) -> list[int] | None:
+        """The codes of the cells around the two closest points exchanged, where they have none in common."""
+        order = by_depth(kind.decode(codes), question.points, frame=question.frame)[:2] if question.points else []
+        cells, around = kind.without_labels(codes), [_cells_of(question, kind, letter) for letter in order]
+        if len(around) < 2 or set(around[0]) & set(around[1]):
+            return None
+        for one, other in zip(*around, strict=False):
+            cells[one], cells[other] = cells[other], cells[one]
+        return kind.with_labels(cells)
+
+    def raised(self, question: Asked, kind: "TokenKind", codes: Sequence[int], share: float) -> list[int] | None:
+        """The cells around the farthest point brought closer, up to the closest code there is."""
+        if not question.points:
+            return None
+        depths: np.ndarray = kind.code_depths.astype(float)  # type: ignore[attr-defined]
+        cells = kind.without_labels(codes)
+        farthest = by_depth(kind.decode(codes), question.points, frame=question.frame)[-1]
+        for cell in _cells_of(question, kind, farthest):
+            aim = depths[cells[cell]] + share * (depths.max() - depths[cells[cell]])
+            cells[cell] = int(np.abs(depths - aim).argmin())
+        return kind.with_labels(cells)
 
     def true_annotation(self, question: Asked) -> np.ndarray | None:
         """The true depth map. Raises AuroraError if it cannot be read."""
@@ -332,6 +355,13 @@ def by_depth(depth: np.ndarray, points: Mapping[str, Sequence[int]], *, frame: i
     across, down = depth.shape[1] / frame, depth.shape[0] / frame
     values = {letter: depth_at(depth, (int(x * across), int(y * down))) for letter, (x, y) in sorted(points.items())}
     return sorted(values, key=lambda letter: -values[letter])
+
+
+def _cells_of(question: Asked, kind: "TokenKind", letter: str) -> list[int]:
+    """The cells of a map around a point, the one that counts most first."""
+    x, y = question.points[letter]
+    around = kind.cells_around((int(x), int(y)), frame=question.frame)  # type: ignore[attr-defined]
+    return sorted(around, key=lambda cell: -around[cell])
 
 
 def _places(question: Asked, size: tuple[int, int]) -> tuple[list[tuple[int, int]], list[str]]:

@@ -23,6 +23,7 @@ from llava_aurora.tokens.vocabulary import TokenFamily
 
 if TYPE_CHECKING:
     from llava_aurora.tasks.written import Written
+    from llava_aurora.tokens.kind import TokenKind
     from llava_aurora.tokens.perception import PerceptionTokens
 
 Kind = Literal["atomic", "chain", "direct"]
@@ -313,6 +314,14 @@ class TaskFamily(ABC):
 
     def answer_by(self, question: "Asked", annotation: Any) -> str | None:
         """The answer that an annotation of `replaced_kind` implies, whatever the text says; None if it implies none."""
+        return None
+
+    def exchanged(self, question: "Asked", kind: "TokenKind", codes: Sequence[int]) -> Sequence[int] | None:
+        """A counterfactual span: that of `codes` with what speaks for its two best answers exchanged; None: none."""
+        return None
+
+    def raised(self, question: "Asked", kind: "TokenKind", codes: Sequence[int], share: float) -> Sequence[int] | None:
+        """The span of `codes` with what speaks for its worst answer raised, by a share of what is possible."""
         return None
 
     def true_annotation(self, question: "Asked") -> Any:

@@ -33,10 +33,16 @@ class PlainDepth(TokenKind):
         cells = (np.array(codes) * LEVELS + LEVELS // 2).astype(np.uint8).reshape(GRID, GRID)
         return np.kron(cells, np.ones((8, 8), np.uint8))
 
-    def depth_between_cells(self, codes, point, *, frame):
-        """Of the point's own cell, so that what a code means stays plain to see."""
+    code_depths = np.arange(LEVELS) * LEVELS + LEVELS // 2
+
+    def cells_around(self, point, *, frame):
+        """The point's own cell, so that what a code means stays plain to see."""
         x, y = (place * GRID // frame for place in point)
-        return codes[y * GRID + x] * LEVELS + LEVELS // 2
+        return {y * GRID + x: 1.0}
+
+    def depth_between_cells(self, codes, point, *, frame):
+        (cell,) = self.cells_around(point, frame=frame)
+        return int(self.code_depths[codes[cell]])
 
     def draw(self, annotations, image):
         return image

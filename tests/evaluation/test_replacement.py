@@ -6,7 +6,7 @@ import pytest
 
 from llava_aurora.errors import AuroraError
 from llava_aurora.evaluation.benchmarks.registry import BENCHMARKS, Wording
-from llava_aurora.evaluation.replacement import REPLACEMENTS, replacement_test
+from llava_aurora.evaluation.replacement import EDITED, REPLACEMENTS, replacement_test
 from llava_aurora.evaluation.run import Plan, read_results
 from llava_aurora.evaluation.statistics import Interval
 from llava_aurora.evaluation.verdict import LEAST_CHAINS, Loss, verdict
@@ -25,6 +25,8 @@ def chain_writer(stub, scenes, plain_depth):
     def make(conclude):
         def respond(prompt, start):
             question = by_prompt[prompt]
+            if start.endswith(plain_depth.family.start + plain_depth.family.end):  # a map without codes
+                return ". The answer is (A)."
             map = "" if start else f"The depth map is {plain_depth.text(question.true_depth())}"
             codes = plain_depth.family.parse(MAP.search(start + map).group())[0].codes
             return f"{map}. The answer is ({conclude(question, plain_depth.decode(codes))})."
@@ -62,8 +64,15 @@ def test_a_model_that_reads_its_map_is_found_to_use_it(tested):
     for name in ("random", "constant", "first", "other", "shuffled"):
         assert conditions[name]["loss"]["low"] > 0.1
         assert conditions[name]["p_value"] < 1e-3
-    for condition in conditions.values():
-        assert condition["follows"]["value"] == 1  # whatever is put in decides
+    for name, condition in conditions.items():
+        assert (condition["follows"] is None) == (name == "empty")
+        assert name == "empty" or condition["follows"]["value"] == 1  # whatever is put in decides
+    for name in EDITED:
+        assert conditions[name]["predicted"]["value"] == 1
+        assert conditions[name]["predicted_before"]["value"] == 0
+    counts = [conditions[name]["predicted"]["count"] for name in EDITED]
+    assert counts[0] >= 20
+    assert counts[1] <= counts[2] <= counts[3], "the higher a point is raised, the more maps it is the closest in"
 
 
 def test_a_constant_map_leaves_the_first_letter(tested):
@@ -83,6 +92,9 @@ def test_a_model_that_ignores_its_map_is_found_not_to_use_it(chain_writer, scene
     assert found["verdict"]["finding"] == "does not use its map"
     assert found["conditions"]["random"]["changed"]["value"] == 0
     assert found["conditions"]["random"]["follows"]["value"] < 0.6
+    exchanged = found["conditions"]["exchanged"]  # a few coarse maps put another point first than the true depths
+    assert exchanged["predicted"] == exchanged["predicted_before"]
+    assert exchanged["predicted"]["value"] < 0.1
 
 
 def test_a_model_that_always_says_the_same_does_not_use_it_either(chain_writer, scenes, tmp_path):
@@ -136,28 +148,39 @@ def test_without_maps_there_is_nothing_to_replace(stub, scenes, tmp_path):
 
 
 def losses(*, count=200, p_value=0.001, **changes):
-    """Of every wrong map: nothing lost, unless given as (low, high) of the loss."""
+    """Of every wrong map: nothing lost, unless given as (low, high) of the loss; maps of one code cost much."""
     found = {}
+    changes = {"constant": (0.2, 0.3), "first": (0.2, 0.3), **changes}
     for name in ("random", "constant", "first", "other", "shuffled"):
         low, high = changes.get(name, (-0.02, 0.02))
         found[name] = Loss(Interval((low + high) / 2, low, high, count), Interval(0.2, 0.1, 0.3, count), p_value)
     return found
 
 
+USES = {"random": (0.1, 0.2), "other": (0.01, 0.2)}
+
+
 @pytest.mark.parametrize(
-    ("changes", "control", "finding"),
+    ("changes", "control", "flips", "finding"),
     [
-        ({"random": (0.1, 0.2), "other": (0.01, 0.2)}, 0.8, "uses its map"),
-        ({"random": (0.1, 0.2)}, 0.8, "cannot be told"),
-        ({"random": (0.1, 0.2), "other": (0.1, 0.2), "p_value": 0.06}, 0.8, "cannot be told"),
-        ({}, 0.8, "does not use its map"),
-        ({"shuffled": (-0.01, 0.06)}, 0.8, "cannot be told"),
-        ({}, 0.33, "cannot be told"),
+        (USES, 0.8, None, "uses its map"),
+        (USES, 0.8, (0.5, 0.4, 0.6), "uses its map"),
+        (USES, 0.8, (0.49, 0.4, 0.6), "cannot be told"),
+        ({**USES, "other": (0.0, 0.2)}, 0.8, (0.9, 0.8, 1.0), "cannot be told"),
+        ({**USES, "p_value": 0.05}, 0.8, (0.9, 0.8, 1.0), "cannot be told"),
+        ({"random": (0.1, 0.2)}, 0.8, None, "cannot be told"),
+        ({}, 0.8, None, "does not use its map"),
+        ({"other": (-0.02, 0.0499)}, 0.8, (0.1, 0.0, 0.49), "does not use its map"),
+        ({"other": (-0.02, 0.05)}, 0.8, (0.1, 0.0, 0.49), "cannot be told"),
+        ({}, 0.8, (0.4, 0.3, 0.5), "cannot be told"),
+        ({"shuffled": (-0.01, 0.06)}, 0.8, None, "cannot be told"),
+        ({}, 0.33, None, "cannot be told"),
     ],
 )
-def test_the_rule(changes, control, finding):
+def test_the_rule(changes, control, flips, finding):
     interval = Interval(control, control - 0.05, control + 0.05, 200)
-    assert verdict(losses(**changes), control=interval, baseline=0.33).finding == finding
+    flips = flips and Interval(*flips, 100)
+    assert verdict(losses(**changes), control=interval, baseline=0.33, flips=flips).finding == finding
 
 
 def test_what_is_too_few_follows_from_the_margin():

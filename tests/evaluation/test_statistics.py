@@ -80,3 +80,24 @@ def test_models_that_do_not_differ_are_told_apart_by_nothing():
     assert same.difference.low == same.difference.high == 0
     with pytest.raises(ValueError, match="2 and 1 answers"):
         compare_paired([True, False], [True])
+
+
+def test_what_was_measured_on_one_image_is_drawn_together():
+    values, images = [1.0, 1.0, 0.0, 0.0] * 25, [number // 2 for number in range(100)]
+    each = bootstrap_mean(values)
+    together = bootstrap_mean(values, units=[images])
+    assert together.value == each.value == 0.5
+    assert together.high - together.low == pytest.approx(2**0.5 * (each.high - each.low), rel=0.1)
+    apart = bootstrap_mean(values, units=[range(100)])
+    assert apart == each, "images with one value each are resampled as values are"
+    means = [np.mean(values[2 * image : 2 * image + 2]) for image in range(50)]
+    assert (together.low, together.high) == pytest.approx(
+        (bootstrap_mean(means).low, bootstrap_mean(means).high), abs=0.021
+    )
+
+
+def test_images_are_drawn_for_all_categories_at_once():
+    left, right = [1.0] * 20 + [0.0] * 20, [0.0] * 20 + [1.0] * 20
+    found = bootstrap_mean(left, right, units=[range(40), range(40)])
+    assert found.value == 0.5
+    assert found.high - found.low < 0.01, "what one category gains by a draw the other loses"
