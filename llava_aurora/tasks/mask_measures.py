@@ -5,7 +5,8 @@ over answers (`Measured`): so cIoU is all intersections over all unions, gIoU th
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
@@ -170,26 +171,35 @@ def measured_masks(outcome: Outcome) -> dict[str, Measured]:
     return grounded_measures(written, _grounded(true))
 
 
-def constant_measures(questions: Sequence[Asked]) -> list[dict[str, Measured]]:
+def constant_measures(questions: Sequence[Asked]) -> Sequence[dict[str, Measured]]:
     """What the best mask that is the same for all questions about a phrase comes to, for each; none of others."""
-    true = [question.masks[0].pixels for question in questions if question.masks and _is_referring(question.masks)]
-    if len(true) < len(questions) or not true:
-        return []
-    constant = best_constant(true)
-    return [referring_measures(stretched(constant, (mask.shape[0], mask.shape[1])), mask) for mask in true]
+    masks = [question.masks[0] for question in questions if question.masks and _is_referring(question.masks)]
+    return _constant_measures(tuple(masks)) if masks and len(masks) == len(questions) else ()
 
 
-def best_constant(masks: Sequence[np.ndarray], *, side: int = 64) -> np.ndarray:
+@lru_cache(maxsize=1)
+def _constant_measures(masks: tuple[TrueMask, ...]) -> Sequence[dict[str, Measured]]:
+    constant = best_constant(mask.pixels for mask in masks)
+    return [referring_measures(stretched(constant, mask.size[::-1]), mask.pixels) for mask in masks]
+
+
+def best_constant(masks: Iterable[np.ndarray], *, side: int = 64) -> np.ndarray:
     """The mask that fits all of these best by cIoU when it is given for each: the blind baseline.
 
-    Args: masks: bool (H, W) each, of any sizes.
-    Returns: bool (side, side), stretched over an image: where the mean of the masks is above the best threshold.
+    Args: masks: bool (H, W) each, of any sizes, at least one.
+    Returns: bool (side, side), to be stretched over an image.
     """
-    small = np.stack([stretched(mask, (side, side)) for mask in masks])
-    mean = small.mean(axis=0)
-    levels = [level for level in np.unique(mean) if level] or [1.0]
-    sums = {level: np.sum([overlap(mean >= level, each) for each in small], axis=0) for level in levels}
-    return mean >= max(levels, key=lambda level: sums[level][0] / max(1, sums[level][1]))
+    times, number = np.zeros((side, side)), 0
+    for mask in masks:
+        times += stretched(mask, (side, side))
+        number += 1
+    # Of all masks with so many pixels, that of the most frequent ones shares the most with the true ones.
+    order = np.argsort(-times, axis=None, kind="stable")
+    common = np.cumsum(times.ravel()[order])
+    unions = times.sum() + number * np.arange(1, side**2 + 1) - common
+    constant = np.zeros(side**2, bool)
+    constant[order[: int(np.argmax(common / unions)) + 1]] = True
+    return constant.reshape(side, side)
 
 
 def stretched(mask: np.ndarray, size: tuple[int, int]) -> np.ndarray:

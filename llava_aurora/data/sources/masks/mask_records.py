@@ -74,9 +74,13 @@ class _Shown(NamedTuple):
 
 
 def default_shares(annotations: Path) -> Mapping[str, float]:
-    """Every task of masks once; of RefCOCO, which does not say what else is in an image, those about a phrase."""
-    asked = ("segmentation", "box_then_mask") if is_referring(annotations) else family_named("masks").tasks
-    return {task if isinstance(task, str) else task.name: 1.0 for task in asked}
+    """What can be asked, once each: of RefCOCO, which does not say what else is in an image, what is about a phrase.
+
+    COCO and LVIS have no phrases by place, and no colours.
+    """
+    names = [task.name for task in family_named("masks").tasks]
+    asked = ["segmentation", "box_then_mask"] if is_referring(annotations) else names
+    return {name: 1.0 for name in asked if name not in ("segmentation_by_place", "region_color")}
 
 
 def write_mask_records(
