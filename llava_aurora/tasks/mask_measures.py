@@ -72,7 +72,7 @@ REFERRING = MeasureTable(
         *(Measure(f"p{level * 100:.0f}", f"P@{level}, %", of_span=False) for level in LEVELS),
         Measure("box_ciou", "its boxes alone, cIoU, %", of_span=False),
         Measure("true_box_ciou", "the true boxes, cIoU, %", of_span=False),
-        Measure("nothing", "nothing there, found, %", of_span=False),
+        Measure("nothing", "nothing there, said, %", of_span=False),
     ),
     "cIoU: all intersections over all unions; gIoU: mean of the intersection over the union; P: share of the answers at"
     " least that good; no mask is an empty one, and empty against empty is 1. Pixels are those of the images. Intervals"
@@ -92,14 +92,17 @@ GROUNDED = MeasureTable(
 )
 
 
-def referring_measures(written: np.ndarray, true: np.ndarray) -> dict[str, Measured]:
-    """Of one answer, what `REFERRING` shows. Args: written: empty where the answer has no mask."""
+def referring_measures(written: np.ndarray, true: np.ndarray, *, denied: bool = True) -> dict[str, Measured]:
+    """Of one answer, what `REFERRING` shows.
+
+    Args: written: empty where the answer has no mask; denied: whether it says that what was asked for is not there.
+    """
     iou = mask_iou(written, true)
     measured: dict[str, Measured] = {"ciou": overlap(written, true), "giou": (iou, 1)}
     measured |= {f"p{level * 100:.0f}": (float(iou >= level), 1) for level in LEVELS}
     measured["box_ciou"] = overlap(filled_box(written), true)
     measured["true_box_ciou"] = overlap(filled_box(true), true)
-    return measured | ({} if true.any() else {"nothing": (float(not written.any()), 1)})
+    return measured | ({} if true.any() else {"nothing": (float(denied and not written.any()), 1)})
 
 
 def grounded_measures(written: Sequence[Grounded], true: Sequence[Grounded]) -> dict[str, Measured]:
@@ -167,7 +170,8 @@ def measured_masks(outcome: Outcome) -> dict[str, Measured]:
         return {}
     written = written_masks(outcome)
     if _is_referring(true):
-        return referring_measures(_together(written, true[0].pixels), true[0].pixels)
+        denied = bool(_NOTHING.search(outcome.text))
+        return referring_measures(_together(written, true[0].pixels), true[0].pixels, denied=denied)
     return grounded_measures(written, _grounded(true))
 
 

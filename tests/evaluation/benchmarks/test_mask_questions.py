@@ -89,10 +89,11 @@ def test_scenes_ask_for_what_is_there_and_what_is_not(answering, scenes, tmp_pat
 def test_saying_nothing_of_masks_is_unparsable_and_no_is_an_empty_mask(answering, scenes, tmp_path):
     silent, numbers = ask(answering(lambda *_: "A fine scene."), "scenes_masks", scenes, tmp_path / "silent")
     assert silent["summary"]["unparsable"] == 1
-    assert (numbers["ciou"], numbers["nothing"]) == (0, 1)
-    denying, _ = ask(answering(lambda *_: "There is no such thing."), "scenes_masks", scenes, tmp_path / "denying")
+    assert (numbers["ciou"], numbers["nothing"]) == (0, 0), "babble denies nothing"
+    denying, numbers = ask(answering(lambda *_: "There is no such thing."), "scenes_masks", scenes, tmp_path / "denying")
     absent = sum(q.category == "not there" for q in questions("scenes_masks", scenes))
     assert denying["summary"]["unparsable"] == 0
+    assert numbers["nothing"] == 1
     assert denying["categories"]["not there"]["accuracy"]["value"] == 1
     assert denying["categories"]["not there"]["questions"] == absent
 
