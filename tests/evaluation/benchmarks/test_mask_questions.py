@@ -90,7 +90,9 @@ def test_saying_nothing_of_masks_is_unparsable_and_no_is_an_empty_mask(answering
     silent, numbers = ask(answering(lambda *_: "A fine scene."), "scenes_masks", scenes, tmp_path / "silent")
     assert silent["summary"]["unparsable"] == 1
     assert (numbers["ciou"], numbers["nothing"]) == (0, 0), "babble denies nothing"
-    denying, numbers = ask(answering(lambda *_: "There is no such thing."), "scenes_masks", scenes, tmp_path / "denying")
+    denying, numbers = ask(
+        answering(lambda *_: "There is no such thing."), "scenes_masks", scenes, tmp_path / "denying"
+    )
     absent = sum(q.category == "not there" for q in questions("scenes_masks", scenes))
     assert denying["summary"]["unparsable"] == 0
     assert numbers["nothing"] == 1
