@@ -207,7 +207,7 @@ def test_a_sample_is_the_same_again_and_another_with_another_seed(tmp_path, reco
 def test_a_task_that_is_none_is_refused(tmp_path, records):
     path = tmp_path / "train.json"
     path.write_text(json.dumps(records))
-    with pytest.raises(AuroraError, match="unknown task 'dephts'; there are depth_generation"):
+    with pytest.raises(AuroraError, match="unknown task 'dephts'; available: depth_generation"):
         sample_records(path, count=8, tasks=["dephts"])
     with pytest.raises(AuroraError, match="has no record of point_location"):
         sample_records(path, count=8, tasks=["point_location"])

@@ -350,7 +350,7 @@ def about(*names):
 @pytest.mark.parametrize(
     ("kind", "content", "message"),
     [
-        ("image", None, "bad.png: there is no such image"),
+        ("image", None, "bad.png: no such image"),
         ("image", b"no picture", "damaged, or of none of the formats"),
         ("image", "cut", "truncated"),
         ("bomb", "large", "97 × 97 pixels are too many"),
