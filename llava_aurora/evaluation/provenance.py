@@ -18,7 +18,7 @@ _PACKAGES = ("torch", "transformers", "llava-torch", "deepspeed", "peft", "numpy
 def provenance() -> dict[str, Any]:
     """Command line, versions, the commit of this package where it is a checkout, and the device."""
     return {
-        "command": shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
+        "command": shlex.join([Path(sys.argv[0]).name.replace("__main__.py", "llava-aurora"), *sys.argv[1:]]),
         "llava_aurora": __version__,
         "commit": commit(),
         "python": platform.python_version(),

@@ -110,7 +110,7 @@ def test_points_are_named_or_drawn_and_arrays_are_images(aurora, image, seen_as)
     for points, message in (
         ({"A": (90, 3)}, r"point A \(90, 3\) is outside the image, 90 × 60 pixels"),
         ({"AB": (1, 1)}, "named by one capital letter"),
-        ([{}, {}], "points of 2 questions for 1"),
+        ([{}, {}], "2 sets of points for 1 questions"),
     ):
         with pytest.raises(AuroraError, match=message):
             aurora.ask(image, "?", points=points)
@@ -253,7 +253,7 @@ def test_closing_a_stream_stops_writing_in_few_passes_too(aurora, image, monkeyp
 def test_errors_come_out_of_the_stream(aurora, image):
     with pytest.raises(AuroraError, match="context is 512"):
         next(aurora.stream(image, "far " * 600))
-    with pytest.raises(AuroraError, match="there is no such image"):
+    with pytest.raises(AuroraError, match="no such image"):
         aurora.stream("nowhere.png", "Why?")
     with pytest.raises(ValueError, match="beam"):
         list(aurora.stream(image, "Why?", num_beams=2))

@@ -46,7 +46,7 @@ def test_a_model_with_tokens_goes_on_with_them_without_a_flag(finetuned, worksho
 
     other = {**flags, "perception_modalities": "depth", "depth_vqvae": workshop.vqvae}
     refused = forked(SCRIPT, *workshop.flags(tmp_path / "other", **other), code=1)
-    assert "has perception tokens of other settings" in refused.output.splitlines()[-1]
+    assert "perception tokens have other settings" in refused.output.splitlines()[-1]
 
 
 # The flags of LLaVA's own scripts/v1_5/*.sh, in their spelling; only paths and sizes are those of the tiny model.

@@ -179,7 +179,7 @@ def test_files_right_in_the_folder_are_found_by_file_name_and_by_url(write, lvis
     made = write(images=lvis.parent / "val2017", negatives=0)
     assert {record["image"] for record in made.training} == {"000000000009.jpg"}
     assert len(made.failures) == 24
-    assert "image 100: there is no such image" in "".join(made.failures)
+    assert "image 100: no such image" in "".join(made.failures)
 
 
 def test_failures_are_named_and_the_rest_is_written(write, changed):
