@@ -57,7 +57,7 @@ def measured(perception, outcomes, images, monkeypatch):
 
     def ask(predictor, records, *, images, description, answer_start):
         maps = [perception.ids.spans(depth, start)[-1].codes for start in answer_start]
-        asked[description.removeprefix("Behind ")] = [list(codes) for codes in maps]
+        asked[description.removeprefix("With ")] = [list(codes) for codes in maps]
         return [each for each in outcomes if each.record in records]
 
     monkeypatch.setattr(measure, "ask", ask)

@@ -242,7 +242,7 @@ def test_random_codes_are_a_share_of_the_maps_that_are_hidden(check):
     with pytest.raises(AuroraError, match="--span_noise_probability is a share of the maps of --span_mask_probability"):
         check(span_noise_probability=0.5)
     for share in (-0.1, 1.0):
-        with pytest.raises(AuroraError, match=f"--span_noise_probability {share}: a share in"):
+        with pytest.raises(AuroraError, match=f"--span_noise_probability {share}: must be in"):
             check(span_mask_probability=0.5, span_noise_probability=share)
 
 

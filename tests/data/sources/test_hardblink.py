@@ -225,7 +225,7 @@ def test_files_that_do_not_match_or_are_missing_are_named(copy):
     with pytest.raises(AuroraError, match=r"answers.jsonl, line \d+: there is no question 99 in .*questions.jsonl"):
         read_hardblink(copy, 3)
     answers.write_text("{\n")
-    with pytest.raises(AuroraError, match=r"answers.jsonl, line 1: this is no JSON"):
+    with pytest.raises(AuroraError, match=r"answers.jsonl, line 1: not valid JSON"):
         read_hardblink(copy, 3)
     answers.write_text("\n")
     with pytest.raises(AuroraError, match=r"answers.jsonl: it holds no questions"):
