@@ -96,7 +96,7 @@ def test_what_does_not_go_together_is_refused_and_changes_no_setting(predictor, 
         ((images[:1], ["?"]), {"decoding": "fast"}, "unknown decoding 'fast'"),
         ((images[:1], ["?"]), {"decoding": "parallel"}, "--span_mask_probability"),
         ((images[:1], ["?"]), {"decoding": "verified", "num_beams": 2}, "num_beams"),
-        ((images[:1], ["?"]), {"answer_start": [[], []]}, "2 beginnings for 1 questions"),
+        ((images[:1], ["?"]), {"answer_start": [[], []]}, "2 answer beginnings for 1 questions"),
         ((images[:1], ["?"]), {"max_new_tokens": 0}, "max_new_tokens"),
     ):
         with pytest.raises(AuroraError, match=message):

@@ -65,7 +65,7 @@ def test_a_body_has_a_limit(content, path, limit):
     assert ask("POST", path, content=content(limit)).json()["length"] == limit
     refused = ask("POST", path, content=content(limit + 2**16))
     assert refused.status_code == 413
-    assert f"at most {limit // MIB} MiB" in refused.text
+    assert f"the limit is {limit // MIB} MiB" in refused.text
 
 
 def test_a_length_that_is_none_is_refused():

@@ -251,7 +251,7 @@ def test_lengths_are_mixed_within_the_steps_of_a_curriculum_in_batches_of_like_l
     for lacking in ({"curriculum": "linear"}, {"group_by_modality_length": True}):
         with pytest.raises(AuroraError, match="--lengths_per_step needs --curriculum and --group_by_modality_length"):
             check(lengths_per_step=2, **lacking)
-    with pytest.raises(AuroraError, match="--lengths_per_step 0: 1 or more"):
+    with pytest.raises(AuroraError, match="--lengths_per_step 0: must be 1 or more"):
         check(lengths_per_step=0)
 
 

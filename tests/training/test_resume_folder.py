@@ -187,7 +187,7 @@ def test_weights_of_another_run_or_none_are_refused(tmp_path):
     with pytest.raises(AuroraError, match=f"{file}: missing"):
         load_exactly(model, file, names={"weight"})
     torch.save({"weight": torch.ones(1, 2), "bias": torch.ones(1)}, file)
-    with pytest.raises(AuroraError, match=f"{file}: bias is trained in the file alone"):
+    with pytest.raises(AuroraError, match=f"{file}: bias is trained in the file only"):
         load_exactly(model, file, names={"weight"})
     load_exactly(model, file, names={"weight", "bias"})
     assert model.weight.tolist() == [[1, 1]]

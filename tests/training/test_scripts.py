@@ -139,7 +139,7 @@ def test_the_papers_recipe_in_every_form_on_two_ranks(tiny, start, tmp_path):
         out = tmp_path / f"llava-{name}-lora"
         command = ["env", "-C", tmp_path, *command, *tiny(out)]
         run = start(*command, **environment)
-        assert run.output.count("recipe aurora_lora fills in") == 1
+        assert run.output.count("recipe aurora_lora sets flags") == 1
         assert len(run.losses) == 2
         losses[name] = [step["loss"] for step in run.losses]
         assert (out / "adapter_model.safetensors").is_file() or (out / "adapter_model.bin").is_file()
@@ -152,7 +152,7 @@ def test_the_first_stage(workshop, tiny, start, tmp_path):
     out = tmp_path / "pretrain"
     flags = tiny(out, perception_modalities=None, depth_vqvae=None, coordinate_frame=None, curriculum=None, lora_r=None)
     run = start("torchrun", "--standalone", "--nproc_per_node", 2, "scripts/pretrain_aurora.sh", *flags)
-    assert "recipe pretrain fills in" in run.output
+    assert "recipe pretrain sets flags" in run.output
     assert (out / "mm_projector.bin").is_file()
 
 
@@ -193,7 +193,7 @@ def test_slurm_starts_the_recipe_on_every_node(tiny, start, tmp_path, nodes, ran
     path = f"PATH={binaries}:{os.environ['PATH']}"
     command = ["env", path, "bash", spooled, *tiny(out, report_to="none", save_steps=1)]
     run = start(*command, **environment)
-    assert run.output.count("recipe aurora_lora fills in") == 1
+    assert run.output.count("recipe aurora_lora sets flags") == 1
     assert len(run.losses) == 2
     assert (out / "non_lora_trainables.bin").is_file()
     if nodes == 1:  # queued again, as after a preemption in the second step

@@ -77,7 +77,7 @@ def test_scales_that_contradict_themselves_are_refused(settings, message):
     ("values", "message"),
     [
         (np.ones((3, 3)), "the same everywhere"),
-        (np.full((3, 3), np.nan), "no depth is known"),
+        (np.full((3, 3), np.nan), "it has no known depth"),
         (np.ones((3, 3, 3)), "height x width"),
         (np.ones((3, 3), complex), "expected numbers"),
     ],
