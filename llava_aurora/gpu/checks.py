@@ -43,7 +43,7 @@ TINY = LlavaSizes(
     heads=2,
     kv_heads=2,
     vocabulary=600,
-    vision=VisionSizes(hidden=64, intermediate=128, layers=1, image=28),
+    vision=VisionSizes(hidden=64, intermediate=128, layers=1, image=42),
 )
 STEPS, WARM_UP = 6, 2
 PLANNED_LENGTH = 800  # tokens of a record, at most; what it has is measured
@@ -344,6 +344,7 @@ def _utilisation(setting: Setting, took: dict[str, Any]) -> Iterator[Verdict]:
 def generation(setting: Setting) -> Iterator[Verdict]:
     """Maps of what was trained, with the constraint and without."""
     from llava_aurora import Aurora
+    from llava_aurora.tokens.vocabulary import depth_family
 
     aurora = Aurora.from_pretrained(setting.work / "trained", device=setting.device)
     images, new = sorted((setting.work / "images").glob("*.jpg"))[:4], 110
@@ -351,7 +352,7 @@ def generation(setting: Setting) -> Iterator[Verdict]:
     for constrained in (True, False):
 
         def ask(constrained: bool = constrained) -> Any:
-            how = {"max_new_tokens": new, "min_new_tokens": new, "answer_start": "<DEPTH_START>"}
+            how = {"max_new_tokens": new, "min_new_tokens": new, "answer_start": depth_family().start}
             return aurora.ask(images, "What is the depth map of this image?", constrained=constrained, **how)
 
         results = ask()
