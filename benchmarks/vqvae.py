@@ -2,7 +2,7 @@
 
     python benchmarks/vqvae.py                           # the published size on the CPU, some minutes
     python benchmarks/vqvae.py --size demo --threads 1
-    python benchmarks/vqvae.py --model demo_output/work/vqvae --device cuda --batches 64
+    python benchmarks/vqvae.py --model llava_aurora/tiny_base/depth_vqvae --device cuda --batches 64
 
 Without --model: random weights, with a codebook of encoder outputs so that many codes are in use. "Plain" are layers
 as torch makes them; "as built" is what build_depth_vqvae makes of them: channels last, ReLUs in place. Every way has to
@@ -23,13 +23,13 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
-from llava_aurora.demo.presets import PRESETS
+from llava_aurora.demo.tiny_base import TINY_VQVAE
 from llava_aurora.vqvae import DepthVQVAE, DepthVQVAEConfig, build_depth_vqvae, load_depth_vqvae, perplexity
 
 PLAIN, PRODUCT = "plain, one at a time", "matrix product"
 SIDE = 2048  # of the matrices
 TOLERANCE = 1e-4
-SIZES = {"published": DepthVQVAEConfig(), **{name: preset.vqvae for name, preset in PRESETS.items()}}
+SIZES = {"published": DepthVQVAEConfig(), "demo": load_depth_vqvae(TINY_VQVAE).config}
 
 
 @dataclass(frozen=True)

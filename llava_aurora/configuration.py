@@ -169,6 +169,13 @@ class TrainingArguments(upstream.TrainingArguments):
         default=0.0,
         metadata={"help": "Share of these maps with random codes instead of masks, for refinement passes."},
     )
+    code_noise: float = field(
+        default=0.0,
+        metadata={
+            "help": "Share of maps whose codes are learned behind partly random ones, so that they depend on the image;"
+            " of the others only what follows the map is learned. 0.6 for small models."
+        },
+    )
     eval_pictures: int = field(
         default=4, metadata={"help": "Number of decoded maps of evaluation records to log to TensorBoard."}
     )

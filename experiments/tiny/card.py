@@ -11,9 +11,9 @@ WHAT = (
     " `mlp2x_gelu` projector, a Llama (width 192, 5 layers, 6 heads), a SentencePiece tokenizer of 1,232"
     " pieces; 2.9 million parameters in bfloat16. LLaVA's own loader reads it once `mm_vision_tower` in"
     " config.json is the path of the folder `vision_tower`;"
-    " `llava_aurora.demo.tiny_base.copy_tiny_base(FOLDER)` writes such a copy. `llava-aurora demo` does"
-    " not start from it yet.",
-    "`depth_vqvae/` is a depth VQ-VAE for its frame (7 × 7 codes out of 32), trained apart on the depth maps"
+    " `llava_aurora.demo.tiny_base.copy_tiny_base(FOLDER)` writes such a copy. It is what `llava-aurora demo`"
+    " starts from.",
+    "`depth_vqvae/` is the depth VQ-VAE of the demo (7 × 7 codes out of 32), trained apart on the depth maps"
     " of 5,000 other scenes. The model has never seen depth.",
 )
 HOW = (
@@ -30,21 +30,6 @@ HOW = (
     " made.",
     "Seeds of scenes: 1,000,000 for training, 1,000,001 for the table below, 1,000,002 for the VQ-VAE; the"
     " demo uses 0 and 1.",
-)
-FINE_TUNED = (
-    "Two runs of `scripts/finetune_aurora.sh` from this base, one seed, not the demo's: 3,673 records of 1,000 "
-    "scenes, one epoch in batches of 16, rate 2e-3, `--perception_init words --value_step interpolated`, ZeRO-3 "
-    "on two CPU ranks, three minutes of training; the second with `--span_mask_probability 0.25 "
-    "--span_noise_probability 0.5`. Coordinates are copied without error in the first; maps hardly depend on the "
-    "image: the 440 scenes get 10 and 7 different ones. Probably the model does not know which cell it is at "
-    "without right codes before it. Nothing gets surely above what can be answered blind.",
-)
-AFTERWARDS = (
-    ("closest of 2 to 5 points by coordinates, chain", "34.4 [30.1, 38.7]", "42.6 [38.0, 46.9]", "39.0", "32.1"),
-    ("the same, direct", "36.0 [31.7, 40.3]", "34.6 [30.4, 38.9]", "39.0", "32.1"),
-    ("closest of 2 to 5 marked points, chain", "34.4 [30.1, 38.7]", "30.3 [26.2, 34.4]", "39.0", "32.1"),
-    ("how many there are, chain", "13.6 [10.5, 17.0]", "13.6 [10.5, 17.0]", "20.0", ""),
-    ("how many there are, direct", "13.6 [10.5, 17.0]", "13.4 [10.2, 16.8]", "20.0", ""),
 )
 MEASURED = (
     "Held-out questions, greedy given the tokens before, right if every token of the answer is; coordinates of things"
@@ -64,14 +49,5 @@ def write_card(folder: Path, abilities: Mapping[str, tuple[int, int]]) -> None:
         Section("What it is", list(WHAT), [Table("", ("file", "SHA-256"), hashes)]),
         Section("How it was made", list(HOW)),
         Section("What it can do", [MEASURED], [Table("", ("ability", "right, %", "questions"), rows)]),
-        Section(
-            "What fine-tuning made of it",
-            list(FINE_TUNED),
-            [
-                Table(
-                    "", ("440 questions each", "right, % [95 %]", "the second run", "blind, %", "chance, %"), AFTERWARDS
-                )
-            ],
-        ),
     ]
     write_markdown(folder / "README.md", "A tiny LLaVA that reads a little", sections)

@@ -1,8 +1,9 @@
-"""What the demo learned, in numbers and pictures: report.md, a loss curve, and a PNG each of some held-out scenes."""
+"""What the demo's model has learned: report.md with one table, four cases, the replacement test, and its making."""
 
 import platform
 import shlex
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,262 +14,233 @@ from PIL import Image
 from llava_aurora import integration
 from llava_aurora.data.sources.scenes.photograph import load_photograph
 from llava_aurora.data.sources.scenes.scene import relative_depth
+from llava_aurora.demo.ask import COORDINATES, COUNTING, MARKED, REPLACED
 from llava_aurora.demo.demo_folder import DemoFolder
-from llava_aurora.demo.measure import (
-    Asked,
-    Row,
-    answer_rows,
-    ask,
-    behind_other_maps,
-    depth_errors,
-    read_out_limits,
-    read_out_of_generated_maps,
-    scene_of,
-    true_depth,
-)
+from llava_aurora.demo.launch import REPOSITORY
 from llava_aurora.evaluation.benchmarks.scene_questions import question_of
-from llava_aurora.evaluation.figures import box_panels, depth_panels, readable
-from llava_aurora.files import read_json, write_json, write_text
+from llava_aurora.evaluation.figures import depth_panels, readable
+from llava_aurora.evaluation.measure import Judged, accuracy
+from llava_aurora.evaluation.run import judged_answers, read_results
+from llava_aurora.evaluation.statistics import bootstrap_mean
+from llava_aurora.evaluation.tables import replacement_table
+from llava_aurora.files import read_json
 from llava_aurora.generation.predictor import Predictor
-from llava_aurora.report.plots import Panel, loss_curves, save_panels
+from llava_aurora.report.document import Section, Table, interval, percent, write_markdown
+from llava_aurora.report.plots import loss_curves, save_panels
 from llava_aurora.tasks.depth import DepthFacts
 from llava_aurora.tasks.forms import LETTERS
 from llava_aurora.tasks.marks import depth_at, sample_points
 from llava_aurora.tasks.points import MarkedPoint
 from llava_aurora.tasks.prompts import Prompts
 from llava_aurora.tasks.records import RecordWriter
-from llava_aurora.tasks.written import read_written
 from llava_aurora.tokens.perception import PerceptionTokens
 
-
-def write_report(demo: DemoFolder) -> Path:
-    """Asks the trained model about the held-out scenes and the photograph; writes all of it into the output folder."""
-    predictor = Predictor.from_pretrained(demo.work / "model")
-    perception = predictor.perception
-    assert isinstance(perception, PerceptionTokens), "the demo trains a model with perception tokens"
-    records = read_json(demo.work / "records" / "held_out.json", what="held-out records")
-    outcomes = ask(predictor, records, images=demo.images, description="Asking the trained model")
-    by_task: dict[str, list[Asked]] = {}
-    for outcome in outcomes:
-        by_task.setdefault(outcome.truth["task"].removesuffix("_of_none"), []).append(outcome)
-
-    depth = depth_errors(demo, perception, by_task["depth_generation"])
-    rows = answer_rows(by_task, demo=demo)
-    rows += read_out_of_generated_maps(by_task, demo=demo)
-    rows += read_out_limits(demo, perception, by_task["depth_chain_from_coordinates"])
-    behind = behind_other_maps(demo, predictor, by_task["depth_chain_from_coordinates"])
-    pictures = [*draw_held_out(demo, perception, by_task), draw_photograph(demo, predictor)]
-    history = read_json(demo.work / "model" / "trainer_state.json", what="log of the training run")["log_history"]
-    loss_curves(demo.out / "loss.png", history)
-    result = {
-        "depth_mse": depth,
-        "answers": [vars(row) for row in rows],
-        "behind_other_maps": {name: {"right": right, "questions": count} for name, (right, count) in behind.items()},
-        "seconds": demo.seconds,
-        "loss": [entry for entry in history if "loss" in entry],
-    }
-    write_json(demo.out / "report.json", result)
-    path = demo.out / "report.md"
-    write_text(path, _text(demo, depth, rows, behind, pictures, history))
-    return path
-
-
-def draw_held_out(demo: DemoFolder, perception: PerceptionTokens, by_task: Mapping[str, Sequence[Asked]]) -> list[Path]:
-    """A picture each of the first few chains about depth, and of one about counting."""
-    frame, paths = demo.preset.model.frame, []
-    for outcome in by_task["depth_chain_from_coordinates"][: demo.preset.pictures]:
-        true = true_depth(outcome.record, images=demo.images, size=frame)
-        with Image.open(demo.images / outcome.record["image"]) as image:
-            panels = _depth_panels(image, true, outcome, perception, frame=frame)
-        paths.append(_save(demo, perception, f"scene_{scene_of(outcome)}_depth", panels, outcome))
-    counted = [outcome for outcome in by_task.get("counting_chain", ()) if outcome.truth["boxes"]]
-    for outcome in counted[: max(1, demo.preset.pictures // 3)]:
-        with Image.open(demo.images / outcome.record["image"]) as image:
-            written = read_written(outcome.result.text, outcome.result.ids, perception, kind="depth").boxes
-            panels = box_panels(image, true=outcome.truth["boxes"], written=written, frame=frame)
-        paths.append(_save(demo, perception, f"scene_{scene_of(outcome)}_boxes", panels, outcome))
-    return paths
-
-
-def draw_photograph(demo: DemoFolder, predictor: Predictor) -> Path:
-    """The motorcycle: a real photograph with measured depth, unlike anything the model was trained on."""
-    perception = predictor.perception
-    assert perception is not None
-    frame = demo.preset.model.frame
-    photograph = load_photograph(frame=frame)
-    true = relative_depth(photograph.depth)
-    measured = np.where(photograph.known, true, 0)  # points lie where depth was measured, not filled in
-    rng = np.random.default_rng(demo.preset.seed)
-    positions = sample_points(relative_depth=measured, count=min(3, max(demo.preset.points)), rng=rng)
-    assert positions is not None, "the photograph has depths enough for three points"
-    points = [
-        MarkedPoint(letter=letter, x=x, y=y, depth=depth_at(true, (x, y)))
-        for letter, (x, y) in zip(LETTERS, positions, strict=False)
-    ]
-    kind = perception.kinds["depth"]
-    folder = demo.work / "photograph"
-    folder.mkdir(exist_ok=True)
-    Image.fromarray(photograph.image).save(folder / "motorcycle.png")
-    record = RecordWriter(prompts=Prompts.plain(), families=perception.vocabulary.families).write(
-        "depth_chain_from_coordinates",
-        DepthFacts(points, kind.encode(true)),
-        name="photograph",
-        image="motorcycle.png",
-        rng=rng,
-    )
-    outcome = ask(predictor, [record], images=folder, description="Asking about the photograph")[0]
-    panels = _depth_panels(Image.fromarray(photograph.image), true, outcome, perception, frame=frame)
-    return _save(demo, perception, "photograph_motorcycle", panels, outcome)
-
-
-def _depth_panels(
-    image: Image.Image, true: np.ndarray, asked: Asked, perception: PerceptionTokens, *, frame: int
-) -> list[Panel]:
-    kind, points = perception.kinds["depth"], asked.truth.get("points", {})
-    copy = kind.decode(kind.encode(true))
-    return depth_panels(image, points=points, frame=frame, true=true, copy=copy, written=asked.result.depth)
-
-
-def _save(demo: DemoFolder, perception: PerceptionTokens, name: str, panels: Sequence[Any], outcome: Asked) -> Path:
-    path = demo.out / f"{name}.png"
-    families = perception.vocabulary.families
-    save_panels(
-        path,
-        panels,
-        question=readable(question_of(outcome.record), families),
-        answer=readable(outcome.result.text, families),
-        truth=outcome.truth["answer"],
-    )
-    return path
-
-
-def _text(
-    demo: DemoFolder,
-    depth: Mapping[str, float],
-    rows: Sequence[Row],
-    behind: Mapping[str, tuple[float, int]],
-    pictures: Sequence[Path],
-    history: Sequence[Any],
-) -> str:
-    """The report in Markdown."""
-    preset = demo.preset
-    losses = [entry for entry in history if "loss" in entry]
-    first, last = (losses[0], losses[-1]) if losses else ({}, {})
-    parts = [name for name in last if name == "loss" or name.startswith("loss_")]
-    trained: Mapping[str, float] = next((entry for entry in history if "train_runtime" in entry), {})
-    command = " ".join(map(shlex.quote, read_json(demo.work / "command.json", what="command")))
-    lines = [
-        "# What the demo learned",
-        "",
-        f"A LLaVA of {preset.model.layers} layers and width {preset.model.width}, started from random weights, with a"
-        f" frame of {preset.model.frame} pixels, {(preset.model.frame // preset.model.patch) ** 2} image tokens and"
-        f" maps of {preset.vqvae.grid} × {preset.vqvae.grid} codes out of {preset.vqvae.codebook_size}. Trained on"
-        f" {preset.scenes} ray-cast scenes, asked about {preset.held_out} others.",
-        "",
-        "## Depth maps",
-        "",
-        "Mean squared error against the true relative depth, in [0, 1]² (lower is better), on held-out scenes.",
-        "",
-        "| map | MSE |",
-        "|---|---|",
-        *(f"| {_NAMES[name]} | {value:.4f} |" for name, value in depth.items()),
-        "",
-        "## Answers",
-        "",
-        "| question | right | blind | chance | questions | |",
-        "|---|---|---|---|---|---|",
-        *(_line(row) for row in rows),
-        "",
-        "*Blind* is the highest accuracy without the image: always the same answer, the lowest point, or the closest"
-        " point by the other scenes' mean map. Chance is one over the number of points. A row is marked if it is"
-        " more than two standard errors above the higher of both, or below the lower. *Computed from its map*: the"
-        " point with the highest value in the decoded map, whatever the model answered.",
-        "",
-        *_lessons(rows),
-        "",
-        "## Does it use its maps?",
-        "",
-        "`depth_chain_from_coordinates` again: chains are cut off after their map, the map is replaced, and the model"
-        " continues.",
-        "",
-        *_behind(behind),
-        "",
-        "## Pictures",
-        "",
-        *(f"![{path.stem.replace('_', ' ')}]({path.name})\n" for path in pictures),
-        "## Training",
-        "",
-        "![loss](loss.png)",
-        "",
-        "| part of the loss | first | last |",
-        "|---|---|---|",
-        *(f"| {name} | {first.get(name, float('nan')):.3f} | {last[name]:.3f} |" for name in parts),
-        "",
-        f"{trained.get('train_samples_per_second', float('nan')):.0f} samples per second over"
-        f" {trained.get('train_runtime', float('nan')):.0f} s of training.",
-        "",
-        "| stage | seconds |",
-        "|---|---|",
-        *(f"| {title} | {seconds:.0f} |" for title, seconds in demo.seconds.items()),
-        "",
-        "## Reproduce",
-        "",
-        f"```\nllava-aurora demo --preset {demo.name} --out {demo.out.name}\n```",
-        "",
-        "The fine-tuning alone, as the demo started it (paths from the root of the repository):",
-        "",
-        f"```\n{_portable(command, demo)}\n```",
-        "",
-        f"Python {platform.python_version()}, "
-        + ", ".join(f"{version.package} {version.found}" for version in integration.versions())
-        + f", {torch.get_num_threads()} CPU threads.",
-    ]
-    return "\n".join(lines) + "\n"
-
-
-_NAMES = {
-    "vqvae": "the true map, encoded and decoded by the VQ-VAE",
-    "model": "written by the trained model",
-    "mean map": "baseline: the mean map of the training scenes",
-    "untrained model": "baseline: written by the model before training",
+SEVERAL = ("3 points", "4 points", "5 points")
+# What the demo is to show: points of percentage above the blind baseline, by row.
+GOALS = {
+    "closest of 3 to 5 points by coordinates": 15,
+    "closest of 3 to 5 marked points": 15,
+    "answer computed from its map": 20,
+    "how many there are": 15,
 }
 
 
-def _verdict(row: Row) -> str:
-    """Above blind answers and chance, or below both, by more than two standard errors of a share; empty in between."""
-    baselines = [row.blind] if row.chance is None else [row.blind, row.chance]
-    low, high = ((share, 2 * (share * (1 - share) / row.count) ** 0.5) for share in (min(baselines), max(baselines)))
-    if row.value > sum(high):
-        return "above blind"
-    return "below chance" if row.value < low[0] - low[1] else ""
+def write_report(demo: DemoFolder) -> Path:
+    """Writes report.md and its pictures into the output folder."""
+    folder = demo.work / "evaluation"
+    results = read_results(folder)
+    benchmarks = results["benchmarks"]
+    beside = folder / REPLACED
+    replaced = results.get("replacement") or (read_results(beside)["replacement"] if beside.exists() else {})
+    history = read_json(demo.work / "model" / "trainer_state.json", what="log of the training run")["log_history"]
+    loss_curves(demo.out / "loss.png", history)
+    rows = answer_rows(benchmarks)
+    boxes = benchmarks[COUNTING]["reasonings"]["chain"]["summary"]["measures"]
+    sections = [
+        Section(
+            "What it has learned",
+            [*verdicts(rows, f1=boxes["f1"]["value"] if "f1" in boxes else 0.0), _HOW],
+            [
+                Table(
+                    "",
+                    ("question", "by chain, % [95 %]", "direct, %", "blind, %", "chance, %", "questions"),
+                    [row.cells for row in rows],
+                )
+            ],
+        ),
+        _replacement(replaced.get(COORDINATES)),
+        Section("Cases", [_CASES], [], [*cases(demo, benchmarks), photograph(demo)]),
+        Section("How it was made", _made(demo, history), [_times(demo)], [("loss.png", "loss of the fine-tuning")]),
+    ]
+    path = demo.out / "report.md"
+    write_markdown(path, "What the demo learned", sections)
+    return path
 
 
-def _line(row: Row) -> str:
-    chance = "–" if row.chance is None else f"{100 * row.chance:.0f} %"
-    return (
-        f"| {row.name} | {100 * row.value:.0f} % | {100 * row.blind:.0f} % | {chance} | {row.count} | {_verdict(row)} |"
+def _replacement(found: Mapping[str, Any] | None) -> Section:
+    if found is None:
+        return Section("Does it use its map?", ["None of its chains has a complete map."])
+    said = found["verdict"]
+    known = said["finding"] != "cannot be told"
+    finding = f"It {said['finding']}." if known else "Whether it does cannot be told."
+    return Section("Does it use its map?", [f"{finding} {said['reason']}"], [replacement_table(found)])
+
+
+_HOW = (
+    "*Blind* is the best answer without the image: always the same, the lowest point, or a place in the order of the"
+    " mean map of the other scenes, whichever gets most right of these very questions. *Direct* is the same model asked"
+    " for the answer alone. A mean over 3 to 5 points counts each number of points alike."
+)
+_CASES = (
+    "Right and wrong cases in the ratio in which they occur. Numbers at the points are relative depths from 0 to 99, 99"
+    " closest, as true and as the written map has them; those at boxes are intersections over unions."
+)
+
+
+@dataclass(frozen=True)
+class Row:
+    """One question of the table.
+
+    Attributes:
+        name: of the question.
+        chain, direct: intervals as results.json has them; None where there is none.
+        blind, chance: shares; None where there is none.
+        count: questions.
+    """
+
+    name: str
+    chain: Any
+    direct: Any
+    blind: float
+    chance: float | None
+    count: int
+
+    @property
+    def cells(self) -> tuple[str, ...]:
+        shares = (percent(self.direct), percent(self.blind), percent(self.chance))
+        return (self.name, interval(self.chain), *shares, str(self.count))
+
+
+def answer_rows(benchmarks: Mapping[str, Any]) -> list[Row]:
+    """The table's rows: each kind of question, and the maps behind them."""
+    rows = []
+    for task, points in ((COORDINATES, "points by coordinates"), (MARKED, "marked points")):
+        ways = benchmarks[task]["reasonings"]
+        for name, categories in ((f"closest of 2 {points}", ("2 points",)), (f"closest of 3 to 5 {points}", SEVERAL)):
+            there = [each for each in categories if each in ways["chain"]["categories"]]
+            chain, direct = (
+                [each for each in judged_answers(benchmarks[task], way) if each.category in there]
+                for way in ("chain", "direct")
+            )
+            groups = [ways["chain"]["categories"][each] for each in there]
+            blind, chance = (float(np.mean([group[key] for group in groups])) for key in ("blind", "chance"))
+            rows.append(Row(name, accuracy(chain).to_json(), accuracy(direct).to_json(), blind, chance, len(chain)))
+            if categories == SEVERAL:
+                rows.append(Row("answer computed from its map", _read_out(chain), None, blind, chance, len(chain)))
+    ways = benchmarks[COUNTING]["reasonings"]
+    summary = ways["chain"]["summary"]
+    rows.append(
+        Row(
+            "how many there are",
+            summary["accuracy"],
+            ways["direct"]["summary"]["accuracy"],
+            summary["blind"],
+            None,
+            summary["questions"],
+        )
     )
+    return rows
 
 
-def _lessons(rows: Sequence[Row]) -> list[str]:
-    """What was not learned, said plainly."""
-    missed = [row.name for row in rows if _verdict(row) != "above blind"]
-    if not missed:
-        return ["Every row is above the blind baseline."]
-    return ["Not above what can be answered without the image:", "", *(f"- {name}" for name in missed)]
+def _read_out(judged: Sequence[Judged]) -> dict[str, Any]:
+    groups = [[each.read_out == each.truth for each in judged if each.category == name] for name in SEVERAL]
+    return bootstrap_mean(*(group for group in groups if group)).to_json()
 
 
-def _behind(behind: Mapping[str, tuple[float, int]]) -> list[str]:
-    if not behind:
-        return ["None of its chains has a complete map."]
-    lines = [f"| {name} | {100 * right:.0f} % | {count} |" for name, (right, count) in behind.items()]
-    return ["| map | right | questions |", "|---|---|---|", *lines]
+def verdicts(rows: Sequence[Row], *, f1: float) -> list[str]:
+    """What was reached and what falls short, in a sentence each."""
+    said = []
+    for row in rows:
+        if (goal := GOALS.get(row.name)) is not None:
+            above = 100 * (row.chain["value"] - row.blind)
+            sure = "" if row.chain["low"] > row.blind else "not "
+            reached = "reached" if above >= goal else "missed"
+            said.append(
+                f"{row.name}: {above:+.0f} points above blind ({sure}significant); the goal of {goal} is {reached}."
+            )
+    said.append(
+        f"Boxes: F1 {f1:.2f} at an overlap of one half; the goal of 0.5 is {'reached' if f1 >= 0.5 else 'missed'}."
+    )
+    return said
 
 
-def _portable(command: str, demo: DemoFolder) -> str:
-    """The command with paths from the root of the repository."""
-    from llava_aurora.demo.launch import REPOSITORY
+def cases(demo: DemoFolder, benchmarks: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Two pictures of depth chains and two of counting, right ones in the ratio in which they occur."""
+    chosen = []
+    for task in (COORDINATES, COUNTING):
+        chains = benchmarks[task]["reasonings"]["chain"]
+        right = round(2 * chains["summary"]["accuracy"]["value"])
+        of_kind = {kind: [each for each in chains["gallery"] if each["right"] == kind] for kind in (True, False)}
+        for each in of_kind[True][:right] + of_kind[False][: 2 - right]:
+            picture = demo.work / "evaluation" / each["picture"]
+            name = f"{task}_{'right' if each['right'] else 'wrong'}_{picture.stem.split('.')[-1]}.png"
+            (demo.out / name).write_bytes(picture.read_bytes())
+            chosen.append((name, f"{'right' if each['right'] else 'wrong'}: {each['id']}, true answer {each['truth']}"))
+    return chosen
 
-    for folder in (demo.work.absolute(), demo.work):
-        command = command.replace(str(folder), f"{demo.out.name}/work")
-    return command.replace(f"{REPOSITORY}/", "").replace(".venv/bin/", "")
+
+def photograph(demo: DemoFolder) -> tuple[str, str]:
+    """The motorcycle: a real photograph with measured depth, unlike anything the model was trained on."""
+    predictor = Predictor.from_pretrained(demo.work / "model")
+    perception = predictor.perception
+    assert isinstance(perception, PerceptionTokens), "the demo trains a model with perception tokens"
+    frame, kind = demo.preset.scene.frame, perception.kinds["depth"]
+    picture = load_photograph(frame=frame)
+    true, rng = relative_depth(picture.depth), np.random.default_rng(demo.preset.seed)
+    measured = np.where(picture.known, true, 0)  # points lie where depth was measured, not filled in
+    positions = sample_points(relative_depth=measured, count=3, rng=rng)
+    assert positions is not None, "the photograph has depths enough for three points"
+    points = [
+        MarkedPoint(letter, x, y, depth_at(true, (x, y))) for letter, (x, y) in zip(LETTERS, positions, strict=False)
+    ]
+    writer = RecordWriter(prompts=Prompts.plain(), families=perception.vocabulary.families)
+    facts = DepthFacts(points, kind.encode(true))
+    record = writer.write("depth_chain_from_coordinates", facts, name="photograph", image="motorcycle.png", rng=rng)
+    image = Image.fromarray(picture.image)
+    result = predictor.write([image], [question_of(record)])[0]
+    copy = kind.decode(kind.encode(true))
+    panels = depth_panels(
+        image, points=record["aurora"]["points"], frame=frame, true=true, copy=copy, written=result.depth
+    )
+    families = perception.vocabulary.families
+    save_panels(
+        demo.out / "photograph_motorcycle.png",
+        panels,
+        question=readable(question_of(record), families),
+        answer=readable(result.text, families),
+        truth=record["aurora"]["answer"],
+    )
+    return "photograph_motorcycle.png", "a photograph, of which nothing was trained"
+
+
+def _made(demo: DemoFolder, history: Sequence[Mapping[str, Any]]) -> list[str]:
+    preset = demo.preset
+    command = " ".join(map(shlex.quote, read_json(demo.work / "command.json", what="command")))
+    for path in (demo.work.absolute(), demo.work):
+        command = command.replace(str(path), f"{demo.out.name}/work")
+    command = command.replace(f"{REPOSITORY}/", "").replace(".venv/bin/", "")
+    trained: Mapping[str, float] = next((entry for entry in history if "train_runtime" in entry), {})
+    versions = ", ".join(f"{version.package} {version.found}" for version in integration.versions())
+    return [
+        f"The tiny LLaVA of the package, fine-tuned on {preset.scenes} ray-cast scenes, asked about {preset.held_out}"
+        f" others: {trained.get('train_samples_per_second', 0):.0f} samples per second over"
+        f" {trained.get('train_runtime', 0):.0f} s. The model: `{demo.out.name}/work/model`.",
+        f"```\nllava-aurora demo --preset {demo.name} --out {demo.out.name}\n```",
+        "The fine-tuning alone (paths from the root of the repository):",
+        f"```\n{command}\n```",
+        f"Python {platform.python_version()}, {versions}, {torch.get_num_threads()} threads, {preset.ranks} ranks.",
+    ]
+
+
+def _times(demo: DemoFolder) -> Table:
+    return Table("", ("stage", "seconds"), [(title, f"{seconds:.0f}") for title, seconds in demo.seconds.items()])

@@ -1,10 +1,9 @@
-"""The demo, from nothing to a report: scenes, VQ-VAE, codes, records, a tiny LLaVA, fine-tuning, questions, pictures.
+"""The demo, from a small LLaVA to a report: scenes, codes, records, fine-tuning, questions, pictures.
 
 Every stage leaves a folder and is skipped when that folder is there, so a demo that was stopped goes on where it was.
 """
 
 import shutil
-import time
 from pathlib import Path
 
 from rich.console import Console
@@ -13,18 +12,14 @@ from llava_aurora.data.sources.scenes.photograph import load_photograph
 from llava_aurora.data.sources.scenes.scene_folder import write_scenes
 from llava_aurora.data.sources.scenes.scene_records import SceneTasks, write_scene_records
 from llava_aurora.data.transforms.values import ValueStep
+from llava_aurora.demo.ask import ask_scenes
 from llava_aurora.demo.demo_folder import DemoFolder
 from llava_aurora.demo.demo_report import write_report
 from llava_aurora.demo.launch import finetune_command, run_training
-from llava_aurora.demo.stages import (
-    Stages,
-    as_arguments,
-    build_base,
-    claim_folder,
-    small_model_flags,
-    token_families,
-    train_small_vqvae,
-)
+from llava_aurora.demo.stages import Stages, as_arguments, claim_folder, small_model_flags, token_families
+from llava_aurora.demo.tiny_base import TINY_VQVAE, copy_tiny_base
+from llava_aurora.demo.tiny_llava import TinyLlavaConfig
+from llava_aurora.evaluation.blind import blind_scores
 from llava_aurora.files import atomic_folder, write_json
 from llava_aurora.tasks.prompts import Prompts
 from llava_aurora.tasks.records import RecordWriter
@@ -32,16 +27,6 @@ from llava_aurora.tasks.task import Drawing
 from llava_aurora.tokens.depth import DepthKind
 from llava_aurora.vqvae.checkpoint import load_depth_vqvae
 from llava_aurora.vqvae.folders import encode_folder, read_codes
-
-# What held-out scenes are asked: everything, so that the report can say what was learned and what was not.
-HELD_OUT_TASKS = (
-    "depth_generation",
-    "depth_chain_from_coordinates",
-    "depth_direct_from_coordinates",
-    "depth_chain",
-    "counting_chain",
-    "counting_direct",
-)
 
 
 class Demo(DemoFolder):
@@ -59,18 +44,17 @@ class Demo(DemoFolder):
         Raises:
             AuroraError: if the folder was made with other sizes, or a stage fails.
         """
-        load_photograph(frame=self.preset.model.frame)  # what is missing for the last stage is said before the first
+        load_photograph(frame=self.preset.scene.frame)  # what is missing for the last stage is said before the first
         claim_folder(self.out, self.work / "preset.json", self.preset, what="demo")
         stage = self.stages.run
         stage("Render scenes", self.work / "scenes", self._scenes)
-        stage("Train the depth VQ-VAE", self.work / "vqvae", self._vqvae)
         stage("Encode maps and write records", self.work / "records", self._records)
-        stage("Build a tiny LLaVA", self.work / "base", self._base)
-        stage("Fine-tune it with perception tokens", self.work / "model", self._finetune)
-        started = time.perf_counter()
-        self.console.rule("Ask it about scenes it has never seen")
+        stage("Fine-tune the tiny LLaVA with perception tokens", self.work / "model", self._finetune)
+        stage(
+            "Ask it about scenes it has never seen", self.work / "evaluation", lambda folder: ask_scenes(self, folder)
+        )
         report = write_report(self)
-        self.console.print(f"Report: {report} ({time.perf_counter() - started:.0f} s)")
+        self.console.print(f"Report: {report} ({sum(self.seconds.values()):.0f} s in all)")
         return report
 
     def _scenes(self, folder: Path) -> None:
@@ -81,47 +65,27 @@ class Demo(DemoFolder):
         ):
             write_scenes(out=folder / name, count=count, seed=seed, config=preset.scene, workers=preset.ranks)
 
-    def _vqvae(self, folder: Path) -> None:
-        preset = self.preset
-        maps = self.work / "scenes" / "train" / "depth"
-        train_small_vqvae(maps, folder, config=preset.vqvae, epochs=preset.vqvae_epochs, seed=preset.seed)
-
     def _records(self, folder: Path) -> None:
-        preset = self.preset
-        vqvae = load_depth_vqvae(self.work / "vqvae")
-        frame = preset.model.frame
-        values = ValueStep(depth=DepthKind(vqvae=vqvae), frame=frame)
-        writer = RecordWriter(prompts=Prompts.plain(), families=token_families(preset.vqvae, frame=frame))
-        asked = {
-            "train": (preset.shares, preset.seed),
-            "held_out": (dict.fromkeys(HELD_OUT_TASKS, 1.0), preset.seed + 1),
-        }
+        preset, scenes = self.preset, self.work / "scenes" / "train"
+        vqvae, frame = load_depth_vqvae(TINY_VQVAE), preset.scene.frame
+        writer = RecordWriter(prompts=Prompts.plain(), families=token_families(vqvae.config, frame=frame))
+        drawing = Drawing(frame=frame, points=preset.points, read_points=preset.read_points)
         with atomic_folder(folder) as temporary:
-            for name, (shares, seed) in asked.items():
-                scenes = self.work / "scenes" / name
-                codes = temporary / f"{name}_codes.parquet"
-                encode_folder(model=vqvae, maps=scenes / "depth", out=codes)
-                write_scene_records(
-                    temporary / f"{name}.json",
-                    scenes=scenes,
-                    codes=read_codes(codes, model=vqvae).codes,
-                    writer=writer,
-                    tasks=SceneTasks(
-                        shares=shares,
-                        drawing=Drawing(frame=frame, points=preset.points, read_points=preset.read_points),
-                        seed=seed,
-                    ),
-                    keep=values.bears_out if name == "train" and preset.sound_chains else None,
-                )
-
-    def _base(self, folder: Path) -> None:
-        preset = self.preset
-        families = token_families(preset.vqvae, frame=preset.model.frame)
-        records = self.work / "records" / "train.json"
-        build_base(folder, records=records, families=families, config=preset.model, seed=preset.seed)
+            encode_folder(model=vqvae, maps=scenes / "depth", out=temporary / "codes.parquet")
+            records = write_scene_records(
+                temporary / "train.json",
+                scenes=scenes,
+                codes=read_codes(temporary / "codes.parquet", model=vqvae).codes,
+                writer=writer,
+                tasks=SceneTasks(shares=preset.shares, drawing=drawing, seed=preset.seed),
+                keep=ValueStep(depth=DepthKind(vqvae=vqvae), frame=frame).bears_out,
+            )
+        for score in blind_scores(records, folder=scenes, frame=frame):
+            self.console.print(f"{score}", highlight=False)
 
     def _finetune(self, folder: Path) -> None:
         shutil.rmtree(folder, ignore_errors=True)
+        copy_tiny_base(self.work / "base")
         command = finetune_command(self._flags(folder), ranks=self.preset.ranks)
         write_json(self.work / "command.json", command)
         run_training(command, log=self.work / "training.log", description="Fine-tuning")
@@ -132,9 +96,9 @@ class Demo(DemoFolder):
             base=self.work / "base",
             records=self.work / "records" / "train.json",
             images=self.work / "scenes" / "train",
-            vqvae=self.work / "vqvae",
+            vqvae=TINY_VQVAE,
             out=folder,
-            config=preset.model,
+            config=TinyLlavaConfig(frame=preset.scene.frame),
         )
         flags |= {
             **preset.flags,

@@ -7,7 +7,6 @@ from PIL import Image
 
 from llava_aurora.report.plots import Panel
 from llava_aurora.tasks.marks import draw_points
-from llava_aurora.tokens.box import BoxKind
 from llava_aurora.tokens.depth import color_map
 from llava_aurora.tokens.vocabulary import MalformedSpan, TokenFamily
 
@@ -33,19 +32,6 @@ def depth_panels(
     maps = {"true depth": true, "the VQ-VAE's copy": copy, "written by the model": written}
     shown = [(title, color_map(depth)) for title, depth in maps.items() if depth is not None]
     return [("image", Image.fromarray(marked)), *shown]
-
-
-def box_panels(
-    image: Image.Image, *, true: Sequence[Sequence[int]], written: Sequence[Sequence[int]], frame: int
-) -> list[Panel]:
-    """The true boxes and those that the model wrote, in pixels of a square frame, numbered as listed."""
-    large = image.convert("RGB").resize((336, 336), Image.Resampling.BICUBIC)
-    kind = BoxKind(frame=frame)
-    return [
-        ("image", large),
-        ("true boxes", kind.draw(true, large)),
-        ("written by the model", kind.draw(written, large)),
-    ]
 
 
 def fold_spans(text: str, families: Sequence[TokenFamily]) -> str:

@@ -259,8 +259,8 @@ class AuroraLlamaForCausalLM(LlavaLlamaForCausalLM):
         ids = None
         needs_mask = True
         if inputs_embeds is None:
-            if self.training and self.training_loss.span_masking is not None:
-                input_ids, labels = self.training_loss.span_masking(input_ids, labels)
+            if self.training and self.training_loss.change_codes is not None:
+                input_ids, labels = self.training_loss.change_codes(input_ids, labels)
             if self.training_loss.context_mask is not None:
                 images_of_rows = text_and_image(input_ids, attention_mask, IMAGE_TOKEN_INDEX)
             needs_ids = self.training_loss.needs_ids

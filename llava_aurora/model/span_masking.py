@@ -1,4 +1,4 @@
-"""Masking the input codes of some maps in training, so that the model can write a map in one pass.
+"""Changing the input codes of some maps in training: masks, to write a map in one pass, or noise, to write it better.
 
 With some probability the inputs of a span's codes are replaced by the family's END token, which then means "not written
 yet"; the labels stay. Position i still predicts code i + 1. Generation feeds the codes that are written and an END for
@@ -7,11 +7,16 @@ LLaVA loads the checkpoint.
 
 Such codes are a draft that is fed again and may be partly wrong. So that predictions behind wrong codes are trained
 too, a share of these spans gets random codes instead of masks.
+
+Code noise is for writing code by code. Behind true codes a small model learns to guess the next code from the ones
+before; when it writes a map itself, one wrong code leads to others, and maps hardly depend on the image. Behind random
+codes the image is all there is.
 """
 
 from dataclasses import dataclass
 
 import torch
+from llava.constants import IGNORE_INDEX
 from torch import Tensor
 
 from llava_aurora.tokens.perception import PerceptionTokens
@@ -28,6 +33,7 @@ class MaskedSpan:
     lengths: tuple[int, ...]  # the allowed numbers of codes in a span, ascending
     codes: range  # their ids
     labels: int = 0  # how many of the last of them say nothing of the image, and are never changed to others
+    independent: bool = True  # whether any code may follow any other
 
     @property
     def length(self) -> int:
@@ -47,7 +53,8 @@ def masked_spans(perception: PerceptionTokens) -> list[MaskedSpan]:
         if family.delimited:
             ids, first = perception.ids, perception.ids.first_code_id(family)
             codes, labels = range(first, first + family.size), family.size - kind.cell_codes
-            spans.append(MaskedSpan(ids.start_id(family), ids.end_id(family), family.lengths, codes, labels))
+            ends = ids.start_id(family), ids.end_id(family)
+            spans.append(MaskedSpan(*ends, family.lengths, codes, labels, independent=kind.allowed_by_place))
     return spans
 
 
@@ -93,11 +100,48 @@ class SpanMasking:
             if chosen >= self.probability or labels[row, end] != span.mask:
                 continue
             if noisy < self.noise:
-                stop = span.codes.stop - span.labels
-                wrong = (torch.rand(length) < share * MOST_WRONG).to(input_ids.device)
-                places = start + 1 + (wrong & (input_ids[row, start + 1 : end] < stop)).nonzero().flatten()
-                input_ids[row, places] = torch.randint(span.codes.start, stop, places.shape).to(input_ids)
+                _add_noise(input_ids[row, start + 1 : end], span, rate=share * MOST_WRONG)
             else:
                 first = start + 1 + (0 if whole < 0.5 else int(share * length))
                 input_ids[row, first:end] = span.mask
-            labels[row, end + 1 :] = -100
+            labels[row, end + 1 :] = IGNORE_INDEX
+
+
+class CodeNoise:
+    """Codes are learned behind partly random ones, and what follows a map behind the true ones; never both at once.
+
+    Spans are left as they are where a code restricts those that may follow it (masks).
+
+    Args:
+        probability: that the codes of a map are learned, each time it is seen; else what follows it is. In (0, 1).
+    """
+
+    def __init__(self, perception: PerceptionTokens, *, probability: float) -> None:
+        if not 0 < probability < 1:
+            raise ValueError(f"the share of maps with noise is in (0, 1), not {probability}")
+        self.spans = [span for span in masked_spans(perception) if span.independent]
+        self.probability = probability
+
+    def __call__(self, input_ids: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        """As `SpanMasking`. The rate of random codes is drawn for each map, uniform in [0, 1)."""
+        input_ids, labels = input_ids.clone(), labels.clone()
+        for span in self.spans:
+            for length in span.lengths:
+                starts = (labels[:, : labels.shape[1] - length - 1] == span.start).nonzero().tolist()
+                for (row, start), (chosen, rate) in zip(starts, torch.rand(len(starts), 2).tolist(), strict=True):
+                    end = start + 1 + length
+                    if labels[row, end] != span.mask:
+                        continue
+                    if chosen < self.probability:
+                        _add_noise(input_ids[row, start + 1 : end], span, rate=rate)
+                        labels[row, end + 1 :] = IGNORE_INDEX
+                    else:
+                        labels[row, start + 1 : end] = IGNORE_INDEX
+        return input_ids, labels
+
+
+def _add_noise(codes: Tensor, span: MaskedSpan, *, rate: float) -> None:
+    """Exchanges, in place, this share of the ids of a span's codes for random ones; labels stay."""
+    stop = span.codes.stop - span.labels
+    places = ((torch.rand(len(codes)) < rate).to(codes.device) & (codes < stop)).nonzero().flatten()
+    codes[places] = torch.randint(span.codes.start, stop, places.shape).to(codes)

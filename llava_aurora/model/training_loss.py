@@ -16,7 +16,7 @@ from llava_aurora.model.context_mask import ContextMask, image_features
 from llava_aurora.model.labelled_tokens import LabelledTokens
 from llava_aurora.model.loss_meter import LossMeter
 from llava_aurora.model.losses import AuxWeight, LossContext, loss_class
-from llava_aurora.model.span_masking import SpanMasking
+from llava_aurora.model.span_masking import CodeNoise, SpanMasking
 from llava_aurora.model.stated_points import StatedPoints
 from llava_aurora.tokens.perception import PerceptionTokens
 
@@ -30,6 +30,7 @@ class TrainingSettings:
     # span_mask_probability, span_noise_probability: of `SpanMasking`; 0 masks nothing
     span_mask_probability: float = 0.0
     span_noise_probability: float = 0.0
+    code_noise: float = 0.0  # of `CodeNoise`; 0 changes no code
     values: str = ""  # where the values that chains state come from (--value_step); "": the model keeps what it has
 
 
@@ -40,7 +41,7 @@ class TrainingLoss:
         model: the causal language model; auxiliary losses may listen to its layers.
     Attributes:
         meter: the mean of each part of the loss since it was last read.
-        span_masking: hides the codes of some maps from the model; None: of no map.
+        change_codes: changes the input codes of some maps; None: of no map.
         metrics: collects what an evaluation measures, while one runs; None in training.
     Raises AuroraError if the model lacks what an auxiliary loss needs.
     """
@@ -52,9 +53,11 @@ class TrainingLoss:
         points = any(loss.needs_points for loss in self.losses.values())
         self.points = StatedPoints(tokenizer, self.perception) if points else None
         self.context_mask = settings.context_mask
-        self.span_masking: SpanMasking | None = None
-        if settings.span_mask_probability:
-            self.span_masking = SpanMasking(
+        self.change_codes: SpanMasking | CodeNoise | None = None
+        if settings.code_noise:
+            self.change_codes = CodeNoise(self.perception, probability=settings.code_noise)
+        elif settings.span_mask_probability:
+            self.change_codes = SpanMasking(
                 self.perception, probability=settings.span_mask_probability, noise=settings.span_noise_probability
             )
         parts = tuple(part for loss in self.losses.values() for part in loss.parts)

@@ -70,6 +70,10 @@ def check_flags(flags: argparse.Namespace) -> None:
         )
     if flags.span_noise_probability and not flags.span_mask_probability:
         raise AuroraError("--span_noise_probability is a share of the maps of --span_mask_probability, which is 0")
+    if not 0 <= flags.code_noise < 1:
+        raise AuroraError(f"--code_noise {flags.code_noise}: must be in [0, 1); with 1 no answer would be learned")
+    if flags.code_noise and flags.span_mask_probability:
+        raise AuroraError("--code_noise and --span_mask_probability both change the codes of maps: give one of them")
     _check_quantization(flags)
     check_trainable(flags.model_name_or_path)
     base = Path(flags.model_name_or_path)

@@ -29,7 +29,7 @@ from llava_aurora.training.parameter_groups import PARTS, parameter_groups
 from llava_aurora.training.resumable import ResumableTrainer
 
 # Flags that change the training of perception tokens.
-NEED_TOKENS = ("aux_losses", "information_bottleneck", "span_mask_probability")
+NEED_TOKENS = ("aux_losses", "information_bottleneck", "span_mask_probability", "code_noise")
 
 
 class AuroraTrainer(ResumableTrainer):
@@ -47,6 +47,7 @@ class AuroraTrainer(ResumableTrainer):
                 ),
                 span_mask_probability=self.args.span_mask_probability,
                 span_noise_probability=self.args.span_noise_probability,
+                code_noise=self.args.code_noise,
                 values=self.train_dataset.data_args.value_step,
             )
             self.aurora_model.start_training(settings, tokenizer=self.processing_class)

@@ -53,7 +53,7 @@ def test_generation(rows, finetuned_lora):
 
 
 def test_vqvae(rows):
-    found, measured = rows("vqvae", "--size", "smoke", "--maps", 4, "--batches", 2, 4)
+    found, measured = rows("vqvae", "--size", "demo", "--maps", 4, "--batches", 2, 4)
     assert measured["perplexity"] > 4  # of 16 codes, so that equal codes say something
     assert {row["what"] for row in found} == {"encode", "decode"}
     assert all(row["same"] for row in found)

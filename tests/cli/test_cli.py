@@ -48,7 +48,7 @@ def test_doctor_finds_a_sound_installation(start):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["demo", "--preset", "huge"], "error: unknown preset 'huge'; available: demo, smoke"),
+        (["demo", "--preset", "huge"], "error: unknown preset 'huge'; available: demo, full, smoke"),
         (["patch", "--source", "nowhere"], "error: "),
     ],
 )

@@ -6,7 +6,7 @@ import pytest
 import torch
 from transformers import AutoTokenizer
 
-from llava_aurora.model.span_masking import MOST_WRONG, SpanMasking, masked_spans
+from llava_aurora.model.span_masking import MOST_WRONG, CodeNoise, SpanMasking, masked_spans
 from llava_aurora.tokens import build_kinds
 from llava_aurora.tokens.perception import PerceptionTokens
 from llava_aurora.tokens.vocabulary import PerceptionIds, PerceptionVocabulary, TokenFamily
@@ -54,7 +54,9 @@ def test_inputs_of_codes_are_masked_and_what_follows_is_not_learned(perception, 
 def test_spans_of_every_length_are_masked():
     family = TokenFamily("SHORT", 4, (2, 3), delimited=True)
     ids = PerceptionIds(vocabulary=PerceptionVocabulary((family,)), first_ids={"SHORT": 20}, separators={})
-    perception = PerceptionTokens(kinds={"short": SimpleNamespace(family=family, cell_codes=family.size)}, ids=ids)
+    perception = PerceptionTokens(
+        kinds={"short": SimpleNamespace(family=family, cell_codes=family.size, allowed_by_place=True)}, ids=ids
+    )
     two, three = ids.ids(family, [0, 1]), ids.ids(family, [1, 2, 3])
     torch.manual_seed(0)
     masked_ids, _ = SpanMasking(perception, probability=1.0)(*batch(*[two, three] * 20))
@@ -134,3 +136,40 @@ def test_some_spans_are_left_to_be_masked(perception):
 def test_a_span_knows_what_stands_behind_its_start(perception, span):
     (described,) = masked_spans(perception)
     assert [token in described for token in (*span, 7)] == [False, *[True] * (CODES + 1), False]
+
+
+def test_codes_are_learned_behind_noise_and_answers_behind_true_codes(perception, span):
+    rows = 400
+    input_ids, labels = batch(*[WORDS + span + ANSWER] * rows)
+    torch.manual_seed(0)
+    ids, learned = CodeNoise(perception, probability=0.25)(input_ids, labels)
+    begin, end = len(QUESTION) + len(WORDS) + 1, len(QUESTION) + len(WORDS) + 1 + CODES
+    codes = (learned[:, begin:end] != NONE).all(dim=1)
+    answers = (learned[:, end + 1 :] != NONE).all(dim=1)
+    assert torch.equal(codes, ~answers)
+    assert 0.18 < codes.float().mean() < 0.32
+    changed = ids != input_ids
+    assert not changed[answers].any()
+    assert not changed[:, :begin].any()
+    assert not changed[:, end:].any()
+    rates = changed[codes][:, begin:end].float().mean(dim=1)
+    assert rates.max() > 0.8
+    assert rates.min() < 0.2
+    assert torch.equal(learned[codes][:, :end], labels[codes][:, :end])
+
+
+def test_codes_that_restrict_those_behind_them_get_no_noise(perception):
+    spans = CodeNoise(perception, probability=0.5).spans
+    assert [each.independent for each in spans] == [True]
+    family = TokenFamily("SHORT", 4, (2,), delimited=True)
+    ids = PerceptionIds(vocabulary=PerceptionVocabulary((family,)), first_ids={"SHORT": 20}, separators={})
+    kind = SimpleNamespace(family=family, cell_codes=family.size, allowed_by_place=False)
+    noise = CodeNoise(PerceptionTokens(kinds={"short": kind}, ids=ids), probability=0.5)  # type: ignore[dict-item]
+    row = batch(WORDS + ids.ids(family, [0, 1]) + ANSWER)
+    assert all(torch.equal(*pair) for pair in zip(noise(*row), row, strict=True))
+
+
+@pytest.mark.parametrize("probability", [0.0, 1.0])
+def test_some_maps_and_some_answers_are_learned(perception, probability):
+    with pytest.raises(ValueError, match="in \\(0, 1\\)"):
+        CodeNoise(perception, probability=probability)
