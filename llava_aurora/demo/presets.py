@@ -7,23 +7,24 @@ from llava_aurora.data.sources.scenes.scene import SceneConfig
 
 SCENES = SceneConfig(frame=112, shadows=False, variety=0.5, max_objects=8, min_visible_area=0.008)
 # Chains say how close each point is by the map. New tokens start from what they stand for: coordinates and codes are
-# numbers that the base can copy, look up and compare. Codes that come out wrong must not lead the rest of a map astray.
+# numbers that the base can copy, look up and compare. Codes are learned behind noise, so that they depend on the image.
 TAUGHT: Mapping[str, object] = {
     "value_step": "interpolated",
     "perception_init": "words",
-    "span_mask_probability": 0.25,
-    "span_noise_probability": 0.5,
+    "depth_raster_rows": True,
+    "code_noise": 0.6,
 }
 SHARES: Mapping[str, float] = {
-    "depth_reading": 0.8,
+    "depth_generation": 0.55,
+    "depth_reading": 0.55,
     "depth_chain_from_coordinates": 1.0,
-    "depth_direct_from_coordinates": 0.2,
-    "point_location": 0.3,
-    "depth_chain": 0.5,
-    "depth_direct": 0.1,
-    "box_generation": 0.6,
-    "counting_chain": 1.0,
-    "counting_direct": 0.3,
+    "depth_direct_from_coordinates": 0.3,
+    "point_location": 0.4,
+    "depth_chain": 0.6,
+    "depth_direct": 0.2,
+    "box_generation": 0.8,
+    "counting_chain": 0.6,
+    "counting_direct": 0.2,
 }
 
 
@@ -60,7 +61,7 @@ class Preset:
 
 
 PRESETS = {
-    "demo": Preset(scenes=1000, held_out=440),
+    "demo": Preset(scenes=1200, held_out=440),
     "full": Preset(scenes=8000, held_out=1000, questions=1000, replaced=1000),
     "smoke": Preset(scenes=16, held_out=8, questions=8, replaced=8),
 }
