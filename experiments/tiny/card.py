@@ -13,28 +13,31 @@ WHAT = (
     " config.json is the path of the folder `vision_tower`;"
     " `llava_aurora.demo.tiny_base.copy_tiny_base(FOLDER)` writes such a copy. It is what `llava-aurora demo`"
     " starts from.",
-    "`depth_vqvae/` is the depth VQ-VAE of the demo (7 × 7 codes out of 32), trained apart on the depth maps"
+    "`depth_vqvae/` is the depth VQ-VAE of the demo (7 × 7 codes out of 32), trained separately on the depth maps"
     " of 5,000 other scenes. The model has never seen depth.",
 )
 HOW = (
     "`python experiments/pretrain_tiny.py --out FOLDER`, hours on one CPU core with AMX. Trained on conversations"
-    " in LLaVA's template v1 about 16,000 ray-cast scenes and about text alone, with nothing of depth, boxes, or the"
-    " number of things in an image; a place in an image is given in pixels of the frame. Beside the next token, linear"
-    " heads on the image tokens, which are thrown away, learn what each cell of a 7 × 7 grid shows.",
-    "Coordinates from 0 to 111 and numbers of two digits are one piece each. With `--perception_init words` a new"
-    " token starts as the piece of the number that it stands for (a coordinate, or how close a code is), so that what"
-    " copies, looks up and compares numbers does so with the new tokens.",
-    "This model was trained in two parts: 8,300 steps with an earlier tokenizer and schedule; then, with the rows of"
-    " common pieces carried over, 8,000 steps (seed 1, rate 1.2e-3) of the present tasks. The script does everything"
-    " from the beginning, in 16,000 steps; the same command gives another model of the same kind, and that run was not"
-    " made.",
-    "Seeds of scenes: 1,000,000 for training, 1,000,001 for the table below, 1,000,002 for the VQ-VAE; the"
-    " demo uses 0 and 1.",
+    " in LLaVA's template v1 about 16,000 ray-cast scenes and about text alone, without depth, boxes, or numbers of"
+    " objects; a place in an image is given in pixels of the frame. In addition to next-token prediction, linear heads"
+    " on the image tokens learn what each cell of a 7 × 7 grid shows; they are discarded after training.",
+    "Tables of an image (what each cell shows, or how bright, red, green or blue it is, as a number) are mostly learned"
+    " behind wrong entries, so that an entry is read from the image and not guessed from those before it.",
+    "Coordinates from 0 to 111 and two-digit numbers are one piece each. With `--perception_init words` a new token is"
+    " initialized with the piece of the number that it stands for (a coordinate, or the closeness of a code), so that"
+    " abilities to copy, look up and compare numbers transfer to the new tokens.",
+    "This model was trained in parts while its tasks were being written: 8,300 steps with an earlier tokenizer; then,"
+    " with the rows of common pieces carried over, 30,000 steps, whose tables of numbers and wrong entries came in"
+    " after the first 8,000. The script does all of it in one run of 30,000 steps, which gives a different model of"
+    " the same kind; that run was not made.",
+    "Seeds of scenes: 1,000,000 for training, 1,000,001 for the table below, 1,000,002 for the VQ-VAE; the demo uses 0"
+    " and 1.",
 )
 MEASURED = (
-    "Held-out questions, greedy given the tokens before, right if every token of the answer is; coordinates of things"
-    " and marks may be 8 pixels off. Tables are of 7 × 7 words or numbers, asked for three to six entries at once, of"
-    " numbers between four entries; *copy* is of up to 40 words. What has a low share here cannot be relied on."
+    "Held-out questions with teacher forcing: an answer is right if the most likely token is right at every position;"
+    " coordinates of objects and marks may be 8 pixels off. Tables have 7 × 7 words or numbers, and three to six"
+    " entries are asked at once (numbers between four entries); *copy* is of up to 40 words. A table of an image"
+    " is right only if all 49 entries are, which for shades never happens. Abilities with a low share are unreliable."
 )
 
 
