@@ -213,7 +213,7 @@ def train_vqvae(out: Path, *, scenes: int = 5000, epochs: int = 3) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, required=True, help="folder of the run; an interrupted one is resumed")
-    parser.add_argument("--steps", type=int, default=30_000)
+    parser.add_argument("--steps", type=int, default=20_000)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--evaluate", action="store_true", help="evaluate and export the present state, and stop")
     parser.add_argument("--vqvae", action="store_true", help="train the depth VQ-VAE instead, and stop")

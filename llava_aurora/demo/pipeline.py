@@ -105,7 +105,6 @@ class Demo(DemoFolder):
             "num_train_epochs": preset.epochs,
             "per_device_train_batch_size": preset.batch,
             "learning_rate": preset.learning_rate,
-            "group_by_modality_length": True,
             "save_strategy": "no",
             "seed": preset.seed,
         }

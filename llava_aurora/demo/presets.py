@@ -61,7 +61,7 @@ class Preset:
 
 
 PRESETS = {
-    "demo": Preset(scenes=1200, held_out=440),
+    "demo": Preset(scenes=1600, held_out=440, questions=320, replaced=80),
     "full": Preset(scenes=8000, held_out=1000, questions=1000, replaced=1000),
     "smoke": Preset(scenes=16, held_out=8, questions=8, replaced=8),
 }
