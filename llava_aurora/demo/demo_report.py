@@ -93,7 +93,8 @@ _HOW = (
 )
 _CASES = (
     "Right and wrong cases in the ratio in which they occur. Numbers at the points are relative depths from 0 to 99, 99"
-    " closest, as true and as the written map has them; those at boxes are intersections over unions."
+    " closest, as true and as the written map has them; those at boxes are intersections over unions. The photograph is"
+    " unlike anything the model was trained on."
 )
 
 

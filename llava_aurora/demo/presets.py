@@ -1,4 +1,4 @@
-"""Sizes of the demo: `demo` takes two cores six minutes, `full` half an hour; `smoke` shows that every stage runs."""
+"""Sizes of the demo: `demo` takes two cores eight minutes, `full` half an hour; `smoke` shows that every stage runs."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field

@@ -43,7 +43,7 @@ REPLACEMENTS: Mapping[str, str] = {
     "first": "its first code everywhere",
     "other": "its map of another image",
     "shuffled": "its own codes, shuffled",
-    "empty": "a map without codes",
+    "empty": "a map without codes, behind which it may write one",
     "exchanged": "its own map, two closest points exchanged",
     "dose_33": "its own map, farthest point raised by 33 %",
     "dose_67": "its own map, farthest point raised by 67 %",
