@@ -119,9 +119,8 @@ def compare(
         print(f"{each.title}, {each.reasoning}, {paired.difference.count} questions")
         print(f"  {interval(each.first.to_json())} % right: {first}")
         print(f"  {interval(each.second.to_json())} % right: {second}")
-        print(
-            f"  {interval(paired.difference.to_json())} points: second minus first; McNemar's p = {paired.p_value:.2g}"
-        )
+        tested = f"McNemar's p = {paired.p_value:.2g}" if each.answered else "no p-value: one of them stated no answer"
+        print(f"  {interval(paired.difference.to_json())} points: second minus first; {tested}")
         print(f"  only the first right in {paired.only_first}, only the second in {paired.only_second}")
 
 

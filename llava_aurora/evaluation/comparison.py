@@ -19,6 +19,7 @@ class Compared:
     first: Interval
     second: Interval
     paired: Paired
+    answered: bool  # whether both models stated some answers; else a test of their right ones says nothing
 
 
 def compare_evaluations(first: Path, second: Path) -> list[Compared]:
@@ -38,7 +39,8 @@ def compare_evaluations(first: Path, second: Path) -> list[Compared]:
                 )
             one, other = map(right, answers)
             means = bootstrap_mean(one), bootstrap_mean(other)
-            found.append(Compared(entries[0]["title"], reasoning, *means, compare_paired(one, other)))
+            answered = all(any(each.stated is not None for each in judged) for judged in answers)
+            found.append(Compared(entries[0]["title"], reasoning, *means, compare_paired(one, other), answered))
     if not found:
         raise AuroraError(f"{first} and {second}: have no benchmark with the same reasoning in common")
     return found

@@ -4,9 +4,12 @@ import argparse
 import importlib.util
 import json
 import tempfile
+from itertools import islice
 from pathlib import Path
 
 from llava_aurora.errors import AuroraError
+
+_LOOKED_FOR = 1000  # records whose images are looked for before a model is loaded
 
 
 def check_flags(flags: argparse.Namespace) -> None:
@@ -31,6 +34,7 @@ def check_flags(flags: argparse.Namespace) -> None:
         "pretrain_mm_mlp_adapter": "the mm_projector.bin that scripts/pretrain_aurora.sh leaves",
     }.items():
         _check_exists(flag, getattr(flags, flag), remedy)
+    _check_images(flags.data_path, flags.image_folder)
     for flag in ("model_name_or_path", "vision_tower"):
         if is_path(getattr(flags, flag)):
             _check_exists(flag, getattr(flags, flag), "a folder, or a name on the Hugging Face hub")
@@ -95,6 +99,21 @@ def names_tasks(data_path: str) -> bool:
 def _check_exists(flag: str, path: str | None, remedy: str) -> None:
     if path and not Path(path).exists():
         raise AuroraError(f"--{flag} {path}: no such file or folder (from {Path.cwd()}); it is {remedy}")
+
+
+def _check_images(data_path: str, folder: str | None) -> None:
+    """Looks for the images of the first records; `llava-aurora data check` looks for all."""
+    from llava_aurora.data.store.record_file import unchecked_records
+
+    if not folder:
+        return
+    for part, index, record in islice(unchecked_records(data_path), _LOOKED_FOR):
+        image = record.get("image") if isinstance(record, dict) else None
+        if isinstance(image, str) and not Path(folder, image).exists():
+            raise AuroraError(
+                f"{part}: record {index}: its image {image} is not in --image_folder {folder}; `llava-aurora data check"
+                " --help` finds every such record"
+            )
 
 
 def _check_aspect_ratio(flags: argparse.Namespace) -> None:

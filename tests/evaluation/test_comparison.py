@@ -29,6 +29,15 @@ def test_models_are_compared_where_both_were_asked(folders):
     assert found.first.value == pytest.approx(sum(a) / len(a))
 
 
+def test_a_model_that_states_no_answer_is_not_tested_against(folders, stub, scenes, tmp_path):
+    (found,) = compare_evaluations(*folders)
+    assert found.answered
+    plan = Plan(tasks=["scenes_depth"], data=scenes, reasonings=["direct"], pictures=0)
+    evaluate(stub(lambda *_: "I cannot say"), plan, out=tmp_path / "silent")
+    (found,) = compare_evaluations(folders[0], tmp_path / "silent")
+    assert not found.answered
+
+
 def test_other_questions_are_not_compared(folders, stub, scenes, tmp_path):
     fewer = Plan(tasks=["scenes_depth"], data=scenes, reasonings=["direct"], limit=5, pictures=0)
     evaluate(stub(lambda *_: "(A)"), fewer, out=tmp_path / "fewer")

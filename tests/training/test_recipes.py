@@ -197,6 +197,14 @@ def test_a_missing_file_is_named_with_its_flag_and_a_remedy(check, flag, remedy)
     assert remedy in str(error.value)
 
 
+def test_a_record_without_its_image_is_named_before_loading(check, tmp_path):
+    (tmp_path / "there.png").touch()
+    records = [{"id": name, "image": f"{name}.png", "conversations": []} for name in ("there", "gone")]
+    (tmp_path / "train.json").write_text(json.dumps(records))
+    with pytest.raises(AuroraError, match=f"train.json: record 1: its image gone.png is not in .*{tmp_path}"):
+        check(data_path=tmp_path / "train.json", image_folder=tmp_path)
+
+
 @pytest.mark.parametrize(("vqvae", "problem"), [(None, "is missing"), ("/nowhere", "no such file")])
 def test_depth_tokens_need_their_vqvae(check, vqvae, problem):
     with pytest.raises(AuroraError, match=f"--depth_vqvae .*{problem}"):
