@@ -43,7 +43,7 @@ REPLACEMENTS: Mapping[str, str] = {
     "first": "its first code everywhere",
     "other": "its map of another image",
     "shuffled": "its own codes, shuffled",
-    "empty": "a map without codes, behind which it may write one",
+    "empty": "a map without codes",
     "exchanged": "its own map, two closest points exchanged",
     "dose_33": "its own map, farthest point raised by 33 %",
     "dose_67": "its own map, farthest point raised by 67 %",
@@ -208,7 +208,10 @@ def _go_on(
     family = _replaced(batch[0], perception).family
     starts = [[*chains[q.id].prefix, *perception.ids.ids(family, maps[q.id])] for q in batch]
     prompts = [question.prompt("chain", settings.reasoning_prompt) for question in batch]
-    return predictor.write([q.open() for q in batch], prompts, answer_start=starts, **asdict(settings))
+    options: dict[str, Any] = asdict(settings)
+    if not any(maps[q.id] for q in batch):  # else the model writes a map of its own behind the empty one
+        options |= {"decoding": "greedy", "suppress_tokens": [perception.ids.start_id(family)]}
+    return predictor.write([q.open() for q in batch], prompts, answer_start=starts, **options)
 
 
 def measure_replacements(

@@ -1,5 +1,6 @@
 """With every perception flag off, training is that of LLaVA without the plugin on the same libraries, bit for bit."""
 
+import json
 import re
 import sys
 
@@ -47,7 +48,7 @@ def test_losses_weights_and_tokenizer_are_upstreams(workshop, start, forked, tmp
             r"train.json: record 1 \(id 0/depth_chain\): turn 1: code 55",
         ),
         (
-            {"image_folder": "tests", "dataloader_num_workers": 1},
+            {"image_folder": "no images", "dataloader_num_workers": 1},
             r"train.json: record \d+ .*: cannot read its image",
         ),
         ({"modality_options": "{"}, "error: --modality_options is not valid JSON"),
@@ -55,6 +56,12 @@ def test_losses_weights_and_tokenizer_are_upstreams(workshop, start, forked, tmp
     ],
 )
 def test_bad_input_is_one_line_and_exit_code_one(workshop, forked, tmp_path, changes, message):
+    if "image_folder" in changes:  # files that no image is read from
+        broken = tmp_path / changes["image_folder"]
+        for record in json.loads(workshop.records.read_text()):
+            (broken / record["image"]).parent.mkdir(parents=True, exist_ok=True)
+            (broken / record["image"]).write_text("no image")
+        changes = {**changes, "image_folder": broken}
     run = forked(SCRIPT, *workshop.flags(tmp_path / "out", use_cpu=True, **changes), code=1)
     (line,) = [line for line in run.output.splitlines() if line.startswith("error: ")]
     assert re.search(message, line), line
