@@ -112,7 +112,7 @@ def generation(size: Size) -> Command:
 
 
 def vqvae(size: Size) -> Command:
-    counts = "--size smoke --maps 4 --batches 2 --rounds 1" if size.tiny else "--maps 256 --batches 32 256 --rounds 5"
+    counts = "--size demo --maps 4 --batches 2 --rounds 1" if size.tiny else "--maps 256 --batches 32 256 --rounds 5"
     return script("benchmarks/vqvae.py", "--device", size.device, *counts.split())
 
 
