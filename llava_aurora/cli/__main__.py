@@ -14,6 +14,7 @@ import typer
 
 import llava_aurora.cli.boxes
 import llava_aurora.cli.depth
+import llava_aurora.cli.games
 import llava_aurora.cli.inspection
 import llava_aurora.cli.store  # noqa: F401  adds its commands to data's
 from llava_aurora.cli import asking, data, evaluation, export, serving, training, vqvae
