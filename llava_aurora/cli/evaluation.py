@@ -4,12 +4,17 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from inspect import Signature, signature
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from llava_aurora.cli.output import Commands, tell
 from llava_aurora.cli.shared import Base, Decoding, Load4, Load8, Prompt, Refinements, model_or_demo, usable_device
+from llava_aurora.errors import AuroraError
+
+if TYPE_CHECKING:
+    from llava_aurora.evaluation.answers import AnswerSettings
+    from llava_aurora.generation.predictor import Predictor
 
 app = Commands()
 
@@ -20,7 +25,7 @@ _Tasks = Annotated[
         help="hardblink, blink_depth, cv_bench_depth, blink_counting, cv_bench_counting, seed_bench_counting, "
         "scenes_depth, scenes_coordinates, scenes_counting, or scenes for these three; scenes_one_height, "
         "scenes_one_height_coordinates; scenes_masks, grounded, or masks for both; refcoco; "
-        "records: your own, in records.json of --data; several separated by commas.",
+        "records: your own, in records.json of --data; several separated by commas. Or games, alone: car races.",
     ),
 ]
 _Model = Annotated[
@@ -37,13 +42,17 @@ _Device = Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, …; this 
 _Batch = Annotated[int, typer.Option(min=1, help="Questions at a time.")]
 _Tokens = Annotated[int, typer.Option(min=1, help="Maximum number of tokens of an answer.")]
 _Conversation = Annotated[str, typer.Option(help="LLaVA's conversation template.")]
-_Limit = Annotated[int | None, typer.Option(min=1, help="Only this number of questions of each benchmark.")]
+_Limit = Annotated[
+    int | None, typer.Option(min=1, help="Only this number of questions of each benchmark, steps of a round.")
+]
 _Scenes = Annotated[int, typer.Option(min=1, help="Number of scenes to render without --data.")]
 _Seed = Annotated[int, typer.Option(min=0, help="Random seed of rendered scenes and of replacements of maps.")]
 _Pictures = Annotated[
     int,
     typer.Option("--cases", "--pictures", min=0, help="Right and wrong cases to draw, per benchmark and reasoning."),
 ]
+_Rounds = Annotated[int, typer.Option(min=1, help="Rounds of games, with seeds from --seed on.")]
+_Gif = Annotated[Path | None, typer.Option(help="Draw the model's first round of games in this file.")]
 _Unconstrained = Annotated[bool, typer.Option("--unconstrained", help="Allow malformed spans of tokens.")]
 
 
@@ -71,20 +80,30 @@ def evaluate_model(
     scenes: _Scenes = 500,
     seed: _Seed = 1_000_003,
     pictures: _Pictures = 4,
+    rounds: _Rounds = 10,
+    gif: _Gif = None,
     unconstrained: _Unconstrained = False,
     load_8bit: Load8 = False,
     load_4bit: Load4 = False,
 ) -> None:
     """Ask a model the questions of a benchmark, with and without a chain; numbers, report.md and report.html."""
     given = locals()
+    if _names(tasks) == ["games"]:
+        from llava_aurora.cli.games import play_games
+
+        play_games(lambda: _predictor(given, usable_device(device)), _settings(given), given)
+        return
+    if gif is not None:
+        raise AuroraError(f"--gif {gif}: only `llava-aurora eval games` draws one; leave it out")
     from llava_aurora.evaluation.run import evaluate
 
     _run(evaluate, given)
 
 
 def _options_of_eval(function: Callable[..., None]) -> Callable[..., None]:
-    """The options that `eval` takes, but --reasoning: a function of **options with these."""
-    options = [option for option in signature(evaluate_model).parameters.values() if option.name != "reasoning"]
+    """The options that `eval` takes, but those of chains and games: a function of **options with these."""
+    own = ("reasoning", "rounds", "gif")
+    options = [option for option in signature(evaluate_model).parameters.values() if option.name not in own]
     setattr(function, "__signature__", Signature(options))  # noqa: B010
     return function
 
@@ -134,31 +153,37 @@ def _run(work: Callable[..., object], given: Mapping[str, Any]) -> None:
     Args: work: takes a predictor and a plan, `out` and `share`.
     """
     from llava_aurora.data.sources.depth.depth_maps import process_share
-    from llava_aurora.evaluation.answers import AnswerSettings
     from llava_aurora.evaluation.run import Plan
-    from llava_aurora.generation.predictor import Predictor
 
-    def chosen(*names: str) -> dict[str, Any]:
-        return {name: given[name] for name in names}
-
-    settings = AnswerSettings(
-        constrained=not given["unconstrained"],
-        **chosen("reasoning_prompt", "conversation", "max_new_tokens", "decoding", "refinements"),
-    )
     plan = Plan(
         tasks=_names(given["tasks"]),
-        settings=settings,
+        settings=_settings(given),
         reasonings=_names(given.get("reasoning", "chain")),
-        **chosen("data", "batch_size", "limit", "scenes", "seed", "pictures"),
+        **_chosen(given, "data", "batch_size", "limit", "scenes", "seed", "pictures"),
     )
     device = usable_device(given["device"])
     share = process_share(cpu=device == "cpu")
-    predictor = Predictor.from_pretrained(
-        model_or_demo(given["model"]), device=device, **chosen("base", "load_8bit", "load_4bit")
-    )
-    work(predictor, plan, out=given["out"], share=share)
+    work(_predictor(given, device), plan, out=given["out"], share=share)
     if share.index == 0:
         _report(given["out"])
+
+
+def _chosen(given: Mapping[str, Any], *names: str) -> dict[str, Any]:
+    return {name: given[name] for name in names}
+
+
+def _settings(given: Mapping[str, Any]) -> "AnswerSettings":
+    from llava_aurora.evaluation.answers import AnswerSettings
+
+    names = ("reasoning_prompt", "conversation", "max_new_tokens", "decoding", "refinements")
+    return AnswerSettings(constrained=not given["unconstrained"], **_chosen(given, *names))
+
+
+def _predictor(given: Mapping[str, Any], device: str) -> "Predictor":
+    from llava_aurora.generation.predictor import Predictor
+
+    how = _chosen(given, "base", "load_8bit", "load_4bit")
+    return Predictor.from_pretrained(model_or_demo(given["model"]), device=device, **how)
 
 
 def _report(out: Path) -> None:

@@ -5,7 +5,6 @@ import os
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -22,31 +21,60 @@ if TYPE_CHECKING:
 GAME = "CarRacing-v3"
 FRAMES = 2  # as in the paper
 QUESTION = "The last frames of a car race, the newest on the right. What does the driver do?"
+_ANSWER = 32  # tokens; an action has about ten
 
-Player = Callable[[Image.Image, NDArray[np.uint8]], str]  # tiled frames and the newest frame → action as text
+
+class Round:
+    """One round of an open game, which waits for the next action as text."""
+
+    def __init__(self, game: Any, *, seed: int) -> None:
+        frame, _ = game.reset(seed=seed)
+        self.game, self.seed = game, seed
+        self.frames = deque([frame] * FRAMES, maxlen=FRAMES)  # RGB, uint8 96×96×3, the newest at the end
+        self.score, self.steps, self.unreadable, self.ended = 0.0, 0, 0, False
+
+    @property
+    def frame(self) -> NDArray[np.uint8]:
+        """The newest."""
+        return self.frames[-1]
+
+    @property
+    def seen(self) -> Image.Image:
+        """The frames side by side, the newest on the right."""
+        return Image.fromarray(np.hstack(list(self.frames)))
+
+    def act(self, text: str) -> None:
+        """One step. Where no action can be read from the text, none is taken: the car rolls on."""
+        action = read_action(text)
+        frame, reward, ended, cut, _ = self.game.step(np.array(NOTHING if action is None else action, np.float32))
+        self.frames.append(frame)
+        self.score += float(reward)
+        self.steps += 1
+        self.unreadable += action is None
+        self.ended = bool(ended or cut)
 
 
-@dataclass(frozen=True)
-class Step:
-    """What was seen, what was written, and what it brought."""
+Player = Callable[[Sequence[Round]], Sequence[str]]  # what each of these rounds gets next, as text
 
-    seen: Image.Image
-    frame: NDArray[np.uint8]
-    text: str
-    readable: bool
-    reward: float
+
+def check_games() -> None:
+    """Raises AuroraError where gymnasium or box2d is missing."""
+    os.environ.setdefault("SDL_VIDEODRIVER", "dummy")  # no window
+    os.environ.setdefault("PYGAME_HIDE_SUPPORT_PROMPT", "1")
+    try:
+        import Box2D  # noqa: F401
+        import gymnasium  # noqa: F401
+        import pygame  # noqa: F401
+    except ImportError as error:
+        raise AuroraError(f"{GAME} needs gymnasium with box2d ({error}); pip install llava_aurora[games]") from error
 
 
 @contextmanager
 def open_game() -> Iterator[Any]:
-    """The game, without a window. Raises AuroraError where gymnasium or box2d is missing."""
-    os.environ.setdefault("SDL_VIDEODRIVER", "dummy")
-    try:
-        import Box2D  # noqa: F401
-        import gymnasium
-        import pygame  # noqa: F401
-    except ImportError as error:
-        raise AuroraError(f"{GAME} needs gymnasium with box2d ({error}); pip install llava_aurora[games]") from error
+    """The game, without a window. Raises AuroraError as `check_games`."""
+    check_games()
+    import gymnasium
+
     game = gymnasium.make(GAME)
     try:
         yield game
@@ -54,39 +82,42 @@ def open_game() -> Iterator[Any]:
         game.close()
 
 
-def tiled(frames: Sequence[NDArray[np.uint8]]) -> Image.Image:
-    """Frames H×W×3 side by side, the newest on the right."""
-    return Image.fromarray(np.hstack(list(frames)))
+def play(player: Player, rounds: Sequence[Round], *, most_steps: int | None = None) -> Iterator[None]:
+    """Plays rounds side by side, so that a model answers for all in one batch; yields before each step."""
+    while running := [each for each in rounds if not each.ended and (most_steps is None or each.steps < most_steps)]:
+        yield
+        for each, text in zip(running, player(running), strict=True):
+            each.act(text)
 
 
-def play(game: Any, player: Player, *, seed: int, most_steps: int | None = None) -> Iterator[Step]:
-    """One round. Where no action can be read from the player's text, none is taken: the car rolls on."""
-    frame, _ = game.reset(seed=seed)
-    frames = deque([frame] * FRAMES, maxlen=FRAMES)
-    done, steps = False, 0
-    while not done and (most_steps is None or steps < most_steps):
-        seen = tiled(frames)
-        text = player(seen, frame)
-        action = read_action(text)
-        before = frame
-        frame, reward, ended, cut, _ = game.step(np.array(NOTHING if action is None else action, np.float32))
-        frames.append(frame)
-        yield Step(seen, before, text, action is not None, float(reward))
-        done, steps = ended or cut, steps + 1
+class ScriptedPlayer:
+    """The scripted driver, one for each round."""
+
+    def __init__(self) -> None:
+        self._drivers: dict[int, ScriptedDriver] = {}
+
+    def __call__(self, rounds: Sequence[Round]) -> list[str]:
+        """The actions as text."""
+        return [action_text(self._drivers.setdefault(each.seed, ScriptedDriver()).act(each.frame)) for each in rounds]
 
 
-def scripted_player() -> Player:
-    """The scripted driver; one player a round."""
-    driver = ScriptedDriver()
-    return lambda _, frame: action_text(driver.act(frame))
+class RandomPlayer:
+    """Uniform levels from a round's seed: steering 0 … 20, gas and brake 10 … 20."""
+
+    def __call__(self, rounds: Sequence[Round]) -> list[str]:
+        """The actions as text."""
+        drawn = [np.random.default_rng((each.seed, each.steps)).integers([0, 10, 10], 21) for each in rounds]
+        return [str(levels.tolist()) for levels in drawn]
 
 
-def random_player(seed: int) -> Player:
-    """Uniform levels: steering 0 … 20, gas and brake 10 … 20."""
-    rng = np.random.default_rng(seed)
-    return lambda *_: f"[{rng.integers(21)},{rng.integers(10, 21)},{rng.integers(10, 21)}]"
-
-
-def model_player(predictor: "Predictor") -> Player:
+class ModelPlayer:
     """A model that is asked at every step."""
-    return lambda seen, _: predictor.write([seen], [QUESTION], max_new_tokens=16)[0].text
+
+    def __init__(self, predictor: "Predictor", **settings: Any) -> None:
+        self.predictor = predictor
+        self.settings = {**settings, "max_new_tokens": _ANSWER}  # of `Predictor.write`
+
+    def __call__(self, rounds: Sequence[Round]) -> list[str]:
+        """What it writes."""
+        found = self.predictor.write([each.seen for each in rounds], [QUESTION] * len(rounds), **self.settings)
+        return [each.text for each in found]

@@ -5,7 +5,8 @@ from typing import Any
 
 from llava_aurora.errors import AuroraError
 from llava_aurora.files import atomic_folder, write_json
-from llava_aurora.games.playing import QUESTION, open_game, play, scripted_player
+from llava_aurora.games.playing import QUESTION, Round, ScriptedPlayer, open_game
+from llava_aurora.progress import tracked
 
 
 def record_rounds(out: Path, *, rounds: int, seed: int, every: int, most_steps: int | None = None) -> list[float]:
@@ -19,16 +20,17 @@ def record_rounds(out: Path, *, rounds: int, seed: int, every: int, most_steps: 
     returns = []
     with open_game() as game, atomic_folder(out) as folder:
         (folder / "frames").mkdir()
-        for number in range(seed, seed + rounds):
-            rewards = []
-            for place, step in enumerate(play(game, scripted_player(), seed=number, most_steps=most_steps)):
-                rewards.append(step.reward)
-                if place % every == 0:
-                    name = f"{number:06d}-{place:04d}"
-                    step.seen.save(folder / "frames" / f"{name}.png")
+        for number in tracked(range(seed, seed + rounds), "recording"):
+            driver, played = ScriptedPlayer(), Round(game, seed=number)
+            while not played.ended and (most_steps is None or played.steps < most_steps):
+                (text,) = driver([played])
+                if played.steps % every == 0:
+                    name = f"{number:06d}-{played.steps:04d}"
+                    played.seen.save(folder / "frames" / f"{name}.png")
                     asked = {"from": "human", "value": f"<image>\n{QUESTION}"}
-                    answer = {"from": "gpt", "value": step.text}
+                    answer = {"from": "gpt", "value": text}
                     records.append({"id": name, "image": f"frames/{name}.png", "conversations": [asked, answer]})
-            returns.append(sum(rewards))
+                played.act(text)
+            returns.append(played.score)
         write_json(folder / "records.json", records)
     return returns

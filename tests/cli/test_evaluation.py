@@ -139,3 +139,24 @@ def test_what_is_wrong_is_one_line(run, evaluated, tmp_path):
         code, _, error = run(*arguments)
         assert code == 1
         assert message in str(error)
+
+
+def test_a_model_plays_ten_steps_beside_the_driver_and_chance(finetuned, tmp_path):
+    pytest.importorskip("gymnasium")
+    pytest.importorskip("Box2D")
+    options = ("--out", tmp_path / "eval", "--rounds", 2, "--limit", 10, "--device", "cpu", "--model", finetuned[0])
+    command = ["eval", "games", *map(str, options)]
+    done = CliRunner().invoke(app, [*command, "--gif", str(tmp_path / "round.gif")], catch_exceptions=False)
+    assert done.exit_code == 0, done.output
+    assert [line.split(":")[0] for line in done.stdout.splitlines()[:-1]] == ["model", "scripted driver", "random"]
+    assert (tmp_path / "round.gif").read_bytes().startswith(b"GIF89a")
+    kept = (tmp_path / "eval" / "games.jsonl").read_text()
+    assert CliRunner().invoke(app, command).stdout == done.stdout
+    assert (tmp_path / "eval" / "games.jsonl").read_text() == kept
+
+
+def test_a_gif_is_of_games_only(tmp_path):
+    said = CliRunner().invoke(app, ["eval", "scenes", "--out", str(tmp_path / "eval"), "--gif", "round.gif"]).exception
+    assert str(said) == "--gif round.gif: only `llava-aurora eval games` draws one; leave it out"
+    said = CliRunner().invoke(app, ["eval", "games", "--out", str(tmp_path / "eval"), "--gif", "round.png"]).exception
+    assert ".gif" in str(said) or "[games]" in str(said)

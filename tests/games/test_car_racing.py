@@ -1,15 +1,17 @@
 """The scripted driver, actions as text, and rounds on a stub; a short real round where gymnasium is installed."""
 
 import json
+from contextlib import contextmanager
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from llava_aurora import AuroraError
+from llava_aurora.games import rounds
 from llava_aurora.games.actions import action_text, read_action
 from llava_aurora.games.driver import ScriptedDriver
-from llava_aurora.games.playing import play, random_player
+from llava_aurora.games.playing import RandomPlayer, Round, ScriptedPlayer, play
 from llava_aurora.games.recording import record_rounds
 from llava_aurora.games.rounds import play_rounds
 
@@ -24,15 +26,32 @@ def road(column, speed=0):
 
 
 class StubGame:
+    """The game's interface: a straight road, 1.5 for each step."""
+
     def __init__(self, length=5):
         self.length, self.actions = length, []
 
     def reset(self, *, seed):
+        self.actions = []
         return road(48), {}
 
     def step(self, action):
         self.actions.append(action.tolist())
         return road(48, len(self.actions)), 1.5, len(self.actions) == self.length, False, {}
+
+
+@pytest.fixture
+def stub_games(monkeypatch):
+    """Every game that is opened, in their order."""
+    opened = []
+
+    @contextmanager
+    def open_stub():
+        opened.append(StubGame())
+        yield opened[-1]
+
+    monkeypatch.setattr(rounds, "open_game", open_stub)
+    return opened
 
 
 def test_actions_are_read_as_they_are_written():
@@ -57,12 +76,22 @@ def test_driver_steers_to_the_road_and_slows_down():
 
 
 def test_without_a_readable_action_the_car_rolls_on():
-    game = StubGame()
-    steps = list(play(game, lambda *_: "hm", seed=0))
-    assert [step.readable for step in steps] == [False] * 5
-    assert game.actions == [[0.0, 0.0, 0.0]] * 5
-    assert sum(step.reward for step in steps) == 7.5
-    assert steps[0].seen.size == (192, 96)
+    played = Round(StubGame(), seed=0)
+    assert played.seen.size == (192, 96)
+    assert len(list(play(lambda rounds: ["hm"], [played]))) == 5
+    assert played.game.actions == [[0.0, 0.0, 0.0]] * 5
+    assert (played.score, played.steps, played.unreadable) == (7.5, 5, 5)
+
+
+def test_rounds_side_by_side_are_asked_together_until_they_end():
+    asked = []
+
+    def player(running):
+        asked.append([each.seed for each in running])
+        return ["[10,10,10]"] * len(running)
+
+    list(play(player, [Round(StubGame(2), seed=7), Round(StubGame(9), seed=8)], most_steps=3))
+    assert asked == [[7, 8], [7, 8], [8]]
 
 
 def test_ten_steps_are_recorded(tmp_path):
@@ -87,22 +116,28 @@ def test_missing_gymnasium_names_the_extra(tmp_path, monkeypatch):
 
 
 def test_random_player_is_repeatable_and_readable():
-    first, second = random_player(1), random_player(1)
-    texts = [first(None, None) for _ in range(20)]
-    assert texts == [second(None, None) for _ in range(20)]
-    assert all(map(read_action, texts))
+    played = [Round(StubGame(), seed=seed) for seed in range(50)]
+    texts = RandomPlayer()(played)
+    assert texts == RandomPlayer()(played)
+    assert len(set(texts)) > 40
+    actions = [read_action(text) for text in texts]
+    assert min(action[0] for action in actions) < -0.7
+    assert max(max(action) for action in actions) == 1
 
 
-def test_rounds_count_what_cannot_be_read_and_draw_the_first(tmp_path):
-    class Again(StubGame):
-        def reset(self, *, seed):
-            self.actions = []
-            return super().reset(seed=seed)
-
+def test_rounds_are_kept_and_not_played_again_but_for_the_gif(tmp_path, stub_games):
+    answers = {1: "[10,10,10]", 2: "hm", 3: "[9,11,10]"}
+    players = {"model": lambda running: [answers[each.seed] for each in running], "driver": ScriptedPlayer()}
+    found = play_rounds(players, out=tmp_path, seeds=[1, 2], at_once=2)
+    assert found["model"].mean.value == 7.5
+    assert (found["model"].unreadable, found["model"].steps) == (5, 10)
+    assert found["driver"].unreadable == 0
+    assert len(stub_games) == 4
     gif = tmp_path / "round.gif"
-    texts = iter(["[10,10,10]", "hm"] * 5)
-    found = play_rounds(Again(), lambda _: lambda *_: next(texts), seeds=[4, 5], gif=gif)
-    assert found.returns == (7.5, 7.5)
-    assert (found.unreadable, found.steps, found.mean.value) == (5, 10, 7.5)
+    assert play_rounds(players, out=tmp_path, seeds=[1, 2, 3], at_once=1, gif=gif).keys() == players.keys()
+    assert len(stub_games) == 4 + 3
+    lines = [json.loads(line) for line in (tmp_path / "games.jsonl").read_text().splitlines()]
+    expected = [("model", 1), ("model", 2), ("driver", 1), ("driver", 2), ("model", 3), ("driver", 3)]
+    assert [(line["player"], line["seed"]) for line in lines] == expected
     with Image.open(gif) as image:
         assert image.n_frames == 2
