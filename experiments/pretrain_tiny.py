@@ -56,14 +56,14 @@ MEAN, DEVIATION = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 
 
 
 class Pretraining:
-    """Args: out: its folder; steps: in all; seed: of weights and data."""
+    """Args: out: its folder; steps: in all; seed: of weights and data; scenes: to train on; device: of torch."""
 
-    def __init__(self, out: Path, *, steps: int, seed: int) -> None:
-        self.out, self.steps, self.seed = out, steps, seed
+    def __init__(self, out: Path, *, steps: int, seed: int, scenes: int = SCENES, device: str = "cpu") -> None:
+        self.out, self.steps, self.seed, self.scenes, self.device = out, steps, seed, scenes, device
         if not (out / "start" / "config.json").is_file():
             build_tiny_llava(out / "start", corpus=corpus(), config=MODEL, seed=seed, pieces=PIECES)
         self.tokenizer, self.model, _, _ = load_pretrained_model(str(out / "start"))
-        self.model.float()
+        self.model.float().to(device)
         # As loud as patches become: where something is must not drown in what it looks like.
         tower = vision_transformer(self.model.get_vision_tower().vision_tower)
         tower.embeddings.position_embedding.weight.data.mul_(4.0)
@@ -77,13 +77,13 @@ class Pretraining:
         # Straight from the tower to names: a tower that tells things apart is what everything about images waits for.
         generator = torch.Generator().manual_seed(seed)
         self.heads = [
-            torch.nn.Parameter(0.02 * torch.randn(classes, MODEL.width, generator=generator))
+            torch.nn.Parameter((0.02 * torch.randn(classes, MODEL.width, generator=generator)).to(device))
             for classes in (len(THINGS), len(THINGS), 1 + len(LETTERS), 1 + GRID, 1 + GRID)
         ]
         self.optimizer.add_param_group({"params": self.heads, "weight_decay": DECAY})
         self.step = 0
         if (state := out / "state.pt").is_file():
-            found = torch.load(state, weights_only=True)
+            found = torch.load(state, weights_only=True, map_location=device)
             self.step = found["step"]
             for name, weight in found["parameters"].items():
                 self.parameters[name].data = weight
@@ -98,9 +98,9 @@ class Pretraining:
     def logits(self, batch: Batch, *, dtype: torch.dtype = torch.bfloat16) -> tuple[torch.Tensor, torch.Tensor]:
         """(B, T, V), and the image tokens (I, cells, D)."""
         count, at, parameters, config = len(batch.images), self.image_at, self.parameters, self.model.config
-        pixels = (batch.images.float() / 255 - torch.tensor(MEAN)) / torch.tensor(DEVIATION)
+        pixels = ((batch.images.float() / 255 - torch.tensor(MEAN)) / torch.tensor(DEVIATION)).to(self.device)
         seen = see(parameters, pixels.permute(0, 3, 1, 2), patch=MODEL.patch, heads=MODEL.vision_heads, dtype=dtype)
-        x = F.embedding(batch.ids, parameters["model.embed_tokens.weight"])
+        x = F.embedding(batch.ids.to(self.device), parameters["model.embed_tokens.weight"])
         with_image = torch.cat([x[:count, :at], seen, x[:count, at + IMAGE_TOKENS :]], dim=1)
         x = torch.cat([with_image, x[count:]])
         settings = {"heads": MODEL.heads, "theta": rope_theta(config), "epsilon": config.rms_norm_eps}
@@ -110,13 +110,15 @@ class Pretraining:
         """Of what each cell shows (`image_tasks.labels`); where nothing is, a cell counts a twentieth."""
         losses = []
         for head, label in zip(self.heads, labels.unbind(1), strict=True):
-            weight = torch.ones(len(head))
+            weight = torch.ones(len(head), device=self.device)
             weight[0] = 0.05
-            losses.append(F.cross_entropy((seen @ head.T).flatten(0, 1), label.flatten(), weight=weight))
+            losses.append(
+                F.cross_entropy((seen @ head.T).flatten(0, 1), label.to(self.device).flatten(), weight=weight)
+            )
         return losses
 
     def train(self) -> None:
-        pictures = load_pictures(self.out / "training", count=SCENES, seed=TRAINING_SEED)
+        pictures = load_pictures(self.out / "training", count=self.scenes, seed=TRAINING_SEED)
         batches = self.batches(pictures, seed=self.seed, steps=self.steps, wrong=True)
         self.image_at = batches.encoder.image_at
         left = Subset(batches, range(self.step, self.steps))
@@ -128,7 +130,9 @@ class Pretraining:
                 group["lr"] = self._rate()
             logits, seen = self.logits(batch)
             of_tower = self.tower_losses(seen, batch.seen)
-            each = F.cross_entropy(logits.flatten(0, 1).float(), batch.labels.flatten(), reduction="none")
+            each = F.cross_entropy(
+                logits.flatten(0, 1).float(), batch.labels.to(self.device).flatten(), reduction="none"
+            )
             learned = (batch.labels != -100).sum()
             (each.sum() / learned + TOWER * sum(of_tower)).backward()
             torch.nn.utils.clip_grad_norm_([*self.parameters.values(), *self.heads], CLIP)
@@ -136,7 +140,7 @@ class Pretraining:
             self.optimizer.zero_grad(set_to_none=True)
             for name, loss in zip(TOWER_LEARNS, of_tower, strict=True):
                 losses[name].append(loss.item())
-            by_row = each.detach().view(batch.labels.shape)
+            by_row = each.detach().cpu().view(batch.labels.shape)
             for ability, row, start, stop in batch.abilities:
                 losses[ability].append(float(by_row[row, start:stop].mean()))
             self.step += 1
@@ -185,7 +189,7 @@ class Pretraining:
     @torch.no_grad()
     def evaluate(self, *, count: int) -> dict[str, tuple[int, int]]:
         """For each ability, right answers (in every token) and all of them, in `count` batches of held-out items."""
-        pictures = load_pictures(self.out / "held_out", count=HELD_OUT, seed=HELD_OUT_SEED)
+        pictures = load_pictures(self.out / "held_out", count=min(HELD_OUT, self.scenes), seed=HELD_OUT_SEED)
         batches = self.batches(pictures, seed=HELD_OUT_SEED, steps=1, wrong=False)
         self.image_at = batches.encoder.image_at
         found: dict[str, list[bool]] = defaultdict(list)
@@ -194,7 +198,7 @@ class Pretraining:
         numbers[[batches.encoder.ids(f"<s>{place}", first=True)[-1] for place in range(FRAME)]] = torch.arange(FRAME)
         for number in range(count):
             batch = batches[10**6 + number]  # behind the last phase: everything, and at full length
-            written = self.logits(batch)[0].argmax(-1)
+            written = self.logits(batch)[0].argmax(-1).cpu()
             right = (written == batch.labels) | (batch.labels == -100)
             near = (numbers[written] - numbers[batch.labels.clamp(min=0)]).abs() <= NEAR
             for ability, row, start, stop in batch.abilities:
@@ -215,13 +219,15 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True, help="folder of the run; an interrupted one is resumed")
     parser.add_argument("--steps", type=int, default=20_000)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--scenes", type=int, default=SCENES, help="to train on, each rendered once")
+    parser.add_argument("--device", default="cpu", help="cpu, or cuda")
     parser.add_argument("--evaluate", action="store_true", help="evaluate and export the present state, and stop")
     parser.add_argument("--vqvae", action="store_true", help="train the depth VQ-VAE instead, and stop")
     options = parser.parse_args()
     torch.set_num_threads(1)
     if options.vqvae:
         return train_vqvae(options.out)
-    run = Pretraining(options.out, steps=options.steps, seed=options.seed)
+    run = Pretraining(options.out, steps=options.steps, seed=options.seed, scenes=options.scenes, device=options.device)
     if not options.evaluate:
         run.train()
     run.export(options.out / "base")

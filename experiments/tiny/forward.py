@@ -1,4 +1,4 @@
-"""LLaVA's forward pass and loss for pretraining on CPUs: bfloat16 matrix products, parameters stay float32.
+"""LLaVA's forward pass and loss for pretraining, quick on CPUs: bfloat16 matrix products, parameters stay float32.
 
 The arithmetic is that of LLaVA's Llama, CLIP tower and `mlp2x_gelu` projector (a test compares them); the parameters
 are the model's own, so that what is trained here is saved as it stands. Written out because the same under autocast
@@ -73,8 +73,8 @@ def language(
 ) -> Tensor:
     """Embedded tokens float32 (B, T, D) to logits (B, T, V), every row of its own."""
     length, width = x.shape[1:]
-    cos, sin = (each.to(dtype) for each in rotary(length, width // heads, theta))
-    mask = torch.full((length, length), float("-inf")).triu(1)
+    cos, sin = (each.to(x.device, dtype) for each in rotary(length, width // heads, theta))
+    mask = torch.full((length, length), float("-inf"), device=x.device).triu(1)
 
     def norm(x: Tensor, name: str) -> Tensor:
         return x * torch.rsqrt(x.pow(2).mean(-1, keepdim=True) + epsilon) * parameters[f"{name}.weight"]

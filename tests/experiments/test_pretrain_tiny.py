@@ -35,10 +35,8 @@ def folder(tmp_path_factory):
 
 @pytest.fixture
 def run(folder, monkeypatch):
-    monkeypatch.setattr(pretrain_tiny, "SCENES", SCENES)
-    monkeypatch.setattr(pretrain_tiny, "HELD_OUT", SCENES)
     monkeypatch.setattr(pretrain_tiny, "SAVED_EVERY", 1)
-    return lambda steps: pretrain_tiny.Pretraining(folder, steps=steps, seed=0)
+    return lambda steps: pretrain_tiny.Pretraining(folder, steps=steps, seed=0, scenes=SCENES)
 
 
 @pytest.fixture
