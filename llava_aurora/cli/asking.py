@@ -37,6 +37,9 @@ def ask(
         str | None,
         typer.Option(help="MASK.png, x,y or x1,y1,x2,y2 in pixels of the image: put where QUESTION has {region}."),
     ] = None,
+    look_again: Annotated[
+        bool, typer.Option("--look-again", help="Show the model the box that it writes, enlarged, before it answers.")
+    ] = False,
     folder: Annotated[Path | None, typer.Option(help="Ask about every image under this folder instead.")] = None,
     reasoning: Annotated[
         Literal["chain", "direct"], typer.Option(help="With a chain of thought, or only the answer.")
@@ -65,6 +68,8 @@ def ask(
         raise typer.BadParameter("give either --image or --folder")
     if folder is not None and (out is None or picture is not None or point or region):
         raise typer.BadParameter("--folder goes with --out and --pictures, not with --picture, --point and --region")
+    if look_again and (folder is not None or reasoning == "direct"):
+        raise typer.BadParameter("--look-again goes with --image, and not with --reasoning direct")
     points = points_of(point or [])
     if image is not None and (out is not None or pictures is not None):
         raise typer.BadParameter("--out and --pictures need --folder; with --image use --picture")
@@ -93,7 +98,9 @@ def ask(
     options |= {"max_new_tokens": max_new_tokens, "decoding": decoding, "refinements": refinements}
     if image is not None:
         place = region_of(region) if region else None
-        _ask_one(aurora, image, question, picture=picture, points=points, region=place, **options)
+        _ask_one(
+            aurora, image, question, picture=picture, points=points, region=place, look_again=look_again, **options
+        )
     else:
         assert folder is not None
         _ask_all(aurora, folder, question=question, out=out, pictures=pictures, batch_size=batch_size, **options)

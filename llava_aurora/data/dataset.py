@@ -17,7 +17,7 @@ from llava.train import train as upstream
 from llava_aurora.data.curriculum.sampler import Curriculum
 from llava_aurora.data.curriculum.schedule_file import read_schedule
 from llava_aurora.data.images.image_reader import ImageReader
-from llava_aurora.data.store.record_file import read_records
+from llava_aurora.data.store.record_file import images_of, read_records
 from llava_aurora.data.store.record_store import RecordStore
 from llava_aurora.data.transforms.transform import Transform, build_transforms
 from llava_aurora.errors import AuroraError
@@ -118,10 +118,13 @@ class AuroraDataset(upstream.LazySupervisedDataset):
                 self._pixel_values(index, record)
 
     def _pixel_values(self, index: int, record: dict[str, Any]) -> torch.Tensor:
+        """(3, H, W), or of a record with several images (N, 3, H, W)."""
         changes = (transform.image_change(record) for transform in self.transforms)
         change = next((each for each in changes if each is not None), None)
         try:
-            return self.images.pixel_values(record["image"], change=change)
+            first, *others = images_of(record)
+            pixels = [self.images.pixel_values(first, change=change), *map(self.images.pixel_values, others)]
+            return torch.stack(pixels) if others else pixels[0]
         except Exception as error:  # whatever a processor makes of an odd picture, the record is named
             raise AuroraError(
                 f"{self.data_path}: record {self.store.row(index)} (id {record.get('id')}): cannot read its image"
@@ -140,6 +143,10 @@ class AuroraCollator(upstream.DataCollatorForSupervisedDataset):
 
     def __call__(self, instances: Sequence[dict[str, Any]]) -> dict[str, torch.Tensor]:
         batch = super().__call__(instances)
+        if any(instance["image"].dim() > 3 for instance in instances if "image" in instance):
+            # LLaVA puts the images of a batch in the places for them one by one, whichever row these are in.
+            several = (instance["image"] for instance in instances)
+            batch["images"] = torch.cat([each if each.dim() > 3 else each[None] for each in several])
         batch["record_indices"] = torch.tensor([instance["record_index"] for instance in instances])
         return batch
 

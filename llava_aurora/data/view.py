@@ -16,6 +16,7 @@ import numpy as np
 from PIL import Image
 
 from llava_aurora.data.images.image_files import opened_image, path_inside
+from llava_aurora.data.store.record_file import images_of
 from llava_aurora.data.store.record_store import record_length
 from llava_aurora.data.validation.checks import named_records
 from llava_aurora.data.validation.records import TextChecks, truth_problem
@@ -122,7 +123,7 @@ class RecordPage:
         return Shown(
             name=name,
             task=task_name(record),
-            facts=", ".join(filter(None, [*facts, record.get("image", "no image")])),
+            facts=", ".join(filter(None, [*facts, ", ".join(images_of(record)) or "no image"])),
             pictures=pictures,
             problems=problems,
             turns=turns,
@@ -149,12 +150,7 @@ class RecordPage:
     # --- pictures -----------------------------------------------------------------------------------------------------
 
     def _pictures(self, record: Mapping[str, Any]) -> list[Picture]:
-        with opened_image(path_inside(self.image_folder, record["image"])) as opened:
-            opened.draft("RGB", (2 * SIDE, 2 * SIDE))
-            size = opened.size
-            image = opened.convert("RGB")
-        scale = SIDE / max(image.size)  # small ones too, or marks could not be read
-        image = image.resize((max(1, round(image.width * scale)), max(1, round(image.height * scale))))
+        (image, size), *others = [self._image(name) for name in images_of(record)]
         text = "\n".join(turn["value"] for turn in record["conversations"])
         boxes, points, source = self._marks(text, record)
         drawn, caption = image, f"{size[0]} × {size[1]}"
@@ -168,6 +164,7 @@ class RecordPage:
         if masks := self._masks(text):
             drawn, caption = draw_masks(masks, drawn), f"{caption}, {len(masks)} masks"
         pictures = [_picture(drawn, caption, kind="JPEG")]
+        pictures += [_picture(other, f"{size[0]} × {size[1]}", kind="JPEG") for other, size in others]
         if self.depth is not None:
             maps = [decoded for turn in record["conversations"] for decoded in self._maps(turn["value"])]
             pictures += [
@@ -175,6 +172,15 @@ class RecordPage:
                 for each in maps
             ]
         return pictures
+
+    def _image(self, name: str) -> tuple[Image.Image, tuple[int, int]]:
+        """An image as it is shown, and its own size."""
+        with opened_image(path_inside(self.image_folder, name)) as opened:
+            opened.draft("RGB", (2 * SIDE, 2 * SIDE))
+            size = opened.size
+            image = opened.convert("RGB")
+        scale = SIDE / max(image.size)  # small ones too, or marks could not be read
+        return image.resize((max(1, round(image.width * scale)), max(1, round(image.height * scale)))), size
 
     def _masks(self, text: str) -> list[np.ndarray]:
         family = by_kind(self.families).get("mask")

@@ -180,6 +180,10 @@ def paired_json(paired: Paired) -> dict[str, Any]:
 
 
 def _answer(predictor: Predictor, settings: AnswerSettings, reasoning: str, batch: Sequence[Question]) -> list[Result]:
+    again = family_named(batch[0].family).again
+    if again is not None and reasoning == "chain":
+        images, texts = [question.open() for question in batch], [question.text for question in batch]
+        return predictor.look_again(images, texts, again=again, lenient=True, **asdict(settings))
     prompts = [question.prompt(reasoning, settings.reasoning_prompt) for question in batch]
     return predictor.write([question.open() for question in batch], prompts, **asdict(settings))
 

@@ -40,6 +40,7 @@ class Aurora(Predictor):
         reasoning: Reasoning = "chain",
         points: Points | Sequence[Points] = MappingProxyType({}),
         region: Region | None = None,
+        look_again: bool = False,
         batch_size: int = 16,
         **options: Any,
     ) -> Result | list[Result]:
@@ -51,12 +52,15 @@ class Aurora(Predictor):
             reasoning: "chain" asks the model to think step by step, "direct" leaves the question as it is.
             points: (x, y) in pixels of the image by letter, see `with_points`; of all questions, or a list.
             region: that replaces `{region}` in the questions, see `with_region`.
+            look_again: ask again about the last box of each answer, enlarged (`Predictor.look_again`); by chain only.
             batch_size: questions at once.
             options: for `Predictor.write`: max_new_tokens, constrained, decoding, reasoning_prompt, …
         Returns a result, or a list of them if `image` or `question` is one.
         Raises AuroraError for an image that cannot be read (it names the file), lists of unequal length, and as
         `Predictor.write`.
         """
+        if look_again and reasoning != "chain":
+            raise AuroraError("looking again is a chain; leave reasoning as it is, or look_again out")
         several = not isinstance(image, ImageLike) or not isinstance(question, str)
         pairs, results = _pairs(image, question), list[Result]()
         marked = [points] * len(pairs) if isinstance(points, Mapping) else list(points)
@@ -65,7 +69,10 @@ class Aurora(Predictor):
         for batch in batches(zip(pairs, marked, strict=True), batch_size):
             prepared = [self._prepared(*pair, each, region) for pair, each in batch]
             images, questions = map(list, zip(*prepared, strict=True))
-            results += self.write(images, questions, reasoning=reasoning, **options)
+            if look_again:
+                results += self.look_again(images, questions, **options)
+            else:
+                results += self.write(images, questions, reasoning=reasoning, **options)
         return results if several else results[0]
 
     def stream(

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from threading import Lock
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from llava.constants import DEFAULT_IMAGE_TOKEN, IMAGE_TOKEN_INDEX
@@ -24,13 +24,21 @@ _CONFIG = Lock()
 MOST_PIXELS = 50_000_000  # a photograph of 7000 × 4000 pixels stays as it is, padded too
 
 
+class Turn(NamedTuple):
+    """A question and its answer that come before another question, with the image that it was about."""
+
+    image: Image.Image
+    question: str
+    answer: str
+
+
 @dataclass(frozen=True)
 class Inputs:
     """What a model continues."""
 
     embeddings: Tensor  # (B, T, D), image features put in; rows end at T, so that each continues from its own last word
     attention_mask: Tensor  # int64 (B, T), 0 at padding
-    rows: list[list[int]]  # ids of each prompt, with one IMAGE_TOKEN_INDEX where its image stands
+    rows: list[list[int]]  # ids of each prompt, with IMAGE_TOKEN_INDEX where each image stands
     starts: list[list[int]]  # the last ids of each row, which belong to its answer
     room: list[int]  # how many new tokens the context leaves for each row, at least 1
 
@@ -45,15 +53,20 @@ def prepare_inputs(
     questions: Sequence[str],
     conversation: str = "vicuna_v1",
     answer_start: Starts = "",
+    before: Sequence[Turn] = (),
 ) -> Inputs:
     """Tokenizes, runs the vision tower, and joins both. Arguments and errors as for `Predictor.write`."""
+    if before and len(before) != len(questions):
+        raise AuroraError(f"{len(before)} earlier turns for {len(questions)} questions; one for each is needed")
     if len(images) != len(questions):
         raise AuroraError(f"{len(questions)} questions for {len(images)} images; one question per image is needed")
     if not all(question.strip() for question in questions):
         raise AuroraError("a question is empty")
     if half := half_character("".join(questions)):
         raise AuroraError(f"a question has {half}, half a surrogate pair, which cannot be encoded; write it in UTF-8")
-    prompts = [tokenizer_image_token(_prompt(each, conversation), tokenizer, IMAGE_TOKEN_INDEX) for each in questions]
+    earlier: Sequence[Turn | None] = before or [None] * len(questions)
+    texts = [_prompt(each, conversation, turn) for each, turn in zip(questions, earlier, strict=True)]
+    prompts = [tokenizer_image_token(text, tokenizer, IMAGE_TOKEN_INDEX) for text in texts]
     starts = start_ids(tokenizer, answer_start, count=len(questions))
     rows = [prompt + start for prompt, start in zip(prompts, starts, strict=True)]
     context = context_length(model)
@@ -62,6 +75,11 @@ def prepare_inputs(
     input_ids = torch.tensor([[0] * (width - len(row)) + row for row in rows], device=model.device)
     attention_mask = torch.tensor([[0] * (width - len(row)) + [1] * len(row) for row in rows], device=model.device)
     pads = getattr(model.config, "image_aspect_ratio", None) == "pad"
+    images = (
+        [each for pair in zip((turn.image for turn in before), images, strict=True) for each in pair]
+        if before
+        else images
+    )
     shown = [_shown(image, pads=pads) for image in images]
     pixels = asked_pixels(shown, image_processor, model.config)
     pixels = (
@@ -128,12 +146,15 @@ def _shown(image: Image.Image, *, pads: bool) -> Image.Image:
     return image if image.mode == "RGB" else image.convert("RGB")
 
 
-def _prompt(question: str, conversation: str) -> str:
+def _prompt(question: str, conversation: str, before: Turn | None) -> str:
     if conversation not in conv_templates:
         raise AuroraError(f"unknown conversation {conversation!r}; available: {', '.join(sorted(conv_templates))}")
     if DEFAULT_IMAGE_TOKEN in question:
         raise AuroraError(f"the question {question[:60]!r} holds {DEFAULT_IMAGE_TOKEN}, which is added automatically")
     template = conv_templates[conversation].copy()
+    if before is not None:
+        template.append_message(template.roles[0], f"{DEFAULT_IMAGE_TOKEN}\n{before.question}")
+        template.append_message(template.roles[1], before.answer)
     template.append_message(template.roles[0], f"{DEFAULT_IMAGE_TOKEN}\n{question}")
     template.append_message(template.roles[1], None)
     return template.get_prompt()

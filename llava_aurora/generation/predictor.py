@@ -4,6 +4,7 @@ import hashlib
 import importlib.util
 import time
 from collections.abc import Iterator, Sequence
+from dataclasses import astuple, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal, Self, cast, get_args
@@ -11,11 +12,12 @@ from typing import Any, Literal, Self, cast, get_args
 import torch
 from PIL import Image
 
+from llava_aurora.data.images.crop import crop
 from llava_aurora.data.images.frame import FrameTransform
 from llava_aurora.errors import AuroraError
 from llava_aurora.generation.decoding import decode_by_token
 from llava_aurora.generation.drafts import Phrases, wording_of
-from llava_aurora.generation.inputs import Inputs, Starts, decoded_text, prepare_inputs, start_ids
+from llava_aurora.generation.inputs import Inputs, Starts, Turn, decoded_text, prepare_inputs, start_ids
 from llava_aurora.generation.result import Reasoning, Result, Timings, asked
 from llava_aurora.generation.span_decoding import Decoded, Mode, SpanDecoder
 from llava_aurora.generation.streaming import stream_pieces
@@ -23,6 +25,7 @@ from llava_aurora.model.aurora_llama import AuroraLlamaForCausalLM
 from llava_aurora.model.checkpoint import load_pretrained_model
 from llava_aurora.model.constraint import PerceptionLogitsProcessor
 from llava_aurora.model.folders import model_folder
+from llava_aurora.tasks.look_again import AGAIN
 from llava_aurora.tasks.prompts import Prompts
 from llava_aurora.tokens.perception import PerceptionTokens
 
@@ -139,6 +142,7 @@ class Predictor:
         constrained: bool = True,
         decoding: Decoding = "greedy",
         refinements: int = 1,
+        before: Sequence[Turn] = (),
         **options: Any,
     ) -> list[Result]:
         """Answers one question about each image, all in one batch; a batch writes what each question gets alone.
@@ -156,6 +160,7 @@ class Predictor:
             decoding: "greedy" takes a forward pass for each token, "verified" writes the same in few, "parallel" keeps
                 each map as it is after `refinements` passes (span_decoding.py).
             refinements: passes over each map in parallel decoding.
+            before: the turn that comes before each question, or nothing.
             options: for transformers' `generate` (do_sample, num_beams, …), with "greedy" only; `streamer` and
                 `stopping_criteria` with any.
         Raises AuroraError for an empty question, one that is longer than the context, an unknown conversation,
@@ -173,6 +178,7 @@ class Predictor:
             questions=[asked(question, reasoning, reasoning_prompt) for question in questions],
             conversation=conversation,
             answer_start=answer_start,
+            before=before,
         )
         limits = [room if max_new_tokens is None else min(room, max_new_tokens) for room in inputs.room]
         prepared = time.perf_counter()
@@ -209,6 +215,43 @@ class Predictor:
                 transform=partial(self._transform, image.size),
             )
             results.append(result)
+        return results
+
+    def look_again(
+        self,
+        images: Sequence[Image.Image],
+        questions: Sequence[str],
+        *,
+        again: str = AGAIN,
+        reasoning_prompt: str | None = None,
+        lenient: bool = False,
+        **options: Any,
+    ) -> list[Result]:
+        """Asks for a chain, then once more about the last box of each answer, enlarged; answers hold both texts.
+
+        Args:
+            again: the second question.
+            lenient: an answer without a box that has an area stays as it is, instead of an error.
+            options: others of `write`.
+        Raises AuroraError as `write`, or for an answer without such a box.
+        """
+        results = self.write(images, questions, reasoning="chain", reasoning_prompt=reasoning_prompt, **options)
+        crops: dict[int, Image.Image] = {}
+        for number, (image, first) in enumerate(zip(images, results, strict=True)):
+            try:
+                crops[number] = _last_box(image, first)
+            except AuroraError:
+                if not lenient:
+                    raise
+        if not crops:
+            return results
+        before = [
+            Turn(images[number], asked(questions[number], "chain", reasoning_prompt), results[number].text)
+            for number in crops
+        ]
+        seconds = self.write(list(crops.values()), [again] * len(crops), before=before, **options)
+        for number, second in zip(crops, seconds, strict=True):
+            results[number] = _joined(results[number], second)
         return results
 
     def write_pieces(self, image: Image.Image, question: str, **options: Any) -> Iterator[str | Result]:
@@ -270,6 +313,26 @@ class Predictor:
         if streamer is not None:
             streamer.end()
         return rows
+
+
+def _last_box(image: Image.Image, answer: Result) -> Image.Image:
+    if not answer.boxes:
+        raise AuroraError(f"the answer {answer.text[:60]!r} has no box, so there is nothing to look at again")
+    return crop(image, answer.boxes[-1])
+
+
+def _joined(first: Result, second: Result) -> Result:
+    """Both turns as one answer to the first question."""
+    noted = [each.token_log_probabilities for each in (first, second)]
+    times = [each.timings for each in (first, second)]
+    return replace(
+        first,
+        text=f"{first.text}\n{second.text}",
+        ids=first.ids + second.ids,
+        finished=second.finished,
+        timings=Timings(*(sum(parts) for parts in zip(*map(astuple, times), strict=True))),
+        token_log_probabilities=None if None in noted else (*noted[0], *noted[1]),  # type: ignore[misc]
+    )
 
 
 def fingerprint(folder: Path) -> str:

@@ -95,10 +95,14 @@ def _runs(labels: Sequence[int], ignore_index: int = -100) -> list[range]:
 def text_and_image(input_ids: Tensor, attention_mask: Tensor | None, image_id: int) -> list[tuple[int, int]]:
     """For each row, before image features are inserted: the position of the image (-1: none), and the tokens of text.
 
-    A record holds at most one image; `read_records` refuses more.
+    Raises AuroraError for a row with several images: the features of one are looked for.
     """
     valid = torch.ones_like(input_ids, dtype=torch.bool) if attention_mask is None else attention_mask.bool()
     rows = [ids[kept].tolist() for ids, kept in zip(input_ids, valid, strict=True)]
+    if any(row.count(image_id) > 1 for row in rows):
+        raise AuroraError(
+            "a record has several images, and a context mask is for one; train without --information_bottleneck"
+        )
     return [(row.index(image_id), len(row) - 1) if image_id in row else (-1, len(row)) for row in rows]
 
 

@@ -1,7 +1,8 @@
 """From facts of an image to training records in LLaVA's own JSON format.
 
-A record is {"id", "image", "conversations"}; beside that, under "aurora", it keeps its task and the truth (points,
-boxes, answer) for evaluation, which LLaVA overlooks. Torch is not needed here.
+A record is {"id", "image", "conversations"}, "image" a list where a second turn shows a crop; beside that,
+under "aurora", it keeps its task and the truth (points, boxes, answer) for evaluation, which LLaVA overlooks. Torch is
+not needed here.
 """
 
 import zlib
@@ -30,7 +31,8 @@ class RecordWriter:
 
         Args:
             facts: what it is about, from the task's family.
-            image: its path in the image folder; not used by tasks without an image.
+            image: its path in the image folder; not used by tasks without an image. Beside it, a task with a second
+                turn names crops/NAME.png, which the caller makes.
         Raises ValueError if the record needs tokens of a kind that this writer lacks.
         """
         task = task_named(task) if isinstance(task, str) else task
@@ -41,12 +43,15 @@ class RecordWriter:
         wording = task.none[0] if task.none and family.is_none(facts) else task.name
         values = family.values(facts, self.coordinates, known)
         question, answer = self.prompts.fill(wording, rng, **values)
+        turns = [(question, answer), *([(task.again[0], task.again[1].format(**values))] if task.again else [])]
+        place = "<image>\n" if task.shows_image else ""
         return {
             "id": f"{name}/{wording}",
-            **({"image": image} if task.shows_image else {}),
+            **({"image": [image, f"crops/{name}.png"] if task.again else image} if task.shows_image else {}),
             "conversations": [
-                {"from": "human", "value": f"<image>\n{question}" if task.shows_image else question},
-                {"from": "gpt", "value": answer},
+                turn
+                for asked, said in turns
+                for turn in ({"from": "human", "value": place + asked}, {"from": "gpt", "value": said})
             ],
             "aurora": {"task": wording, **family.truth(task, facts)},
         }

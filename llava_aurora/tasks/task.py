@@ -72,6 +72,8 @@ class Task:
     marked: its image shows the marks that its question is about.
     span_in: for each token kind of which a record holds exactly one span, where that stands.
     answer: what kind of answer its texts state; None for a task that asks for no answer.
+    again: question and answer of a second turn, which shows the box that the first answer ends with, enlarged; the
+        question has no fields, the answer those of the wording.
     """
 
     name: str
@@ -83,6 +85,7 @@ class Task:
     marked: bool = False
     span_in: Mapping[str, Part] = field(default_factory=dict)
     answer: AnswerKind | None = None
+    again: tuple[str, str] | None = None
 
     @property
     def wordings(self) -> dict[str, Wording]:
@@ -281,6 +284,11 @@ class TaskFamily(ABC):
     tasks: ClassVar[tuple[Task, ...]]
     fields: ClassVar[Mapping[str, Form]]
     measures: ClassVar[Sequence[MeasureTable]] = ()
+
+    @property
+    def again(self) -> str | None:
+        """What its chains are asked in a second turn, about the box that the first answer ends with; None: nothing."""
+        return next((task.again[0] for task in self.tasks if task.again), None)
 
     # image -> facts -> record -----------------------------------------------------------------------------------------
 

@@ -103,17 +103,17 @@ def _check_exists(flag: str, path: str | None, remedy: str) -> None:
 
 def _check_images(data_path: str, folder: str | None) -> None:
     """Looks for the images of the first records; `llava-aurora data check` looks for all."""
-    from llava_aurora.data.store.record_file import unchecked_records
+    from llava_aurora.data.store.record_file import images_of, unchecked_records
 
     if not folder:
         return
     for part, index, record in islice(unchecked_records(data_path), _LOOKED_FOR):
-        image = record.get("image") if isinstance(record, dict) else None
-        if isinstance(image, str) and not Path(folder, image).exists():
-            raise AuroraError(
-                f"{part}: record {index}: its image {image} is not in --image_folder {folder}; `llava-aurora data check"
-                " --help` finds every such record"
-            )
+        for image in images_of(record) if isinstance(record, dict) else ():
+            if isinstance(image, str) and not Path(folder, image).exists():
+                raise AuroraError(
+                    f"{part}: record {index}: its image {image} is not in --image_folder {folder}; `llava-aurora data"
+                    " check --help` finds every such record"
+                )
 
 
 def _check_aspect_ratio(flags: argparse.Namespace) -> None:

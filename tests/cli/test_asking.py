@@ -100,6 +100,8 @@ def test_a_folder_is_asked_about_once_and_failures_are_exit_code_one(run, photo,
         ["--image", "a.png", "--reasoning", "long"],
         ["--image", "a.png", "--load-4bit", "--load-8bit"],
         ["--image", "a.png", "--max-new-tokens", "0"],
+        ["--image", "a.png", "--look-again", "--reasoning", "direct"],
+        ["--folder", "b", "--out", "c", "--look-again"],
     ],
     ids=" ".join,
 )

@@ -6,7 +6,7 @@ Files are streamed: one record (of Parquet one batch) is in memory at a time. Er
 import json
 import os
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any, TextIO, TypeVar
@@ -124,16 +124,27 @@ def record_problem(record: Any, families: tuple[TokenFamily, ...]) -> str | None
                 return f"turn {number}: {error}"
     if record.get("image") is None:
         return None
-    if not isinstance(record["image"], str) or not record["image"]:
-        return f"its image is {record['image']!r}, not a path"
-    if climbs_out(record["image"]):
-        return f"its image {record['image']} leads out of the image folder"
+    images = images_of(record)
+    if not images or not all(isinstance(name, str) and name for name in images):
+        return f"its image is {record['image']!r}, not a path or a list of paths"
+    if outside := [name for name in images if climbs_out(name)]:
+        return f"its image {outside[0]} leads out of the image folder"
     places = [turn["value"].count(DEFAULT_IMAGE_TOKEN) for turn in learned]
     if any(places[1::2]):
         return f"{DEFAULT_IMAGE_TOKEN} is in an answer; it belongs in the question"
-    if sum(places) != 1:
+    if sum(places) != len(images):
+        if len(images) > 1:
+            return f"has {len(images)} images and {sum(places)} {DEFAULT_IMAGE_TOKEN}; one for each is expected"
         return f"has an image and {sum(places)} places for it instead of one {DEFAULT_IMAGE_TOKEN} is expected"
+    if any(place > 1 for place in places):
+        return f"a question has {max(places)} {DEFAULT_IMAGE_TOKEN}; one in each question is expected"
     return None
+
+
+def images_of(record: Mapping[str, Any]) -> list[Any]:
+    """The images of a record, in the order of the questions that show them: under "image" is a path or a list."""
+    found = record.get("image")
+    return list(found) if isinstance(found, list) else [] if found is None else [found]
 
 
 def turns_learned(turns: list[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from llava_aurora.batches import batches
 from llava_aurora.data.images.image_files import path_inside
 from llava_aurora.data.store.parquet_file import Unreadable
-from llava_aurora.data.store.record_file import as_trained, part_files, unchecked_records
+from llava_aurora.data.store.record_file import as_trained, images_of, part_files, unchecked_records
 from llava_aurora.data.store.record_progress import follow
 from llava_aurora.data.store.record_store import record_length
 from llava_aurora.data.validation.findings import Findings, ValidationReport
@@ -147,15 +147,17 @@ def named_records(path: Path, *, title: str) -> Iterator[Named]:
 def _images(records: Sequence[Named], folder: Path, *, evaluation: bool) -> Iterator[Listed]:
     """The images of these records that lie in the folder."""
     for where, record in records:
-        if isinstance(record, dict) and isinstance(record.get("image"), str):
+        for name in images_of(record) if isinstance(record, dict) else ():
+            if not isinstance(name, str):
+                continue
             about = record.get("aurora")
             unmarked = about.get("unmarked") if isinstance(about, dict) else None
             try:
-                path = path_inside(folder, record["image"])
+                path = path_inside(folder, name)
                 copy_of = path_inside(folder, unmarked) if isinstance(unmarked, str) else None
             except AuroraError:
                 continue
-            yield Listed(path, record["image"], where, evaluation, copy_of)
+            yield Listed(path, name, where, evaluation, copy_of)
 
 
 # --- processes --------------------------------------------------------------------------------------------------------

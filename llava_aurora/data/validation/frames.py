@@ -11,6 +11,7 @@ from typing import Any
 
 from llava_aurora.data.images.frame import FrameTransform
 from llava_aurora.data.images.image_files import opened_image, path_inside
+from llava_aurora.data.store.record_file import images_of
 from llava_aurora.data.validation.records import Report, truth_problem
 from llava_aurora.errors import AuroraError
 from llava_aurora.tasks.points import mentions
@@ -33,10 +34,11 @@ class FrameChecks:
 
     def run(self, record: Mapping[str, Any], report: Report) -> None:
         """Reports (kind, message) where the two frames differ, or may differ. The record is in LLaVA's format."""
-        if not isinstance(record.get("image"), str) or truth_problem(record.get("aurora")):
+        images = images_of(record)
+        if not images or truth_problem(record.get("aurora")):
             return
         places = list(_places(record))
-        width, height = self._size(record["image"]) if places else (0, 0)
+        width, height = self._size(images[0]) if places else (0, 0)
         if width == height:
             return
         image = f"an image of {width} × {height} pixels"

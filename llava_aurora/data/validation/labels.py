@@ -21,7 +21,7 @@ from llava.constants import IGNORE_INDEX
 from llava.train import train as upstream
 
 from llava_aurora.compatibility import slow_tokenizer
-from llava_aurora.data.store.record_file import turns_learned
+from llava_aurora.data.store.record_file import images_of, turns_learned
 from llava_aurora.errors import AuroraError
 from llava_aurora.files import read_json_object
 from llava_aurora.model_sizes import find_sizes
@@ -79,7 +79,7 @@ class LabelChecks:
         ids, labels = item["input_ids"][0].tolist(), item["labels"][0].tolist()
         turns = [turn["value"] for turn in turns_learned(record["conversations"])]
         self._compare_spans(ids, turns, report)
-        length = len(ids) + (self.limits.image_tokens - 1 if has_image else 0)
+        length = len(ids) + (self.limits.image_tokens - 1) * len(images_of(record))
         if length > self.limits.max_length:
             report("truncated", f"{length} tokens; tokens after {self.limits.max_length:,} are cut off")
         if warning := printed.getvalue().strip():

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from llava_aurora.data.images.image_files import path_inside
-from llava_aurora.data.store.record_file import record_problem
+from llava_aurora.data.store.record_file import images_of, record_problem
 from llava_aurora.errors import AuroraError
 from llava_aurora.tasks.points import mentions
 from llava_aurora.tasks.registry import family_of, task_of
@@ -56,10 +56,10 @@ class TextChecks:
 
     def run(self, record: Any, report: Report) -> bool:
         """Reports (kind, message) of all that is wrong; returns whether the record is one in LLaVA's format."""
-        name = record.get("image") if isinstance(record, dict) else None
-        if isinstance(name, str) and name:
+        for name in images_of(record) if isinstance(record, dict) else ():
             try:
-                path_inside(self.image_folder, name)
+                if isinstance(name, str) and name:
+                    path_inside(self.image_folder, name)
             except AuroraError as error:
                 report("path", str(error))
                 return False

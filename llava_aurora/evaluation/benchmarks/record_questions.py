@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from llava_aurora.data.images.image_files import path_inside
-from llava_aurora.data.store.record_file import read_records
+from llava_aurora.data.store.record_file import images_of, read_records
 from llava_aurora.errors import AuroraError
 from llava_aurora.evaluation.benchmarks.question import Question, QuestionSet, question_set
 from llava_aurora.tasks.registry import family_of, task_of
@@ -32,7 +32,7 @@ def read_record_questions(folder: Path) -> QuestionSet:
             task = task_of(record)
             if task is None or task.answer is None:
                 left_out["of a task without an answer, or of none"] += 1
-            elif not isinstance(record.get("image"), str):
+            elif not images_of(record):
                 left_out["without an image"] += 1
             else:
                 try:
@@ -60,7 +60,7 @@ def record_question(folder: Path, record: Record, task: Task) -> Question:
         options["boxes"] = tuple(tuple(box) for box in about["boxes"])
     return Question(
         id=str(record["id"]),
-        image=path_inside(folder, record["image"]),
+        image=path_inside(folder, images_of(record)[0]),
         text=record["conversations"][0]["value"].replace("<image>", "").strip(),
         kind=task.answer,
         answer=str(about["answer"]),

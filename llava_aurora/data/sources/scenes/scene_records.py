@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from llava_aurora.data.images.crop import crop
 from llava_aurora.data.images.image_files import open_image
 from llava_aurora.data.sources.scenes.phrases import unique_phrases
 from llava_aurora.data.sources.scenes.scene import COLORS, SHAPES
@@ -188,9 +189,17 @@ def _ask(
                 record["aurora"]["mean_depth"] = MEAN_DEPTH
                 if drawing.one_height:
                     record["aurora"]["one_height"] = True
+        if isinstance(record.get("image"), list):
+            _crop(folder, scene, record["aurora"]["boxes"][0], record["image"][1], drawing.frame)
         if record.get("image") == marked_image:
             record["aurora"]["unmarked"] = scene.image  # see transforms/fresh.py
     return records
+
+
+def _crop(folder: Path, scene: SceneRecord, box: Sequence[int], name: str, frame: int) -> None:
+    image = open_image(folder / scene.image, upright=False, on_white=False)
+    with atomic_file(folder / name) as temporary:
+        crop(image, [edge * image.width / frame for edge in box]).save(temporary, format="PNG", compress_level=3)
 
 
 def _mark(folder: Path, scene: SceneRecord, points: Mapping[str, Sequence[int]], name: str, frame: int) -> None:
