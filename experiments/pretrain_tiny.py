@@ -47,7 +47,7 @@ MODEL = TinyLlavaConfig(
 )  # fmt: skip
 VQVAE = DepthVQVAEConfig(image_size=FRAME, channels=(8, 16, 32, 64), code_dim=16, codebook_size=32)
 SCENES, HELD_OUT, VQVAE_SEED = 16_000, 600, 1_000_002
-IMAGES, TEXTS, LENGTH = 8, 4, 256
+IMAGES, MORE, TEXTS, LENGTH = 8, 56, 4, 256
 RATE, WARM_UP, DECAY, CLIP, TOWER = 1.5e-3, 200, 0.05, 1.0, 0.3
 TOWER_LEARNS = ("tower: cells", "tower: middles", "tower: marks", "tower: rows", "tower: columns")
 PLACES, NEAR = ("where are things", "where marks are", "things and places from left to right"), 8
@@ -92,16 +92,17 @@ class Pretraining:
             self.optimizer.load_state_dict(found["optimizer"])
 
     def batches(self, pictures: Pictures, *, seed: int, steps: int, wrong: bool) -> Batches:
-        rows = {"images": IMAGES, "texts": TEXTS, "length": LENGTH}
+        rows = {"images": IMAGES, "more": MORE, "texts": TEXTS, "length": LENGTH}
         return Batches(pictures, self.tokenizer, **rows, steps=steps, seed=seed, wrong=wrong)
 
     def logits(self, batch: Batch, *, dtype: torch.dtype = torch.bfloat16) -> tuple[torch.Tensor, torch.Tensor]:
-        """(B, T, V), and the image tokens (I, cells, D)."""
+        """(B, T, V), and the image tokens (I + M, cells, D)."""
         count, at, parameters, config = len(batch.images), self.image_at, self.parameters, self.model.config
-        pixels = ((batch.images.float() / 255 - torch.tensor(MEAN)) / torch.tensor(DEVIATION)).to(self.device)
+        shown = torch.cat([batch.images, batch.more])
+        pixels = ((shown.float() / 255 - torch.tensor(MEAN)) / torch.tensor(DEVIATION)).to(self.device)
         seen = see(parameters, pixels.permute(0, 3, 1, 2), patch=MODEL.patch, heads=MODEL.vision_heads, dtype=dtype)
         x = F.embedding(batch.ids.to(self.device), parameters["model.embed_tokens.weight"])
-        with_image = torch.cat([x[:count, :at], seen, x[:count, at + IMAGE_TOKENS :]], dim=1)
+        with_image = torch.cat([x[:count, :at], seen[:count], x[:count, at + IMAGE_TOKENS :]], dim=1)
         x = torch.cat([with_image, x[count:]])
         settings = {"heads": MODEL.heads, "theta": rope_theta(config), "epsilon": config.rms_norm_eps}
         return language(parameters, x, dtype=dtype, **settings), seen

@@ -41,13 +41,15 @@ class Batch:
     ids: int64 (B, T); 0 where an image token or nothing stands.
     labels: int64 (B, T), IGNORE_INDEX where nothing is learned; that of position t is the token behind t.
     images: uint8 (I, S, S, 3) of the first I rows.
-    seen: int64 (I, 5, cells), what the tower itself is taught of them (`image_tasks.labels`).
+    more: uint8 (M, S, S, 3), images that the tower alone is taught about.
+    seen: int64 (I + M, 5, cells), what the tower itself is taught of all of them (`image_tasks.labels`).
     abilities: of each turn its ability, row, and the slice of its labels.
     """
 
     ids: Tensor
     labels: Tensor
     images: Tensor
+    more: Tensor
     seen: Tensor
     abilities: list[tuple[str, int, int, int]]
 
@@ -115,6 +117,7 @@ class Batches(Dataset):
     """Args:
     pictures, tokenizer: of the training or the held-out scenes.
     images, texts: rows of a batch with an image, and without.
+    more: images of a batch that the tower alone is taught about.
     length: of a row.
     steps: batches in all, over which lists and tables grow to their full length in the first fifth.
     seed: of everything.
@@ -127,6 +130,7 @@ class Batches(Dataset):
         tokenizer: LlamaTokenizer,
         *,
         images: int,
+        more: int,
         texts: int,
         length: int,
         steps: int,
@@ -135,7 +139,14 @@ class Batches(Dataset):
     ) -> None:
         self.wrong = wrong
         self.pictures, self.encoder = pictures, Encoder(tokenizer)
-        self.images, self.texts, self.length, self.steps, self.seed = images, texts, length, steps, seed
+        self.images, self.more, self.texts, self.length, self.steps, self.seed = (
+            images,
+            more,
+            texts,
+            length,
+            steps,
+            seed,
+        )
 
     def __len__(self) -> int:
         return self.steps
@@ -156,7 +167,10 @@ class Batches(Dataset):
             while row is None or not row[2]:  # until one of the turns fits
                 row = self.encoder.row(self._text(rng, step), length=self.length, image=False, system=system)
             rows.append(row)
-        return collate(rows, images, seen, length=self.length)
+        more = [self._about_image(rng) for _ in range(self.more)]
+        images += [image for image, _, _ in more]
+        seen += [labels for _, _, labels in more]
+        return collate(rows, images, seen, length=self.length, more=self.more)
 
     def _about_image(self, rng: np.random.Generator) -> tuple[np.ndarray, list[Turn], np.ndarray]:
         index = int(rng.integers(len(self.pictures.images)))
@@ -164,7 +178,7 @@ class Batches(Dataset):
         if rng.random() < 0.5:
             image, (cells, objects) = image[:, ::-1], mirrored(cells, objects)
         objects = sorted(objects, key=lambda each: each[1])
-        if rng.random() < 0.3:
+        if rng.random() < 0.45:
             drawn, turns, marks = marked(rng, np.ascontiguousarray(image), cells, objects)
         else:
             drawn, turns, marks = np.ascontiguousarray(image), about_scene(rng, image, cells, objects), {}
@@ -181,7 +195,7 @@ class Batches(Dataset):
         return turns
 
 
-def collate(rows: list, images: list[np.ndarray], seen: list[np.ndarray], *, length: int) -> Batch:
+def collate(rows: list, images: list[np.ndarray], seen: list[np.ndarray], *, length: int, more: int) -> Batch:
     ids = torch.zeros(len(rows), length, dtype=torch.int64)
     labels = torch.full((len(rows), length), IGNORE_INDEX)
     abilities = []
@@ -189,4 +203,6 @@ def collate(rows: list, images: list[np.ndarray], seen: list[np.ndarray], *, len
         ids[number, : len(row)] = torch.tensor(row)
         labels[number, : len(row) - 1] = torch.tensor(learned[1:])
         abilities += [(ability, number, start, stop) for ability, start, stop in places]
-    return Batch(ids, labels, torch.from_numpy(np.stack(images)), torch.from_numpy(np.stack(seen)), abilities)
+    pictures = torch.from_numpy(np.stack(images))
+    count = len(images) - more
+    return Batch(ids, labels, pictures[:count], pictures[count:], torch.from_numpy(np.stack(seen)), abilities)

@@ -14,6 +14,7 @@ from tiny.pictures import FRAME, GRID
 from tiny.text_tasks import between, in_rows
 
 CELL = FRAME // GRID
+EDGE, APART = 3, 7  # pixels between a mark and the frame, and between two marks
 THINGS = ("", "floor", "wall", "ceiling", *(f"{color} {shape}" for color in COLORS for shape in SHAPES))
 SHADES = ("bright", "red", "green", "blue")
 WHOLE = (
@@ -61,6 +62,16 @@ def _somewhere(rng: np.random.Generator, cell: int) -> tuple[int, int]:
     """A place in the middle half of a cell, as pixels."""
     x, y = rng.integers(CELL // 4, CELL - CELL // 4, size=2)
     return cell % GRID * CELL + int(x), cell // GRID * CELL + int(y)
+
+
+def _apart(rng: np.random.Generator, count: int) -> list[tuple[int, int]]:
+    """Places anywhere, as pixels, of which no two are closer than a mark is wide."""
+    spots: list[tuple[int, int]] = []
+    while len(spots) < count:
+        x, y = (int(each) for each in rng.integers(EDGE, FRAME - EDGE, size=2))
+        if all((x - u) ** 2 + (y - v) ** 2 >= APART**2 for u, v in spots):
+            spots.append((x, y))
+    return spots
 
 
 def row_by_row(rng: np.random.Generator, cells: list[str]) -> tuple[str, str]:
@@ -183,9 +194,14 @@ def marked(
 ) -> tuple[np.ndarray, Turns, dict[int, str]]:
     """An image with two to five lettered marks, turns about them, and the letters by cell."""
     count = int(rng.integers(2, 6))
-    chosen = rng.choice(GRID**2, count, replace=False).tolist()
+    anywhere = rng.random() < 0.6
+    if anywhere:
+        spots = _apart(rng, count)
+        chosen = [y // CELL * GRID + x // CELL for x, y in spots]
+    else:
+        chosen = rng.choice(GRID**2, count, replace=False).tolist()
+        spots = [_somewhere(rng, i) for i in chosen]
     names = {letter: cells[i] for letter, i in zip(LETTERS, chosen, strict=False)}
-    spots = [_somewhere(rng, i) for i in chosen]
     letters = list(names)
     order = [letters[i] for i in rng.permutation(count)]
     places = dict(zip(letters, spots, strict=True))
@@ -197,7 +213,8 @@ def marked(
             ", ".join(f"{letter} {_place(*places[letter])}" for letter in letters),
         )
     ]
-    turns += [("what is at a mark", f"What is at {letter}?", names[letter]) for letter in order[:3]]
+    if not anywhere:  # what is known of a cell is true of its middle
+        turns += [("what is at a mark", f"What is at {letter}?", names[letter]) for letter in order[:3]]
     axis, last = rng.integers(2), rng.integers(2)
     ends = sorted(letters, key=lambda letter: places[letter][axis], reverse=bool(last))
     if places[ends[0]][axis] != places[ends[1]][axis]:

@@ -17,7 +17,7 @@ import llava_aurora.cli.depth
 import llava_aurora.cli.games
 import llava_aurora.cli.inspection
 import llava_aurora.cli.store  # noqa: F401  adds its commands to data's
-from llava_aurora.cli import asking, data, evaluation, export, serving, training, vqvae
+from llava_aurora.cli import asking, data, evaluation, export, pixels, serving, training, vqvae
 from llava_aurora.cli.output import Commands, tell
 from llava_aurora.errors import AuroraError, shown
 from llava_aurora.progress import QUIET, silence_libraries
@@ -130,6 +130,7 @@ app.add_typer(training.app)
 app.add_typer(asking.app)
 app.add_typer(serving.app)
 app.add_typer(evaluation.app)
+app.add_typer(pixels.app)
 app.add_typer(export.app)
 
 

@@ -1,4 +1,4 @@
-"""`llava-aurora data boxes`, `data masks` and `data hardblink`."""
+"""`llava-aurora data boxes`, `data masks`, `data pixels` and `data hardblink`."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -162,6 +162,46 @@ def masks(
         f"train with --image_folder {images} --image_aspect_ratio {aspect_ratio} --perception_modalities depth,box,mask"
     )
     report_failures(len(made.training), made.failures, out, made.passed_over)
+
+
+@app.command(
+    epilog="Examples: llava-aurora data pixels --image-folder photos --out train.json  |  llava-aurora data pixels "
+    "--image-folder coco/train2017 --out train.json --tasks pixel_value_plain=1 --per-image 2"
+)
+def pixels(
+    images: Annotated[Path, typer.Option("--image-folder", "--images", help="Folder of images, folders inside too.")],
+    out: shared.RecordsOut,
+    tasks: Annotated[
+        str, typer.Option(help="task=share, with commas: pixel_value in tokens, pixel_value_plain in plain text.")
+    ] = "pixel_value=1",
+    per_image: Annotated[
+        int, typer.Option(min=1, help="Questions about an image; in training each asks for another pixel every epoch.")
+    ] = 1,
+    aspect_ratio: Annotated[
+        str, typer.Option(help="pad, square or resize, as --image_aspect_ratio in training.")
+    ] = "pad",
+    frame: shared.Frame = 336,
+    plain_coordinates: shared.PlainCoordinates = False,
+    prompts: shared.PromptsFile = None,
+    seed: Annotated[int, typer.Option(min=0, help="Random seed.")] = 0,
+) -> None:
+    """Ask for the colour of pixels: training records in LLaVA's JSON format."""
+    from llava_aurora.data.sources.pixel_records import write_pixel_records
+    from llava_aurora.tokens.vocabulary import color_family
+
+    made = write_pixel_records(
+        out,
+        images=images,
+        writer=record_writer(color_family(), prompts=prompts, frame=frame, plain=plain_coordinates),
+        shares=shares_of(tasks, {}),
+        per_image=per_image,
+        aspect_ratio=aspect_ratio,
+        frame=frame,
+        seed=seed,
+    )
+    kinds = "--perception_modalities depth,box,color" if "pixel_value=" in tasks else "no perception tokens needed"
+    print(f"train with --image_folder {images} --image_aspect_ratio {aspect_ratio}; {kinds}")
+    report_failures(len(made.records), made.failures, out, made.passed_over)
 
 
 @app.command(

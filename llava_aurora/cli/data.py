@@ -79,14 +79,14 @@ def scene_records(
     from llava_aurora.evaluation.blind import blind_scores
     from llava_aurora.tasks.task import Drawing
     from llava_aurora.tokens.mask import MaskKind
-    from llava_aurora.tokens.vocabulary import depth_family
+    from llava_aurora.tokens.vocabulary import color_family, depth_family
     from llava_aurora.vqvae.checkpoint import load_depth_vqvae
     from llava_aurora.vqvae.folders import read_codes
 
     model = load_depth_vqvae(vqvae)
     family = depth_family(codebook_size=model.config.codebook_size, codes_per_map=model.codes_per_map)
     masks = MaskKind(cells=mask_cells).family
-    writer = record_writer(family, masks, prompts=prompts, frame=frame, plain=plain_coordinates)
+    writer = record_writer(family, masks, color_family(), prompts=prompts, frame=frame, plain=plain_coordinates)
     asked = SceneTasks(
         shares=shares_of(tasks, DEFAULT_SHARES),
         drawing=Drawing(frame=frame, points=counts_of(points), one_height=one_height, read_points=read_points),

@@ -25,7 +25,8 @@ _Tasks = Annotated[
         help="hardblink, blink_depth, cv_bench_depth, blink_counting, cv_bench_counting, seed_bench_counting, "
         "scenes_depth, scenes_coordinates, scenes_counting, or scenes for these three; scenes_one_height, "
         "scenes_one_height_coordinates; scenes_masks, grounded, or masks for both; refcoco; "
-        "records: your own, in records.json of --data; several separated by commas. Or games, alone: car races.",
+        "records: your own, in records.json of --data; several separated by commas. Or, alone: games, "
+        "car races; pixels, the colours of all cells of images.",
     ),
 ]
 _Model = Annotated[
@@ -92,6 +93,11 @@ def evaluate_model(
         from llava_aurora.cli.games import play_games
 
         play_games(lambda: _predictor(given, usable_device(device)), _settings(given), given)
+        return
+    if _names(tasks) == ["pixels"]:
+        from llava_aurora.cli.pixels import evaluate_pixels_of
+
+        evaluate_pixels_of(lambda: _predictor(given, usable_device(device)), given)
         return
     if gif is not None:
         raise AuroraError(f"--gif {gif}: only `llava-aurora eval games` draws one; leave it out")

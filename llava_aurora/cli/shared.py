@@ -20,8 +20,11 @@ if TYPE_CHECKING:
 Base = Annotated[str | None, typer.Option(help="The base model of a folder with only a projector.")]
 Prompt = Annotated[str | None, typer.Option(help="Prompt that asks for a chain; default: 'Think step by step.'")]
 Decoding = Annotated[
-    Literal["greedy", "verified", "parallel"],
-    typer.Option(help="One pass per token; the same text in few passes; or maps after --refinements passes."),
+    Literal["greedy", "verified", "parallel", "packed"],
+    typer.Option(
+        help="One pass per token; the same text in few passes; maps after --refinements passes; or the same text as "
+        "greedy, with an image that several questions share read once."
+    ),
 ]
 Refinements = Annotated[int, typer.Option(min=1, help="Passes over each map, for parallel decoding.")]
 Load8 = Annotated[bool, typer.Option("--load-8bit", help="Quantize to 8 bits (bitsandbytes).")]

@@ -13,6 +13,7 @@ TAUGHT: Mapping[str, object] = {
     "perception_init": "words",
     "depth_raster_rows": True,
     "code_noise": 0.6,
+    "mm_vision_tower_lr": 3e-4,  # what the tower sees is there already
 }
 SHARES: Mapping[str, float] = {
     "depth_generation": 0.55,
@@ -51,7 +52,7 @@ class Preset:
     read_points: int = 8
     epochs: float = 1
     batch: int = 8
-    learning_rate: float = 2e-3
+    learning_rate: float = 1e-3
     flags: Mapping[str, object] = field(default_factory=lambda: TAUGHT)
     ranks: int = 2
     questions: int = 440

@@ -60,17 +60,10 @@ def prepare_inputs(
         raise AuroraError(f"{len(before)} earlier turns for {len(questions)} questions; one for each is needed")
     if len(images) != len(questions):
         raise AuroraError(f"{len(questions)} questions for {len(images)} images; one question per image is needed")
-    if not all(question.strip() for question in questions):
-        raise AuroraError("a question is empty")
-    if half := half_character("".join(questions)):
-        raise AuroraError(f"a question has {half}, half a surrogate pair, which cannot be encoded; write it in UTF-8")
-    earlier: Sequence[Turn | None] = before or [None] * len(questions)
-    texts = [_prompt(each, conversation, turn) for each, turn in zip(questions, earlier, strict=True)]
-    prompts = [tokenizer_image_token(text, tokenizer, IMAGE_TOKEN_INDEX) for text in texts]
-    starts = start_ids(tokenizer, answer_start, count=len(questions))
+    prompts, starts = prompt_ids(
+        tokenizer, model, questions=questions, conversation=conversation, answer_start=answer_start, before=before
+    )
     rows = [prompt + start for prompt, start in zip(prompts, starts, strict=True)]
-    context = context_length(model)
-    _refuse_too_long(questions, [len(prompt) for prompt in prompts], context)
     width = max(map(len, rows))
     input_ids = torch.tensor([[0] * (width - len(row)) + row for row in rows], device=model.device)
     attention_mask = torch.tensor([[0] * (width - len(row)) + [1] * len(row) for row in rows], device=model.device)
@@ -92,8 +85,49 @@ def prepare_inputs(
             input_ids, None, attention_mask, None, None, pixels, image_sizes=[image.size for image in images]
         )
     lengths = attention_mask.sum(dim=1).tolist()
+    room = room_of(questions, lengths, starts, model=model)
+    return Inputs(embeddings, attention_mask, rows, starts, room)
+
+
+def prompt_ids(
+    tokenizer: Any,
+    model: AuroraLlamaForCausalLM,
+    *,
+    questions: Sequence[str],
+    conversation: str,
+    answer_start: Starts,
+    before: Sequence[Turn] = (),
+) -> tuple[list[list[int]], list[list[int]]]:
+    """Ids of each prompt, with an IMAGE_TOKEN_INDEX where each image stands, and those that its answer begins with.
+
+    Errors as for `Predictor.write`.
+    """
+    if not all(question.strip() for question in questions):
+        raise AuroraError("a question is empty")
+    if half := half_character("".join(questions)):
+        raise AuroraError(f"a question has {half}, half a surrogate pair, which cannot be encoded; write it in UTF-8")
+    earlier: Sequence[Turn | None] = before or [None] * len(questions)
+    texts = [_prompt(each, conversation, turn) for each, turn in zip(questions, earlier, strict=True)]
+    prompts = [tokenizer_image_token(text, tokenizer, IMAGE_TOKEN_INDEX) for text in texts]
+    starts = start_ids(tokenizer, answer_start, count=len(questions))
+    _refuse_too_long(questions, [len(prompt) for prompt in prompts], context_length(model))
+    return prompts, starts
+
+
+def room_of(
+    questions: Sequence[str],
+    lengths: Sequence[int],
+    starts: Sequence[Sequence[int]],
+    *,
+    model: AuroraLlamaForCausalLM,
+) -> list[int]:
+    """How many new tokens the context leaves behind each prompt, at least 1.
+
+    Args: lengths: of the prompts, image and start included. Raises AuroraError for a question that leaves no room.
+    """
+    context = context_length(model)
     _refuse_too_long(questions, [length - len(start) for length, start in zip(lengths, starts, strict=True)], context)
-    return Inputs(embeddings, attention_mask, rows, starts, [max(1, context - length) for length in lengths])
+    return [max(1, context - length) for length in lengths]
 
 
 def start_ids(tokenizer: Any, answer_start: Starts, *, count: int) -> list[list[int]]:

@@ -3,8 +3,9 @@
 import hashlib
 import importlib.util
 import time
+from collections import defaultdict
 from collections.abc import Iterator, Sequence
-from dataclasses import astuple, replace
+from dataclasses import astuple, dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal, Self, cast, get_args
@@ -17,7 +18,17 @@ from llava_aurora.data.images.frame import FrameTransform
 from llava_aurora.errors import AuroraError
 from llava_aurora.generation.decoding import decode_by_token
 from llava_aurora.generation.drafts import Phrases, wording_of
-from llava_aurora.generation.inputs import Inputs, Starts, Turn, decoded_text, prepare_inputs, start_ids
+from llava_aurora.generation.inputs import (
+    Inputs,
+    Starts,
+    Turn,
+    decoded_text,
+    prepare_inputs,
+    prompt_ids,
+    room_of,
+    start_ids,
+)
+from llava_aurora.generation.packed import decode_packed
 from llava_aurora.generation.result import Reasoning, Result, Timings, asked
 from llava_aurora.generation.span_decoding import Decoded, Mode, SpanDecoder
 from llava_aurora.generation.streaming import stream_pieces
@@ -29,7 +40,7 @@ from llava_aurora.tasks.look_again import AGAIN
 from llava_aurora.tasks.prompts import Prompts
 from llava_aurora.tokens.perception import PerceptionTokens
 
-Decoding = Literal["greedy", "verified", "parallel"]
+Decoding = Literal["greedy", "verified", "parallel", "packed"]
 _WEIGHTS = ("*.safetensors", "*.bin")
 _SAMPLE = 1 << 20  # bytes of each end of a weight file that its fingerprint is made of
 
@@ -158,7 +169,8 @@ class Predictor:
             max_new_tokens: of each answer, without its beginning; never more than the context leaves, the default.
             constrained: keep spans of perception tokens well-formed; changes nothing for a model without such tokens.
             decoding: "greedy" takes a forward pass for each token, "verified" writes the same in few, "parallel" keeps
-                each map as it is after `refinements` passes (span_decoding.py).
+                each map as it is after `refinements` passes (span_decoding.py). "packed" is greedy too, and reads an
+                image that several questions share once (packed.py).
             refinements: passes over each map in parallel decoding.
             before: the turn that comes before each question, or nothing.
             options: for transformers' `generate` (do_sample, num_beams, …), with "greedy" only; `streamer` and
@@ -170,24 +182,34 @@ class Predictor:
         if max_new_tokens is not None and max_new_tokens < 1:
             raise AuroraError(f"max_new_tokens must be at least 1, not {max_new_tokens}")
         decoder = self._decoder(decoding, refinements)
-        inputs = prepare_inputs(
-            self.tokenizer,
-            self.model,
-            self.image_processor,
-            images=images,
-            questions=[asked(question, reasoning, reasoning_prompt) for question in questions],
-            conversation=conversation,
-            answer_start=answer_start,
-            before=before,
-        )
-        limits = [room if max_new_tokens is None else min(room, max_new_tokens) for room in inputs.room]
-        prepared = time.perf_counter()
-        if decoder is None:
-            rows = decode_by_token(
-                self.tokenizer, self.model, inputs, limit=max(limits), constrained=constrained, **options
-            )
+        prompts = [asked(question, reasoning, reasoning_prompt) for question in questions]
+        wording: dict[str, Any] = {"conversation": conversation, "answer_start": answer_start}
+        if decoding == "packed":
+            if unknown := [*options, *(["before"] if before else [])]:
+                raise AuroraError(f"{', '.join(unknown)}: not available with packed decoding, which is greedy")
+            written = self._decode_packed(images, prompts, most=max_new_tokens, constrained=constrained, **wording)
+            prepared = began
         else:
-            rows = self._decode_in_few_passes(decoder, inputs, limits=limits, constrained=constrained, **options)
+            inputs = prepare_inputs(
+                self.tokenizer,
+                self.model,
+                self.image_processor,
+                images=images,
+                questions=prompts,
+                before=before,
+                **wording,
+            )
+            limits = [room if max_new_tokens is None else min(room, max_new_tokens) for room in inputs.room]
+            prepared = time.perf_counter()
+            if decoder is None:
+                rows = decode_by_token(
+                    self.tokenizer, self.model, inputs, limit=max(limits), constrained=constrained, **options
+                )
+            else:
+                rows = self._decode_in_few_passes(decoder, inputs, limits=limits, constrained=constrained, **options)
+            read = int(inputs.attention_mask.sum()) if decoder is None else 0
+            written = _Written(rows, inputs.starts, limits, read=read)
+        rows, limits = written.rows, written.limits
         eos = self.tokenizer.eos_token_id
         new = [row.ids[:limit] for row, limit in zip(rows, limits, strict=True)]
         lengths = [ids.index(eos) + 1 if eos in ids else len(ids) for ids in new]
@@ -196,10 +218,11 @@ class Predictor:
             generating=time.perf_counter() - prepared,
             tokens=sum(lengths),
             forward_passes=max(row.passes for row in rows),
+            token_passes=written.read + sum(lengths) - len(lengths) if written.read else 0,
         )
         results = []
         for number, (image, question) in enumerate(zip(images, questions, strict=True)):
-            start, finished, noted = inputs.starts[number], eos in new[number], rows[number].log_probabilities
+            start, finished, noted = written.starts[number], eos in new[number], rows[number].log_probabilities
             ids = (*start, *new[number][: lengths[number] - finished])
             result = Result(
                 text=decoded_text(ids, self.tokenizer),
@@ -275,12 +298,72 @@ class Predictor:
         """What writes in few passes; None for one pass a token."""
         if decoding not in get_args(Decoding):
             raise AuroraError(f"unknown decoding {decoding!r}; available: {', '.join(get_args(Decoding))}")
-        if decoding == "greedy":
+        if decoding in ("greedy", "packed"):
             return None
         if self._phrases is None and self.perception is not None:
             self._phrases = wording_of(Prompts(), tokenizer=self.tokenizer, perception=self.perception)
         phrases = self._phrases or Phrases()
         return SpanDecoder(self.model, phrases=phrases, mode=cast(Mode, decoding), refinements=refinements)
+
+    def _decode_packed(
+        self,
+        images: Sequence[Image.Image],
+        questions: Sequence[str],
+        *,
+        most: int | None,
+        constrained: bool,
+        conversation: str,
+        answer_start: Starts,
+    ) -> "_Written":
+        """Questions about equal images together. Args: questions: as asked; most: new tokens of an answer."""
+        if len(images) != len(questions):
+            raise AuroraError(f"{len(questions)} questions for {len(images)} images; one question per image is needed")
+        prompts, starts = prompt_ids(
+            self.tokenizer, self.model, questions=questions, conversation=conversation, answer_start=answer_start
+        )
+        groups = defaultdict[tuple[str, int], list[int]](list)
+        known: dict[int, str] = {}
+        for place, (image, start) in enumerate(zip(images, starts, strict=True)):
+            if id(image) not in known:
+                known[id(image)] = hashlib.sha256(f"{image.mode}{image.size}".encode() + image.tobytes()).hexdigest()
+            groups[known[id(image)], len(start)].append(place)
+        rows: list[Decoded | None] = [None] * len(questions)
+        limits, read = [1] * len(questions), 0
+        for places in groups.values():
+            first = places[0]
+            inputs = prepare_inputs(
+                self.tokenizer,
+                self.model,
+                self.image_processor,
+                images=[images[first]],
+                questions=[questions[first]],
+                conversation=conversation,
+                answer_start=[starts[first]],
+            )
+            more = inputs.embeddings.shape[1] - len(inputs.rows[0])  # tokens of the image but one
+            whole = [prompts[place] + starts[place] for place in places]
+            room = room_of(
+                [questions[place] for place in places],
+                [len(ids) + more for ids in whole],
+                [starts[place] for place in places],
+                model=self.model,
+            )
+            for place, left in zip(places, room, strict=True):
+                limits[place] = left if most is None else min(left, most)
+            perception = self.perception
+            packed = decode_packed(
+                self.model,
+                inputs,
+                whole,
+                starts=[starts[place] for place in places],
+                limits=[limits[place] for place in places],
+                processor=PerceptionLogitsProcessor(perception) if constrained and perception is not None else None,
+                eos_token_id=self.tokenizer.eos_token_id,
+            )
+            read += packed.read
+            for place, row in zip(places, packed.rows, strict=True):
+                rows[place] = row
+        return _Written([row for row in rows if row is not None], starts, limits, read=read)
 
     def _decode_in_few_passes(
         self,
@@ -333,6 +416,20 @@ def _joined(first: Result, second: Result) -> Result:
         timings=Timings(*(sum(parts) for parts in zip(*map(astuple, times), strict=True))),
         token_log_probabilities=None if None in noted else (*noted[0], *noted[1]),  # type: ignore[misc]
     )
+
+
+@dataclass(frozen=True)
+class _Written:
+    """What each question got.
+
+    Args: starts: ids that each answer was made to begin with; limits: new ids at most; read: tokens of prompts that the
+    language model read, image tokens included; 0 where that is not counted.
+    """
+
+    rows: list[Decoded]
+    starts: Sequence[Sequence[int]]
+    limits: list[int]
+    read: int = 0
 
 
 def fingerprint(folder: Path) -> str:

@@ -34,6 +34,7 @@ class Timings:
     generating: float  # seconds of the language model
     tokens: int  # new tokens of all rows together
     forward_passes: int  # of the language model, each over the whole batch
+    token_passes: int = 0  # tokens that were read, image and prompts included; 0 where they are not counted
 
     @property
     def per_token(self) -> float:

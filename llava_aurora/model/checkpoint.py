@@ -93,7 +93,10 @@ def load_pretrained_model(
                 f" llava-aurora import aurora {folder} --base {base} --depth_vqvae FILE --out OUT"
             )
         tokenizer = load_tokenizer(folder if own_tokenizer else base)
+        tower = tower_name(folder, vars(config))
         model = load_base(base, config, options)
+        # A base that has a trained tower of its own would give that, not the one that was trained further.
+        model.get_vision_tower().vision_tower_name = model.config.mm_vision_tower = tower
         add_image_tokens(model, tokenizer)
         load_trained(model, folder / (NON_LORA_WEIGHTS if lora else PROJECTOR_WEIGHTS), base=base)
         if lora:  # before the tower is loaded, as in training: LoRA would also take its layers

@@ -5,6 +5,7 @@ the tokenizer, the files of the token kinds, and the vision tower if it was trai
 """
 
 import copy
+import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -143,8 +144,11 @@ def write_perception_files(
     tower = model.get_vision_tower()
     own = {name.split(TOWER_PREFIX)[1]: tensor.clone() for name, tensor in weights.items() if TOWER_PREFIX in name}
     final = Path(*(part for part in final_folder.absolute().parts if not part.startswith(STAGING_PREFIX)))
-    save_tower(tower.vision_tower, folder / VISION_TOWER_FOLDER, own)
-    tower.image_processor.save_pretrained(folder / VISION_TOWER_FOLDER)
+    if own:
+        save_tower(tower.vision_tower, folder / VISION_TOWER_FOLDER, own)
+        tower.image_processor.save_pretrained(folder / VISION_TOWER_FOLDER)
+    else:  # trained in a run before, and frozen in this one, which keeps it beside LoRA all the same
+        shutil.copytree(tower.vision_tower_name, folder / VISION_TOWER_FOLDER, dirs_exist_ok=True)
     config_file = folder / "config.json"
     own_path = {"mm_vision_tower": str(final / VISION_TOWER_FOLDER)}  # for upstream's loader; ours finds it by itself
     write_json(config_file, read_json(config_file, what="model configuration") | own_path)

@@ -129,6 +129,8 @@ class AnnotatedImage:
     objects: Sequence[AnnotatedObject] = ()  # every object of the things that are named here
     absent: Sequence[tuple[str, str]] = ()  # (thing, things) of what is known not to be in the image
     colors: Sequence[str] = ()  # that things may have, where that is known
+    # reads its colours as the frame shows it, a cell each, int16 (side, side, 3), -1 beside the image (seen_colors.py)
+    seen_colors: Callable[[], np.ndarray] | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True, kw_only=True)

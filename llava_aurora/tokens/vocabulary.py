@@ -199,6 +199,11 @@ def any_mask_family() -> TokenFamily:
     return replace(mask_family(), lengths=tuple(mask_family(cells=cells).lengths[0] for cells in MASK_CELLS))
 
 
+def color_family() -> TokenFamily:
+    """The tokens of a colour: its levels of red, green and blue, 0 to 255 each."""
+    return TokenFamily("RGB", 256, (3,), delimited=True, kind="color")
+
+
 def by_kind(families: Iterable[TokenFamily]) -> dict[str, TokenFamily]:
     """The families by the name of their token kind."""
     return {family.kind: family for family in families}

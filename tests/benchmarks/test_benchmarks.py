@@ -32,6 +32,13 @@ def test_training_step(rows):
     assert reconstruction["losses"] == pytest.approx(new_rows["losses"], abs=1e-2)
 
 
+def test_packed_queries(rows):
+    found, measured = rows("packed_queries", "--side", 8, "--asked", 4)
+    assert [row["way"] for row in found] == ["one at a time", "batches of 16", "packed", "packed, all 64"]
+    assert all(row["same_answers"] == 1 for row in found[:3])
+    assert measured["fewer_tokens"] > 20
+
+
 @pytest.mark.slow
 def test_curriculum_epoch(rows):
     found, measured = rows("curriculum_epoch", *SMALL_MODEL, "--steps", 2, "--curves", 6)
@@ -71,7 +78,9 @@ def test_loader(rows):
     ]
 
 
-@pytest.mark.parametrize("name", ["training_step", "curriculum_epoch", "generation", "vqvae", "loader"])
+@pytest.mark.parametrize(
+    "name", ["training_step", "curriculum_epoch", "generation", "vqvae", "loader", "packed_queries"]
+)
 def test_help_has_an_example_and_nothing_cannot_be_measured(forked, name):
     assert f"python benchmarks/{name}.py" in forked(f"benchmarks/{name}.py", "--help").output
     refused = forked(f"benchmarks/{name}.py", "--rounds", 0, code=2)

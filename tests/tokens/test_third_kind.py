@@ -18,5 +18,5 @@ def test_the_registry_matches_exactly_and_refuses_duplicates(brightness):
     assert kind_class("brightness") is Brightness
     with pytest.raises(ValueError, match="registered already"):
         register_kind(Brightness)
-    with pytest.raises(AuroraError, match="unknown token kind 'bright'; available: box, brightness, depth"):
+    with pytest.raises(AuroraError, match="unknown token kind 'bright'; available: box, brightness, color, depth"):
         kind_class("bright")

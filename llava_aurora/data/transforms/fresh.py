@@ -7,7 +7,6 @@ what the record was made from: `aurora.depth`, its depth map, and, if it shows m
 without them, both relative to the image folder.
 """
 
-import hashlib
 from collections.abc import Callable
 from dataclasses import replace
 from functools import lru_cache
@@ -21,7 +20,13 @@ from llava_aurora.data.images.frame import FrameTransform
 from llava_aurora.data.images.image_files import path_inside
 from llava_aurora.data.images.image_reader import ImageChange
 from llava_aurora.data.store.record_store import RecordStore
-from llava_aurora.data.transforms.transform import Transform, named, record_text, register_transform
+from llava_aurora.data.transforms.transform import (
+    Transform,
+    named,
+    record_generator,
+    record_text,
+    register_transform,
+)
 from llava_aurora.data.transforms.values import ValueStep
 from llava_aurora.errors import AuroraError
 from llava_aurora.tasks.marks import PLATE_REACH, draw_points
@@ -109,7 +114,7 @@ class FreshPoints(Transform):
             whole = read_depth_map(path_inside(self.image_folder, about["depth"]))
         except AuroraError as error:
             raise AuroraError(f"{named(record)}: {error}") from error
-        rng = self._generator(record)
+        rng = record_generator(record, seed=self.seed, epoch=self.epoch)
         # Where the frame cuts the image off, it must not cut off a letter.
         into = self._transform(*whole.shape[::-1])
         margin = round(PLATE_REACH * self.frame) if min(into.shift) < 0 else None
@@ -190,11 +195,6 @@ class FreshPoints(Transform):
         if pixels is not None and not pixels.count(record_text(record)):
             writer = replace(writer, families=tuple(family for family in writer.families if family is not pixels))
         return writer.write(task, facts, name="", image=record.get("image"), rng=rng)
-
-    def _generator(self, record: Record) -> np.random.Generator:
-        name = f"{record.get('id')}\0{record.get('image', '')}".encode()
-        digest = int.from_bytes(hashlib.blake2b(name, digest_size=16).digest(), "little")
-        return np.random.default_rng([self.seed, self.epoch, digest])
 
     @staticmethod
     @lru_cache(maxsize=4)

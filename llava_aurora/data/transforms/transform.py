@@ -3,6 +3,7 @@
 A transform changes records when they are read; the file on disk stays as it was written, for all runs.
 """
 
+import hashlib
 import importlib
 import pkgutil
 from abc import ABC, abstractmethod
@@ -93,6 +94,13 @@ def record_text(record: Record) -> str:
 def named(record: Record) -> str:
     """How messages name a record."""
     return f"record (id {record.get('id')})"
+
+
+def record_generator(record: Record, *, seed: int, epoch: int) -> np.random.Generator:
+    """For what is drawn anew of a record in each epoch: the same in any worker."""
+    name = f"{record.get('id')}\0{record.get('image', '')}".encode()
+    digest = int.from_bytes(hashlib.blake2b(name, digest_size=16).digest(), "little")
+    return np.random.default_rng([seed, epoch, digest])
 
 
 def with_turns(record: Record, rewrite: Callable[[str], str], *, speakers: Sequence[str] = ("human", "gpt")) -> Record:

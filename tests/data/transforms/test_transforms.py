@@ -189,6 +189,7 @@ def test_a_chain_whose_values_cannot_be_said_names_file_and_record(tmp_path, ste
 
 def flags(**changes):
     given = {"fresh_points": False, "value_step": "", "coordinate_step": True, "plain_coordinates": False}
+    given["image_folder"] = None
     return SimpleNamespace(**{**given, **changes})
 
 

@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,7 @@ from PIL import Image
 
 from llava_aurora.data.images.crop import crop
 from llava_aurora.data.images.image_files import open_image
+from llava_aurora.data.images.seen_colors import seen_colors
 from llava_aurora.data.sources.scenes.phrases import unique_phrases
 from llava_aurora.data.sources.scenes.scene import COLORS, SHAPES
 from llava_aurora.data.sources.scenes.scene_folder import SceneRecord, mean_depth, read_scenes, scene_masks
@@ -141,7 +143,12 @@ def annotated_scene(
         ],
         absent=[names for names in things if names not in present],
         colors=tuple(COLORS),
+        seen_colors=partial(_seen_colors, folder / scene.image),
     )
+
+
+def _seen_colors(path: Path) -> np.ndarray:
+    return seen_colors(open_image(path, upright=False, on_white=False), aspect_ratio="resize")
 
 
 def _names(color: str, shape: str) -> tuple[str, str]:
