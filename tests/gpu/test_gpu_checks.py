@@ -8,9 +8,11 @@ import pytest
 import torch
 
 from llava_aurora.demo import launch
-from llava_aurora.gpu import checks, devices
-from llava_aurora.gpu.checks import CHECKS, TINY, Setting, check_gpu
+from llava_aurora.gpu import card as card_checks
+from llava_aurora.gpu import checks, devices, training
+from llava_aurora.gpu.checks import CHECKS, check_gpu
 from llava_aurora.gpu.layer_stack import build_layer_stack, step_flops
+from llava_aurora.gpu.setting import ANSWER, PLANNED_LENGTH, TINY, Setting, Verdict
 from llava_aurora.model_sizes import SIZES, find_sizes
 from llava_aurora.training.plan import estimate
 
@@ -39,12 +41,12 @@ def test_every_check_in_the_tiny_size(forked, tmp_path, monkeypatch):
     }
     assert "4 whole maps" in found["generation, constrained"].found
     took = json.loads((tmp_path / "sdpa.json").read_text())
-    assert len(took["seconds"]) == len(took["losses"]) == checks.STEPS
+    assert len(took["seconds"]) == len(took["losses"]) == training.STEPS
     # The plan counts what the optimizer holds to the byte, and the records are no longer than it was told.
     run = setting.run
-    assert took["optimizer_bytes"] == estimate(run, checks.zero3(run.model.hidden)).optimizer
-    assert took["labels"] <= run.batch * checks.ANSWER
-    assert took["length"] + SIZES["7b"].vision.patches - TINY.vision.patches <= checks.PLANNED_LENGTH
+    assert took["optimizer_bytes"] == estimate(run, training.zero3(run.model.hidden)).optimizer
+    assert took["labels"] <= run.batch * ANSWER
+    assert took["length"] + SIZES["7b"].vision.patches - TINY.vision.patches <= PLANNED_LENGTH
 
 
 def test_layers_have_the_sizes_that_were_asked_for(tmp_path):
@@ -132,7 +134,7 @@ def card(monkeypatch, tmp_path):
             monkeypatch.setattr(torch.cuda, what, lambda said=said: said)
         randn = torch.randn
         monkeypatch.setattr(torch, "randn", lambda *shape, device, **kind: randn(*shape, **kind))
-        monkeypatch.setattr(checks, "PRODUCT", 8)
+        monkeypatch.setattr(card_checks, "PRODUCT", 8)
         monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "MIG-1c2d")
         monkeypatch.delenv("DS_ACCELERATOR", raising=False)
         (tmp_path / "run.json").write_text('{"layers": 4, "batch": 8}')
@@ -154,7 +156,7 @@ def states(verdicts):
     ],
 )
 def test_a_card_is_described(card, name, more, state):
-    found = list(checks.device(card(name, **more)))
+    found = list(card_checks.device(card(name, **more)))
     assert states(found)["device"] == state
     assert states(found)["DeepSpeed"] == "warning"  # of a launcher that reads no names of MIG slices
     assert f"2 × {name}" in found[0].found
@@ -165,20 +167,20 @@ def test_a_card_is_described(card, name, more, state):
 
 def test_measurements_are_held_against_plan_and_peak(card):
     setting = card("NVIDIA H200")
-    planned = estimate(replace(setting.run, length=700), checks.zero3(4096))
+    planned = estimate(replace(setting.run, length=700), training.zero3(4096))
     took = {"length": 700, "labels": 800, "seconds_a_step": 0.25, "optimizer_bytes": planned.optimizer}
-    (memory,) = checks._against_plan(setting, took | {"peak_bytes": planned.peak})
+    (memory,) = training._against_plan(setting, took | {"peak_bytes": planned.peak})
     assert memory.state == "ok"
     assert "1.00 × the plan's; optimizer 1.00 ×" in memory.found
-    (memory,) = checks._against_plan(setting, took | {"peak_bytes": 2 * planned.peak})
+    (memory,) = training._against_plan(setting, took | {"peak_bytes": 2 * planned.peak})
     assert memory.state == "warning"
-    used, whole = checks._utilisation(setting, took)
+    used, whole = training._utilisation(setting, took)
     flops = step_flops(setting.run.model, batch=8, length=700, labels=800, new_tokens=466)
     assert used.numbers["mfu"] == pytest.approx(flops / 0.25 / 989e12)
     assert whole.name == "extrapolated"
     assert 0.25 < whole.numbers["seconds_a_step"] < 0.25 * 8
     setting = card("NVIDIA H200 MIG 1g.18gb")
-    unknown, _ = checks._utilisation(setting, took)
+    unknown, _ = training._utilisation(setting, took)
     assert unknown.state == "skipped"
     assert "the peak of NVIDIA H200 MIG 1g.18gb is not known" in unknown.found
 
@@ -207,7 +209,7 @@ def test_of_a_temporary_folder_the_logs_of_a_failure_stay(monkeypatch, tmp_path,
     def apart(name, setting, *, limit):
         (setting.work / f"{name}.log").touch()
         (setting.work / "base").mkdir(exist_ok=True)
-        return [checks.Verdict(name, "failed" if fails else "ok", "")]
+        return [Verdict(name, "failed" if fails else "ok", "")]
 
     monkeypatch.setattr(checks, "_apart", apart)
     monkeypatch.setattr(checks.tempfile, "tempdir", str(tmp_path))
@@ -220,7 +222,7 @@ def test_what_follows_from_a_failed_check_is_skipped_by_name(monkeypatch, tmp_pa
     failing = {"layers": "failed", "training": "ok"}
 
     def apart(name, setting, *, limit):
-        return [checks.Verdict(name, failing.get(name, "ok"), "")]
+        return [Verdict(name, failing.get(name, "ok"), "")]
 
     monkeypatch.setattr(checks, "_apart", apart)
     found = {verdict.name: verdict for verdict in check_gpu(work=tmp_path, tiny=True, told=lambda verdict: None)}
