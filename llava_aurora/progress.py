@@ -1,6 +1,5 @@
 """Progress bars on stderr, so that stdout holds results alone; and silenced warnings of libraries."""
 
-import logging
 import os
 import warnings
 from collections.abc import Iterable
@@ -38,6 +37,8 @@ def count_bars(**settings: Any) -> "Progress":
 
 def silence_libraries() -> None:
     """Hides what libraries say of each other: deprecated functions, what a CPU lacks, tokens that are aligned."""
+    import logging  # not at the top: --help needs none of it
+
     for kind in (DeprecationWarning, FutureWarning):
         warnings.simplefilter("ignore", kind)
     for message in ("'pin_memory' argument is set", "None of the inputs have requires_grad"):

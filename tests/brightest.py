@@ -5,8 +5,9 @@ from types import MappingProxyType
 from brightness import Brightness
 
 from llava_aurora.tasks.forms import Letter, Span
+from llava_aurora.tasks.outcome import Example
 from llava_aurora.tasks.registry import register_family
-from llava_aurora.tasks.task import Example, Problem, Task, TaskFamily, wording
+from llava_aurora.tasks.task import Problem, Task, TaskFamily, wording
 from llava_aurora.tokens import register_kind
 
 QUARTERS = "ABCD"  # row by row

@@ -20,7 +20,7 @@ import llava_aurora.cli.store  # noqa: F401  adds its commands to data's
 from llava_aurora.cli import asking, data, evaluation, export, pixels, serving, training, vqvae
 from llava_aurora.cli.output import Commands, tell
 from llava_aurora.errors import AuroraError, shown
-from llava_aurora.progress import QUIET, silence_libraries
+from llava_aurora.progress import QUIET
 from llava_aurora.version import __version__
 
 _INTERRUPTED = 130  # by Ctrl-C; some versions of typer return it themselves
@@ -103,7 +103,7 @@ def doctor(
     if gpu:
         from llava_aurora.gpu.checks import check_gpu
 
-        verdicts = check_gpu(tiny=tiny, told=lambda verdict: print(verdict, flush=True))
+        verdicts = check_gpu(tiny=tiny, report=lambda verdict: print(verdict, flush=True))
         tell(lambda: {"gpu": [asdict(verdict) for verdict in verdicts]})
         if failed := [verdict.name for verdict in verdicts if verdict.state == "failed"]:
             raise AuroraError(f"on this GPU failed: {', '.join(failed)}")
@@ -136,7 +136,6 @@ app.add_typer(export.app)
 
 def main() -> None:
     """Entry point: one line on stderr and exit code 2 for wrong usage, 1 for other errors, 130 after Ctrl-C."""
-    silence_libraries()
     try:
         code = app(standalone_mode=False) or 0
     except AuroraError as error:

@@ -9,7 +9,7 @@ from llava_aurora.cli import shared
 from llava_aurora.cli.data import app
 from llava_aurora.cli.depth_options import CloserOption, UnknownOption, ValuesOption, checked_scale
 from llava_aurora.cli.output import tell
-from llava_aurora.cli.shared import record_writer, report_failures, shares_of
+from llava_aurora.cli.shared import record_writer, report_failures, report_other_images, shares_of
 
 if TYPE_CHECKING:
     from llava_aurora.data.sources.boxes.box_records import BoxRecords
@@ -41,9 +41,7 @@ def boxes(
         int, typer.Option(help="Maximum number of questions per image, for present and for absent categories each.")
     ] = 2,
     max_images: Annotated[int, typer.Option(help="Use this many images, drawn at random; 0: all.")] = 0,
-    aspect_ratio: Annotated[
-        str, typer.Option(help="pad, square or resize, as --image_aspect_ratio in training.")
-    ] = "pad",
+    aspect_ratio: shared.AspectRatio = "pad",
     resized: Annotated[
         Path | None,
         typer.Option(help="Folder for copies that --aspect-ratio resize makes, for LLaVA's own code."),
@@ -79,10 +77,9 @@ def boxes(
         validation_out=validation_out,
         resized=resized,
     )
-    tell(validation_records=len(made.validation), possible=made.possible, asked=made.asked)
+    tell(possible=made.possible, asked=made.asked)
     _print_counts(made)
-    if validation_out is not None:
-        print(f"{validation_out}: {len(made.validation)} records of other images")
+    report_other_images(validation_out, made.validation)
     ratio = "" if resized else f" --image_aspect_ratio {aspect_ratio}"
     print(f"train with --image_folder {resized or images}{ratio}")
     report_failures(len(made.training), made.failures, out, made.passed_over)
@@ -125,9 +122,7 @@ def masks(
     split: Annotated[str, typer.Option(help="Which references of RefCOCO.")] = "train",
     per_image: Annotated[int, typer.Option(min=1, help="Rounds of questions about an image of COCO or LVIS.")] = 2,
     max_images: Annotated[int, typer.Option(help="Use this many images of COCO or LVIS, at random; 0: all.")] = 0,
-    aspect_ratio: Annotated[
-        str, typer.Option(help="pad, square or resize, as --image_aspect_ratio in training.")
-    ] = "pad",
+    aspect_ratio: shared.AspectRatio = "pad",
     mask_cells: shared.MaskCells = 8,
     frame: shared.Frame = 336,
     plain_coordinates: shared.PlainCoordinates = False,
@@ -155,9 +150,7 @@ def masks(
         ),
         validation_out=validation_out,
     )
-    tell(validation_records=len(made.validation))
-    if validation_out is not None:
-        print(f"{validation_out}: {len(made.validation)} records of other images")
+    report_other_images(validation_out, made.validation)
     print(
         f"train with --image_folder {images} --image_aspect_ratio {aspect_ratio} --perception_modalities depth,box,mask"
     )

@@ -77,7 +77,7 @@ def scene_records(
     """Make questions about scenes: training records in LLaVA's JSON format."""
     from llava_aurora.data.sources.scenes.scene_records import DEFAULT_SHARES, SceneTasks, write_scene_records
     from llava_aurora.evaluation.blind import blind_scores
-    from llava_aurora.tasks.task import Drawing
+    from llava_aurora.tasks.annotated import Drawing
     from llava_aurora.tokens.mask import MaskKind
     from llava_aurora.tokens.vocabulary import color_family, depth_family
     from llava_aurora.vqvae.checkpoint import load_depth_vqvae

@@ -10,7 +10,14 @@ from llava_aurora.cli import shared
 from llava_aurora.cli.data import app
 from llava_aurora.cli.depth_options import CloserOption, UnknownOption, ValuesOption, checked_scale, depth_scale
 from llava_aurora.cli.output import tell
-from llava_aurora.cli.shared import counts_of, record_writer, report_failures, shares_of, usable_device
+from llava_aurora.cli.shared import (
+    counts_of,
+    record_writer,
+    report_failures,
+    report_other_images,
+    shares_of,
+    usable_device,
+)
 from llava_aurora.errors import AuroraError, shown
 from llava_aurora.found_files import in_words
 
@@ -121,7 +128,7 @@ def depth_records(
 
     from llava_aurora.data.sources.depth.depth_records import DEFAULT_SHARES, DepthTasks, write_depth_records
     from llava_aurora.found_files import find_files
-    from llava_aurora.tasks.task import Drawing
+    from llava_aurora.tasks.annotated import Drawing
     from llava_aurora.tokens.depth import DepthKind
     from llava_aurora.vqvae.checkpoint import load_depth_vqvae
     from llava_aurora.vqvae.folders import read_codes
@@ -150,11 +157,10 @@ def depth_records(
         validation_out=validation_out,
     )
     counts = Counter(record["aurora"]["task"] for record in made.training)
-    tell(tasks=counts, validation_records=len(made.validation), redrawable=made.redrawable)
+    tell(tasks=counts, redrawable=made.redrawable)
     for task, count in counts.items():
         print(f"{task}: {count} records")
-    if validation_out is not None:
-        print(f"{validation_out}: {len(made.validation)} records of other images")
+    report_other_images(validation_out, made.validation)
     if not made.redrawable:
         why = f"{depth} is not inside {images}" if scale is None else f"{depth} needs --values"
         print(f"{why}, so --fresh_points cannot draw other points each epoch")

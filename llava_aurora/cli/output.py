@@ -1,7 +1,6 @@
 """The options --quiet and --json, which every command takes."""
 
 import inspect
-import json
 import os
 import sys
 from collections.abc import Callable
@@ -13,7 +12,7 @@ from typing import Annotated, Any
 
 import typer
 
-from llava_aurora.progress import QUIET
+from llava_aurora.progress import QUIET, silence_libraries
 
 _told: dict[str, Any] = {}
 _wanted = ContextVar("_wanted", default=False)
@@ -44,6 +43,7 @@ class Commands(typer.Typer):
 def _with_output(function: Callable[..., None], *, answers: bool) -> Callable[..., None]:
     @wraps(function)
     def called(*, quiet: bool, as_json: bool, **options: Any) -> None:
+        silence_libraries()
         _told.clear()
         _wanted.set(as_json)
         if quiet:
@@ -54,6 +54,8 @@ def _with_output(function: Callable[..., None], *, answers: bool) -> Callable[..
                 function(**options)
         finally:
             if as_json and (_told or not sys.exc_info()[0]):
+                import json  # not at the top: --help needs none of it
+
                 print(json.dumps(_told, ensure_ascii=False, default=str))
 
     added = {

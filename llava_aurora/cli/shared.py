@@ -1,7 +1,7 @@
 """Options and helpers that several commands share."""
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -36,6 +36,7 @@ ValidationOut = Annotated[Path | None, typer.Option(help="The same for images ke
 ValidationShare = Annotated[float, typer.Option(help="Share of the images to keep out.")]
 Points = Annotated[str, typer.Option(help="Allowed numbers of points in a question.")]
 OneHeight = Annotated[bool, typer.Option("--one-height", help="All points of a question at about the same height.")]
+AspectRatio = Annotated[str, typer.Option(help="pad, square or resize, as --image_aspect_ratio in training.")]
 Frame = Annotated[int, typer.Option(min=2, help="Side of the frame that coordinates refer to.")]
 PlainCoordinates = Annotated[bool, typer.Option("--plain-coordinates", help="Numbers instead of tokens.")]
 MaskCells = Annotated[int, typer.Option(help="Cells of a side of a mask's box, 8 or 16.")]
@@ -115,6 +116,13 @@ def model_or_demo(model: Path | None) -> Path:
         raise AuroraError(f"give --model; {DEMO_MODEL}, which `llava-aurora demo` makes, is not here")
     print(f"{DEMO_MODEL}: the demo's model, since --model is not given", file=sys.stderr)
     return DEMO_MODEL
+
+
+def report_other_images(validation_out: Path | None, records: Sequence[object]) -> None:
+    """Prints how many records are of the images that were kept out."""
+    tell(validation_records=len(records))
+    if validation_out is not None:
+        print(f"{validation_out}: {len(records)} records of other images")
 
 
 def report_failures(

@@ -14,8 +14,8 @@ from llava_aurora.evaluation.benchmarks.question import Question
 from llava_aurora.evaluation.statistics import Interval, bootstrap_mean, bootstrap_pooled, bootstrap_ratio
 from llava_aurora.generation.result import Answer
 from llava_aurora.tasks.answers import stated
+from llava_aurora.tasks.outcome import Measured, Outcome
 from llava_aurora.tasks.registry import family_named
-from llava_aurora.tasks.task import Measured, Outcome
 from llava_aurora.tasks.written import Written, read_written
 from llava_aurora.tokens.perception import PerceptionTokens
 

@@ -10,8 +10,8 @@ from llava_aurora.evaluation import paper
 from llava_aurora.evaluation.benchmarks.question import REASONINGS
 from llava_aurora.evaluation.benchmarks.registry import BENCHMARKS
 from llava_aurora.report.document import NONE, Table, interval, number, percent
+from llava_aurora.tasks.outcome import Measure
 from llava_aurora.tasks.registry import families
-from llava_aurora.tasks.task import Measure
 
 THEIRS, PUBLISHED = "AURORA's paper", "as published"
 OURS = "this model"

@@ -46,20 +46,20 @@ CHECKS: dict[str, tuple[Callable[[Setting], Iterator[Verdict]], int, str | None]
 }
 
 
-def check_gpu(*, work: Path | None = None, tiny: bool = False, told: Callable[[Verdict], None]) -> list[Verdict]:
+def check_gpu(*, work: Path | None = None, tiny: bool = False, report: Callable[[Verdict], None]) -> list[Verdict]:
     """Runs all checks.
 
     Args:
         work: where they write, kept; a temporary folder if left out, of which the logs stay if a check fails.
         tiny: in a size for CPUs, and also without a GPU.
-        told: is called with each verdict as it is reached.
+        report: is called with each verdict as it is reached.
     """
     verdicts: list[Verdict] = []
 
     def reached(*more: Verdict) -> None:
         for verdict in more:
             verdicts.append(verdict)
-            told(verdict)
+            report(verdict)
 
     if not tiny and (reason := why_no_cuda()):
         reached(Verdict("device", "failed", f"no CUDA device: {reason[0]}", reason[1]))
@@ -67,7 +67,7 @@ def check_gpu(*, work: Path | None = None, tiny: bool = False, told: Callable[[V
     if work is None:
         work = Path(tempfile.mkdtemp(prefix="llava-aurora-gpu-"))
         try:
-            verdicts = check_gpu(work=work, tiny=tiny, told=told)
+            verdicts = check_gpu(work=work, tiny=tiny, report=report)
         finally:
             for folder in filter(Path.is_dir, list(work.iterdir())):
                 shutil.rmtree(folder)  # gigabytes
@@ -93,8 +93,8 @@ def check_gpu(*, work: Path | None = None, tiny: bool = False, told: Callable[[V
 
 def _apart(name: str, setting: Setting, *, limit: float) -> list[Verdict]:
     """One check in a process of its own, in a group that ends with it; its output goes to a log."""
-    told, log = setting.work / f"{name}.verdicts.json", setting.work / f"{name}.log"
-    told.unlink(missing_ok=True)
+    written, log = setting.work / f"{name}.verdicts.json", setting.work / f"{name}.log"
+    written.unlink(missing_ok=True)
     words = [name, "--work", str(setting.work), *(["--tiny"] if setting.tiny else [])]
     with log.open("w", encoding="utf-8") as output:
         command = [sys.executable, "-m", "llava_aurora.gpu.checks", *words]
@@ -107,8 +107,8 @@ def _apart(name: str, setting: Setting, *, limit: float) -> list[Verdict]:
             _end(process)
             raise
         _end(process)
-    if told.is_file():
-        return [Verdict(**each) for each in read_json(told, what="verdicts")]
+    if written.is_file():
+        return [Verdict(**each) for each in read_json(written, what="verdicts")]
     said = log.read_text(encoding="utf-8", errors="replace")
     if code is None:
         how = remedy_for("nccl") if name == "communication" else "a busy or slow machine, or a hang: see the log"
@@ -138,7 +138,7 @@ def main() -> None:
     options = parser.parse_args()
     if options.check is None:
         signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # so that a check that runs ends too
-        found = check_gpu(work=options.work, tiny=options.tiny, told=lambda verdict: print(verdict, flush=True))
+        found = check_gpu(work=options.work, tiny=options.tiny, report=lambda verdict: print(verdict, flush=True))
         write_json(options.work / "verdicts.json", [asdict(verdict) for verdict in found], indent=1)
         print(json.dumps({"verdicts": [asdict(verdict) for verdict in found]}))
         sys.exit(any(verdict.state == "failed" for verdict in found))

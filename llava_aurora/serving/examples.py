@@ -11,9 +11,9 @@ from llava_aurora.data.images.image_files import SUFFIXES
 from llava_aurora.data.sources.scenes.phrases import unique_phrases
 from llava_aurora.data.sources.scenes.scene import SceneConfig, relative_depth, render_scene, scene_seed
 from llava_aurora.found_files import find_files
+from llava_aurora.tasks.annotated import AnnotatedImage, AnnotatedObject
 from llava_aurora.tasks.marks import Point
 from llava_aurora.tasks.registry import families
-from llava_aurora.tasks.task import AnnotatedImage, AnnotatedObject
 
 MOST = 12  # of a folder
 _SEED, _SCENES = 2024, 4

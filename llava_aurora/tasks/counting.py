@@ -8,39 +8,22 @@ import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 from PIL import Image
 
+from llava_aurora.tasks.annotated import AnnotatedImage, Drawing
 from llava_aurora.tasks.box_measures import IOU, intersection_over_union, matched_boxes
 from llava_aurora.tasks.forms import Coordinates as CoordinatesForm
 from llava_aurora.tasks.forms import Form, Listed, Number, Words, sequence
+from llava_aurora.tasks.outcome import Asked, Example, Measure, Measured, MeasureTable, Outcome
 from llava_aurora.tasks.points import mentions
 from llava_aurora.tasks.registry import register_family
-from llava_aurora.tasks.task import (
-    ANSWER_IS,
-    STEP_BY_STEP,
-    AnnotatedImage,
-    Asked,
-    Coordinates,
-    Drawing,
-    Example,
-    Measure,
-    Measured,
-    MeasureTable,
-    Outcome,
-    Problem,
-    Task,
-    TaskFamily,
-    wording,
-)
+from llava_aurora.tasks.task import ANSWER_IS, STEP_BY_STEP, Coordinates, Problem, Task, TaskFamily, Wording, wording
 from llava_aurora.tasks.written import Written
 from llava_aurora.tokens.box import BoxKind
 from llava_aurora.tokens.vocabulary import TokenFamily
-
-if TYPE_CHECKING:
-    pass
 
 # More objects than any record has.
 MOST_BOXES, MOST_COUNT = 99, 999
@@ -52,6 +35,18 @@ _CHAIN = (
 )
 _NONE = "There are no {things} in the image."
 
+
+def counting_chain(name: str, questions: Sequence[str], listed: str, *, needs: str) -> Task:
+    """A chain that counts what it lists first. Args: listed: how it does that; needs: the fields of that."""
+
+    def worded(answer: str, needs: str) -> Wording:
+        answers = (f"{answer} {ANSWER_IS} {{count}}.",)
+        return wording(questions, answers, question="things", answer=needs, optional="thing")
+
+    none = (f"{name}_of_none", worded(_NONE, "count"))
+    return Task(name=name, kind="chain", difficulty=2, wording=worded(listed, needs), none=none, answer="number")
+
+
 TASKS = (
     Task(
         name="box_generation",
@@ -60,28 +55,8 @@ TASKS = (
         wording=wording(_BOXES, ("{boxes}",), question="things", answer="boxes", optional="thing"),
         none=("box_generation_of_none", wording(_BOXES, (_NONE,), question="things", optional="thing")),
     ),
-    Task(
-        name="counting_chain",
-        kind="chain",
-        difficulty=2,
-        wording=wording(
-            _CHAIN,
-            ("The {things} are at\n{boxes}\nSo there are {count}. " + ANSWER_IS + " {count}.",),
-            question="things",
-            answer="boxes count",
-            optional="thing",
-        ),
-        none=(
-            "counting_chain_of_none",
-            wording(
-                _CHAIN,
-                (_NONE + " " + ANSWER_IS + " {count}.",),
-                question="things",
-                answer="count",
-                optional="thing",
-            ),
-        ),
-        answer="number",
+    counting_chain(
+        "counting_chain", _CHAIN, "The {things} are at\n{boxes}\nSo there are {count}.", needs="boxes count"
     ),
     Task(
         name="counting_direct",

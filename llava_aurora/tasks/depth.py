@@ -13,40 +13,27 @@ import numpy as np
 from PIL import Image
 
 from llava_aurora.errors import AuroraError
+from llava_aurora.tasks.annotated import AnnotatedImage, Drawing
+from llava_aurora.tasks.depth_maps import by_depth, closest_by, places_of, shrunk, values_at
 from llava_aurora.tasks.depth_measures import MEASURES, depth_measured
-from llava_aurora.tasks.depth_tasks import TASKS, DepthTask, name_again
+from llava_aurora.tasks.depth_tasks import TASKS, DepthTask
 from llava_aurora.tasks.forms import Form, Letter, Span
 from llava_aurora.tasks.marks import any_points, depth_at, draw_points, sample_points
+from llava_aurora.tasks.outcome import Asked, Example, Measured, MeasureTable, Outcome
 from llava_aurora.tasks.points import (
     LISTED_LETTERS,
     POINTS,
     VALUED_POINTS,
     MarkedPoint,
     closest,
-    hundredths,
     letter_points,
     list_letters,
     mentions,
     point_mentions,
-    with_values,
     write_points,
 )
 from llava_aurora.tasks.registry import register_family
-from llava_aurora.tasks.task import (
-    AnnotatedImage,
-    Asked,
-    Coordinates,
-    Drawing,
-    Example,
-    Measured,
-    MeasureTable,
-    Outcome,
-    Problem,
-    Record,
-    Source,
-    Task,
-    TaskFamily,
-)
+from llava_aurora.tasks.task import Coordinates, Problem, Record, Source, Task, TaskFamily
 from llava_aurora.tasks.written import Written
 from llava_aurora.tokens.depth import color_map, with_scale
 from llava_aurora.tokens.vocabulary import TokenFamily
@@ -176,7 +163,7 @@ class DepthFamily(TaskFamily):
             ]
         maps = {str(each.image): depth for each in questions if (depth := each.true_depth()) is not None}
         if len(maps) > 1:
-            small = {image: _shrunk(depth) for image, depth in maps.items()}
+            small = {image: shrunk(depth) for image, depth in maps.items()}
             total = sum(small.values())
             orders = [
                 by_depth(total - small[str(each.image)], each.points, frame=each.frame)
@@ -204,8 +191,8 @@ class DepthFamily(TaskFamily):
                 continue
             picture = color_map(depth).resize(image.size, Image.Resampling.NEAREST)
             if question.points:
-                title += f": {_read(depth, question)}"
-                picture = Image.fromarray(draw_points(np.asarray(picture), *_places(question, picture.size)))
+                title += f": {values_at(depth, question)}"
+                picture = Image.fromarray(draw_points(np.asarray(picture), *places_of(question, picture.size)))
             found.append((title, with_scale(picture)))
         if found and written.values:
             said = ", ".join(f"{letter} {value:02d}" for letter, value in written.values.items())
@@ -324,63 +311,11 @@ class DepthFamily(TaskFamily):
         return [place for place in letters if text[place] == text[letters[-1]]]
 
 
-def state_values(answer: str, values: Mapping[str, str], *, end: str) -> str:
-    """An answer in which each point behind the map is followed by its value; the points are named there if need be.
-
-    Args:
-        answer: of a record whose task can state values.
-    Raises AuroraError if the answer does not name just these points.
-    """
-    before, span_end, behind = answer.rpartition(end)
-    if not point_mentions(behind):
-        named = ", ".join(before[mention.start : mention.end] for mention in point_mentions(before))
-        behind = name_again(behind, named)
-    if sorted(mention.letter for mention in point_mentions(behind)) != sorted(values):
-        raise AuroraError("its answer does not give each point's letter and coordinates, which --value_step needs")
-    return before + span_end + with_values(behind, lambda letter: values[letter])
-
-
-def closest_by(depth: np.ndarray, points: Mapping[str, Sequence[int]], *, frame: int) -> str:
-    """Letter of the point with the highest value in a map of any size; of equals, the first letter. See `by_depth`."""
-    return by_depth(depth, points, frame=frame)[0]
-
-
-def by_depth(depth: np.ndarray, points: Mapping[str, Sequence[int]], *, frame: int) -> list[str]:
-    """Letters of points, the one with the highest value in a map of any size first; equals in the order of letters.
-
-    Args:
-        depth: (H, W), higher = closer; it covers the frame.
-        points: (x, y) in the frame by letter.
-    """
-    across, down = depth.shape[1] / frame, depth.shape[0] / frame
-    values = {letter: depth_at(depth, (int(x * across), int(y * down))) for letter, (x, y) in sorted(points.items())}
-    return sorted(values, key=lambda letter: -values[letter])
-
-
 def _cells_of(question: Asked, kind: "TokenKind", letter: str) -> list[int]:
     """The cells of a map around a point, the one that counts most first."""
     x, y = question.points[letter]
     around = kind.cells_around((int(x), int(y)), frame=question.frame)  # type: ignore[attr-defined]
     return sorted(around, key=lambda cell: -around[cell])
-
-
-def _places(question: Asked, size: tuple[int, int]) -> tuple[list[tuple[int, int]], list[str]]:
-    """The marked points of a question in pixels of a picture of this size (width, height), and their letters."""
-    scale = [side / question.frame for side in size]
-    return [(int(x * scale[0]), int(y * scale[1])) for x, y in question.points.values()], list(question.points)
-
-
-def _read(depth: np.ndarray, question: Asked) -> str:
-    """What a map has at the marked points, in hundredths: "A 24, B 75"."""
-    places, letters = _places(question, (depth.shape[1], depth.shape[0]))
-    values = (hundredths(depth_at(depth, place)) for place in places)
-    return ", ".join(map(" ".join, zip(letters, values, strict=True)))
-
-
-def _shrunk(depth: np.ndarray, side: int = 64) -> np.ndarray:
-    """A map as int64 (side, side), by nearest neighbour."""
-    rows, columns = (np.arange(side) * length // side for length in depth.shape)
-    return depth[rows[:, None], columns].astype(np.int64)
 
 
 def _lettered(

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, cast
 
 import numpy as np
 
+from llava_aurora.tasks.outcome import Measure, Measured, MeasureTable, Outcome
 from llava_aurora.tasks.points import hundredths
-from llava_aurora.tasks.task import Measure, Measured, MeasureTable, Outcome
 from llava_aurora.tasks.written import Written
 
 if TYPE_CHECKING:

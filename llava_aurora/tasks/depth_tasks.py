@@ -4,6 +4,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from llava_aurora.errors import AuroraError
+from llava_aurora.tasks.points import point_mentions, with_values
 from llava_aurora.tasks.task import ANSWER_IS, STEP_BY_STEP, Task, Wording, wording
 
 _MARKED_CHAIN = (
@@ -209,3 +211,19 @@ TASKS = (
 def name_again(behind_map: str, points: str) -> str:
     """What stands behind a map, with a sentence that names its points put before it."""
     return f"{behind_map[:1]} The values are {points}.{behind_map[1:]}"
+
+
+def state_values(answer: str, values: Mapping[str, str], *, end: str) -> str:
+    """An answer in which each point behind the map is followed by its value; the points are named there if need be.
+
+    Args:
+        answer: of a record whose task can state values.
+    Raises AuroraError if the answer does not name just these points.
+    """
+    before, span_end, behind = answer.rpartition(end)
+    if not point_mentions(behind):
+        named = ", ".join(before[mention.start : mention.end] for mention in point_mentions(before))
+        behind = name_again(behind, named)
+    if sorted(mention.letter for mention in point_mentions(behind)) != sorted(values):
+        raise AuroraError("its answer does not give each point's letter and coordinates, which --value_step needs")
+    return before + span_end + with_values(behind, lambda letter: values[letter])

@@ -10,21 +10,12 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from llava_aurora.tasks.annotated import AnnotatedImage, Drawing
 from llava_aurora.tasks.forms import Coordinates as CoordinatesForm
 from llava_aurora.tasks.forms import Form, Words
 from llava_aurora.tasks.points import mentions
 from llava_aurora.tasks.registry import register_family
-from llava_aurora.tasks.task import (
-    ANSWER_IS,
-    STEP_BY_STEP,
-    AnnotatedImage,
-    Coordinates,
-    Drawing,
-    Problem,
-    Task,
-    TaskFamily,
-    wording,
-)
+from llava_aurora.tasks.task import ANSWER_IS, STEP_BY_STEP, Coordinates, Problem, Task, TaskFamily, wording
 from llava_aurora.tokens.box import BoxKind
 from llava_aurora.tokens.vocabulary import TokenFamily
 

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from llava_aurora.tasks.task import Asked, Measure, Measured, MeasureTable, Outcome, TrueMask
+from llava_aurora.tasks.outcome import Asked, Measure, Measured, MeasureTable, Outcome, TrueMask
 
 LEVELS = (0.5, 0.7, 0.9)
 FOUND, MISSED = "found", "missed"  # what an answer with masks comes to

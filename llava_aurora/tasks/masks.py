@@ -14,7 +14,8 @@ import numpy as np
 from PIL import Image, ImageFilter
 
 from llava_aurora.errors import AuroraError
-from llava_aurora.tasks.counting import counted_thing
+from llava_aurora.tasks.annotated import AnnotatedImage, AnnotatedObject, Drawing
+from llava_aurora.tasks.counting import counted_thing, counting_chain
 from llava_aurora.tasks.forms import Coordinates as CoordinatesForm
 from llava_aurora.tasks.forms import Form, Listed, Number, Span, Words, sequence
 from llava_aurora.tasks.mask_measures import (
@@ -26,25 +27,10 @@ from llava_aurora.tasks.mask_measures import (
     constant_measures,
     measured_masks,
 )
+from llava_aurora.tasks.outcome import Asked, Example, Measured, MeasureTable, Outcome
 from llava_aurora.tasks.points import mentions
 from llava_aurora.tasks.registry import register_family
-from llava_aurora.tasks.task import (
-    ANSWER_IS,
-    STEP_BY_STEP,
-    AnnotatedImage,
-    AnnotatedObject,
-    Asked,
-    Coordinates,
-    Drawing,
-    Example,
-    Measured,
-    MeasureTable,
-    Outcome,
-    Problem,
-    Task,
-    TaskFamily,
-    wording,
-)
+from llava_aurora.tasks.task import STEP_BY_STEP, Coordinates, Problem, Task, TaskFamily, wording
 from llava_aurora.tasks.written import Written
 from llava_aurora.tokens.box import BoxKind
 from llava_aurora.tokens.mask import coco_rle, draw_masks, encode_mask
@@ -92,28 +78,11 @@ TASKS = (
         questions=("Segment the {phrase}, then give its box.", "Give the mask of the {phrase} and then its box."),
         chain=True,
     ),
-    Task(
-        name="mask_counting_chain",
-        kind="chain",
-        difficulty=2,
-        wording=wording(
-            ("Segment each of the {things}. How many are there? " + STEP_BY_STEP,),
-            ("The {things} are\n{masks}\nSo there are {count}. " + ANSWER_IS + " {count}.",),
-            question="things",
-            answer="masks count",
-            optional="thing",
-        ),
-        none=(
-            "mask_counting_chain_of_none",
-            wording(
-                ("Segment each of the {things}. How many are there? " + STEP_BY_STEP,),
-                ("There are no {things} in the image. " + ANSWER_IS + " {count}.",),
-                question="things",
-                answer="count",
-                optional="thing",
-            ),
-        ),
-        answer="number",
+    counting_chain(
+        "mask_counting_chain",
+        (f"Segment each of the {{things}}. How many are there? {STEP_BY_STEP}",),
+        "The {things} are\n{masks}\nSo there are {count}.",
+        needs="masks count",
     ),
     Task(
         name="grounded_description",

@@ -13,10 +13,11 @@ from typing import Any, ClassVar
 import numpy as np
 
 from llava_aurora.errors import AuroraError
+from llava_aurora.tasks.annotated import AnnotatedImage, Drawing
 from llava_aurora.tasks.forms import Coordinates as CoordinatesForm
 from llava_aurora.tasks.forms import Form, Number, Span, sequence
 from llava_aurora.tasks.registry import register_family
-from llava_aurora.tasks.task import AnnotatedImage, Coordinates, Drawing, Record, Task, TaskFamily, wording
+from llava_aurora.tasks.task import Coordinates, Record, Task, TaskFamily, wording
 from llava_aurora.tokens.vocabulary import TokenFamily
 
 _PLAIN = re.compile(r"\[\s*(\d+)\s*,\s*(\d+)\s*,\s*(\d+)\s*\]")

@@ -12,9 +12,10 @@ from typing import Any
 
 import numpy as np
 
+from llava_aurora.tasks.annotated import AnnotatedImage, Drawing
 from llava_aurora.tasks.prompts import Prompts
 from llava_aurora.tasks.registry import family_of, task_named, tasks
-from llava_aurora.tasks.task import AnnotatedImage, Drawing, Record, Task
+from llava_aurora.tasks.task import Record, Task
 from llava_aurora.tokens.vocabulary import TokenFamily, by_kind
 
 

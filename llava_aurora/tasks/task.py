@@ -6,19 +6,18 @@ records, and scores answers. Curriculum, pre-flight, transforms, grammar, auxili
 contract and know no task by name.
 """
 
-import math
-import zlib
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, Protocol, get_args
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, get_args
 
 import numpy as np
 from PIL import Image
 
-from llava_aurora.errors import AuroraError
+from llava_aurora.tasks.annotated import AnnotatedImage, Drawing
 from llava_aurora.tasks.answers import AnswerKind, stated
-from llava_aurora.tasks.forms import LETTERS, Form
+from llava_aurora.tasks.forms import Form
+from llava_aurora.tasks.outcome import Asked, Example, Measured, MeasureTable, Outcome
 from llava_aurora.tokens.vocabulary import TokenFamily
 
 if TYPE_CHECKING:
@@ -101,61 +100,6 @@ class Task:
         return template
 
 
-@dataclass(frozen=True)
-class AnnotatedObject:
-    """An object in an image."""
-
-    # thing, things: its name, singular and plural
-    thing: str
-    things: str
-    box: tuple[float, float, float, float]  # (x1, y1, x2, y2) in pixels
-    mask: np.ndarray | None = field(default=None, compare=False)  # its pixels, bool (height, width); None: not known
-    phrases: Sequence[str] = ()  # each names it and nothing else in the image
-    color: str = ""  # if that is known
-
-
-@dataclass(frozen=True, kw_only=True)
-class AnnotatedImage:
-    """An image and what is known of it, from which tasks draw what they ask about."""
-
-    name: str  # unique in its data set; the beginning of its records' ids
-    size: tuple[int, int]  # width and height in pixels
-    # relative depth, uint8 (height, width), higher = closer, 0 = unknown; None if it is not known
-    depth: np.ndarray | None = None
-    # of the images that this one is among, (H, W); what can be guessed by it is not asked
-    mean_depth: np.ndarray | None = None
-    # for each token kind that is known of the whole image, the codes of its span
-    codes: Mapping[str, Sequence[int]] = field(default_factory=dict)
-    objects: Sequence[AnnotatedObject] = ()  # every object of the things that are named here
-    absent: Sequence[tuple[str, str]] = ()  # (thing, things) of what is known not to be in the image
-    colors: Sequence[str] = ()  # that things may have, where that is known
-    # reads its colours as the frame shows it, a cell each, int16 (side, side, 3), -1 beside the image (seen_colors.py)
-    seen_colors: Callable[[], np.ndarray] | None = field(default=None, compare=False)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Drawing:
-    """What is drawn of an image. Raises AuroraError if there are no letters for so many points."""
-
-    frame: int = 336  # side of the square frame that coordinates refer to; the whole image is stretched to it
-    points: Sequence[int] = (2, 3, 4, 5)  # the allowed numbers of points in a question
-    # puts the points of a question at about one height, so that the lowest is not mostly the closest
-    one_height: bool = False
-    # pixels of the depth map to be kept free along its border; None for what the family finds right
-    margin: int | None = None
-    read_points: int | None = None  # how many points a reading has, anywhere in the image; None: those of the questions
-    # the counts that questions ask for, each with its share; None: any. An image that has nothing of the count that was
-    # drawn is not asked.
-    counts: Mapping[int, float] | None = None
-
-    def __post_init__(self) -> None:
-        for count in self.points:
-            if not 2 <= count <= len(LETTERS):
-                raise AuroraError(f"questions of {count} points: 2 to {len(LETTERS)} are possible, one letter each")
-        if self.read_points is not None and not 1 <= self.read_points <= len(LETTERS):
-            raise AuroraError(f"{self.read_points} points to state values of: 1 to {len(LETTERS)} are possible")
-
-
 class Problem(NamedTuple):
     """What is wrong with a record. Args: kind: a word that problems are counted by; message: in one line."""
 
@@ -169,107 +113,6 @@ class Source(NamedTuple):
     step: str  # "copy", "lookup" or "choice"
     at: int  # the character
     weights: Mapping[int, float]  # the characters it is read from, each with its share, 1 in all
-
-
-# What a measure is of one answer: a number; a pair, whose first numbers are added over the answers and divided by the
-# sum of the second; what the measure pools; None where there is nothing to measure.
-Measured = float | tuple[float, ...] | None
-
-
-@dataclass(frozen=True)
-class Measure:
-    """What is measured of each answer beside its being right."""
-
-    name: str  # unique in its family
-    title: str  # of its column in a report
-    digits: int | None = None  # of a number; None for a share, shown in percent
-    of_span: bool = True  # left out for groups of answers none of which holds a span, such as direct answers
-    # what is made of the values of many answers, a tuple each, in place of their mean or ratio
-    pooled: Callable[[Sequence[Sequence[float]]], float] | None = None
-
-
-@dataclass(frozen=True)
-class MeasureTable:
-    """Measures that a report shows together. Args: title; measures: its columns; note: how they are taken."""
-
-    title: str
-    measures: tuple[Measure, ...]
-    note: str = ""
-
-
-@dataclass(frozen=True)
-class TrueMask:
-    """A mask of an image, kept small.
-
-    Args: phrase: of a description; "" where the question names it; size: width and height in pixels; packed: its bits.
-    """
-
-    phrase: str
-    size: tuple[int, int]
-    packed: bytes
-
-    @classmethod
-    def of(cls, mask: np.ndarray, phrase: str = "") -> "TrueMask":
-        """Args: mask: bool (H, W), empty for what is not there."""
-        return cls(phrase, mask.shape[::-1], zlib.compress(np.packbits(mask).tobytes()))
-
-    @property
-    def pixels(self) -> np.ndarray:
-        """bool (H, W)."""
-        bits = np.unpackbits(np.frombuffer(zlib.decompress(self.packed), np.uint8), count=math.prod(self.size))
-        return bits.astype(bool).reshape(self.size[::-1])
-
-
-class Asked(Protocol):
-    """A question of a benchmark, as families see it (evaluation/benchmarks/question.py)."""
-
-    @property
-    def image(self) -> Any:
-        """What tells its image from others."""
-
-    @property
-    def points(self) -> Mapping[str, tuple[int, int]]:
-        """The marked points (x, y) in the frame, by letter; none if they are not known."""
-
-    @property
-    def boxes(self) -> Sequence[Sequence[int]] | None:
-        """The true boxes (x1, y1, x2, y2) in the frame; None if they are not known."""
-
-    @property
-    def frame(self) -> int:
-        """Side of the square frame that points and boxes refer to."""
-
-    @property
-    def answer(self) -> str:
-        """The right answer."""
-
-    @property
-    def masks(self) -> "Sequence[TrueMask] | None":
-        """The true masks; None if they are not known."""
-
-    def in_image(self, mask: np.ndarray) -> np.ndarray:
-        """A mask over the frame, bool (S, S), in pixels of the image, bool (H, W), if its true masks are known."""
-
-    def true_depth(self) -> np.ndarray | None:
-        """uint8 (H, W), higher = closer; None if it is not known."""
-
-
-class Outcome(NamedTuple):
-    """An answer of a model to a question of a benchmark."""
-
-    question: Asked
-    written: "Written"  # what the answer holds
-    annotation: Any  # of the last whole span of `replaced_kind`; None if there is none
-    stated: str | None  # the answer that the text states; None if it states none
-    perception: "PerceptionTokens | None"  # of the model
-    text: str = ""  # all that was written
-
-
-class Example(NamedTuple):
-    """A question to try. Args: question: "" for `question_about` the points; points: (x, y) in the image to mark."""
-
-    question: str = ""
-    points: Sequence[tuple[int, int]] = ()
 
 
 class TaskFamily(ABC):
@@ -322,23 +165,23 @@ class TaskFamily(ABC):
 
     # a question and what the model wrote -----------------------------------------------------------------------------
 
-    def answer_by(self, question: "Asked", annotation: Any) -> str | None:
+    def answer_by(self, question: Asked, annotation: Any) -> str | None:
         """The answer that an annotation of `replaced_kind` implies, whatever the text says; None if it implies none."""
         return None
 
-    def exchanged(self, question: "Asked", kind: "TokenKind", codes: Sequence[int]) -> Sequence[int] | None:
+    def exchanged(self, question: Asked, kind: "TokenKind", codes: Sequence[int]) -> Sequence[int] | None:
         """A counterfactual span: that of `codes` with what speaks for its two best answers exchanged; None: none."""
         return None
 
-    def raised(self, question: "Asked", kind: "TokenKind", codes: Sequence[int], share: float) -> Sequence[int] | None:
+    def raised(self, question: Asked, kind: "TokenKind", codes: Sequence[int], share: float) -> Sequence[int] | None:
         """The span of `codes` with what speaks for its worst answer raised, by a share of what is possible."""
         return None
 
-    def true_annotation(self, question: "Asked") -> Any:
+    def true_annotation(self, question: Asked) -> Any:
         """The true annotation of `replaced_kind`; None if it is not known."""
         return None
 
-    def blind_answers(self, questions: Sequence["Asked"]) -> Mapping[str, Sequence[str | None]]:
+    def blind_answers(self, questions: Sequence[Asked]) -> Mapping[str, Sequence[str | None]]:
         """Answers that do not need the question's own image, by the rule that gives them, one for each question.
 
         Always giving the same answer is a rule of every family and need not be among them.
@@ -349,20 +192,20 @@ class TaskFamily(ABC):
         """Whether an answer holds what the answers of a chain follow from."""
         return written.codes is not None
 
-    def answered(self, outcome: "Outcome") -> str | None:
+    def answered(self, outcome: Outcome) -> str | None:
         """The answer that an outcome comes to, where that is more than what its text states; None for none."""
         return outcome.stated
 
-    def measure(self, outcome: "Outcome") -> Mapping[str, Measured]:
+    def measure(self, outcome: Outcome) -> Mapping[str, Measured]:
         """The values of `measures`, by their names."""
         return {}
 
-    def blind_measures(self, questions: Sequence["Asked"]) -> Sequence[Mapping[str, Measured]]:
+    def blind_measures(self, questions: Sequence[Asked]) -> Sequence[Mapping[str, Measured]]:
         """The values of `measures` of the best that can be written without the image, for each question; or none."""
         return ()
 
     def panels(
-        self, question: "Asked", written: "Written", annotation: Any, image: Image.Image
+        self, question: Asked, written: "Written", annotation: Any, image: Image.Image
     ) -> list[tuple[str, Image.Image]]:
         """Pictures of what is true and of what was written, each with a title; `image` is as the model saw it."""
         return []
@@ -376,7 +219,7 @@ class TaskFamily(ABC):
         """
         return ""
 
-    def example(self, image: AnnotatedImage, rng: np.random.Generator) -> "Example | None":
+    def example(self, image: AnnotatedImage, rng: np.random.Generator) -> Example | None:
         """What the page offers to ask about an image; None if that shows nothing to ask about."""
         return None
 

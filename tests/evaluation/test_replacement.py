@@ -10,7 +10,7 @@ from llava_aurora.evaluation.replacement import EDITED, REPLACEMENTS, replacemen
 from llava_aurora.evaluation.run import Plan, read_results
 from llava_aurora.evaluation.statistics import Interval
 from llava_aurora.evaluation.verdict import LEAST_CHAINS, Loss, verdict
-from llava_aurora.tasks.depth import closest_by
+from llava_aurora.tasks.depth_maps import closest_by
 
 MAP = re.compile(r"<DEPTH_START>.*<DEPTH_END>")
 

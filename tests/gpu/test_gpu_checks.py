@@ -114,9 +114,9 @@ def test_without_a_gpu_the_reason_is_the_only_line(monkeypatch, cuda, environmen
         monkeypatch.setenv(name, value)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     monkeypatch.setattr(torch.version, "cuda", cuda)
-    told = []
-    (verdict,) = check_gpu(told=told.append)
-    assert told == [verdict]
+    said = []
+    (verdict,) = check_gpu(report=said.append)
+    assert said == [verdict]
     assert verdict.state == "failed"
     assert reason in verdict.found
     assert verdict.remedy
@@ -213,7 +213,7 @@ def test_of_a_temporary_folder_the_logs_of_a_failure_stay(monkeypatch, tmp_path,
 
     monkeypatch.setattr(checks, "_apart", apart)
     monkeypatch.setattr(checks.tempfile, "tempdir", str(tmp_path))
-    check_gpu(tiny=True, told=lambda verdict: None)
+    check_gpu(tiny=True, report=lambda verdict: None)
     left = {path.name for folder in tmp_path.iterdir() for path in folder.iterdir()}
     assert left == ({"device.log", "communication.log", "vqvae.log", "layers.log"} if fails else set())
 
@@ -225,7 +225,7 @@ def test_what_follows_from_a_failed_check_is_skipped_by_name(monkeypatch, tmp_pa
         return [Verdict(name, failing.get(name, "ok"), "")]
 
     monkeypatch.setattr(checks, "_apart", apart)
-    found = {verdict.name: verdict for verdict in check_gpu(work=tmp_path, tiny=True, told=lambda verdict: None)}
+    found = {verdict.name: verdict for verdict in check_gpu(work=tmp_path, tiny=True, report=lambda verdict: None)}
     assert [name for name, verdict in found.items() if verdict.state == "skipped"] == [
         "training",
         "generation",

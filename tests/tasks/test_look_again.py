@@ -12,10 +12,10 @@ from llava_aurora.data.sources.scenes.scene_records import SceneTasks, write_sce
 from llava_aurora.data.store.record_file import read_records
 from llava_aurora.data.validation.records import TextChecks
 from llava_aurora.evaluation.benchmarks.record_questions import record_question
+from llava_aurora.tasks.annotated import Drawing
 from llava_aurora.tasks.prompts import Prompts
 from llava_aurora.tasks.records import RecordWriter
 from llava_aurora.tasks.registry import family_named, task_of
-from llava_aurora.tasks.task import Drawing
 from llava_aurora.tokens.vocabulary import pixel_family
 
 FRAME = 64

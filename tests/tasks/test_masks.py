@@ -13,11 +13,11 @@ from llava_aurora.data.validation.records import TextChecks
 from llava_aurora.errors import AuroraError
 from llava_aurora.evaluation.benchmarks.record_questions import record_question
 from llava_aurora.generation.grammar import grammar
+from llava_aurora.tasks.annotated import AnnotatedImage, AnnotatedObject, Drawing
 from llava_aurora.tasks.mask_measures import mask_iou
 from llava_aurora.tasks.prompts import Prompts
 from llava_aurora.tasks.records import RecordWriter, write_records
 from llava_aurora.tasks.registry import family_named, task_named, task_of
-from llava_aurora.tasks.task import AnnotatedImage, AnnotatedObject, Drawing
 from llava_aurora.tokens.mask import decode_mask
 from llava_aurora.tokens.vocabulary import PerceptionVocabulary, mask_family, pixel_family
 

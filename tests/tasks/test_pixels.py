@@ -7,10 +7,10 @@ from PIL import Image
 from llava_aurora.data.images.frame import FrameTransform
 from llava_aurora.data.images.seen_colors import seen_colors
 from llava_aurora.errors import AuroraError
+from llava_aurora.tasks.annotated import AnnotatedImage, Drawing
 from llava_aurora.tasks.pixels import facts_of_cell, known_facts, stated_color
 from llava_aurora.tasks.prompts import Prompts
 from llava_aurora.tasks.records import RecordWriter, write_records
-from llava_aurora.tasks.task import AnnotatedImage, Drawing
 from llava_aurora.tokens.vocabulary import color_family, pixel_family
 
 

@@ -20,10 +20,10 @@ from llava_aurora.evaluation.run import Plan, evaluate, read_results
 from llava_aurora.generation.grammar import grammar
 from llava_aurora.generation.predictor import Predictor
 from llava_aurora.generation.result import Result, Timings
+from llava_aurora.tasks.annotated import AnnotatedImage, Drawing
 from llava_aurora.tasks.prompts import Prompts
 from llava_aurora.tasks.records import RecordWriter, write_records
 from llava_aurora.tasks.registry import register_family, task_names, unregister_family
-from llava_aurora.tasks.task import AnnotatedImage, Drawing
 from llava_aurora.tokens import register_kind, unregister_kind
 from llava_aurora.tokens.perception import PerceptionTokens
 from llava_aurora.tokens.vocabulary import PerceptionVocabulary

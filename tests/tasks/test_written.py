@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from transformers import AutoTokenizer
 
-from llava_aurora.tasks.depth import closest_by
+from llava_aurora.tasks.depth_maps import closest_by
 from llava_aurora.tasks.depth_measures import values_of_map
 from llava_aurora.tasks.written import read_written
 from llava_aurora.tokens import build_kinds

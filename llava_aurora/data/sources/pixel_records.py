@@ -15,8 +15,9 @@ from llava_aurora.errors import AuroraError
 from llava_aurora.files import write_json
 from llava_aurora.found_files import find_files
 from llava_aurora.progress import tracked
+from llava_aurora.tasks.annotated import AnnotatedImage, Drawing
 from llava_aurora.tasks.records import RecordWriter, write_records
-from llava_aurora.tasks.task import AnnotatedImage, Drawing, Record
+from llava_aurora.tasks.task import Record
 
 
 @dataclass

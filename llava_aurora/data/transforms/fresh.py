@@ -29,11 +29,12 @@ from llava_aurora.data.transforms.transform import (
 )
 from llava_aurora.data.transforms.values import ValueStep
 from llava_aurora.errors import AuroraError
+from llava_aurora.tasks.annotated import AnnotatedImage
 from llava_aurora.tasks.marks import PLATE_REACH, draw_points
 from llava_aurora.tasks.prompts import Prompts
 from llava_aurora.tasks.records import RecordWriter
 from llava_aurora.tasks.registry import family_of, task_of
-from llava_aurora.tasks.task import AnnotatedImage, Record, Task
+from llava_aurora.tasks.task import Record, Task
 from llava_aurora.tokens.perception import depth_and_box
 from llava_aurora.tokens.vocabulary import by_kind
 from llava_aurora.vqvae.maps import read_depth_map

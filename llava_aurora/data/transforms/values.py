@@ -4,8 +4,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from llava_aurora.data.transforms.transform import Transform, named, record_text, register_transform, with_turns
 from llava_aurora.errors import AuroraError
-from llava_aurora.tasks.depth import state_values
-from llava_aurora.tasks.depth_tasks import DepthTask
+from llava_aurora.tasks.depth_tasks import DepthTask, state_values
 from llava_aurora.tasks.points import hundredths
 from llava_aurora.tasks.registry import task_of
 from llava_aurora.tasks.task import Record, Task

@@ -13,9 +13,10 @@ from llava_aurora.data.sources.scenes.scene_folder import SceneRecord, read_scen
 from llava_aurora.data.sources.scenes.scene_records import annotated_scene
 from llava_aurora.errors import AuroraError
 from llava_aurora.evaluation.benchmarks.question import Question, QuestionSet, question_set
+from llava_aurora.tasks.annotated import AnnotatedImage, AnnotatedObject
 from llava_aurora.tasks.mask_measures import FOUND
+from llava_aurora.tasks.outcome import TrueMask
 from llava_aurora.tasks.registry import task_named
-from llava_aurora.tasks.task import AnnotatedImage, AnnotatedObject, TrueMask
 
 _TRAIN = "train"
 

@@ -17,7 +17,7 @@ from llava_aurora.errors import AuroraError
 from llava_aurora.generation.result import asked
 from llava_aurora.tasks.answers import AnswerKind
 from llava_aurora.tasks.marks import draw_points
-from llava_aurora.tasks.task import TrueMask
+from llava_aurora.tasks.outcome import TrueMask
 from llava_aurora.vqvae.maps import read_depth_map
 
 REASONINGS = ("chain", "direct")

@@ -9,12 +9,13 @@ import numpy as np
 from llava_aurora.data.sources.scenes.scene_folder import mean_depth, read_scenes
 from llava_aurora.data.sources.scenes.scene_records import annotated_scene
 from llava_aurora.evaluation.benchmarks.question import Question, QuestionSet, question_set
+from llava_aurora.tasks.annotated import AnnotatedImage
 from llava_aurora.tasks.counting import count_facts
 from llava_aurora.tasks.depth import DepthFacts
 from llava_aurora.tasks.marks import depth_at, sample_points
 from llava_aurora.tasks.points import letter_points
 from llava_aurora.tasks.records import RecordWriter
-from llava_aurora.tasks.task import AnnotatedImage, Record
+from llava_aurora.tasks.task import Record
 from llava_aurora.vqvae.maps import read_depth_map
 
 POINTS = (2, 3, 4, 5)

@@ -19,11 +19,11 @@ from llava_aurora.data.store.record_store import RecordStore
 from llava_aurora.data.transforms.coordinates import PlainCoordinates, WithoutCoordinateStep
 from llava_aurora.data.transforms.fresh import FreshPoints
 from llava_aurora.errors import AuroraError
+from llava_aurora.tasks.annotated import Drawing
 from llava_aurora.tasks.marks import depth_at, draw_points
 from llava_aurora.tasks.points import hundredths, letter_points
 from llava_aurora.tasks.prompts import Prompts
 from llava_aurora.tasks.records import RecordWriter
-from llava_aurora.tasks.task import Drawing
 from llava_aurora.tokens.vocabulary import depth_family, pixel_family
 
 COUNT, SIDE, FRAME = 8, 112, 336

@@ -13,9 +13,9 @@ from llava_aurora.data.sources.scenes.scene import SceneConfig
 from llava_aurora.data.sources.scenes.scene_folder import write_scenes
 from llava_aurora.data.sources.scenes.scene_records import SceneTasks, write_scene_records
 from llava_aurora.errors import AuroraError
+from llava_aurora.tasks.annotated import Drawing
 from llava_aurora.tasks.prompts import Prompts
 from llava_aurora.tasks.records import RecordWriter
-from llava_aurora.tasks.task import Drawing
 from llava_aurora.tokens.box import BoxKind
 from llava_aurora.tokens.depth import DepthKind
 from llava_aurora.tokens.perception import PerceptionTokens

@@ -19,11 +19,12 @@ from llava_aurora.errors import AuroraError
 from llava_aurora.files import atomic_file, write_json
 from llava_aurora.found_files import find_files
 from llava_aurora.progress import tracked
+from llava_aurora.tasks.annotated import AnnotatedImage, Drawing
 from llava_aurora.tasks.depth_tasks import TASKS, DepthTask
 from llava_aurora.tasks.marks import PLATE_REACH, draw_points
 from llava_aurora.tasks.records import RecordWriter, write_records
 from llava_aurora.tasks.registry import task_of
-from llava_aurora.tasks.task import AnnotatedImage, Drawing, Record
+from llava_aurora.tasks.task import Record
 from llava_aurora.tokens.depth import DepthKind
 from llava_aurora.vqvae.depth_scale import DepthScale
 from llava_aurora.vqvae.maps import read_depth_map

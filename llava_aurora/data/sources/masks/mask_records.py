@@ -27,9 +27,10 @@ from llava_aurora.data.store.record_file import refuse_other_than_records
 from llava_aurora.errors import AuroraError
 from llava_aurora.files import atomic_file, write_json
 from llava_aurora.progress import tracked
+from llava_aurora.tasks.annotated import AnnotatedImage, AnnotatedObject, Drawing
 from llava_aurora.tasks.records import RecordWriter, write_records
 from llava_aurora.tasks.registry import family_named, task_named
-from llava_aurora.tasks.task import AnnotatedImage, AnnotatedObject, Drawing, Record
+from llava_aurora.tasks.task import Record
 
 
 @dataclass(frozen=True, kw_only=True)

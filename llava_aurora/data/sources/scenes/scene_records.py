@@ -19,11 +19,12 @@ from llava_aurora.data.store.record_file import refuse_other_than_records
 from llava_aurora.errors import AuroraError
 from llava_aurora.files import atomic_file, write_json
 from llava_aurora.progress import tracked
+from llava_aurora.tasks.annotated import AnnotatedImage, AnnotatedObject, Drawing
 from llava_aurora.tasks.depth_tasks import DepthTask
 from llava_aurora.tasks.marks import draw_points
 from llava_aurora.tasks.records import RecordWriter, write_records
 from llava_aurora.tasks.registry import task_named, task_of
-from llava_aurora.tasks.task import AnnotatedImage, AnnotatedObject, Drawing, Record
+from llava_aurora.tasks.task import Record
 from llava_aurora.vqvae.maps import read_depth_map
 
 MEAN_DEPTH = "mean_depth.png"  # in the folder of scenes

@@ -12,9 +12,9 @@ from llava_aurora.data.images.frame import FrameTransform
 from llava_aurora.data.sources.depth.depth_records import DepthTasks, write_depth_records
 from llava_aurora.data.validation.checks import CheckSettings, check_file
 from llava_aurora.errors import AuroraError
+from llava_aurora.tasks.annotated import Drawing
 from llava_aurora.tasks.prompts import Prompts
 from llava_aurora.tasks.records import RecordWriter
-from llava_aurora.tasks.task import Drawing
 from llava_aurora.tokens.depth import DepthKind
 from llava_aurora.tokens.vocabulary import pixel_family
 from llava_aurora.vqvae.autoencoder import DepthVQVAEConfig, build_depth_vqvae

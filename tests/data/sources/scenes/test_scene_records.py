@@ -11,10 +11,10 @@ from llava_aurora.data.sources.scenes.scene import SceneConfig
 from llava_aurora.data.sources.scenes.scene_folder import read_scenes, write_scenes
 from llava_aurora.data.sources.scenes.scene_records import DEFAULT_SHARES, SceneTasks, write_scene_records
 from llava_aurora.errors import AuroraError
+from llava_aurora.tasks.annotated import Drawing
 from llava_aurora.tasks.marks import depth_at
 from llava_aurora.tasks.prompts import Prompts
 from llava_aurora.tasks.records import RecordWriter
-from llava_aurora.tasks.task import Drawing
 from llava_aurora.tokens.vocabulary import depth_family, pixel_family
 
 COUNT, FRAME = 12, 64
