@@ -41,7 +41,7 @@ def test_losses_weights_and_tokenizer_are_upstreams(workshop, start, forked, tmp
             {"perception_modalities": "depth"},
             "error: --depth_vqvae is missing, which --perception_modalities depth needs",
         ),
-        ({"perception_modalities": "dept"}, "error: unknown token kind 'dept'; available: box, depth"),
+        ({"perception_modalities": "dept"}, "error: unknown token kind 'dept'; available: box, color, depth"),
         ({"data_path": "none.json"}, "error: --data_path none.json: no such file or folder"),
         (
             {"perception_modalities": "box", "coordinate_frame": 50},
