@@ -111,7 +111,8 @@ class _Row:
 
     def answer(self, group: Sequence[_Question]) -> None:
         """Writes the answers of these questions."""
-        self.cache.crop(self.prefix)
+        if written := int(self.cache.get_seq_length()) - self.prefix:
+            self.cache.crop(-written)  # transformers 5 takes no length that is to stay
         self.owners = torch.full((self.prefix,), -1, device=self.model.device)
         active, fed = list(group), [each.ids for each in group]
         while active:

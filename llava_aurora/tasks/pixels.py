@@ -83,7 +83,7 @@ class PixelFamily(TaskFamily):
     """Facts are `PixelFacts`."""
 
     name: ClassVar[str] = "pixels"
-    order: ClassVar[int] = 40
+    order: ClassVar[int] = 50
     token_kinds: ClassVar[tuple[str, ...]] = ("color", "box")
     replaced_kind: ClassVar[str | None] = "color"
     tasks: ClassVar[tuple[Task, ...]] = TASKS

@@ -17,13 +17,13 @@ from llava_aurora.tasks.registry import (
     tasks,
 )
 from llava_aurora.tasks.task import KINDS, TaskFamily
-from llava_aurora.tokens.vocabulary import by_kind, mask_family
+from llava_aurora.tokens.vocabulary import by_kind, color_family, mask_family
 
 
 def test_every_task_is_of_a_family_and_every_kind_is_there():
     assert {task.kind for task in tasks().values()} == set(KINDS)
     assert (*tasks(), OTHER) == task_names()
-    assert [family.name for family in families()] == ["depth", "counting", "masks", "look_again"]
+    assert [family.name for family in families()] == ["depth", "counting", "masks", "look_again", "pixels"]
     assert all(task in family_of(task).tasks for task in tasks().values())
 
 
@@ -50,7 +50,7 @@ def test_no_name_is_registered_twice():
 
 @pytest.mark.parametrize("family", families(), ids=lambda family: family.name)
 def test_every_field_has_an_example(family, writer):
-    known = by_kind((*writer.families, mask_family()))
+    known = by_kind((*writer.families, mask_family(), color_family()))
     assert all(forms.example(form, known) for form in family.fields.values())
     listed = forms.example(forms.Listed(forms.sequence(forms.Letter(), " ", forms.Number(9)), ", ", example=3), known)
     assert listed == "A 1, B 2, C 3"
