@@ -191,12 +191,14 @@ class PageEvents:
         picture, record = folder / "answer.png", folder / "answer.json"
         result.figure().save(picture)
         record.write_text(json.dumps(result.to_json(), indent=2, ensure_ascii=False), encoding="utf-8")
-        answer = result.answer if result.finished else f"{result.answer} (cut off: the context is full)"
         span, masks = last_span(result.text, self.kinds.values()), result.annotations("mask")
-        shown = span_html(*span, result.image.size) if span else ""
+        shown, answer = span_html(*span, result.image.size) if span else "", result.answer
         if masks:
             phrases = [phrase_before(result.text, each.start) for each in result.spans["mask"]]
             shown = masks_html(result.image, masks, phrases)
+            answer = answer or ", ".join(filter(None, phrases))
+        if not result.finished:
+            answer += " (cut off: the context is full)"
         return Shown(
             shown,
             answer,

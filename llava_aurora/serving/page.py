@@ -49,13 +49,14 @@ def build_page(events: PageEvents, *, name: str, concurrency: int) -> gr.Blocks:
                 )
                 _hand_on_paths(picture)
                 with gr.Row():
-                    undo = gr.Button("Undo point", size="sm", min_width=100, elem_id="aurora-undo")
-                    clear = gr.Button("Clear points", size="sm", min_width=100, elem_id="aurora-clear")
+                    undo = gr.Button("Undo point", size="sm", min_width=90, elem_id="aurora-undo")
+                    clear = gr.Button("Clear points", size="sm", min_width=90, elem_id="aurora-clear")
                     typed = gr.Textbox(
                         placeholder="point: x, y",
                         show_label=False,
                         container=False,
                         max_lines=1,
+                        min_width=90,
                         elem_id="aurora-typed",
                     )
                 given = gr.Radio(

@@ -163,6 +163,9 @@ def test_an_answer_s_masks_lie_over_the_image(aurora, tmp_path, photograph, monk
     assert numbers[60, 160] == 1
     assert numbers[200, 10] == 2
     assert len(json.loads(Path(last.json_file).read_text())["masks"]) == 2
+    monkeypatch.setattr(type(aurora), "pieces", ["It shows <p>a cube</p> ", kind.text(mask), "."])
+    *_, last = events.ask(str(photograph), None, "What is it?", "direct")
+    assert last.answer == "a cube"
 
 
 def test_a_question_of_ones_own_stays_and_a_proposed_one_follows_the_points(aurora, tmp_path, photograph):
