@@ -165,11 +165,6 @@ def stated(text: str, *, kind: AnswerKind, choices: Sequence[str] = ()) -> str |
     return stated_number(text) if kind == "number" else stated_letter(text)
 
 
-def stated_answer(text: str, *, task: str) -> str | None:
-    """The answer of a record's task: a number for counting, else a letter."""
-    return stated(text, kind="number" if task.startswith("counting") else "letter")
-
-
 def _final(
     statements: Sequence[Statement],
     text: str,

@@ -63,32 +63,20 @@ def test_a_reading_says_the_map_and_its_value_at_each_point(writer):
     assert answer == f"The depth map is {DEPTH.text(CODES)}. The points are {values}."
 
 
-def test_a_chain_from_a_map_is_text_alone_and_ends_as_a_chain_does(writer):
-    record = write_record(
-        writer, "depth_chain_from_map", name="7", points=POINTS, codes=CODES, rng=np.random.default_rng(0)
-    )
+@pytest.mark.parametrize(
+    ("task", "seen"),
+    [("depth_chain_from_map", "depth_chain_from_coordinates"), ("depth_reading_from_map", "depth_reading")],
+)
+def test_what_is_read_from_a_given_map_is_text_alone_and_ends_as_with_an_image(writer, task, seen):
+    record = write_record(writer, task, name="7", points=POINTS, codes=CODES, rng=np.random.default_rng(0))
     question, answer = turns(record)
     assert "image" not in record
     assert "<image>" not in question
     assert DEPTH.text(CODES) in question
     assert "A (<PIXEL_10>,<PIXEL_20>), B (<PIXEL_30>,<PIXEL_40>), C (<PIXEL_5>,<PIXEL_6>)" in question
     for seed in range(5):
-        chain = write_record(
-            writer, "depth_chain_from_coordinates", points=POINTS, codes=CODES, **about(rng=np.random.default_rng(seed))
-        )
-        assert turns(chain)[1].endswith(answer)
-
-
-def test_a_given_map_is_read_as_text_alone(writer):
-    record = write_record(
-        writer, "depth_reading_from_map", name="7", points=POINTS, codes=CODES, rng=np.random.default_rng(0)
-    )
-    question, answer = turns(record)
-    assert "image" not in record
-    assert "<image>" not in question
-    assert DEPTH.text(CODES) in question
-    assert "A (<PIXEL_10>,<PIXEL_20>), B (<PIXEL_30>,<PIXEL_40>), C (<PIXEL_5>,<PIXEL_6>)" in question
-    assert turns(write_record(writer, "depth_reading", points=POINTS, codes=CODES, **about()))[1].endswith(answer)
+        shown = write_record(writer, seen, points=POINTS, codes=CODES, **about(rng=np.random.default_rng(seed)))
+        assert turns(shown)[1].endswith(answer)
 
 
 def test_values_rise_with_depth_from_00_to_99():
