@@ -89,7 +89,11 @@ def evaluate_model(
 ) -> None:
     """Ask a model the questions of a benchmark, with and without a chain; numbers, report.md and report.html."""
     given = locals()
-    if _names(tasks) == ["games"]:
+    if "games" in (names := _names(tasks)):
+        if len(names) > 1:
+            raise AuroraError(
+                f"{tasks}: games are played alone; run `llava-aurora eval games`, and the others by themselves"
+            )
         from llava_aurora.cli.games import play_games
 
         play_games(lambda: _predictor(given, usable_device(device)), _settings(given), given)

@@ -158,5 +158,7 @@ def test_a_model_plays_ten_steps_beside_the_driver_and_chance(finetuned, tmp_pat
 def test_a_gif_is_of_games_only(tmp_path):
     said = CliRunner().invoke(app, ["eval", "scenes", "--out", str(tmp_path / "eval"), "--gif", "round.gif"]).exception
     assert str(said) == "--gif round.gif: only `llava-aurora eval games` draws one; leave it out"
+    said = CliRunner().invoke(app, ["eval", "scenes,games", "--out", str(tmp_path / "eval")]).exception
+    assert "games are played alone" in str(said)
     said = CliRunner().invoke(app, ["eval", "games", "--out", str(tmp_path / "eval"), "--gif", "round.png"]).exception
     assert ".gif" in str(said) or "[games]" in str(said)
