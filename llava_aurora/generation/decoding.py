@@ -1,5 +1,7 @@
 """Generates token by token with transformers' `generate`: greedy, sampled, or by beam search."""
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -74,3 +76,17 @@ class _ChosenScores(LogitsProcessor):
 
     def _note(self, scores: Tensor, chosen: Tensor) -> None:
         self._noted.append(scores.log_softmax(dim=1).gather(1, chosen[:, None])[:, 0])
+
+
+@dataclass(frozen=True)
+class Written:
+    """What each question got.
+
+    Args: starts: ids that each answer was made to begin with; limits: new ids at most; read: tokens of prompts that the
+    language model read, image tokens included; 0 where that is not counted.
+    """
+
+    rows: list[Decoded]
+    starts: Sequence[Sequence[int]]
+    limits: list[int]
+    read: int = 0

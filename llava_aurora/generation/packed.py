@@ -5,16 +5,20 @@ row, each at the positions that it would have alone, under a mask that hides the
 token each a pass. Every question gets the answer that greedy decoding gives it alone.
 """
 
+import hashlib
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
+from PIL import Image
 from torch import Tensor
 from transformers import DynamicCache
 
 from llava_aurora.errors import AuroraError
-from llava_aurora.generation.inputs import Inputs
+from llava_aurora.generation.decoding import Written
+from llava_aurora.generation.inputs import Inputs, Starts, prepare_inputs, prompt_ids, room_of
 from llava_aurora.generation.span_decoding import Decoded
 from llava_aurora.model.aurora_llama import AuroraLlamaForCausalLM
 from llava_aurora.model.constraint import PerceptionLogitsProcessor
@@ -89,6 +93,69 @@ def decode_packed(
     packed.answer(group)
     rows = [Decoded(each.written, each.log_probabilities, len(each.written)) for each in questions]
     return Packed(rows, prefix.shape[1] + sum(len(ids) - common for ids in prompts))
+
+
+def write_packed(
+    tokenizer: Any,
+    model: AuroraLlamaForCausalLM,
+    image_processor: Any,
+    *,
+    images: Sequence[Image.Image],
+    questions: Sequence[str],
+    most: int | None,
+    constrained: bool,
+    conversation: str,
+    answer_start: Starts,
+) -> Written:
+    """Questions about equal images together. Args: questions: as asked; most: new tokens of an answer."""
+    if len(images) != len(questions):
+        raise AuroraError(f"{len(questions)} questions for {len(images)} images; one question per image is needed")
+    prompts, starts = prompt_ids(
+        tokenizer, model, questions=questions, conversation=conversation, answer_start=answer_start
+    )
+    groups = defaultdict[tuple[str, int], list[int]](list)
+    known: dict[int, str] = {}
+    for place, (image, start) in enumerate(zip(images, starts, strict=True)):
+        if id(image) not in known:
+            known[id(image)] = hashlib.sha256(f"{image.mode}{image.size}".encode() + image.tobytes()).hexdigest()
+        groups[known[id(image)], len(start)].append(place)
+    rows: list[Decoded | None] = [None] * len(questions)
+    limits, read = [1] * len(questions), 0
+    for places in groups.values():
+        first = places[0]
+        inputs = prepare_inputs(
+            tokenizer,
+            model,
+            image_processor,
+            images=[images[first]],
+            questions=[questions[first]],
+            conversation=conversation,
+            answer_start=[starts[first]],
+        )
+        more = inputs.embeddings.shape[1] - len(inputs.rows[0])  # tokens of the image but one
+        whole = [prompts[place] + starts[place] for place in places]
+        room = room_of(
+            [questions[place] for place in places],
+            [len(ids) + more for ids in whole],
+            [starts[place] for place in places],
+            model=model,
+        )
+        for place, left in zip(places, room, strict=True):
+            limits[place] = left if most is None else min(left, most)
+        perception = model.perception
+        packed = decode_packed(
+            model,
+            inputs,
+            whole,
+            starts=[starts[place] for place in places],
+            limits=[limits[place] for place in places],
+            processor=PerceptionLogitsProcessor(perception) if constrained and perception is not None else None,
+            eos_token_id=tokenizer.eos_token_id,
+        )
+        read += packed.read
+        for place, row in zip(places, packed.rows, strict=True):
+            rows[place] = row
+    return Written([row for row in rows if row is not None], starts, limits, read=read)
 
 
 def _common(prompts: Sequence[Sequence[int]]) -> int:

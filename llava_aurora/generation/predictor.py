@@ -1,11 +1,8 @@
 """A loaded model that answers questions about images: in batches, piece by piece, from given beginnings."""
 
-import hashlib
 import importlib.util
 import time
-from collections import defaultdict
 from collections.abc import Iterator, Sequence
-from dataclasses import astuple, dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal, Self, cast, get_args
@@ -16,7 +13,7 @@ from PIL import Image
 from llava_aurora.data.images.crop import crop
 from llava_aurora.data.images.frame import FrameTransform
 from llava_aurora.errors import AuroraError
-from llava_aurora.generation.decoding import decode_by_token
+from llava_aurora.generation.decoding import Written, decode_by_token
 from llava_aurora.generation.drafts import Phrases, wording_of
 from llava_aurora.generation.inputs import (
     Inputs,
@@ -24,25 +21,21 @@ from llava_aurora.generation.inputs import (
     Turn,
     decoded_text,
     prepare_inputs,
-    prompt_ids,
-    room_of,
     start_ids,
 )
-from llava_aurora.generation.packed import decode_packed
-from llava_aurora.generation.result import Reasoning, Result, Timings, asked
+from llava_aurora.generation.packed import write_packed
+from llava_aurora.generation.result import Reasoning, Result, Timings, asked, joined
 from llava_aurora.generation.span_decoding import Decoded, Mode, SpanDecoder
 from llava_aurora.generation.streaming import stream_pieces
 from llava_aurora.model.aurora_llama import AuroraLlamaForCausalLM
 from llava_aurora.model.checkpoint import load_pretrained_model
 from llava_aurora.model.constraint import PerceptionLogitsProcessor
-from llava_aurora.model.folders import model_folder
+from llava_aurora.model.folders import fingerprint, model_folder
 from llava_aurora.tasks.look_again import AGAIN
 from llava_aurora.tasks.prompts import Prompts
 from llava_aurora.tokens.perception import PerceptionTokens
 
 Decoding = Literal["greedy", "verified", "parallel", "packed"]
-_WEIGHTS = ("*.safetensors", "*.bin")
-_SAMPLE = 1 << 20  # bytes of each end of a weight file that its fingerprint is made of
 
 
 class Predictor:
@@ -187,7 +180,16 @@ class Predictor:
         if decoding == "packed":
             if unknown := [*options, *(["before"] if before else [])]:
                 raise AuroraError(f"{', '.join(unknown)}: not available with packed decoding, which is greedy")
-            written = self._decode_packed(images, prompts, most=max_new_tokens, constrained=constrained, **wording)
+            written = write_packed(
+                self.tokenizer,
+                self.model,
+                self.image_processor,
+                images=images,
+                questions=prompts,
+                most=max_new_tokens,
+                constrained=constrained,
+                **wording,
+            )
             prepared = began
         else:
             inputs = prepare_inputs(
@@ -208,7 +210,7 @@ class Predictor:
             else:
                 rows = self._decode_in_few_passes(decoder, inputs, limits=limits, constrained=constrained, **options)
             read = int(inputs.attention_mask.sum()) if decoder is None else 0
-            written = _Written(rows, inputs.starts, limits, read=read)
+            written = Written(rows, inputs.starts, limits, read=read)
         rows, limits = written.rows, written.limits
         eos = self.tokenizer.eos_token_id
         new = [row.ids[:limit] for row, limit in zip(rows, limits, strict=True)]
@@ -274,7 +276,7 @@ class Predictor:
         ]
         seconds = self.write(list(crops.values()), [again] * len(crops), before=before, **options)
         for number, second in zip(crops, seconds, strict=True):
-            results[number] = _joined(results[number], second)
+            results[number] = joined(results[number], second)
         return results
 
     def write_pieces(self, image: Image.Image, question: str, **options: Any) -> Iterator[str | Result]:
@@ -304,66 +306,6 @@ class Predictor:
             self._phrases = wording_of(Prompts(), tokenizer=self.tokenizer, perception=self.perception)
         phrases = self._phrases or Phrases()
         return SpanDecoder(self.model, phrases=phrases, mode=cast(Mode, decoding), refinements=refinements)
-
-    def _decode_packed(
-        self,
-        images: Sequence[Image.Image],
-        questions: Sequence[str],
-        *,
-        most: int | None,
-        constrained: bool,
-        conversation: str,
-        answer_start: Starts,
-    ) -> "_Written":
-        """Questions about equal images together. Args: questions: as asked; most: new tokens of an answer."""
-        if len(images) != len(questions):
-            raise AuroraError(f"{len(questions)} questions for {len(images)} images; one question per image is needed")
-        prompts, starts = prompt_ids(
-            self.tokenizer, self.model, questions=questions, conversation=conversation, answer_start=answer_start
-        )
-        groups = defaultdict[tuple[str, int], list[int]](list)
-        known: dict[int, str] = {}
-        for place, (image, start) in enumerate(zip(images, starts, strict=True)):
-            if id(image) not in known:
-                known[id(image)] = hashlib.sha256(f"{image.mode}{image.size}".encode() + image.tobytes()).hexdigest()
-            groups[known[id(image)], len(start)].append(place)
-        rows: list[Decoded | None] = [None] * len(questions)
-        limits, read = [1] * len(questions), 0
-        for places in groups.values():
-            first = places[0]
-            inputs = prepare_inputs(
-                self.tokenizer,
-                self.model,
-                self.image_processor,
-                images=[images[first]],
-                questions=[questions[first]],
-                conversation=conversation,
-                answer_start=[starts[first]],
-            )
-            more = inputs.embeddings.shape[1] - len(inputs.rows[0])  # tokens of the image but one
-            whole = [prompts[place] + starts[place] for place in places]
-            room = room_of(
-                [questions[place] for place in places],
-                [len(ids) + more for ids in whole],
-                [starts[place] for place in places],
-                model=self.model,
-            )
-            for place, left in zip(places, room, strict=True):
-                limits[place] = left if most is None else min(left, most)
-            perception = self.perception
-            packed = decode_packed(
-                self.model,
-                inputs,
-                whole,
-                starts=[starts[place] for place in places],
-                limits=[limits[place] for place in places],
-                processor=PerceptionLogitsProcessor(perception) if constrained and perception is not None else None,
-                eos_token_id=self.tokenizer.eos_token_id,
-            )
-            read += packed.read
-            for place, row in zip(places, packed.rows, strict=True):
-                rows[place] = row
-        return _Written([row for row in rows if row is not None], starts, limits, read=read)
 
     def _decode_in_few_passes(
         self,
@@ -402,52 +344,3 @@ def _last_box(image: Image.Image, answer: Result) -> Image.Image:
     if not answer.boxes:
         raise AuroraError(f"the answer {answer.text[:60]!r} has no box, so there is nothing to look at again")
     return crop(image, answer.boxes[-1])
-
-
-def _joined(first: Result, second: Result) -> Result:
-    """Both turns as one answer to the first question."""
-    noted = [each.token_log_probabilities for each in (first, second)]
-    times = [each.timings for each in (first, second)]
-    return replace(
-        first,
-        text=f"{first.text}\n{second.text}",
-        ids=first.ids + second.ids,
-        finished=second.finished,
-        timings=Timings(*(sum(parts) for parts in zip(*map(astuple, times), strict=True))),
-        token_log_probabilities=None if None in noted else (*noted[0], *noted[1]),  # type: ignore[misc]
-    )
-
-
-@dataclass(frozen=True)
-class _Written:
-    """What each question got.
-
-    Args: starts: ids that each answer was made to begin with; limits: new ids at most; read: tokens of prompts that the
-    language model read, image tokens included; 0 where that is not counted.
-    """
-
-    rows: list[Decoded]
-    starts: Sequence[Sequence[int]]
-    limits: list[int]
-    read: int = 0
-
-
-def fingerprint(folder: Path) -> str:
-    """What distinguishes a checkpoint from another: a hash of config.json and of each weight file's size and ends.
-
-    Raises AuroraError if the folder is no checkpoint.
-    """
-    config = folder / "config.json"
-    if not config.is_file():
-        raise AuroraError(
-            f"{folder}: no checkpoint here (config.json is missing); give the folder a training run wrote"
-        )
-    digest = hashlib.sha256(config.read_bytes())
-    for path in sorted(path for pattern in _WEIGHTS for path in folder.glob(pattern)):
-        size = path.stat().st_size
-        digest.update(f"{path.name} {size}".encode())
-        with path.open("rb") as file:
-            digest.update(file.read(_SAMPLE))
-            file.seek(max(0, size - _SAMPLE))
-            digest.update(file.read(_SAMPLE))
-    return digest.hexdigest()[:16]

@@ -4,7 +4,7 @@ import base64
 import io
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, astuple, dataclass, field, replace
 from functools import cached_property, partial
 from html import escape
 from typing import Any, Literal
@@ -235,3 +235,17 @@ def plain(text: str, perception: PerceptionTokens | None) -> str:
         if not kind.family.delimited:
             text = kind.family.plain(text)
     return text
+
+
+def joined(first: Result, second: Result) -> Result:
+    """Both turns as one answer to the first question."""
+    noted = [each.token_log_probabilities for each in (first, second)]
+    times = [each.timings for each in (first, second)]
+    return replace(
+        first,
+        text=f"{first.text}\n{second.text}",
+        ids=first.ids + second.ids,
+        finished=second.finished,
+        timings=Timings(*(sum(parts) for parts in zip(*map(astuple, times), strict=True))),
+        token_log_probabilities=None if None in noted else (*noted[0], *noted[1]),  # type: ignore[misc]
+    )

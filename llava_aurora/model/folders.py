@@ -28,6 +28,8 @@ LLAVA_MODEL_TYPES = (LlavaConfig.model_type, "llava")  # the second one in the f
 BASE_MODEL_TYPES = (*LLAVA_MODEL_TYPES, "llama")
 MOST_LAYERS, MOST = 1000, 10**9
 _SAMPLES, _SAMPLE_BYTES = 16, 4096
+_WEIGHTS = ("*.safetensors", "*.bin")
+_SAMPLE = 1 << 20  # bytes of each end of a weight file that its fingerprint is made of
 
 
 @contextmanager
@@ -235,3 +237,24 @@ def find_base(folder: Path, given: str | None) -> str:
             f" --base (model_base). If they are the same weights saved again, remove {folder / BASE_RECORD}"
         )
     return base
+
+
+def fingerprint(folder: Path) -> str:
+    """What distinguishes a checkpoint from another: a hash of config.json and of each weight file's size and ends.
+
+    Raises AuroraError if the folder is no checkpoint.
+    """
+    config = folder / "config.json"
+    if not config.is_file():
+        raise AuroraError(
+            f"{folder}: no checkpoint here (config.json is missing); give the folder a training run wrote"
+        )
+    digest = hashlib.sha256(config.read_bytes())
+    for path in sorted(path for pattern in _WEIGHTS for path in folder.glob(pattern)):
+        size = path.stat().st_size
+        digest.update(f"{path.name} {size}".encode())
+        with path.open("rb") as file:
+            digest.update(file.read(_SAMPLE))
+            file.seek(max(0, size - _SAMPLE))
+            digest.update(file.read(_SAMPLE))
+    return digest.hexdigest()[:16]

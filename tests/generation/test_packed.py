@@ -58,7 +58,7 @@ def test_equal_images_are_read_once_and_short_rows_change_nothing(predictor, ima
     assert passes < sum(result.timings.token_passes for result in alone) / 2
     rows = []
     monkeypatch.setattr(
-        "llava_aurora.generation.predictor.decode_packed",
+        "llava_aurora.generation.packed.decode_packed",
         lambda *args, **settings: rows.append(decode_packed(*args, **settings, row=1)) or rows[-1],
     )
     assert written() == (ids, passes)

@@ -7,8 +7,8 @@ from PIL import Image
 
 from llava_aurora import Predictor, load_pretrained_model
 from llava_aurora.errors import AuroraError
-from llava_aurora.generation.predictor import fingerprint
 from llava_aurora.model.embeddings import RowStart, grow_embeddings
+from llava_aurora.model.folders import fingerprint
 from llava_aurora.tokens import build_kinds
 from llava_aurora.tokens.perception import PerceptionTokens
 
