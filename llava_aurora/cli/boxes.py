@@ -106,7 +106,7 @@ def _print_counts(made: "BoxRecords") -> None:
 )
 def masks(
     annotations: Annotated[
-        Path, typer.Option(help="File of COCO or LVIS; RefCOCO's refs file or folder; Parquet as lmms-lab's.")
+        Path, typer.Option(help="File of COCO or LVIS; RefCOCO's refs file or folder; Parquet in lmms-lab's layout.")
     ],
     images: Annotated[
         Path,
@@ -119,7 +119,7 @@ def masks(
         str,
         typer.Option(help="task=share, with commas; default: all about masks; of RefCOCO those about a phrase."),
     ] = "",
-    split: Annotated[str, typer.Option(help="Which references of RefCOCO.")] = "train",
+    split: Annotated[str, typer.Option(help="Split of RefCOCO to read.")] = "train",
     per_image: Annotated[int, typer.Option(min=1, help="Rounds of questions about an image of COCO or LVIS.")] = 2,
     max_images: Annotated[int, typer.Option(help="Use this many images of COCO or LVIS, at random; 0: all.")] = 0,
     aspect_ratio: shared.AspectRatio = "pad",

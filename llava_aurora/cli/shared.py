@@ -39,7 +39,7 @@ OneHeight = Annotated[bool, typer.Option("--one-height", help="All points of a q
 AspectRatio = Annotated[str, typer.Option(help="pad, square or resize, as --image_aspect_ratio in training.")]
 Frame = Annotated[int, typer.Option(min=2, help="Side of the frame that coordinates refer to.")]
 PlainCoordinates = Annotated[bool, typer.Option("--plain-coordinates", help="Numbers instead of tokens.")]
-MaskCells = Annotated[int, typer.Option(help="Cells of a side of a mask's box, 8 or 16.")]
+MaskCells = Annotated[int, typer.Option(help="Cells along each side of a mask's box, 8 or 16.")]
 TASKS_HELP = "task=share of the scenes, separated by commas; masks=1: all about masks. Default: depth and counts."
 PromptsFile = Annotated[Path | None, typer.Option("--prompts", help="JSON file with your own templates.")]
 
