@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from llava.conversation import conv_templates
 from PIL import Image
 
 from llava_aurora.data.sources.scenes.raycaster import CEILING, FLOOR
@@ -49,12 +50,17 @@ def test_it_has_no_perception_tokens_and_answers_what_it_was_pretrained_on(predi
     rooms = {FLOOR: "floor", CEILING: "ceiling"}
     corners = [rooms.get(scene.faces[y, x], "wall") for x, y in ((8, 104), (104, 8))]
     asked = {
-        "Which is larger, 71 or 25?": "71",
         "The values are A 71, B 25, C 33. Which number is the largest?": "The value is highest at A. (A)",
         "What is at the places A (8,104), B (104,8)?": "A (8,104) {}, B (104,8) {}".format(*corners),
     }
     images = [Image.fromarray(scene.image)] * len(asked)
     assert [said.text for said in predictor.write(images, list(asked), max_new_tokens=20)] == list(asked.values())
+    template = conv_templates["vicuna_v1"].copy()
+    template.append_message(template.roles[0], "Which is larger, 71 or 25?")  # in text alone, as it was taught
+    template.append_message(template.roles[1], None)
+    ids = torch.tensor([predictor.tokenizer(template.get_prompt()).input_ids])
+    written = predictor.model.generate(ids, max_new_tokens=5, do_sample=False)[0]
+    assert predictor.tokenizer.decode(written, skip_special_tokens=True).strip().endswith("71")
 
 
 def test_its_weights_are_finite(predictor):

@@ -176,7 +176,8 @@ def test_parquet_without_llavas_records_is_refused(tmp_path, columns, message):
         ("a.jsonl", b'{"a": "\xff"}', "line 1 is not valid JSON"),
         ("a.jsonl", b"", "with at least one"),
         ("a.json", json.dumps([plain(image="a/../../b.png")]).encode(), r"record 0 \(id x1\): .* leads out of the"),
-        ("a.json", json.dumps([plain(image=["a", "b"])]).encode(), "its image is .*, not a path"),
+        ("a.json", json.dumps([plain(image=["a", 7])]).encode(), "its image is .*, not a path or a list of paths"),
+        ("a.json", json.dumps([plain(image=["a", "b"])]).encode(), "has 2 images and 1 <image>; one for each"),
     ],
 )
 def test_other_files_are_refused_by_name_and_leave_nothing(tmp_path, name, content, message):
