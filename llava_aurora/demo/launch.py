@@ -2,6 +2,7 @@
 
 import ast
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -28,9 +29,11 @@ def finetune_command(flags: Sequence[str], *, ranks: int) -> list[str]:
     script = REPOSITORY / "scripts" / "finetune_aurora.sh"
     if not script.is_file():
         raise AuroraError(f"{script}: missing; the demo runs from a checkout of the repository (pip install -e .)")
-    launcher = Path(sys.executable).with_name("deepspeed")
+    launcher = shutil.which("deepspeed", path=f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}")
+    if launcher is None:
+        raise AuroraError(f"deepspeed: its launcher is not beside {sys.executable}; run `bash scripts/setup.sh`")
     port = os.environ.get("MASTER_PORT") or free_port()  # DeepSpeed's own is taken if another run is under way
-    return [str(launcher), "--num_gpus", str(ranks), "--master_port", str(port), str(script), *flags]
+    return [launcher, "--num_gpus", str(ranks), "--master_port", str(port), str(script), *flags]
 
 
 def run_training(command: Sequence[str], *, log: Path, description: str) -> None:
