@@ -292,3 +292,24 @@ def finetuned_lora(train_once: Callable[..., Trained], workshop: Workshop) -> Tr
         save_steps=2,
         report_to="tensorboard",
     )
+
+
+@pytest.fixture(scope="session")
+def tower_stages(train_once: Callable[..., Trained], finetuned: Trained, once: Once) -> dict[str, Path]:
+    """A vision tower in stages, by name: trained whole; LoRA beside it frozen, beside it trained on; merged; frozen.
+
+    --vision_tower goes on to name the first tower, as users leave it.
+    """
+    flags = {"launched": False, "lora_enable": True, "lora_r": 4, "lora_alpha": 8, "mm_vision_tower_lr": 1e-3}
+    trained = finetuned[0]
+    frozen, _ = train_once("tower-frozen-lora", **flags, model_name_or_path=trained)
+    again, _ = train_once("tower-trained-lora", **flags, model_name_or_path=trained, unfreeze_mm_vision_tower=True)
+
+    def merge_into(folder: Path) -> None:
+        from llava_aurora.model.merge import merge
+
+        merge(again, folder / "llava")
+
+    merged = once("tower-merged", merge_into) / "llava"
+    last, _ = train_once("tower-frozen-again-lora", **flags, model_name_or_path=merged)
+    return {"trained": trained, "frozen": frozen, "again": again, "merged": merged, "last": last}

@@ -195,6 +195,17 @@ def test_a_merged_lora_with_tokens_is_loaded_by_unpatched_llava(finetuned_lora, 
     assert_reads_tokens(upstream)
 
 
+@pytest.mark.deepspeed
+@pytest.mark.parametrize("stage", ["frozen", "again", "last"])
+def test_each_stage_of_a_tower_is_loaded_by_unpatched_llava(tower_stages, ask_upstream, tmp_path, stage):
+    merged = merge(tower_stages[stage], tmp_path / "merged")
+    prompts = PROMPTS | PERCEPTION_PROMPTS
+    upstream = ask_upstream(merged, prompts)
+    assert_the_same(merged, upstream, prompts)
+    for name, weight in load_file(tower_stages[stage] / "vision_tower" / "model.safetensors").items():
+        assert torch.equal(upstream.weights[f"{TOWER}vision_tower.{name}"], weight.half().float()), name
+
+
 def test_the_other_side_is_llava_as_published(workshop, ask_upstream):
     report = ask_upstream(workshop.base, {"text": PROMPTS["text"]}).report
     assert not report["finds_llava_aurora"]
