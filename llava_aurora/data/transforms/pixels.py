@@ -19,7 +19,7 @@ from llava_aurora.errors import AuroraError
 from llava_aurora.tasks.pixels import drawn_cell, known_facts
 from llava_aurora.tasks.prompts import Prompts
 from llava_aurora.tasks.records import RecordWriter
-from llava_aurora.tasks.registry import family_of, task_names, task_of
+from llava_aurora.tasks.registry import family_named, family_of, task_names, task_of
 from llava_aurora.tasks.task import Record, Task
 
 if TYPE_CHECKING:
@@ -63,8 +63,8 @@ class FreshPixels(Transform):
         self.epoch = epoch
 
     def check(self, store: RecordStore) -> None:
-        names = [name for name in task_names() if name in {task.name for task in family_of("pixel_value").tasks}]
-        rows = np.flatnonzero(np.isin(store.tasks, [task_names().index(name) for name in names]))
+        places = [task_names().index(task.name) for task in family_named("pixels").tasks]
+        rows = np.flatnonzero(np.isin(store.tasks, places))
         for row in rows[:: max(1, len(rows) // _TRIED)].tolist():
             try:
                 self(store[row])
