@@ -32,6 +32,8 @@ if [[ ${1:-} == --wheels ]]; then
             "$wheels"/*.whl || fail "the wheels in $wheels cannot be installed; pip says why above"
         "$python" -m pip --python "$environment/bin/python" install --quiet --no-index --no-deps --no-build-isolation \
             --editable "$root" || fail "$root cannot be installed (it needs setuptools); pip says why above"
+        "$environment/bin/python" -m llava_aurora.cli --quiet patch --source "$("$environment/bin/python" -c "$below" | tail -n 1)" \
+            || fail "LLaVA in $environment cannot be patched: the folder needs its published wheel, llava-torch 1.2.2.post1"
         touch "$environment/complete"
     fi
     python=$environment/bin/python
