@@ -12,12 +12,8 @@ from typing import Annotated, Any
 
 import typer
 
-import llava_aurora.cli.boxes
-import llava_aurora.cli.depth
-import llava_aurora.cli.games
-import llava_aurora.cli.inspection
-import llava_aurora.cli.store  # noqa: F401  adds its commands to data's
-from llava_aurora.cli import asking, data, evaluation, export, pixels, serving, training, vqvae
+from llava_aurora.cli import asking, evaluation, export, pixels, serving, training
+from llava_aurora.cli.groups import group_of
 from llava_aurora.cli.output import Commands, tell
 from llava_aurora.errors import AuroraError, shown
 from llava_aurora.progress import QUIET
@@ -30,7 +26,6 @@ _UsageError: Any = typer.BadParameter.__base__
 app = Commands(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
-    rich_markup_mode=None,  # to load what draws the panels of its help would take as long as all else
     context_settings={
         "max_content_width": 120,
         "help_option_names": ["-h", "--help"],
@@ -124,8 +119,10 @@ def demo(
     tell(report=Demo(name=preset, out=out).run())
 
 
-app.add_typer(data.app, name="data")
-app.add_typer(vqvae.app, name="vqvae")
+data = group_of(["data", "boxes", "depth", "games", "inspection", "store"], help="Make training data.")
+app.add_typer(data, name="data")
+vqvae = group_of(["vqvae"], help="Train the depth VQ-VAE; turn depth maps into codes and back.")
+app.add_typer(vqvae, name="vqvae")
 app.add_typer(training.app)
 app.add_typer(asking.app)
 app.add_typer(serving.app)

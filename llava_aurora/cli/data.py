@@ -9,7 +9,7 @@ from llava_aurora.cli import shared
 from llava_aurora.cli.output import Commands, tell
 from llava_aurora.cli.shared import counts_of, record_writer, shares_of
 
-app = Commands(no_args_is_help=True, help="Make training data.")
+app = Commands()
 
 
 @app.command(

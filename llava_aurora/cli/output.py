@@ -30,6 +30,10 @@ def tell(facts: Callable[[], dict[str, Any]] | None = None, **more: Any) -> None
 class Commands(typer.Typer):
     """Commands with --quiet and --json, which both keep back what a command prints on stdout."""
 
+    def __init__(self, **settings: Any) -> None:
+        # Without Rich: to load what draws the panels of its help would take as long as all else.
+        super().__init__(rich_markup_mode=None, **settings)
+
     def command(self, name: str | None = None, *, answers: bool = False, **settings: Any) -> Callable[..., Any]:
         """As Typer's. Args: answers: what the command prints is what was asked for, which --quiet leaves."""
 

@@ -10,7 +10,7 @@ from llava_aurora.cli.shared import DType
 from llava_aurora.errors import AuroraError
 
 app = Commands()
-imports = Commands(no_args_is_help=True, rich_markup_mode=None, help="Convert checkpoints of other projects.")
+imports = Commands(no_args_is_help=True, help="Convert checkpoints of other projects.")
 app.add_typer(imports, name="import")
 
 

@@ -11,7 +11,7 @@ from llava_aurora.cli.output import Commands, tell
 from llava_aurora.cli.shared import report_failures, usable_device
 from llava_aurora.errors import AuroraError
 
-app = Commands(no_args_is_help=True, help="Train the depth VQ-VAE; turn depth maps into codes and back.")
+app = Commands()
 
 
 @app.command(
