@@ -1,6 +1,5 @@
 """Handlers of the page's events: from the values of its components to their new values."""
 
-import json
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -9,12 +8,13 @@ from dataclasses import replace
 from functools import partial
 from html import escape
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, cast
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar, cast
 
 import gradio as gr
 
 from llava_aurora.data.images.frame import FrameTransform
 from llava_aurora.errors import AuroraError
+from llava_aurora.files import write_json
 from llava_aurora.generation.regions import region_of, region_text
 from llava_aurora.generation.result import Reasoning, Result, folded, plain
 from llava_aurora.serving.examples import ImageExample
@@ -41,6 +41,7 @@ class Shown(NamedTuple):
     json_file: Any = gr.skip()
 
 
+T = TypeVar("T")
 REGION_QUESTION = task_named("region_naming").wording.questions[0]
 
 # New values of the picture, of what the server keeps of it, and of the question.
@@ -86,15 +87,11 @@ class PageEvents:
 
     def click(self, marked: MarkedImage | None, question: str, given: str, event: gr.SelectData) -> Image:
         """The picture was clicked on: the place becomes a point."""
-        if marked is None:
-            raise gr.Error("choose an image first", print_exception=False)
-        return self._changed(marked, question, lambda: marked.with_point(event.index))
+        return self._changed(marked, question, lambda: _chosen(marked).with_point(event.index))
 
     def type_point(self, marked: MarkedImage | None, question: str, given: str, place: str) -> Image:
         """A place "x, y" in pixels of the image was typed: it becomes a point."""
-        if marked is None:
-            raise gr.Error("choose an image first", print_exception=False)
-        return self._changed(marked, question, lambda: marked.with_typed_point(place))
+        return self._changed(marked, question, lambda: _chosen(marked).with_typed_point(place))
 
     def undo(self, marked: MarkedImage | None, question: str, given: str) -> Image:
         """The last point is removed."""
@@ -150,8 +147,7 @@ class PageEvents:
         Raises gr.Error with the message of an AuroraError. Closing the iterator ends the writing.
         """
         with _errors_shown():
-            if not path:
-                raise AuroraError("choose an image first")
+            path = _chosen(path)
             if not question.strip():
                 raise AuroraError("the question is empty; type one")
             if marked is None or marked.shown != path:
@@ -181,16 +177,17 @@ class PageEvents:
         """The writing was stopped: what was written so far, as a file; None if that is nothing."""
         if not chain:
             return None
+        return self._saved({"question": question, "reasoning": reasoning, "text": chain, "finished": False})
+
+    def _saved(self, answer: dict[str, Any]) -> str:
+        """The path of answer.json with this, in a folder of its own."""
         record = Path(tempfile.mkdtemp(dir=self.folder)) / "answer.json"
-        about = {"question": question, "reasoning": reasoning, "text": chain, "finished": False}
-        record.write_text(json.dumps(about, indent=2, ensure_ascii=False), encoding="utf-8")
+        write_json(record, answer)
         return str(record)
 
     def _answered(self, result: Result) -> Shown:
-        folder = Path(tempfile.mkdtemp(dir=self.folder))
-        picture, record = folder / "answer.png", folder / "answer.json"
-        result.figure().save(picture)
-        record.write_text(json.dumps(result.to_json(), indent=2, ensure_ascii=False), encoding="utf-8")
+        record = self._saved(result.to_json())
+        result.figure().save(picture := Path(record).with_name("answer.png"))
         span, masks = last_span(result.text, self.kinds.values()), result.annotations("mask")
         shown, answer = span_html(*span, result.image.size) if span else "", result.answer
         if masks:
@@ -199,17 +196,18 @@ class PageEvents:
             answer = answer or ", ".join(filter(None, phrases))
         if not result.finished:
             answer += " (cut off: the context is full)"
-        return Shown(
-            shown,
-            answer,
-            self._chain(result.text),
-            str(picture),
-            str(record),
-        )
+        return Shown(shown, answer, self._chain(result.text), str(picture), record)
 
     def _chain(self, text: str) -> str:
         """A text that may still be written, with maps folded and coordinates as numbers."""
         return plain(folded(text, self.perception), self.perception)
+
+
+def _chosen(image: T | None) -> T:
+    """What was chosen or marked. Raises AuroraError if that is nothing."""
+    if not image:
+        raise AuroraError("choose an image first")
+    return image
 
 
 @contextmanager

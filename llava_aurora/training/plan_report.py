@@ -4,16 +4,11 @@ from collections.abc import Sequence
 from dataclasses import asdict, replace
 from typing import Any
 
-from rich import box
-from rich.console import Console
-from rich.table import Table
-
 from llava_aurora.training.plan import GB, Run, Zero, choose, estimate, largest_batch, shipped, usable
 
-COLUMNS = {
-    **{"parameters": "weights", "gradients": "grads", "optimizer": "Adam", "activations": "activations"},
-    **{"buffers": "buffers", "peak": "peak", "sent": "sent"},
-}
+# Headings of sizes whose name is not their heading.
+HEADINGS = {"parameters": "weights", "gradients": "grads", "optimizer": "Adam"}
+COLUMNS = ("parameters", "gradients", "optimizer", "activations", "buffers", "peak", "sent")
 
 
 def as_records(runs: Sequence[Run], *, memory: float, numbers: Sequence[int]) -> list[dict[str, Any]]:
@@ -21,7 +16,8 @@ def as_records(runs: Sequence[Run], *, memory: float, numbers: Sequence[int]) ->
     return [
         {
             **{"model": run.model.name, "mode": run.mode, "way": zero.name, "gpus": number},
-            **{**asdict(held := estimate(replace(run, gpus=number), zero)), "peak": held.peak},
+            **asdict(held := estimate(replace(run, gpus=number), zero)),
+            "peak": held.peak,
             "fits": largest_batch(replace(run, gpus=number), zero, memory=memory),
         }
         for run in runs
@@ -33,24 +29,24 @@ def as_records(runs: Sequence[Run], *, memory: float, numbers: Sequence[int]) ->
 
 def print_plan(runs: Sequence[Run], *, memory: float, numbers: Sequence[int]) -> None:
     """A row for each run of one model, way and number of GPUs; for one number also what is recommended."""
-    console, first = Console(), runs[0]
-    console = Console(width=max(console.width, 104), highlight=False)  # the table is wider than some terminals say
-    console.print(
+    first = runs[0]
+    print(
         f"{first.model.name}: {first.model.weights / GB:.2f} billion weights, {first.new_tokens} new tokens; GPUs of"
         f" {memory:g} GB, of which {usable(memory) / GB:.1f} GB can be used; batches of {first.batch} records of"
         f" {first.length} tokens, {first.answer} with labels; {'bfloat16' if first.element == 2 else 'float32'},"
-        f" {'with' if first.checkpointing else 'without'} gradient checkpointing"
+        f" {'with' if first.checkpointing else 'without'} gradient checkpointing\n\nGB on one GPU (estimates):\n"
     )
-    table = Table(title="GB on one GPU (estimates)", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
-    for column in ("mode", "way", "GPUs", *COLUMNS.values(), "fits"):
-        table.add_column(column, justify="left" if column in ("mode", "way") else "right", no_wrap=True)
+    rows = [["mode", "way", "GPUs", *(HEADINGS.get(column, column) for column in COLUMNS), "fits"]]
     for row in as_records(runs, memory=memory, numbers=numbers):
         sizes = (f"{row[column] / GB:.1f}" for column in COLUMNS)
-        table.add_row(row["mode"], row["way"], str(row["gpus"]), *sizes, str(row["fits"] or "-"))
-    console.print(table)
-    console.print("fits: records on one GPU at once. sent: by one GPU in a step, in rings.\n")
+        rows.append([row["mode"], row["way"], str(row["gpus"]), *sizes, str(row["fits"] or "-")])
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for mode, way, *cells in rows:
+        numbers_in_row = (f"  {cell:>{width}}" for cell, width in zip(cells, widths[2:], strict=True))
+        print(f"{mode:{widths[0]}}  {way:{widths[1]}}{''.join(numbers_in_row)}")
+    print("\nfits: records on one GPU at once. sent: by one GPU in a step, in rings.\n")
     for run in runs if len(numbers) == 1 else []:
-        console.print(_verdict(replace(run, gpus=numbers[0]), memory=memory), soft_wrap=True)
+        print(_verdict(replace(run, gpus=numbers[0]), memory=memory))
 
 
 def _verdict(run: Run, *, memory: float) -> str:
