@@ -1,4 +1,4 @@
-"""Progress bars on stderr, so that stdout holds results alone; and silenced warnings of libraries."""
+"""Consoles: progress bars on stderr, so that stdout holds results alone; and silenced warnings of libraries."""
 
 import os
 import warnings
@@ -18,6 +18,14 @@ def notes() -> "Console":
     from rich.console import Console  # not at the top: --help needs none of it
 
     return Console(stderr=True, quiet=QUIET in os.environ)
+
+
+def results() -> "Console":
+    """Where tables go, stdout: 140 wide in a log file, which has no width to keep to, so that no name is cut."""
+    from rich.console import Console
+
+    console = Console()
+    return console if console.is_terminal else Console(width=140)
 
 
 def tracked(items: Iterable[Item], title: str, *, total: int | None = None) -> Iterable[Item]:

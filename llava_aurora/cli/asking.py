@@ -7,7 +7,18 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from llava_aurora.cli.output import Commands, tell
-from llava_aurora.cli.shared import Base, Decoding, Load4, Load8, Prompt, Refinements, model_or_demo, usable_device
+from llava_aurora.cli.shared import (
+    Base,
+    Decoding,
+    Device,
+    Load4,
+    Load8,
+    Model,
+    Prompt,
+    Refinements,
+    model_or_demo,
+    usable_device,
+)
 
 if TYPE_CHECKING:
     from llava_aurora.generation.aurora import Aurora
@@ -25,7 +36,7 @@ app = Commands()
 )
 def ask(
     question: Annotated[str, typer.Argument(help="What to ask.")],
-    model: Annotated[Path | None, typer.Option(help="Model folder or hub name; default: the demo's.")] = None,
+    model: Model = None,
     image: Annotated[Path | None, typer.Option(help="The image to ask about.")] = None,
     point: Annotated[
         list[str] | None,
@@ -57,7 +68,7 @@ def ask(
         int | None, typer.Option(min=1, help="Maximum length of an answer; default: the rest of the context.")
     ] = None,
     base: Base = None,
-    device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, ...; a GPU if there is one.")] = None,
+    device: Device = None,
     device_map: Annotated[str | None, typer.Option(help="auto: spread over all GPUs.")] = None,
     load_8bit: Load8 = False,
     load_4bit: Load4 = False,

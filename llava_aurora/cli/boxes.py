@@ -49,7 +49,7 @@ def boxes(
     frame: shared.Frame = 336,
     plain_coordinates: shared.PlainCoordinates = False,
     prompts: shared.PromptsFile = None,
-    seed: Annotated[int, typer.Option(help="Random seed.")] = 0,
+    seed: shared.Seed = 0,
 ) -> None:
     """Make questions about boxes and counts in images of LVIS or COCO: training records in LLaVA's JSON format."""
     from llava_aurora.data.sources.boxes.box_questions import BOX_TASKS, BoxTasks
@@ -86,17 +86,11 @@ def boxes(
 
 
 def _print_counts(made: "BoxRecords") -> None:
-    from rich.console import Console
-    from rich.table import Table
-
-    table = Table("count", title="Questions by their count")
-    for heading in ("possible", "asked"):
-        table.add_column(heading, justify="right")
-    for count in range(max(made.possible, default=0) + 1):
-        table.add_row(str(count), str(made.possible[count]), str(made.asked[count]))
-    table.add_section()
-    table.add_row("all", str(made.possible.total()), str(made.asked.total()))
-    Console().print(table)
+    counts = range(max(made.possible, default=0) + 1)
+    rows = [(count, made.possible[count], made.asked[count]) for count in counts]
+    print("Questions by their count")
+    for row in (("count", "possible", "asked"), *rows, ("all", made.possible.total(), made.asked.total())):
+        print("{:<6}{:>9}{:>9}".format(*row))
 
 
 @app.command(
@@ -127,7 +121,7 @@ def masks(
     frame: shared.Frame = 336,
     plain_coordinates: shared.PlainCoordinates = False,
     prompts: shared.PromptsFile = None,
-    seed: Annotated[int, typer.Option(min=0, help="Random seed.")] = 0,
+    seed: shared.Seed = 0,
 ) -> None:
     """Ask for masks of things and phrases: training records in LLaVA's JSON format."""
     from llava_aurora.data.sources.masks.mask_records import MaskTasks, default_shares, write_mask_records
@@ -170,13 +164,11 @@ def pixels(
     per_image: Annotated[
         int, typer.Option(min=1, help="Questions about an image; in training each asks for another pixel every epoch.")
     ] = 1,
-    aspect_ratio: Annotated[
-        str, typer.Option(help="pad, square or resize, as --image_aspect_ratio in training.")
-    ] = "pad",
+    aspect_ratio: shared.AspectRatio = "pad",
     frame: shared.Frame = 336,
     plain_coordinates: shared.PlainCoordinates = False,
     prompts: shared.PromptsFile = None,
-    seed: Annotated[int, typer.Option(min=0, help="Random seed.")] = 0,
+    seed: shared.Seed = 0,
 ) -> None:
     """Ask for the colour of pixels: training records in LLaVA's JSON format."""
     from llava_aurora.data.sources.pixel_records import write_pixel_records
@@ -212,11 +204,8 @@ def hardblink(
 ) -> None:
     """Mark 3, 4 and 5 points at mid height of each image and ask for the closest: a benchmark like HardBLINK."""
     from llava_aurora.data.sources.hardblink import write_hardblink
-    from llava_aurora.found_files import find_files
-    from llava_aurora.vqvae.maps import MAP_SUFFIXES
 
-    found = find_files(depth, MAP_SUFFIXES)
-    scale = checked_scale(depth, found.paths, values=values, closer=closer, unknown=unknown)
+    scale, _ = checked_scale(depth, values=values, closer=closer, unknown=unknown)
     made = write_hardblink(out, images=images, depth=depth, scale=scale, seed=seed)
     tell(questions=made.counts)
     for points, questions in made.counts.items():

@@ -72,7 +72,7 @@ def scene_records(
         int | None, typer.Option(help="Number of points of a depth_reading record; default: as in a question.")
     ] = None,
     mask_cells: shared.MaskCells = 8,
-    seed: Annotated[int, typer.Option(min=0, help="Random seed.")] = 0,
+    seed: shared.Seed = 0,
 ) -> None:
     """Make questions about scenes: training records in LLaVA's JSON format."""
     from llava_aurora.data.sources.scenes.scene_records import DEFAULT_SHARES, SceneTasks, write_scene_records

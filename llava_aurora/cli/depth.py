@@ -121,21 +121,18 @@ def depth_records(
     plain_coordinates: shared.PlainCoordinates = False,
     prompts: shared.PromptsFile = None,
     one_height: shared.OneHeight = False,
-    seed: Annotated[int, typer.Option(min=0, help="Random seed.")] = 0,
+    seed: shared.Seed = 0,
 ) -> None:
     """Make questions about the depth of photographs: training records in LLaVA's JSON format."""
     from collections import Counter
 
     from llava_aurora.data.sources.depth.depth_records import DEFAULT_SHARES, DepthTasks, write_depth_records
-    from llava_aurora.found_files import find_files
     from llava_aurora.tasks.annotated import Drawing
     from llava_aurora.tokens.depth import DepthKind
     from llava_aurora.vqvae.checkpoint import load_depth_vqvae
     from llava_aurora.vqvae.folders import read_codes
-    from llava_aurora.vqvae.maps import MAP_SUFFIXES
 
-    found = find_files(depth, MAP_SUFFIXES)
-    scale = checked_scale(depth, found.paths, values=values, closer=closer, unknown=unknown)
+    scale, _ = checked_scale(depth, values=values, closer=closer, unknown=unknown)
     model = load_depth_vqvae(vqvae)
     kind = DepthKind(vqvae=model)
     made = write_depth_records(

@@ -1,7 +1,6 @@
 """Options that say what the values of depth maps mean, and the check of those maps."""
 
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal, cast
 
@@ -10,6 +9,7 @@ import typer
 from llava_aurora.errors import AuroraError
 
 if TYPE_CHECKING:
+    from llava_aurora.found_files import FoundFiles
     from llava_aurora.vqvae.depth_scale import Bits, DepthScale
 
 Values = Literal["metric", "relative"]
@@ -36,23 +36,25 @@ def depth_scale(values: Values, closer: Closer, unknown: str, *, clip: float = 0
 
 
 def checked_scale(
-    folder: Path, paths: Sequence[Path], *, values: Values | None, closer: Closer | None, unknown: str
-) -> "DepthScale | None":
-    """What the values of the maps of a folder mean; None: relative depth as the VQ-VAE takes it, higher = closer.
+    folder: Path, *, values: Values | None, closer: Closer | None, unknown: str
+) -> tuple["DepthScale | None", "FoundFiles"]:
+    """What the values of the maps of a folder mean, None for higher = closer as the VQ-VAE takes it; and the maps.
 
     Prints on stderr what seems wrong with up to 64 of them. Raises AuroraError if the options contradict each other, or
     the depth seems reversed and nobody said which way it runs: not an option, nor the command of this project that
     wrote the folder.
     """
+    from llava_aurora.found_files import find_files
     from llava_aurora.vqvae.depth_checks import check_depth
-    from llava_aurora.vqvae.maps import SETTINGS_FILE, check_depth_map
+    from llava_aurora.vqvae.maps import MAP_SUFFIXES, SETTINGS_FILE, check_depth_map
 
+    maps = find_files(folder, MAP_SUFFIXES)
     if values is None and (closer == "lower" or unknown):
         raise AuroraError("--closer lower and --unknown need --values metric|relative, which the files do not say")
     if values == "relative" and closer is None:
         raise AuroraError("--values relative needs --closer higher|lower, which the files do not say")
     scale = depth_scale(values, closer or ("lower" if values == "metric" else "higher"), unknown) if values else None
-    found = check_depth(paths, relative=scale.relative if scale else check_depth_map)
+    found = check_depth(maps.paths, relative=scale.relative if scale else check_depth_map)
     warnings = [line for line in found.lines(scale.closer if scale else "higher") if line.startswith("warning")]
     declared = (
         closer or values == "metric" or any((folder / name).is_file() for name in (SETTINGS_FILE, "../scenes.json"))
@@ -63,4 +65,4 @@ def checked_scale(
             "--values relative --closer lower, or --closer higher if this is right"
         )
     print(*warnings, sep="\n", end="\n" if warnings else "", file=sys.stderr)
-    return scale
+    return scale, maps

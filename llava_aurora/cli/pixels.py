@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from llava_aurora.cli.output import Commands, tell
-from llava_aurora.cli.shared import Base, Load4, Load8, model_or_demo, usable_device
+from llava_aurora.cli.shared import Base, Device, Load4, Load8, Model, model_or_demo, usable_device
 
 if TYPE_CHECKING:
     from llava_aurora.generation.predictor import Predictor
@@ -22,10 +22,10 @@ app = Commands()
 def reconstruct(
     image: Annotated[Path, typer.Option(help="The image.")],
     out: Annotated[Path, typer.Option(help="Folder for reconstruction.png, seen.png and pixels.json.")],
-    model: Annotated[Path | None, typer.Option(help="Model folder or hub name; default: the demo's.")] = None,
+    model: Model = None,
     size: Annotated[int, typer.Option(min=2, max=256, help="Cells along each side.")] = 64,
     base: Base = None,
-    device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, ...; a GPU if there is one.")] = None,
+    device: Device = None,
     load_8bit: Load8 = False,
     load_4bit: Load4 = False,
 ) -> None:

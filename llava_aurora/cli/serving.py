@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from llava_aurora.cli.shared import Base, Load4, Load8, model_or_demo
+from llava_aurora.cli.shared import Base, Device, Load4, Load8, Model, model_or_demo
 from llava_aurora.errors import AuroraError
 
 app = typer.Typer()
@@ -18,7 +18,7 @@ app = typer.Typer()
     "llava-aurora serve --model checkpoints/mine --decoding verified --examples photographs/"
 )
 def serve(
-    model: Annotated[Path | None, typer.Option(help="Model folder or hub name; default: the demo's.")] = None,
+    model: Model = None,
     base: Base = None,
     host: Annotated[str, typer.Option(help="Address to listen on; 0.0.0.0 lets in other machines.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=1, max=65535, help="Port to listen on.")] = 7860,
@@ -32,7 +32,7 @@ def serve(
         typer.Option(help="One pass per token; the same text in few passes; or approximate maps in few passes."),
     ] = "greedy",
     examples: Annotated[Path | None, typer.Option(help="Folder of example images; default: rendered scenes.")] = None,
-    device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1; a GPU if there is one.")] = None,
+    device: Device = None,
     device_map: Annotated[str | None, typer.Option(help="auto spreads the model over all GPUs.")] = None,
     load_8bit: Load8 = False,
     load_4bit: Load4 = False,

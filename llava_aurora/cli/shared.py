@@ -16,7 +16,11 @@ if TYPE_CHECKING:
     from llava_aurora.tasks.records import RecordWriter
     from llava_aurora.tokens.vocabulary import TokenFamily
 
+Device = Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, ...; a GPU if there is one.")]
+Seed = Annotated[int, typer.Option(min=0, help="Random seed.")]
+
 # Of a model that is asked.
+Model = Annotated[Path | None, typer.Option(help="Model folder or hub name; default: the demo's.")]
 Base = Annotated[str | None, typer.Option(help="The base model of a folder with only a projector.")]
 Prompt = Annotated[str | None, typer.Option(help="Prompt that asks for a chain; default: 'Think step by step.'")]
 Decoding = Annotated[

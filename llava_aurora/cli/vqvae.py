@@ -8,7 +8,7 @@ import typer
 
 from llava_aurora.cli.depth_options import CloserOption, UnknownOption, ValuesOption, checked_scale
 from llava_aurora.cli.output import Commands, tell
-from llava_aurora.cli.shared import report_failures, usable_device
+from llava_aurora.cli.shared import Device, report_failures, usable_device
 from llava_aurora.errors import AuroraError
 
 app = Commands()
@@ -35,12 +35,11 @@ def vqvae_train(
     learning_rate: Annotated[float | None, typer.Option(min=0.0)] = None,
     seed: Annotated[int | None, typer.Option(min=0, max=2**63 - 1)] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Continue from the state in --out, if any.")] = False,
-    device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, ...; a GPU if there is one.")] = None,
+    device: Device = None,
 ) -> None:
     """Train a depth VQ-VAE; default options are the paper's."""
-    from llava_aurora.found_files import find_files, in_words
+    from llava_aurora.found_files import in_words
     from llava_aurora.vqvae.autoencoder import config_from_dict
-    from llava_aurora.vqvae.maps import MAP_SUFFIXES
     from llava_aurora.vqvae.training import train_depth_vqvae
 
     shape = {"image_size": image_size, "channels": channels, "code_dim": code_dim, "codebook_size": codebook_size}
@@ -54,8 +53,7 @@ def vqvae_train(
     except ValueError as error:
         raise AuroraError(f"no VQ-VAE can have this shape: {error}") from error
     used = usable_device(device)
-    found = find_files(maps, MAP_SUFFIXES)
-    scale = checked_scale(maps, found.paths, values=values, closer=closer, unknown=unknown)
+    scale, found = checked_scale(maps, values=values, closer=closer, unknown=unknown)
     trained = train_depth_vqvae(
         depth_maps=maps, out=out, scale=scale, config=config, resume=resume, device=used, **given
     )
@@ -76,18 +74,15 @@ def vqvae_encode(
     unknown: UnknownOption = "",
     batch_size: Annotated[int, typer.Option(min=1)] = 32,
     workers: Annotated[int, typer.Option(min=0, help="Threads that read maps.")] = 2,
-    device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, ...; a GPU if there is one.")] = None,
+    device: Device = None,
 ) -> None:
     """Turn a folder of depth maps into a file of codes; maps that cannot be used are listed, exit code 1."""
     import torch
 
-    from llava_aurora.found_files import find_files
     from llava_aurora.vqvae.checkpoint import load_depth_vqvae
     from llava_aurora.vqvae.folders import encode_folder
-    from llava_aurora.vqvae.maps import MAP_SUFFIXES
 
-    found = find_files(maps, MAP_SUFFIXES)
-    scale = checked_scale(maps, found.paths, values=values, closer=closer, unknown=unknown)
+    scale, _ = checked_scale(maps, values=values, closer=closer, unknown=unknown)
     model = load_depth_vqvae(vqvae, device=usable_device(device))
     torch.backends.cudnn.allow_tf32 = False  # its ten bits would make other codes than a CPU does
     report = encode_folder(model=model, maps=maps, out=out, scale=scale, batch_size=batch_size, workers=workers)
@@ -108,7 +103,7 @@ def vqvae_decode(
     height: Annotated[int | None, typer.Option(min=1, help="Pixels; the VQ-VAE's frame if left out.")] = None,
     width: Annotated[int | None, typer.Option(min=1, help="Pixels; the VQ-VAE's frame if left out.")] = None,
     batch_size: Annotated[int, typer.Option(min=1)] = 32,
-    device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, ...; a GPU if there is one.")] = None,
+    device: Device = None,
 ) -> None:
     """Turn a file of codes into depth maps; rows that cannot be used are listed, exit code 1."""
     from llava_aurora.vqvae.checkpoint import load_depth_vqvae

@@ -73,9 +73,10 @@ class LookAgainFamily(TaskFamily):
         small = []
         for item in image.objects:
             x1, y1, x2, y2 = item.box
-            middle = int((x1 + x2) / 2), int((y1 + y2) / 2)
-            if (x2 - x1) * (y2 - y1) <= SMALL * image.size[0] * image.size[1] and _shows(item.mask, middle):
-                small.append((item, middle))
+            x, y = int((x1 + x2) / 2), int((y1 + y2) / 2)
+            is_small = (x2 - x1) * (y2 - y1) <= SMALL * image.size[0] * image.size[1]
+            if is_small and item.mask is not None and item.mask[y, x]:
+                small.append((item, (x, y)))
         if not small:
             return None
         item, middle = small[int(rng.integers(len(small)))]
@@ -105,7 +106,3 @@ class LookAgainFamily(TaskFamily):
             yield Problem("boxes", f"the text gives the boxes {written}, not {about.get('boxes')}")
         if str(about.get("answer")) not in turns[-1]:
             yield Problem("answers", f"the text does not say {about.get('answer')!r}, which is the answer")
-
-
-def _shows(mask: np.ndarray | None, place: tuple[int, int]) -> bool:
-    return mask is not None and bool(mask[place[1], place[0]])

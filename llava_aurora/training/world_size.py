@@ -46,7 +46,7 @@ def convert(checkpoint: Path, into: Path) -> None:
     # One worker each: another process would load without the guard of this one.
     settings = argparse.Namespace(
         input_folder=str(checkpoint / tag),
-        output_folder=str(universal_folder(into, tag)),
+        output_folder=str(into / f"{tag}_universal"),
         num_extract_workers=1,
         num_merge_workers=1,
         keep_temp_folder=False,
@@ -61,7 +61,3 @@ def convert(checkpoint: Path, into: Path) -> None:
             f"{checkpoint}: DeepSpeed cannot convert it for another number of ranks ({type(error).__name__}: {error});"
             " start as many ranks as wrote it"
         ) from error
-
-
-def universal_folder(into: Path, tag: str) -> Path:
-    return into / f"{tag}_universal"

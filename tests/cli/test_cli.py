@@ -114,8 +114,7 @@ def test_ctrl_c_is_one_line_with_the_command_that_goes_on(monkeypatch, capsys):
         raise KeyboardInterrupt
 
     monkeypatch.setattr("llava_aurora.vqvae.training.train_depth_vqvae", stop)
-    monkeypatch.setattr("llava_aurora.found_files.find_files", lambda *_: FoundFiles())
-    monkeypatch.setattr("llava_aurora.cli.vqvae.checked_scale", lambda *_, **__: None)
+    monkeypatch.setattr("llava_aurora.cli.vqvae.checked_scale", lambda *_, **__: (None, FoundFiles()))
     assert cli(monkeypatch, "vqvae", "train", "my maps", "--out", "vq") == 130
     (line,) = capsys.readouterr().err.strip().splitlines()
     assert line == "interrupted; to resume: llava-aurora vqvae train 'my maps' --out vq --resume"

@@ -2,13 +2,13 @@
 
 import numpy as np
 import pytest
+from plain_kind import PlainKind
 from stub_predictor import StubPredictor
 from transformers import AutoTokenizer
 
 from llava_aurora.data.sources.scenes.scene import SceneConfig
 from llava_aurora.data.sources.scenes.scene_folder import write_scenes
 from llava_aurora.tokens.box import BoxKind
-from llava_aurora.tokens.kind import TokenKind
 from llava_aurora.tokens.perception import PerceptionTokens
 from llava_aurora.tokens.vocabulary import depth_family
 from llava_aurora.vqvae.maps import resize_nearest
@@ -16,7 +16,7 @@ from llava_aurora.vqvae.maps import resize_nearest
 FRAME, GRID, LEVELS = 56, 8, 16
 
 
-class PlainDepth(TokenKind):
+class PlainDepth(PlainKind):
     """Depth maps of 8 × 8 cells in 16 levels, without a VQ-VAE: what a code means is plain to see."""
 
     name = "depth"
@@ -43,16 +43,6 @@ class PlainDepth(TokenKind):
     def depth_between_cells(self, codes, point, *, frame):
         (cell,) = self.cells_around(point, frame=frame)
         return int(self.code_depths[codes[cell]])
-
-    def draw(self, annotations, image):
-        return image
-
-    def settings(self):
-        return {}
-
-    @classmethod
-    def from_settings(cls, settings, folder):
-        return cls()
 
 
 @pytest.fixture(scope="session")

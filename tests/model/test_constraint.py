@@ -8,11 +8,12 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from plain_kind import PlainKind
 from transformers import AutoTokenizer
 
 from llava_aurora.model import constraint
 from llava_aurora.model.constraint import PerceptionLogitsProcessor
-from llava_aurora.tokens import TokenKind, build_kinds, register_kind, unregister_kind
+from llava_aurora.tokens import build_kinds, register_kind, unregister_kind
 from llava_aurora.tokens.perception import PerceptionTokens
 from llava_aurora.tokens.vocabulary import TokenFamily
 
@@ -127,7 +128,7 @@ def test_rows_of_a_batch_do_not_see_each_other(perception):
 # --- the same rules, written down one token at a time ---------------------------------------------------------------
 
 
-class Ascending(TokenKind):
+class Ascending(PlainKind):
     """Three codes between START and END, each greater than the one before it."""
 
     name = "ascending"
@@ -138,22 +139,6 @@ class Ascending(TokenKind):
 
     def allowed_codes(self, prefix):
         return range(prefix[-1] + 1, 4 + len(prefix)) if prefix else range(4)
-
-    def encode(self, annotation):
-        return list(annotation)
-
-    def decode(self, codes):
-        return tuple(codes)
-
-    def draw(self, annotations, image):
-        return image
-
-    def settings(self):
-        return {}
-
-    @classmethod
-    def from_settings(cls, settings, folder):
-        return cls()
 
 
 @pytest.fixture(scope="module")

@@ -6,11 +6,11 @@ from rich.console import Console
 from rich.table import Table
 
 from llava_aurora.data.curriculum.sampler import Curriculum
+from llava_aurora.progress import results
 from llava_aurora.tasks.registry import OTHER
 from llava_aurora.tasks.registry import tasks as registered
 from llava_aurora.tasks.task import Kind
 
-LOG_WIDTH = 140
 WIDTH_OF_TEN_EPOCHS = 130
 # One hue a family would hide which kind a task is of, so a hue is a kind, and its shades are tasks.
 HUES: dict[Kind, str] = {"atomic": "Blues", "chain": "Oranges", "direct": "Greens"}
@@ -21,10 +21,7 @@ def print_schedule(curriculum: Curriculum, epochs: int, *, console: Console | No
 
     Args: console: stdout if left out.
     """
-    if console is None:
-        console = Console()
-        # In a log file there is no width to keep to, and names cut in pieces cannot be read.
-        console = console if console.is_terminal else Console(width=LOG_WIDTH)
+    console = console or results()
     columns = 10 if console.width >= WIDTH_OF_TEN_EPOCHS else 4
     shown = sorted({round(place * (epochs - 1) / (columns - 1)) for place in range(columns)})
     plan = [curriculum.quotas(epoch, epochs=epochs) for epoch in shown]

@@ -16,8 +16,8 @@ from rich.table import Table
 
 from llava_aurora.files import write_json
 from llava_aurora.ownership import refuse_other_file
+from llava_aurora.progress import results
 
-LOG_WIDTH = 140
 TITLE_WIDTH = 40
 LENGTH_BARS = 80
 EXAMPLES_KEPT = 10
@@ -155,10 +155,7 @@ class ValidationReport:
             strict: warnings fail.
             console: stdout if left out.
         """
-        if console is None:
-            console = Console()
-            # In a log file there is no width to keep to, and names cut in pieces cannot be read.
-            console = console if console.is_terminal else Console(width=LOG_WIDTH)
+        console = console or results()
         found = self.findings
         if found.numbers:
             table = Table(title=escape(str(self.source)), title_justify="left", show_lines=True)

@@ -4,13 +4,14 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from plain_kind import PlainKind
 from torch.nn import functional
 
 from llava_aurora.errors import AuroraError
 from llava_aurora.model.labelled_tokens import LabelledTokens
 from llava_aurora.model.losses.auxiliary import LossContext
 from llava_aurora.model.losses.reconstruction import ReconstructionLoss, pictures
-from llava_aurora.tokens import TokenKind, vocabulary_of
+from llava_aurora.tokens import vocabulary_of
 from llava_aurora.tokens.box import BoxKind
 from llava_aurora.tokens.perception import PerceptionTokens
 from llava_aurora.tokens.vocabulary import PerceptionIds, TokenFamily
@@ -36,7 +37,7 @@ def test_it_is_the_mse_of_decoded_expected_codes(perception, hidden, labels, hea
     assert torch.allclose(loss, (written - true).square().mean(), rtol=1e-4)
 
 
-class Stripes(TokenKind):
+class Stripes(PlainKind):
     """Spans of 1 or 4 codes, whose picture is the probability of code 1 along `width` pixels."""
 
     has_picture = True
@@ -45,24 +46,8 @@ class Stripes(TokenKind):
         self.name, self.width = name.lower(), width
         self.family = TokenFamily(name, 2, (1, 4), delimited=True)
 
-    def encode(self, annotation):
-        return annotation
-
-    def decode(self, codes):
-        return codes
-
-    def draw(self, annotations, image):
-        return image
-
     def reconstruct(self, probabilities):
         return probabilities[:, None, :, 1:].expand(-1, 1, -1, self.width)
-
-    def settings(self):
-        return {}
-
-    @classmethod
-    def from_settings(cls, settings, folder):
-        return cls(**settings)
 
 
 def test_each_kind_counts_the_same_and_each_span_by_its_pixels():
