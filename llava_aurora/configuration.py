@@ -16,6 +16,7 @@ from accelerate.state import AcceleratorState, PartialState
 from llava.train import train as upstream
 
 from llava_aurora.errors import AuroraError
+from llava_aurora.listed import listed
 
 
 class BaseModelName(str):
@@ -71,7 +72,7 @@ class ModelArguments(upstream.ModelArguments):
 
         Raises AuroraError if --modality_options is not a JSON object of objects, or names a kind not asked for.
         """
-        names = [name.strip() for name in self.perception_modalities.split(",") if name.strip()]
+        names = listed(self.perception_modalities)
         try:
             options = json.loads(self.modality_options)
         except ValueError as error:

@@ -7,7 +7,8 @@ import typer
 
 from llava_aurora.cli import shared
 from llava_aurora.cli.output import Commands, tell
-from llava_aurora.cli.shared import counts_of, record_writer, shares_of
+from llava_aurora.cli.shared import record_writer, shares_of
+from llava_aurora.listed import listed_numbers
 
 app = Commands()
 
@@ -89,7 +90,9 @@ def scene_records(
     writer = record_writer(family, masks, color_family(), prompts=prompts, frame=frame, plain=plain_coordinates)
     asked = SceneTasks(
         shares=shares_of(tasks, DEFAULT_SHARES),
-        drawing=Drawing(frame=frame, points=counts_of(points), one_height=one_height, read_points=read_points),
+        drawing=Drawing(
+            frame=frame, points=listed_numbers(points, "--points", int), one_height=one_height, read_points=read_points
+        ),
         seed=seed,
     )
     known = read_codes(codes, model=model).codes

@@ -11,7 +11,6 @@ from llava_aurora.cli.data import app
 from llava_aurora.cli.depth_options import CloserOption, UnknownOption, ValuesOption, checked_scale, depth_scale
 from llava_aurora.cli.output import tell
 from llava_aurora.cli.shared import (
-    counts_of,
     record_writer,
     report_failures,
     report_other_images,
@@ -20,6 +19,7 @@ from llava_aurora.cli.shared import (
 )
 from llava_aurora.errors import AuroraError, shown
 from llava_aurora.found_files import in_words
+from llava_aurora.listed import listed_numbers
 
 if TYPE_CHECKING:
     from llava_aurora.data.sources.depth.depth_maps import DepthReport
@@ -143,7 +143,7 @@ def depth_records(
         writer=record_writer(kind.family, prompts=prompts, frame=frame, plain=plain_coordinates),
         tasks=DepthTasks(
             shares=shares_of(tasks, DEFAULT_SHARES),
-            drawing=Drawing(frame=frame, points=counts_of(points), one_height=one_height),
+            drawing=Drawing(frame=frame, points=listed_numbers(points, "--points", int), one_height=one_height),
             aspect_ratio=aspect_ratio,
             validation_share=validation_share,
             seed=seed,

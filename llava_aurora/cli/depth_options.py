@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Literal, cast
 import typer
 
 from llava_aurora.errors import AuroraError
+from llava_aurora.listed import listed_numbers
 
 if TYPE_CHECKING:
     from llava_aurora.found_files import FoundFiles
@@ -28,11 +29,8 @@ def depth_scale(values: Values, closer: Closer, unknown: str, *, clip: float = 0
     """What these options say. Raises AuroraError if they contradict each other."""
     from llava_aurora.vqvae.depth_scale import DepthScale
 
-    try:
-        markers = tuple(float(value) for value in unknown.split(",") if value.strip())
-    except ValueError as error:
-        raise AuroraError(f"--unknown {unknown}: expected numbers separated by commas") from error
-    return DepthScale(values=values, closer=closer, unknown=markers, clip=clip, bits=cast("Bits", bits))
+    markers = listed_numbers(unknown, "--unknown", float) if unknown else ()
+    return DepthScale(values=values, closer=closer, unknown=tuple(markers), clip=clip, bits=cast("Bits", bits))
 
 
 def checked_scale(

@@ -11,6 +11,7 @@ import typer
 from llava_aurora.cli.output import Commands, tell
 from llava_aurora.cli.shared import Base, Decoding, Load4, Load8, Prompt, Refinements, model_or_demo, usable_device
 from llava_aurora.errors import AuroraError
+from llava_aurora.listed import listed
 
 if TYPE_CHECKING:
     from llava_aurora.evaluation.answers import AnswerSettings
@@ -89,7 +90,7 @@ def evaluate_model(
 ) -> None:
     """Ask a model the questions of a benchmark, with and without a chain; numbers, report.md and report.html."""
     given = locals()
-    if "games" in (names := _names(tasks)):
+    if "games" in (names := listed(tasks)):
         if len(names) > 1:
             raise AuroraError(
                 f"{tasks}: games are played alone; run `llava-aurora eval games`, and the others by themselves"
@@ -98,7 +99,7 @@ def evaluate_model(
 
         play_games(lambda: _predictor(given, usable_device(device)), _settings(given), given)
         return
-    if _names(tasks) == ["pixels"]:
+    if listed(tasks) == ["pixels"]:
         from llava_aurora.cli.pixels import evaluate_pixels_of
 
         evaluate_pixels_of(lambda: _predictor(given, usable_device(device)), given)
@@ -153,10 +154,6 @@ def compare(
         print(f"  only the first right in {paired.only_first}, only the second in {paired.only_second}")
 
 
-def _names(text: str) -> list[str]:
-    return [name.strip() for name in text.split(",") if name.strip()]
-
-
 def _run(work: Callable[..., object], given: Mapping[str, Any]) -> None:
     """Loads the model on this process's device, evaluates it, and reports in the first process.
 
@@ -166,9 +163,9 @@ def _run(work: Callable[..., object], given: Mapping[str, Any]) -> None:
     from llava_aurora.evaluation.run import Plan
 
     plan = Plan(
-        tasks=_names(given["tasks"]),
+        tasks=listed(given["tasks"]),
         settings=_settings(given),
-        reasonings=_names(given.get("reasoning", "chain")),
+        reasonings=listed(given.get("reasoning", "chain")),
         **_chosen(given, "data", "batch_size", "limit", "scenes", "seed", "pictures"),
     )
     device = usable_device(given["device"])

@@ -8,6 +8,7 @@ import typer
 from llava_aurora.cli.data import app
 from llava_aurora.cli.output import tell
 from llava_aurora.errors import AuroraError
+from llava_aurora.listed import listed
 
 Records = Annotated[Path, typer.Argument(help="The records: the --data_path of training.")]
 
@@ -122,7 +123,7 @@ def view(
 
         depth = DepthKind(vqvae=load_depth_vqvae(depth_vqvae))
     families = (depth.family if depth is not None else depth_family(), boxes.family, any_mask_family())
-    records = sample_records(file, count=count, tasks=[name for name in task.split(",") if name], seed=seed)
+    records = sample_records(file, count=count, tasks=listed(task), seed=seed)
     page = RecordPage(image_folder=image_folder, boxes=boxes, families=families, depth=depth)
     page.write(out, records, title=str(file), summary=f"{len(records)} records, drawn with seed {seed}")
     tell(out=out, records=len(records), bytes=out.stat().st_size)

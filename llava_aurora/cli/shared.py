@@ -11,6 +11,7 @@ import typer
 from llava_aurora.cli.output import tell
 from llava_aurora.errors import AuroraError, shown
 from llava_aurora.found_files import in_words
+from llava_aurora.listed import listed
 
 if TYPE_CHECKING:
     from llava_aurora.tasks.records import RecordWriter
@@ -91,7 +92,7 @@ def shares_of(tasks: str, default: Mapping[str, float]) -> Mapping[str, float]:
     from llava_aurora.tasks.registry import families
 
     try:
-        shares = {name: float(share) for name, share in (part.split("=") for part in tasks.split(",") if part)}
+        shares = {name: float(share) for name, share in (part.split("=") for part in listed(tasks))}
     except ValueError as error:
         raise AuroraError(f"--tasks {tasks}: expected name=share,name=share,…, such as depth_chain=0.5") from error
     for name, share in shares.items():
@@ -99,14 +100,6 @@ def shares_of(tasks: str, default: Mapping[str, float]) -> Mapping[str, float]:
             raise AuroraError(f"--tasks {name}={share:g}: expected a probability from 0 to 1")
     members = {family.name: [task.name for task in family.tasks] for family in families()}
     return {task: share for name, share in shares.items() for task in members.get(name, [name])} or default
-
-
-def counts_of(points: str) -> list[int]:
-    """The option --points 2,3,… as numbers. Raises AuroraError if it is malformed."""
-    try:
-        return [int(count) for count in points.split(",")]
-    except ValueError as error:
-        raise AuroraError(f"--points {points}: expected numbers separated by commas, such as 2,3,4,5") from error
 
 
 def model_or_demo(model: Path | None) -> Path:

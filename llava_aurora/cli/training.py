@@ -8,6 +8,7 @@ import typer
 from llava_aurora.cli.output import Commands, tell
 from llava_aurora.cli.shared import DType
 from llava_aurora.errors import AuroraError
+from llava_aurora.listed import listed, listed_numbers
 
 app = Commands()
 imports = Commands(no_args_is_help=True, help="Convert checkpoints of other projects.")
@@ -45,10 +46,7 @@ def plan(
     from llava_aurora.training.plan import Run
     from llava_aurora.training.plan_report import as_records, print_plan
 
-    try:
-        numbers = [int(number) for number in gpus.split(",")]
-    except ValueError as error:
-        raise AuroraError(f"--gpus {gpus}: expected a number, or several separated by commas") from error
+    numbers = listed_numbers(gpus, "--gpus", int)
     if answer > length:
         raise AuroraError(f"--answer {answer}: more than the {length} tokens of the whole record (--length)")
     if min(numbers) < 1:
@@ -70,7 +68,7 @@ def plan(
             )
             for name in ([mode] if mode else ["full", "lora", "qlora"])
         ]
-        for sizes in map(find_sizes, model.split(","))
+        for sizes in map(find_sizes, listed(model))
     ]
     tell(runs=[record for runs in plans for record in as_records(runs, memory=memory, numbers=numbers)])
     for runs in plans:

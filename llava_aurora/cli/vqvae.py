@@ -10,6 +10,7 @@ from llava_aurora.cli.depth_options import CloserOption, UnknownOption, ValuesOp
 from llava_aurora.cli.output import Commands, tell
 from llava_aurora.cli.shared import Device, report_failures, usable_device
 from llava_aurora.errors import AuroraError
+from llava_aurora.listed import listed_numbers
 
 app = Commands()
 
@@ -48,7 +49,7 @@ def vqvae_train(
     given: dict[str, Any] = {name: value for name, value in recipe.items() if value is not None}
     try:
         if channels is not None:
-            settings["channels"] = [int(width) for width in channels.split(",")]
+            settings["channels"] = listed_numbers(channels, "--channels", int)
         config = config_from_dict(settings)
     except ValueError as error:
         raise AuroraError(f"no VQ-VAE can have this shape: {error}") from error

@@ -18,24 +18,26 @@ from llava_aurora.demo.ask import COORDINATES, COUNTING, MARKED, REPLACED
 from llava_aurora.demo.demo_folder import DemoFolder
 from llava_aurora.demo.launch import REPOSITORY
 from llava_aurora.evaluation.benchmarks.scene_questions import question_of
-from llava_aurora.evaluation.figures import depth_panels, readable
 from llava_aurora.evaluation.measure import Judged, accuracy
 from llava_aurora.evaluation.run import judged_answers, read_results
 from llava_aurora.evaluation.statistics import bootstrap_mean
 from llava_aurora.evaluation.tables import replacement_table
 from llava_aurora.files import read_json
 from llava_aurora.generation.predictor import Predictor
+from llava_aurora.generation.result import folded, plain
 from llava_aurora.report.document import Section, Table, interval, percent, write_markdown
 from llava_aurora.report.plots import loss_curves, save_panels
 from llava_aurora.tasks.depth import DepthFacts
 from llava_aurora.tasks.forms import LETTERS
-from llava_aurora.tasks.marks import depth_at, sample_points
+from llava_aurora.tasks.marks import depth_at, draw_points, sample_points
 from llava_aurora.tasks.points import MarkedPoint
 from llava_aurora.tasks.prompts import Prompts
 from llava_aurora.tasks.records import RecordWriter
+from llava_aurora.tokens.depth import color_map
 from llava_aurora.tokens.perception import PerceptionTokens
 
 SEVERAL = ("3 points", "4 points", "5 points")
+SIDE = 336  # of the photograph in its picture, in pixels
 # What the demo is to show: points of percentage above the blind baseline, by row.
 GOALS = {
     "closest of 3 to 5 points by coordinates": 15,
@@ -210,15 +212,15 @@ def photograph(demo: DemoFolder) -> tuple[str, str]:
     image = Image.fromarray(picture.image)
     result = predictor.write([image], [question_of(record)])[0]
     copy = kind.decode(kind.encode(true))
-    panels = depth_panels(
-        image, points=record["aurora"]["points"], frame=frame, true=true, copy=copy, written=result.depth
-    )
-    families = perception.vocabulary.families
+    shown = np.asarray(image.resize((SIDE, SIDE), Image.Resampling.BICUBIC))
+    places = [(x * SIDE // frame, y * SIDE // frame) for x, y in record["aurora"]["points"].values()]
+    marked = Image.fromarray(draw_points(shown, places, list(record["aurora"]["points"])))
+    maps = {"true depth": true, "the VQ-VAE's copy": copy, "written by the model": result.depth}
     save_panels(
         demo.out / "photograph_motorcycle.png",
-        panels,
-        question=readable(question_of(record), families),
-        answer=readable(result.text, families),
+        [("image", marked), *((title, color_map(depth)) for title, depth in maps.items() if depth is not None)],
+        question=plain(question_of(record), perception),
+        answer=plain(folded(result.text, perception), perception),
         truth=record["aurora"]["answer"],
     )
     return "photograph_motorcycle.png", "a photograph, of which nothing was trained"

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from llava_aurora.errors import AuroraError
+from llava_aurora.listed import listed
 
 HIDEABLE = ("chain", "image")
 
@@ -31,7 +32,7 @@ class ContextMask:
         """From "chain", "image" or "chain,image"; None for an empty text. Raises AuroraError for anything else."""
         if not 0 < probability <= 1:
             raise AuroraError(f"--information_bottleneck_probability {probability}: a probability is in (0, 1]")
-        names = {name.strip() for name in text.split(",") if name.strip()}
+        names = set(listed(text))
         if unknown := names - set(HIDEABLE):
             raise AuroraError(f"--information_bottleneck {sorted(unknown)[0]}: available: {', '.join(HIDEABLE)}")
         return cls(frozenset(names), probability) if names else None

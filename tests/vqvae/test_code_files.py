@@ -190,7 +190,7 @@ def test_the_commands_train_encode_and_decode(tmp_path: Path, maps: Path):
     ("arguments", "message"),
     [
         (["--image-size", "15"], "no VQ-VAE can have this shape: image_size 15"),
-        (["--channels", "4,x"], "no VQ-VAE can have this shape"),
+        (["--channels", "4,x"], "--channels 4,x: expected numbers"),
         (["--device", "abacus"], "--device abacus: not usable here"),
     ],
 )

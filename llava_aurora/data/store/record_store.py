@@ -24,6 +24,7 @@ from llava_aurora.data.store.record_file import as_trained, check_records, part_
 from llava_aurora.data.store.record_progress import follow
 from llava_aurora.errors import AuroraError
 from llava_aurora.files import atomic_file
+from llava_aurora.listed import listed
 from llava_aurora.tasks.registry import OTHER, task_name, task_names, tasks
 from llava_aurora.tasks.task import KINDS
 from llava_aurora.tokens.vocabulary import TokenFamily
@@ -96,7 +97,7 @@ class RecordStore(Sequence[dict[str, Any]]):
         Args: train_tasks: names of tasks or kinds (atomic, chain, direct), with commas; empty for all records.
         Raises AuroraError for a name that is neither, or if no record is left; it lists what there is.
         """
-        names = [name.strip() for name in train_tasks.split(",") if name.strip()]
+        names = listed(train_tasks)
         if not names:
             return self
         if unknown := [name for name in names if name not in (*KINDS, *task_names())]:

@@ -15,6 +15,7 @@ from typing import Any, ClassVar, NamedTuple
 from torch import Tensor
 
 from llava_aurora.errors import AuroraError
+from llava_aurora.listed import listed
 from llava_aurora.model.labelled_tokens import LabelledTokens
 from llava_aurora.model.stated_points import Stated
 from llava_aurora.tokens.perception import PerceptionTokens
@@ -100,7 +101,7 @@ def parse_aux_losses(text: str) -> dict[str, AuxWeight]:
     unknown name, a name given twice, or a negative or infinite weight.
     """
     found: dict[str, AuxWeight] = {}
-    for item in filter(None, (item.strip() for item in text.split(","))):
+    for item in listed(text):
         name, _, value = (part.strip() for part in item.partition("="))
         weight, at, step = value.partition("@")
         loss_class(name)
