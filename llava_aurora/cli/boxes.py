@@ -9,7 +9,7 @@ from llava_aurora.cli import shared
 from llava_aurora.cli.data import app
 from llava_aurora.cli.depth_options import CloserOption, UnknownOption, ValuesOption, checked_scale
 from llava_aurora.cli.output import tell
-from llava_aurora.cli.shared import record_writer, report_failures, report_other_images, shares_of
+from llava_aurora.cli.shared import record_writer, report_failures, report_records, shares_of
 
 if TYPE_CHECKING:
     from llava_aurora.data.sources.boxes.box_records import BoxRecords
@@ -79,10 +79,9 @@ def boxes(
     )
     tell(possible=made.possible, asked=made.asked)
     _print_counts(made)
-    report_other_images(validation_out, made.validation)
     ratio = "" if resized else f" --image_aspect_ratio {aspect_ratio}"
     print(f"train with --image_folder {resized or images}{ratio}")
-    report_failures(len(made.training), made.failures, out, made.passed_over)
+    report_records(made)
 
 
 def _print_counts(made: "BoxRecords") -> None:
@@ -144,11 +143,10 @@ def masks(
         ),
         validation_out=validation_out,
     )
-    report_other_images(validation_out, made.validation)
     print(
         f"train with --image_folder {images} --image_aspect_ratio {aspect_ratio} --perception_modalities depth,box,mask"
     )
-    report_failures(len(made.training), made.failures, out, made.passed_over)
+    report_records(made)
 
 
 @app.command(
@@ -186,7 +184,7 @@ def pixels(
     )
     kinds = "--perception_modalities depth,box,color" if "pixel_value=" in tasks else "no perception tokens needed"
     print(f"train with --image_folder {images} --image_aspect_ratio {aspect_ratio}; {kinds}")
-    report_failures(len(made.records), made.failures, out, made.passed_over)
+    report_records(made)
 
 
 @app.command(

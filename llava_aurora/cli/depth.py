@@ -12,8 +12,7 @@ from llava_aurora.cli.depth_options import CloserOption, UnknownOption, ValuesOp
 from llava_aurora.cli.output import tell
 from llava_aurora.cli.shared import (
     record_writer,
-    report_failures,
-    report_other_images,
+    report_records,
     shares_of,
     usable_device,
 )
@@ -157,12 +156,11 @@ def depth_records(
     tell(tasks=counts, redrawable=made.redrawable)
     for task, count in counts.items():
         print(f"{task}: {count} records")
-    report_other_images(validation_out, made.validation)
     if not made.redrawable:
         why = f"{depth} is not inside {images}" if scale is None else f"{depth} needs --values"
         print(f"{why}, so --fresh_points cannot draw other points each epoch")
     print(f"train with --data_path {out} --image_folder {images} --image_aspect_ratio {aspect_ratio}")
-    report_failures(len(made.training), made.failures, out, made.passed_over)
+    report_records(made)
 
 
 def _print(report: "DepthReport", out: Path) -> None:

@@ -1,7 +1,7 @@
 """Options and helpers that several commands share."""
 
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -14,6 +14,7 @@ from llava_aurora.found_files import in_words
 from llava_aurora.listed import listed
 
 if TYPE_CHECKING:
+    from llava_aurora.data.sources.made_records import MadeRecords
     from llava_aurora.tasks.records import RecordWriter
     from llava_aurora.tokens.vocabulary import TokenFamily
 
@@ -102,6 +103,14 @@ def shares_of(tasks: str, default: Mapping[str, float]) -> Mapping[str, float]:
     return {task: share for name, share in shares.items() for task in members.get(name, [name])} or default
 
 
+def report_records(made: "MadeRecords") -> None:
+    """Prints how many records were written, those of images that were kept out first; else as `report_failures`."""
+    tell(validation_records=len(made.validation))
+    if made.validation_out is not None:
+        print(f"{made.validation_out}: {len(made.validation)} records of other images")
+    report_failures(len(made.training), made.failures, made.out, made.passed_over)
+
+
 def model_or_demo(model: Path | None) -> Path:
     """The folder of a model; if none is given, that which `llava-aurora demo` made here, which is said on stderr.
 
@@ -113,13 +122,6 @@ def model_or_demo(model: Path | None) -> Path:
         raise AuroraError(f"give --model; {DEMO_MODEL}, which `llava-aurora demo` makes, is not here")
     print(f"{DEMO_MODEL}: the demo's model, since --model is not given", file=sys.stderr)
     return DEMO_MODEL
-
-
-def report_other_images(validation_out: Path | None, records: Sequence[object]) -> None:
-    """Prints how many records are of the images that were kept out."""
-    tell(validation_records=len(records))
-    if validation_out is not None:
-        print(f"{validation_out}: {len(records)} records of other images")
 
 
 def report_failures(

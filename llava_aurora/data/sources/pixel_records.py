@@ -1,8 +1,6 @@
 """Records that ask for the colour of a pixel, about any folder of images."""
 
-from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
@@ -10,23 +8,12 @@ import numpy as np
 
 from llava_aurora.data.images.image_files import SUFFIXES, open_image, refuse_turned
 from llava_aurora.data.images.seen_colors import seen_colors
-from llava_aurora.data.store.record_file import refuse_other_than_records
+from llava_aurora.data.sources.made_records import MadeRecords
 from llava_aurora.errors import AuroraError
-from llava_aurora.files import write_json
 from llava_aurora.found_files import find_files
 from llava_aurora.progress import tracked
 from llava_aurora.tasks.annotated import AnnotatedImage, Drawing
 from llava_aurora.tasks.records import RecordWriter, write_records
-from llava_aurora.tasks.task import Record
-
-
-@dataclass
-class PixelRecords:
-    """Args: records: that were written; failures: a line for each image that cannot be read; passed_over: others."""
-
-    records: list[Record] = field(default_factory=list)
-    failures: list[str] = field(default_factory=list)
-    passed_over: Counter[str] = field(default_factory=Counter)
 
 
 def write_pixel_records(
@@ -39,7 +26,7 @@ def write_pixel_records(
     aspect_ratio: str = "pad",
     frame: int = 336,
     seed: int = 0,
-) -> PixelRecords:
+) -> MadeRecords:
     """Writes a JSON file in LLaVA's format; its image paths are relative to `images`.
 
     Args:
@@ -47,9 +34,9 @@ def write_pixel_records(
         aspect_ratio: how images get into the frame, see `FrameTransform.of`.
     Raises AuroraError if the folder holds no images, none can be read, or `out` is there and holds no records.
     """
-    refuse_other_than_records(out)
+    made = MadeRecords(out=out, seed=seed)
     found = find_files(images, SUFFIXES)
-    made = PixelRecords(passed_over=found.passed_over)
+    made.passed_over = found.passed_over
     for path in tracked(found.paths, "Writing records"):
         name = path.relative_to(images).as_posix()
         try:
@@ -61,12 +48,8 @@ def write_pixel_records(
             continue
         for number in range(per_image):
             shown = AnnotatedImage(name=f"{name}/{number}", size=image.size, seen_colors=partial(np.asarray, colors))
-            made.records += write_records(
+            made.training += write_records(
                 shown, image=name, shares=shares, drawing=Drawing(frame=frame), writer=writer, seed=seed
             )
-    if not made.records:
-        raise AuroraError(
-            f"{images}: no records could be made{f'; first: {made.failures[0]}' if made.failures else ''}"
-        )
-    write_json(out, made.records, indent=None)
+    made.write()
     return made

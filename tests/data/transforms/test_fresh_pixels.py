@@ -38,13 +38,13 @@ def written(folder, task="pixel_value", **options):
 @pytest.mark.parametrize("task", ["pixel_value", "pixel_value_plain"])
 def test_each_epoch_asks_for_another_pixel_with_its_colour(folder, task):
     made = written(folder, task)
-    assert [record["image"] for record in made.records] == ["0.png", "1.png", "2.png"]
+    assert [record["image"] for record in made.training] == ["0.png", "1.png", "2.png"]
     step = FreshPixels(writer=WRITER, image_folder=folder / "images", aspect_ratio="pad")
     cells = set()
     for epoch in range(4):
         step.set_epoch(epoch)
-        record = step(made.records[1])
-        assert step(made.records[1]) == record
+        record = step(made.training[1])
+        assert step(made.training[1]) == record
         about = record["aurora"]
         colors = seen_colors(Image.open(folder / "images" / "1.png"), aspect_ratio="pad")
         facts = facts_of_cell(colors, tuple(about["cell"]), frame=112)
@@ -76,7 +76,7 @@ def test_an_image_that_is_gone_is_named_before_training(folder):
 def test_a_broken_image_is_reported_and_the_others_are_written(folder):
     (folder / "images" / "1.png").write_bytes(b"no image")
     made = written(folder, per_image=2)
-    assert len(made.records) == 4 == len(json.loads((folder / "train.json").read_text()))
+    assert len(made.training) == 4 == len(json.loads((folder / "train.json").read_text()))
     assert len(made.failures) == 1
     assert "1.png" in made.failures[0]
     (folder / "empty").mkdir()

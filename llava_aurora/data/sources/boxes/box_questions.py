@@ -10,9 +10,10 @@ from pathlib import Path
 
 import numpy as np
 
-from llava_aurora.data.images.frame import ASPECT_RATIOS, Box, FrameTransform
+from llava_aurora.data.images.frame import Box, FrameTransform
 from llava_aurora.data.images.image_files import opened_image, path_inside, refuse_turned
 from llava_aurora.data.sources.boxes.lvis import AnnotatedImage
+from llava_aurora.data.sources.made_records import check_aspect_ratio
 from llava_aurora.errors import AuroraError
 from llava_aurora.progress import tracked
 from llava_aurora.tasks.counting import CountingFamily
@@ -43,11 +44,9 @@ class BoxTasks:
     def __post_init__(self) -> None:
         if unknown := set(self.shares) - set(BOX_TASKS):
             raise AuroraError(f"unknown task {sorted(unknown)[0]!r}; available: {', '.join(BOX_TASKS)}")
-        if self.aspect_ratio not in ASPECT_RATIOS:
-            raise AuroraError(f"unknown aspect ratio {self.aspect_ratio!r}; available: {', '.join(ASPECT_RATIOS)}")
-        for name in ("negatives", "validation_share"):
-            if not 0 <= getattr(self, name) < 1:
-                raise AuroraError(f"{name} is a share of at least 0 and less than 1, not {getattr(self, name)}")
+        check_aspect_ratio(self.aspect_ratio)
+        if not 0 <= self.negatives < 1:
+            raise AuroraError(f"negatives is a share of at least 0 and less than 1, not {self.negatives}")
         for name, least in {"max_boxes": 1, "per_image": 1, "max_per_count": 0, "max_images": 0, "seed": 0}.items():
             if getattr(self, name) < least:
                 raise AuroraError(f"{name} must be at least {least}, not {getattr(self, name)}")

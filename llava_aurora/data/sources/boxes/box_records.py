@@ -3,10 +3,9 @@
 annotation file -> images and boxes (lvis.py) -> questions of balanced counts (box_questions.py) -> records
 """
 
-import zlib
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -16,9 +15,9 @@ from llava_aurora.data.images.image_files import opened_image
 from llava_aurora.data.sources.boxes.box_questions import BoxTasks, Question, balance, find_questions
 from llava_aurora.data.sources.boxes.lvis import read_annotations
 from llava_aurora.data.sources.boxes.plurals import names_of
-from llava_aurora.data.store.record_file import refuse_other_than_records
+from llava_aurora.data.sources.made_records import MadeRecords
 from llava_aurora.errors import AuroraError
-from llava_aurora.files import atomic_file, write_json
+from llava_aurora.files import atomic_file
 from llava_aurora.ownership import claim_folder
 from llava_aurora.progress import notes, tracked
 from llava_aurora.tasks.counting import CountFacts, CountingFamily
@@ -26,19 +25,15 @@ from llava_aurora.tasks.records import RecordWriter
 from llava_aurora.tasks.task import Record
 
 
-@dataclass(frozen=True, kw_only=True)
-class BoxRecords:
-    """What was made."""
+@dataclass(kw_only=True)
+class BoxRecords(MadeRecords):
+    """What was made, and questions by their count before and after they were chosen.
 
-    # training, validation: the records of both files
-    training: list[Record]
-    validation: list[Record]
-    # possible, asked: questions by their count, before and after they were chosen. Of what is absent, no more than
-    # `BoxTasks.per_image` an image are possible.
-    possible: Counter[int]
-    asked: Counter[int]
-    failures: list[str]  # images and boxes that could not be used, one line each
-    passed_over: Counter[str]  # what conventions of the annotation file left out, by kind
+    Of what is absent, no more than `BoxTasks.per_image` an image are possible.
+    """
+
+    possible: Counter[int] = field(default_factory=Counter)
+    asked: Counter[int] = field(default_factory=Counter)
 
 
 def write_box_records(
@@ -65,49 +60,27 @@ def write_box_records(
     """
     if resized is not None and tasks.aspect_ratio != "resize":
         raise AuroraError("a folder for resized images needs the aspect ratio 'resize'")
-    if (validation_out is not None) != (tasks.validation_share > 0):
-        raise AuroraError("a file for validation and its share of the images must be given together")
-    for written in (out, validation_out):
-        refuse_other_than_records(written)
+    made = BoxRecords(out=out, validation_out=validation_out, validation_share=tasks.validation_share, seed=tasks.seed)
     if resized is not None:
         claim_folder(resized, "resized_images.json", {"frame": tasks.frame}, what="resized images")
     rng = np.random.default_rng(tasks.seed)
     with notes().status(f"Reading {annotations}"):
         known = read_annotations(annotations)
-    failures = list(known.failures)
+    made.failures, made.passed_over = list(known.failures), known.passed_over
     drawn = [known.images[i] for i in rng.permutation(len(known.images))[: tasks.max_images or None]]
-    present, absent = find_questions(drawn, images, tasks, failures, rng)
+    present, absent = find_questions(drawn, images, tasks, made.failures, rng)
     chosen = balance(present, max_per_count=tasks.max_per_count, per_image=tasks.per_image, rng=rng)
     chosen += absent[: round(len(chosen) * tasks.negatives / (1 - tasks.negatives))]
     if resized is not None:
-        chosen = _resize(chosen, images, resized, tasks.frame, failures)
-    split: tuple[list[Record], list[Record]] = ([], [])
+        chosen = _resize(chosen, images, resized, tasks.frame, made.failures)
     for question in tracked(chosen, "Writing records"):
-        records = split[in_validation(question.image.id, seed=tasks.seed, share=tasks.validation_share)]
+        records = made.of_image(question.image.id)
         records += _ask(question, known.categories[question.category], writer, tasks)
-    for path, records in zip((out, validation_out), split, strict=True):
-        if path is not None and not records:
-            first = f"the first: {failures[0]}" if failures else "so no category of an image could be asked for"
-            raise AuroraError(f"{path}: no records could be made; {len(failures)} failures, {first}")
-    for path, records in zip((out, validation_out), split, strict=True):
-        if path is not None:
-            write_json(path, records, indent=None)
-    possible = Counter(len(question.boxes) for question in present)
-    possible[0] = len(absent)
-    asked = Counter(len(question.boxes) for question in chosen)
-    return BoxRecords(
-        training=split[0],
-        validation=split[1],
-        possible=possible,
-        asked=asked,
-        failures=failures,
-        passed_over=known.passed_over,
-    )
-
-
-def in_validation(image_id: int | str, *, seed: int, share: float) -> bool:
-    """Whether an image belongs to validation: by the seed and its own id alone."""
-    return zlib.crc32(f"{seed}/{image_id}".encode()) < share * 2**32
+    made.write(lacking="no category of an image can be asked for")
+    made.possible.update(len(question.boxes) for question in present)
+    made.possible[0] = len(absent)
+    made.asked.update(len(question.boxes) for question in chosen)
+    return made
 
 
 def _ask(question: Question, category: str, writer: RecordWriter, tasks: BoxTasks) -> list[Record]:

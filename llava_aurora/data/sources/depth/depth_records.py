@@ -3,8 +3,6 @@
 image and depth map -> the square frame that training shows -> codes of the map in it, points -> records
 """
 
-import zlib
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -12,11 +10,11 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from llava_aurora.data.images.frame import ASPECT_RATIOS, FrameTransform
+from llava_aurora.data.images.frame import FrameTransform
 from llava_aurora.data.images.image_files import SUFFIXES, opened_image, refuse_turned
-from llava_aurora.data.store.record_file import refuse_other_than_records
+from llava_aurora.data.sources.made_records import MadeRecords, check_aspect_ratio
 from llava_aurora.errors import AuroraError
-from llava_aurora.files import atomic_file, write_json
+from llava_aurora.files import atomic_file
 from llava_aurora.found_files import find_files
 from llava_aurora.progress import tracked
 from llava_aurora.tasks.annotated import AnnotatedImage, Drawing
@@ -58,21 +56,13 @@ class DepthTasks:
         known = [task.name for task in TASKS]
         if unknown := set(self.shares) - set(known):
             raise AuroraError(f"unknown task {sorted(unknown)[0]!r} about depth; available: {', '.join(known)}")
-        if self.aspect_ratio not in ASPECT_RATIOS:
-            raise AuroraError(f"unknown aspect ratio {self.aspect_ratio!r}; available: {', '.join(ASPECT_RATIOS)}")
-        if not 0 <= self.validation_share < 1:
-            raise AuroraError(f"a validation share is at least 0 and less than 1, not {self.validation_share}")
+        check_aspect_ratio(self.aspect_ratio)
 
 
 @dataclass(kw_only=True)
-class DepthRecords:
+class DepthRecords(MadeRecords):
     """What was made."""
 
-    # training, validation: the records of both files
-    training: list[Record] = field(default_factory=list)
-    validation: list[Record] = field(default_factory=list)
-    failures: list[str] = field(default_factory=list)  # images that could not be used, one line each
-    passed_over: Counter[str] = field(default_factory=Counter)  # entries of the image folder that are not used, by kind
     # whether the records say where their depth maps lie, so that points can be drawn anew each epoch
     redrawable: bool = False
 
@@ -102,17 +92,15 @@ def write_depth_records(
     Raises AuroraError if there are no images, arguments do not go together, or no record could be written; nothing is
     written then but marked copies. What cannot be used of single images is in `failures`.
     """
-    if (validation_out is not None) != (tasks.validation_share > 0):
-        raise AuroraError("a file for validation and its share of the images must be given together")
     if codes is not None and tasks.aspect_ratio != "resize":
         raise AuroraError(
             f"codes of whole maps need the aspect ratio resize, not {tasks.aspect_ratio}; leave --codes out"
         )
-    for written in (out, validation_out):
-        refuse_other_than_records(written)
-    found = find_files(images, SUFFIXES)
     inside = depth.resolve().is_relative_to(images.resolve()) and scale is None
-    made = DepthRecords(passed_over=found.passed_over, redrawable=inside)
+    share, seed = tasks.validation_share, tasks.seed
+    made = DepthRecords(out=out, validation_out=validation_out, validation_share=share, seed=seed, redrawable=inside)
+    found = find_files(images, SUFFIXES)
+    made.passed_over = found.passed_over
     for path in tracked(found.paths, "Writing records"):
         name = path.relative_to(images)
         if name.parts[0] == marked:
@@ -136,15 +124,8 @@ def write_depth_records(
         if inside:
             for record in records:
                 record["aurora"]["depth"] = map_path.resolve().relative_to(images.resolve()).as_posix()
-        within = zlib.crc32(f"{tasks.seed}/{name}".encode()) < tasks.validation_share * 2**32
-        (made.validation if within else made.training).extend(records)
-    for target, records in ((out, made.training), (validation_out, made.validation)):
-        if target is not None and not records:
-            reason = made.failures[0] if made.failures else "no image has a depth map with room for two points"
-            raise AuroraError(f"{target}: no records could be made: {reason}")
-    for target, records in ((out, made.training), (validation_out, made.validation)):
-        if target is not None:
-            write_json(target, records, indent=None)
+        made.of_image(str(name)).extend(records)
+    made.write(lacking="no image has a depth map with room for two points")
     return made
 
 

@@ -5,32 +5,29 @@ source -> annotated images, as the model's square shows them -> records (tasks/r
 
 import json
 import os
-from collections import Counter
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
-from llava_aurora.data.images.frame import ASPECT_RATIOS, FrameTransform
+from llava_aurora.data.images.frame import FrameTransform
 from llava_aurora.data.images.image_files import path_inside
 from llava_aurora.data.sources.boxes.box_questions import SEEN_AT_LEAST, find_image
-from llava_aurora.data.sources.boxes.box_records import in_validation
 from llava_aurora.data.sources.boxes.lvis import AnnotatedImage as BoxedImage
 from llava_aurora.data.sources.boxes.lvis import BoxAnnotations, read_annotations
 from llava_aurora.data.sources.boxes.plurals import names_of
+from llava_aurora.data.sources.made_records import MadeRecords, check_aspect_ratio
 from llava_aurora.data.sources.masks.referring import Referred, is_referring, read_referred
 from llava_aurora.data.sources.masks.segments import read_segment
 from llava_aurora.data.sources.tables import EmbeddedImage
-from llava_aurora.data.store.record_file import refuse_other_than_records
 from llava_aurora.errors import AuroraError
-from llava_aurora.files import atomic_file, write_json
+from llava_aurora.files import atomic_file
 from llava_aurora.progress import tracked
 from llava_aurora.tasks.annotated import AnnotatedImage, AnnotatedObject, Drawing
 from llava_aurora.tasks.records import RecordWriter, write_records
 from llava_aurora.tasks.registry import family_named, task_named
-from llava_aurora.tasks.task import Record
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,21 +46,7 @@ class MaskTasks:
     def __post_init__(self) -> None:
         for name in self.shares:
             task_named(name)
-        if self.aspect_ratio not in ASPECT_RATIOS:
-            raise AuroraError(f"unknown aspect ratio {self.aspect_ratio!r}; available: {', '.join(ASPECT_RATIOS)}")
-        if not 0 <= self.validation_share < 1:
-            raise AuroraError(f"validation_share is at least 0 and less than 1, not {self.validation_share}")
-
-
-@dataclass(frozen=True, kw_only=True)
-class MaskRecords:
-    """What was made."""
-
-    # training, validation: the records of both files
-    training: list[Record] = field(default_factory=list)
-    validation: list[Record] = field(default_factory=list)
-    failures: list[str] = field(default_factory=list)  # what could not be used, one line each
-    passed_over: Counter[str] = field(default_factory=Counter)  # what was left out because of a convention, by kind
+        check_aspect_ratio(self.aspect_ratio)
 
 
 class _Shown(NamedTuple):
@@ -92,7 +75,7 @@ def write_mask_records(
     writer: RecordWriter,
     tasks: MaskTasks,
     validation_out: Path | None = None,
-) -> MaskRecords:
+) -> MadeRecords:
     """Writes JSON files in LLaVA's format; their image paths are relative to `images`.
 
     Args:
@@ -102,32 +85,21 @@ def write_mask_records(
     Raises AuroraError if the annotations cannot be read, arguments do not go together, or a file would be empty. What
     cannot be used of single images and phrases is in `failures`.
     """
-    if (validation_out is not None) != (tasks.validation_share > 0):
-        raise AuroraError("a file for validation and its share of the images must be given together")
-    for path in (out, validation_out):
-        refuse_other_than_records(path)
-    made = MaskRecords()
+    made = MadeRecords(out=out, validation_out=validation_out, validation_share=tasks.validation_share, seed=tasks.seed)
     read = _referred if is_referring(annotations) else _annotated
     drawing = Drawing(frame=tasks.frame)
     for each in read(annotations, images, tasks, made):
-        kept = in_validation(each.key, seed=tasks.seed, share=tasks.validation_share)
         records = write_records(
             each.image, image=each.file, shares=tasks.shares, drawing=drawing, writer=writer, seed=tasks.seed
         )
         for record in records:
             record["aurora"]["aspect_ratio"] = tasks.aspect_ratio
-            (made.validation if kept else made.training).append(record)
-    for file, found in ((out, made.training), (validation_out, made.validation)):
-        if file is not None and not found:
-            first = f"; the first of {len(made.failures)} failures: {made.failures[0]}" if made.failures else ""
-            raise AuroraError(f"{file}: no records could be made{first}")
-    for file, found in ((out, made.training), (validation_out, made.validation)):
-        if file is not None:
-            write_json(file, found, indent=None)
+            made.of_image(each.key).append(record)
+    made.write()
     return made
 
 
-def _referred(source: Path, images: Path, tasks: MaskTasks, made: MaskRecords) -> Iterator[_Shown]:
+def _referred(source: Path, images: Path, tasks: MaskTasks, made: MadeRecords) -> Iterator[_Shown]:
     """Each phrase by itself, since a file does not say what else is in an image."""
     for each in tracked(list(read_referred(source, images=images)), "Writing records"):
         if each.split != tasks.split:
@@ -154,7 +126,7 @@ def _referred(source: Path, images: Path, tasks: MaskTasks, made: MaskRecords) -
             yield _Shown(each.image_name, file, shown)
 
 
-def _annotated(source: Path, images: Path, tasks: MaskTasks, made: MaskRecords) -> Iterator[_Shown]:
+def _annotated(source: Path, images: Path, tasks: MaskTasks, made: MadeRecords) -> Iterator[_Shown]:
     """The things of an image whose every instance is annotated, and those that are surely absent."""
     known = read_annotations(source, outlines=True)
     made.failures.extend(known.failures)
@@ -180,7 +152,7 @@ def _annotated(source: Path, images: Path, tasks: MaskTasks, made: MaskRecords) 
 
 
 def _objects(
-    image: BoxedImage, known: BoxAnnotations, source: Path, square: "_Square", made: MaskRecords
+    image: BoxedImage, known: BoxAnnotations, source: Path, square: "_Square", made: MadeRecords
 ) -> list[AnnotatedObject]:
     objects: list[AnnotatedObject] = []
     for category, outlines in image.outlines.items():
