@@ -20,9 +20,9 @@ _PUBLIC = {
     "Predictor": "llava_aurora.generation.predictor",
     "Result": "llava_aurora.generation.result",
     "load_pretrained_model": "llava_aurora.model.checkpoint",
-    "register": "llava_aurora.integration",
+    "register": "llava_aurora.training.integration",
     "register_kind": "llava_aurora.tokens",
-    "unregister": "llava_aurora.integration",
+    "unregister": "llava_aurora.training.integration",
 }
 
 __all__ = ["AuroraError", "__version__", *_PUBLIC]

@@ -135,9 +135,8 @@ if FIVE:
                     texts.append(token)
             text = (" " if spaces_between_special_tokens else "").join(texts)
             clean = clean_up_tokenization_spaces
-            if self.clean_up_tokenization_spaces if clean is None else clean:
-                return self.clean_up_tokenization(text)
-            return text
+            clean = self.clean_up_tokenization_spaces if clean is None else clean
+            return self.clean_up_tokenization(text) if clean else text
 
         # --- the saved folder
 
@@ -154,9 +153,8 @@ if FIVE:
             return (*files, str(map_file))
 
     def _special(token: Any) -> Any:
-        if not isinstance(token, str):
-            return token
-        return transformers.AddedToken(token, normalized=False, special=True)
+        added = isinstance(token, str)
+        return transformers.AddedToken(token, normalized=False, special=True) if added else token
 
     # LLaVA and its flags have the names of 4.57; 5.24 takes them, the first until 5.40, the others until 6.
     old_names = "past_key_values|rope_scaling|(is_)?gradient_checkpointing(_kwargs)?"
@@ -220,14 +218,9 @@ def slow_tokenizer(name: str | Path) -> Any:
 def present_flags(pairs: Sequence[tuple[str, list[str]]]) -> tuple[list[tuple[str, list[str]]], list[str]]:
     """Flags of the Trainer that 5.x no longer has, in its spelling; on 4.57 as they are.
 
-    Args:
-        pairs: flags with `--`, each with its values.
-
-    Returns:
-        the same in the present spelling, and for each change what was changed to what, and why.
-
-    Raises:
-        AuroraError: for a flag whose work no other flag does.
+    Args: pairs: flags with `--`, each with its values.
+    Returns the same in the present spelling, and for each change what was changed to what, and why.
+    Raises AuroraError for a flag whose work no other flag does.
     """
     if not FIVE:
         return list(pairs), []
@@ -246,11 +239,9 @@ def present_flags(pairs: Sequence[tuple[str, list[str]]]) -> tuple[list[tuple[st
             new = ("--use_cpu", values)
         elif flag == "--group_by_length":
             new = ("--train_sampling_strategy", ["group_by_length"]) if on else None
-        elif flag == "--overwrite_output_dir":  # the Trainer itself never read it
-            new = None
-        elif flag == "--save_safetensors":
-            if not on:
-                raise AuroraError("--save_safetensors False: transformers 5 writes safetensors only; leave it out")
+        elif flag == "--save_safetensors" and not on:
+            raise AuroraError("--save_safetensors False: transformers 5 writes safetensors only; leave it out")
+        elif flag in ("--save_safetensors", "--overwrite_output_dir"):  # the Trainer itself never read the second
             new = None
         elif flag == "--logging_dir":
             raise AuroraError(

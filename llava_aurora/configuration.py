@@ -1,6 +1,6 @@
 """The flags of a training run: LLaVA's three argument groups, extended.
 
-Importing this module imports LLaVA's training code; nothing is changed there (integration.py does that).
+Importing this module imports LLaVA's training code; nothing is changed there (training/integration.py does that).
 """
 
 import json

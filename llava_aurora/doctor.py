@@ -8,7 +8,7 @@ from collections.abc import Callable
 from rich.console import Console
 from rich.table import Table
 
-from llava_aurora import integration, patch_queue
+from llava_aurora import installation, patch_queue
 from llava_aurora.errors import AuroraError
 from llava_aurora.training.cpu_ranks import NO_GLOO, has_gloo, has_libuv
 from llava_aurora.version import __version__
@@ -19,13 +19,13 @@ def examine() -> tuple[bool, list[tuple[str, str, str]]]:
     table = Table("", "found", "required, or reason", title=f"llava_aurora {__version__}", title_justify="left")
     rows = [("Python", platform.python_version(), ">=3.10")]
     bad = set()
-    for version in integration.versions():
+    for version in installation.versions():
         rows.append((version.package, version.found or "not installed", version.required))
         if not version.fits:
             bad.add(version.package)
     for name, check in (
         ("patches", _patches),
-        ("attention", lambda: (True, *integration.attention_kernel())),
+        ("attention", lambda: (True, *installation.attention_kernel())),
         ("device", _device),
         ("DeepSpeed", _deepspeed),
     ):
@@ -48,7 +48,7 @@ def _guarded(check: Callable[[], tuple[bool, str, str]]) -> tuple[bool, str, str
 
 
 def _patches() -> tuple[bool, str, str]:
-    source = integration.installed_source()
+    source = installation.installed_source()
     states = patch_queue.status(source)
     missing = [patch.name for patch, state in states.items() if state is not patch_queue.State.APPLIED]
     found = f"{len(states) - len(missing)} of {len(states)} applied"

@@ -168,6 +168,12 @@ def write_json(path: str | Path, value: Any, *, indent: int | None = 2) -> None:
     write_text(path, json.dumps(value, indent=indent, ensure_ascii=False) + "\n")
 
 
+def half_character(text: str) -> str | None:
+    """The first half of a surrogate pair in a text, escaped; None in a text that tokenizers and UTF-8 can hold."""
+    found = None if text.isascii() else re.search(r"[\ud800-\udfff]", text)
+    return ascii(found[0]) if found else None
+
+
 def regular_file(path: str | Path, *, what: str) -> Path:
     """The path of a file that is there. Raises AuroraError for anything else: reading a pipe would never end."""
     path = Path(path)

@@ -18,7 +18,7 @@ set -euo pipefail
 [[ ${1:-} == --help || ${1:-} == -h ]] && { sed -n '2,/^set /{/^set /d;s/^# \{0,1\}//;p}' "${BASH_SOURCE[0]}"; exit 0; }
 
 root=$(cd -P -- "$(dirname -- "${BASH_SOURCE[0]}")/.." && pwd)
-tests=${TESTS:-tests/test_integration.py tests/model/test_llama_tokenizer.py tests/training/test_finetune.py}
+tests=${TESTS:-tests/training/test_integration.py tests/model/test_llama_tokenizer.py tests/training/test_finetune.py}
 say() { printf 'check_fresh: %4d s: %s\n' "$SECONDS" "$*"; }
 fail() { printf 'check_fresh: error: %s\n' "$*" >&2; exit 1; }
 [[ $EUID == 0 ]] || fail "needs root, for debootstrap and chroot"

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from llava_aurora import integration
+from llava_aurora import installation
 from llava_aurora.data.sources.scenes.photograph import load_photograph
 from llava_aurora.data.sources.scenes.scene import relative_depth
 from llava_aurora.demo.ask import COORDINATES, COUNTING, MARKED, REPLACED
@@ -233,7 +233,7 @@ def _made(demo: DemoFolder, history: Sequence[Mapping[str, Any]]) -> list[str]:
         command = command.replace(str(path), f"{demo.out.name}/work")
     command = command.replace(f"{REPOSITORY}/", "").replace(".venv/bin/", "")
     trained: Mapping[str, float] = next((entry for entry in history if "train_runtime" in entry), {})
-    versions = ", ".join(f"{version.package} {version.found}" for version in integration.versions())
+    versions = ", ".join(f"{version.package} {version.found}" for version in installation.versions())
     return [
         f"The tiny LLaVA of the package, fine-tuned on {preset.scenes} ray-cast scenes, asked about {preset.held_out}"
         f" others: {trained.get('train_samples_per_second', 0):.0f} samples per second over"

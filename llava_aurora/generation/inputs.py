@@ -15,8 +15,8 @@ from torch import Tensor
 
 from llava_aurora.data.images.image_reader import asked_pixels
 from llava_aurora.errors import AuroraError
+from llava_aurora.files import half_character
 from llava_aurora.model.aurora_llama import AuroraLlamaForCausalLM
-from llava_aurora.tokens.vocabulary import half_character
 
 # What answers begin with: a text for all, or the token ids of each.
 Starts = str | Sequence[Sequence[int]]

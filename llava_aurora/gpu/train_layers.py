@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from transformers import TrainerCallback
 
-from llava_aurora import integration
+from llava_aurora import installation
 from llava_aurora.files import write_json
 from llava_aurora.training.train import main
 
@@ -72,5 +72,5 @@ if __name__ == "__main__":
     parser.add_argument("--kernel", required=True)
     parser.add_argument("--measured", type=Path, required=True)
     options, sys.argv[1:] = parser.parse_known_args()
-    integration.attention_kernel = lambda: (options.kernel, "asked for")
+    installation.attention_kernel = lambda: (options.kernel, "asked for")
     main(__file__, callbacks=[Measure(options.measured)])

@@ -58,9 +58,9 @@ def layers(setting: Setting) -> Iterator[Verdict]:
 
 def kernels() -> tuple[str, str]:
     """The attention kernel that training chooses here, and another."""
-    from llava_aurora import integration
+    from llava_aurora import installation
 
-    chosen, _ = integration.attention_kernel()
+    chosen, _ = installation.attention_kernel()
     return chosen, "eager" if chosen == "sdpa" else "sdpa"
 
 

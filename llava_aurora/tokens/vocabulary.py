@@ -1,8 +1,7 @@
 """Perception tokens: how they are spelled, which ids they get, and how spans of them are read back.
 
-No other file spells a token. A *family* is a set of numbered
-tokens (`<DEPTH_0>` … `<DEPTH_127>`), a *span* is one group of codes in a text or in a sequence of ids, and a
-*vocabulary* is the ordered list of families that a model was given.
+No other file spells a token. A *family* is a set of numbered tokens (`<DEPTH_0>` … `<DEPTH_127>`), a *span* is one
+group of codes in a text or in a sequence of ids, a *vocabulary* the ordered list of families that a model was given.
 """
 
 import itertools
@@ -37,9 +36,7 @@ class TokenFamily:
     name: str  # upper-case stem of its tokens: "DEPTH" gives `<DEPTH_0>`
     size: int  # number of codes; codes are 0 … size - 1
     lengths: tuple[int, ...]  # the allowed numbers of codes in one span, ascending
-    # True puts a span between `<NAME_START>` and `<NAME_END>` with nothing in between; False writes it as
-    # "(code,code,…)"
-    delimited: bool
+    delimited: bool  # True: written `<NAME_START>…<NAME_END>`, nothing between the codes; False: "(code,code,…)"
     kind: str = ""  # name of the token kind that it belongs to; `name` in lower case if left out
 
     def __post_init__(self) -> None:
@@ -149,8 +146,7 @@ class TokenFamily:
         return re.compile(rf"\(\s*{code}(?:\s*,\s*{code})*\s*\)")
 
     def _refuse_strays(self, text: str, start: int, end: int) -> None:
-        stray = re.compile(rf"<{self.name}_(?:{_NUMBER}|START|END)>").search(text, start, end)
-        if stray:
+        if stray := re.compile(rf"<{self.name}_(?:{_NUMBER}|START|END)>").search(text, start, end):
             raise MalformedSpan(f"{stray.group()} at character {stray.start()} belongs to no complete {self.name} span")
 
     def _check(self, codes: Sequence[int], where: str) -> None:
@@ -167,12 +163,6 @@ class TokenFamily:
     @property
     def _lengths_in_words(self) -> str:
         return " or ".join(map(str, self.lengths))
-
-
-def half_character(text: str) -> str | None:
-    """The first half of a surrogate pair in a text, escaped; None in a text that tokenizers read."""
-    found = None if text.isascii() else re.search(r"[\ud800-\udfff]", text)
-    return ascii(found[0]) if found else None
 
 
 def depth_family(*, codebook_size: int = 128, codes_per_map: int = 100, labels: int = 0) -> TokenFamily:
@@ -274,8 +264,7 @@ class PerceptionIds:
 
     vocabulary: PerceptionVocabulary  # the families
     first_ids: Mapping[str, int]  # the id of each family's first token; the others follow it
-    # for each family that is not delimited, the ids that stand between two codes of a span
-    separators: Mapping[str, tuple[int, ...]]
+    separators: Mapping[str, tuple[int, ...]]  # of each family that is not delimited, the ids between two codes
 
     def start_id(self, family: TokenFamily) -> int:
         return self.first_ids[family.name]

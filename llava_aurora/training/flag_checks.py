@@ -177,9 +177,9 @@ def _check_depth_tokens(flags: argparse.Namespace) -> None:
 
 def attention_kernel(flags: argparse.Namespace) -> tuple[str, str]:
     """The attention implementation for these flags, and why."""
-    from llava_aurora import integration
+    from llava_aurora import installation
 
-    kernel, reason = integration.attention_kernel()
+    kernel, reason = installation.attention_kernel()
     if flags.information_bottleneck and kernel != "sdpa":
         return "sdpa", "--information_bottleneck hides some tokens from others; FlashAttention takes no such mask"
     return kernel, reason

@@ -83,7 +83,7 @@ def run(arguments: Sequence[str], *, recipe: Recipe, root: Path, callbacks: "Seq
     import torch
     import transformers
 
-    from llava_aurora import integration
+    from llava_aurora.training import integration
 
     cuda = torch.cuda.is_available()
     if not cuda:

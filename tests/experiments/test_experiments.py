@@ -27,7 +27,7 @@ def runner():
 
 @pytest.fixture(scope="module")
 def parser():
-    from llava_aurora import integration
+    from llava_aurora.training import integration
     from llava_aurora.training.command_line import flag_parser
     from llava_aurora.training.recipes import find_recipe
 

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from llava_aurora import integration
+from llava_aurora import installation
 from llava_aurora.configuration import ModelArguments
 from llava_aurora.errors import AuroraError
-from llava_aurora.training import train
+from llava_aurora.training import integration, train
 from llava_aurora.training.command_line import UsageError, flag_parser
 from llava_aurora.training.flag_checks import attention_kernel, check_flags, names_tasks
 from llava_aurora.training.legacy_flags import translate
@@ -282,7 +282,7 @@ def test_quantized_training_needs_bitsandbytes_and_no_zero_3(check, monkeypatch,
 
 
 def test_an_information_bottleneck_takes_sdpa_and_says_why(parser, monkeypatch):
-    monkeypatch.setattr(integration, "attention_kernel", lambda: ("flash_attention_2", "it is there"))
+    monkeypatch.setattr(installation, "attention_kernel", lambda: ("flash_attention_2", "it is there"))
     assert attention_kernel(parser.parse_args([])) == ("flash_attention_2", "it is there")
     kernel, reason = attention_kernel(parser.parse_args(["--information_bottleneck", "chain"]))
     assert kernel == "sdpa"

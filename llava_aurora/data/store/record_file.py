@@ -16,9 +16,9 @@ import pyarrow.parquet as pq
 
 from llava_aurora.data.store.parquet_file import Unreadable, read_parquet
 from llava_aurora.errors import AuroraError
-from llava_aurora.files import parse_json, read_json, regular_file
+from llava_aurora.files import half_character, parse_json, read_json, regular_file
 from llava_aurora.ownership import refuse_other_file
-from llava_aurora.tokens.vocabulary import TokenFamily, half_character
+from llava_aurora.tokens.vocabulary import TokenFamily
 
 SPEAKERS = ("human", "gpt")
 CHARACTERS_PER_READ = 1 << 20

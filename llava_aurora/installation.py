@@ -1,15 +1,12 @@
-"""Attaches the plugin to LLaVA: checks versions and patches, and replaces names in `llava.train.train`.
+"""The installation: versions and patches that the plugin needs, what is there, and the attention kernel to train with.
 
-No other file assigns to `llava.*`. `train()` in `llava/train/train.py` looks a few names up in its module when it is
-called: `register()` sets them to our subclasses, `unregister()` back to the originals. What is missing or of another
-version raises an error with what was expected, what was found, and the command that repairs it.
+What is missing or of another version is an error that says what was expected, what was found, and the remedy.
 """
 
 import importlib.metadata
 import importlib.util
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from packaging.specifiers import SpecifierSet
 
@@ -27,8 +24,6 @@ REQUIRED = {
     "peft": ">=0.17",
 }
 REMEDY = "run `bash scripts/setup.sh`"
-
-_originals: dict[str, Any] = {}
 
 
 @dataclass(frozen=True)
@@ -57,54 +52,6 @@ def check_versions() -> None:
             raise AuroraError(
                 f"{version.package}{version.required} is needed, {version.found or 'none'} is installed; {REMEDY}"
             )
-
-
-def register() -> None:
-    """Makes LLaVA's train() build our model, trainer and dataset. A second call does nothing.
-
-    Raises AuroraError if a version does not fit, a patch is not applied, or a name that is to be replaced is missing.
-    """
-    if _originals:
-        return
-    check_versions()
-    _check_patched()
-    from llava.train import train as upstream
-
-    from llava_aurora import configuration
-    from llava_aurora.data.dataset import make_supervised_data_module
-    from llava_aurora.model.aurora_llama import AuroraLlamaForCausalLM
-    from llava_aurora.training.trainer import AuroraTrainer, save_trained_model
-
-    replacements = {
-        "ModelArguments": configuration.ModelArguments,
-        "DataArguments": configuration.DataArguments,
-        "TrainingArguments": configuration.TrainingArguments,
-        "LlavaLlamaForCausalLM": AuroraLlamaForCausalLM,
-        "LLaVATrainer": AuroraTrainer,
-        "make_supervised_data_module": make_supervised_data_module,
-        "safe_save_model_for_hf_trainer": save_trained_model,
-    }
-    missing = [name for name in replacements if name not in vars(upstream)]
-    if missing:
-        raise AuroraError(f"{upstream.__file__}: has no {', '.join(missing)}, which LLaVA 1.2.2.post1 has; {REMEDY}")
-    for name, replacement in replacements.items():
-        _originals[name] = vars(upstream)[name]
-        setattr(upstream, name, replacement)
-
-
-def unregister() -> None:
-    """Undoes `register()`; does nothing without it."""
-    if not _originals:
-        return
-    from llava.train import train as upstream
-
-    for name, original in _originals.items():
-        setattr(upstream, name, original)
-    _originals.clear()
-
-
-def is_registered() -> bool:
-    return bool(_originals)
 
 
 def attention_kernel() -> tuple[str, str]:
@@ -137,7 +84,8 @@ def installed_source() -> Path:
     return Path(next(iter(found.submodule_search_locations))).parent
 
 
-def _check_patched() -> None:
+def check_patched() -> None:
+    """Raises AuroraError for the first patch that is not applied to the installed LLaVA, naming the remedy."""
     source = installed_source()
     for patch, state in patch_queue.status(source).items():
         if state is not patch_queue.State.APPLIED:
