@@ -6,10 +6,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from command import llava_aurora
 from PIL import Image
-from typer.testing import CliRunner
 
-from llava_aurora.cli.__main__ import app
 from llava_aurora.data.sources.scenes.scene import SceneConfig
 from llava_aurora.data.sources.scenes.scene_folder import write_scenes
 from llava_aurora.errors import AuroraError
@@ -70,7 +69,7 @@ def run(folder: Path, *command: str):
     """Runs a command on paths relative to the folder."""
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
-        return CliRunner().invoke(app, list(command))
+        return llava_aurora(*command)
 
 
 @pytest.mark.parametrize("command", COMMANDS)

@@ -6,10 +6,10 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from command import llava_aurora
 from PIL import Image
-from typer.testing import CliRunner
 
-from llava_aurora.cli.__main__ import app, main
+from llava_aurora.cli.__main__ import main
 
 pytestmark = pytest.mark.deepspeed
 
@@ -27,7 +27,7 @@ def photo(tmp_path, monkeypatch):
 def run(finetuned):
     def invoke(*arguments):
         options = "--model", finetuned[0], "--device", "cpu", "--max-new-tokens", 8
-        done = CliRunner().invoke(app, ["ask", *map(str, (*options, *arguments))])
+        done = llava_aurora("ask", *options, *arguments)
         return done.exit_code, done.stdout, done.stderr, done.exception
 
     return invoke
@@ -106,7 +106,7 @@ def test_a_folder_is_asked_about_once_and_failures_are_exit_code_one(run, photo,
     ids=" ".join,
 )
 def test_wrong_usage_is_exit_code_two(arguments):
-    done = CliRunner().invoke(app, ["ask", "--model", "nowhere", *arguments, "How far?"])
+    done = llava_aurora("ask", "--model", "nowhere", *arguments, "How far?")
     assert done.exit_code == 2
     assert "Usage:" in done.stderr
 

@@ -5,17 +5,16 @@ import re
 
 import numpy as np
 import pytest
+from command import llava_aurora
 from PIL import ExifTags, Image
-from typer.testing import CliRunner
 
-from llava_aurora.cli.__main__ import app
 from llava_aurora.data.sources.hardblink import read_hardblink
 
 
 @pytest.fixture
 def run():
     def invoke(*arguments):
-        done = CliRunner().invoke(app, ["data", *map(str, arguments)])
+        done = llava_aurora("data", *arguments)
         return done.exit_code, done.output, done.exception
 
     return invoke

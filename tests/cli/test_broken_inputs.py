@@ -9,12 +9,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+from command import llava_aurora
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
-from typer.testing import CliRunner
 
-from llava_aurora.cli.__main__ import app
 from llava_aurora.data.sources.scenes.scene import SceneConfig
 from llava_aurora.data.sources.scenes.scene_folder import write_scenes
 from llava_aurora.errors import AuroraError
@@ -90,7 +89,7 @@ def ends_well(command: str, folder: Path) -> None:
     given = {"plan": [], "ask": ["--picture", folder / "out.png"], "convert": [out]}
     arguments = [str(folder / part) if (folder / part).exists() else part for part in COMMANDS[command][1]]
     arguments += map(str, [out] if command == "data convert" else given.get(command, ["--out", out]))
-    result = CliRunner().invoke(app, [*command.split(), *arguments])
+    result = llava_aurora(*command.split(), *arguments)
     (folder / "out.jsonl").unlink(missing_ok=True) if not (folder / "out.jsonl").is_dir() else shutil.rmtree(out)
     if not isinstance(result.exception, SystemExit | AuroraError | None):
         raise result.exception

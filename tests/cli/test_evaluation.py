@@ -7,7 +7,7 @@ import shutil
 import numpy as np
 import pytest
 import typer
-from typer.testing import CliRunner
+from command import llava_aurora
 
 from llava_aurora import load_pretrained_model
 from llava_aurora.cli.__main__ import app
@@ -30,7 +30,7 @@ def scenes(tmp_path_factory):
 def run(finetuned, scenes):
     def invoke(command, task, out, *more):
         about = (task, "--model", finetuned[0], "--data", scenes, "--out", out, "--device", "cpu")
-        done = CliRunner().invoke(app, [command, *map(str, (*about, "--max-new-tokens", 30, *more))])
+        done = llava_aurora(command, *about, "--max-new-tokens", 30, *more)
         return done.exit_code, done.output, done.exception
 
     return invoke
@@ -40,7 +40,7 @@ def run(finetuned, scenes):
 def evaluated(finetuned, scenes, tmp_path_factory):
     out = tmp_path_factory.mktemp("evaluated") / "eval"
     options = ("--data", scenes, "--out", out, "--max-new-tokens", 30, "--pictures", 1)
-    done = CliRunner().invoke(app, ["eval", "scenes_depth", *map(str, ("--model", finetuned[0], *options))])
+    done = llava_aurora("eval", "scenes_depth", "--model", finetuned[0], *options)
     assert done.exit_code == 0, done.output
     return out, done.output
 
@@ -92,10 +92,10 @@ def test_verified_decoding_gives_the_same_answers_and_is_part_of_the_evaluation(
 
 
 def test_a_model_compared_with_itself_differs_in_nothing(evaluated):
-    done = CliRunner().invoke(app, ["compare", str(evaluated[0]), str(evaluated[0])])
+    done = llava_aurora("compare", evaluated[0], evaluated[0])
     assert done.exit_code == 0
     assert done.output.count("Ray-cast scenes") == done.output.count("  0.0 [0.0, 0.0] points: second minus first") == 2
-    done = CliRunner().invoke(app, ["compare", str(evaluated[0]), str(evaluated[0]), "--json"])
+    done = llava_aurora("compare", evaluated[0], evaluated[0], "--json")
     assert [each["paired"]["p_value"] for each in json.loads(done.output)["comparisons"]] == [1, 1]
 
 
@@ -145,20 +145,19 @@ def test_a_model_plays_ten_steps_beside_the_driver_and_chance(finetuned, tmp_pat
     pytest.importorskip("gymnasium")
     pytest.importorskip("Box2D")
     options = ("--out", tmp_path / "eval", "--rounds", 2, "--limit", 10, "--device", "cpu", "--model", finetuned[0])
-    command = ["eval", "games", *map(str, options)]
-    done = CliRunner().invoke(app, [*command, "--gif", str(tmp_path / "round.gif")], catch_exceptions=False)
+    done = llava_aurora("eval", "games", *options, "--gif", tmp_path / "round.gif", catch_exceptions=False)
     assert done.exit_code == 0, done.output
     assert [line.split(":")[0] for line in done.stdout.splitlines()[:-1]] == ["model", "scripted driver", "random"]
     assert (tmp_path / "round.gif").read_bytes().startswith(b"GIF89a")
     kept = (tmp_path / "eval" / "games.jsonl").read_text()
-    assert CliRunner().invoke(app, command).stdout == done.stdout
+    assert llava_aurora("eval", "games", *options).stdout == done.stdout
     assert (tmp_path / "eval" / "games.jsonl").read_text() == kept
 
 
 def test_a_gif_is_of_games_only(tmp_path):
-    said = CliRunner().invoke(app, ["eval", "scenes", "--out", str(tmp_path / "eval"), "--gif", "round.gif"]).exception
+    said = llava_aurora("eval", "scenes", "--out", tmp_path / "eval", "--gif", "round.gif").exception
     assert str(said) == "--gif round.gif: only `llava-aurora eval games` draws one; leave it out"
-    said = CliRunner().invoke(app, ["eval", "scenes,games", "--out", str(tmp_path / "eval")]).exception
+    said = llava_aurora("eval", "scenes,games", "--out", tmp_path / "eval").exception
     assert "games are played alone" in str(said)
-    said = CliRunner().invoke(app, ["eval", "games", "--out", str(tmp_path / "eval"), "--gif", "round.png"]).exception
+    said = llava_aurora("eval", "games", "--out", tmp_path / "eval", "--gif", "round.png").exception
     assert ".gif" in str(said) or "[games]" in str(said)

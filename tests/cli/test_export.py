@@ -4,16 +4,15 @@ import json
 import re
 
 import pytest
-from typer.testing import CliRunner
+from command import llava_aurora
 
-from llava_aurora.cli.__main__ import app
 from llava_aurora.errors import AuroraError
 
 
 @pytest.fixture
 def run():
     def call(*arguments: object) -> str:
-        result = CliRunner().invoke(app, [str(part) for part in arguments], catch_exceptions=True)
+        result = llava_aurora(*arguments)
         if result.exception is not None:
             raise result.exception
         return result.stdout

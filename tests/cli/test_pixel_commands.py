@@ -4,15 +4,14 @@ import json
 
 import numpy as np
 import pytest
+from command import llava_aurora
 from PIL import Image
-from typer.testing import CliRunner
 
-from llava_aurora.cli.__main__ import app
 from llava_aurora.demo.tiny_base import copy_tiny_base
 
 
 def run(*arguments, code=0):
-    done = CliRunner().invoke(app, list(map(str, arguments)))
+    done = llava_aurora(*arguments)
     assert done.exit_code == code, done.output
     return done.output
 

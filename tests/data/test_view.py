@@ -9,11 +9,10 @@ from html.parser import HTMLParser
 
 import numpy as np
 import pytest
+from command import llava_aurora
 from PIL import Image
-from typer.testing import CliRunner
 from written import write_record
 
-from llava_aurora.cli.__main__ import app
 from llava_aurora.data.view import RecordPage, sample_records
 from llava_aurora.errors import AuroraError
 from llava_aurora.tasks.registry import task_name
@@ -49,8 +48,8 @@ def view(tmp_path, workshop):
     def run(records, *options):
         path, out = tmp_path / "train.json", tmp_path / "page.html"
         path.write_text(json.dumps(records))
-        arguments = ["data", "view", str(path), "--image-folder", str(workshop.images), "--out", str(out)]
-        result = CliRunner().invoke(app, [*arguments, "--frame", str(FRAME), *map(str, options)])
+        arguments = ["data", "view", path, "--image-folder", workshop.images, "--out", out, "--frame", FRAME]
+        result = llava_aurora(*arguments, *options)
         if result.exception:
             raise result.exception
         return out.read_text()
@@ -141,7 +140,7 @@ def test_what_is_wrong_is_said_beside_the_record(view, records, workshop):
 def test_a_line_that_is_no_json_is_shown_as_such(tmp_path):
     path, out = tmp_path / "train.jsonl", tmp_path / "page.html"
     path.write_text('{"id": "1"}\n[[\n')
-    assert not CliRunner().invoke(app, ["data", "view", str(path), "--image-folder", ".", "--out", str(out)]).exception
+    assert not llava_aurora("data", "view", path, "--image-folder", ".", "--out", out).exception
     assert "line 2 is not valid JSON" in Elements(out.read_text()).text
 
 

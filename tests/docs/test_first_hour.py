@@ -8,11 +8,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from command import llava_aurora
 from PIL import Image
 from transformers import DepthAnythingConfig, DepthAnythingForDepthEstimation, Dinov2Config, DPTImageProcessor
-from typer.testing import CliRunner
-
-from llava_aurora.cli.__main__ import app
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGE = (ROOT / "docs" / "first_hour.md").read_text()
@@ -94,7 +92,7 @@ def test_every_command_of_the_page_runs(title, empty, forked):
             continue
         assert program == "llava-aurora"
         small = next((shlex.split(more) for name, more in SMALL.items() if f" {name} " in command), [])
-        done = CliRunner().invoke(app, [*arguments, *small], catch_exceptions=False)
+        done = llava_aurora(*arguments, *small, catch_exceptions=False)
         assert done.exit_code == 0, f"{command}\n{done.output[-3000:]}"
         if "view.html" in command:
             assert (empty / "view.html").stat().st_size > 10_000

@@ -5,15 +5,14 @@ import shutil
 
 import pytest
 import torch
+from command import llava_aurora
 from llava.model import LlavaLlamaForCausalLM
 from llava.model.language_model.llava_llama import LlavaConfig
 from peft import LoraConfig, PeftModel, get_peft_model
 from PIL import Image
 from transformers import AutoTokenizer
-from typer.testing import CliRunner
 
 from llava_aurora import load_pretrained_model
-from llava_aurora.cli.__main__ import app
 from llava_aurora.errors import AuroraError
 from llava_aurora.model.aurora_release import import_aurora
 from llava_aurora.model.merge import merge
@@ -107,7 +106,7 @@ def test_every_other_way_in_names_the_command_and_the_command_runs(release, work
         with pytest.raises(AuroraError, match=command):
             way_in()
     words = command.replace("FILE", str(workshop.vqvae)).replace("OUT", str(out)).split()[1:]
-    result = CliRunner().invoke(app, [*words, "--frame", str(FRAME)])
+    result = llava_aurora(*words, "--frame", FRAME)
     assert result.exit_code == 0, result.output
     assert load_pretrained_model(str(out))[1].perception is not None
 

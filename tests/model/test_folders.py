@@ -6,13 +6,12 @@ from pathlib import Path
 
 import pytest
 import torch
+from command import llava_aurora
 from llava.model import LlavaLlamaForCausalLM
 from peft import LoraConfig, get_peft_model
 from safetensors.torch import load_file, save_file
-from typer.testing import CliRunner
 
 from llava_aurora import load_pretrained_model
-from llava_aurora.cli.__main__ import app
 from llava_aurora.errors import AuroraError
 from llava_aurora.model.folders import BASE_RECORD, check_trainable, load_tokenizer
 from llava_aurora.model.merge import merge
@@ -85,7 +84,7 @@ def test_a_moved_folder_with_a_trained_tower_is_exported_for_llava(taught, tmp_p
     written.rename(moved)
     with pytest.raises((ValueError, OSError), match=str(written)):
         LlavaLlamaForCausalLM.from_pretrained(moved)
-    result = CliRunner().invoke(app, ["export", "--model", str(moved), "--out", str(out), "--format", "llava"])
+    result = llava_aurora("export", "--model", moved, "--out", out, "--format", "llava")
     assert result.exit_code == 0, result.output
     shutil.rmtree(moved)
     theirs = LlavaLlamaForCausalLM.from_pretrained(out)
@@ -272,7 +271,7 @@ def test_code_in_a_folder_is_not_run(trap, base, workshop, tmp_path, entrance, p
         torch.save({}, model / "mm_projector.bin")
     places = {"model": model, "out": tmp_path / "out", "image": workshop.images / "0.png"}
     arguments = [part.format(**places) for part in ENTRANCES[entrance]]
-    result = CliRunner().invoke(app, [*arguments, *options], input="y\n" * 9)
+    result = llava_aurora(*arguments, *options, input="y\n" * 9)
     assert isinstance(result.exception, AuroraError), result.output
     assert "run the custom code" not in result.output
     assert not marker.exists()

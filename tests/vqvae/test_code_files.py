@@ -7,10 +7,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from command import llava_aurora
 from PIL import Image
-from typer.testing import CliRunner
 
-from llava_aurora.cli.__main__ import app
 from llava_aurora.errors import AuroraError
 from llava_aurora.vqvae import DepthVQVAE, DepthVQVAEConfig, build_depth_vqvae, fingerprint
 from llava_aurora.vqvae.code_files import EncodedMap, codes_writer
@@ -165,7 +164,7 @@ def test_no_half_file_is_left(tmp_path: Path, maps: Path, model: DepthVQVAE, mon
 
 def test_the_commands_train_encode_and_decode(tmp_path: Path, maps: Path):
     def run(*arguments: object):
-        return CliRunner().invoke(app, ["vqvae", *map(str, arguments)])
+        return llava_aurora("vqvae", *arguments)
 
     vqvae, codes, out = tmp_path / "vqvae", tmp_path / "codes.parquet", tmp_path / "out"
     shape = ["--image-size", 16, "--channels", "4,8", "--code-dim", 4, "--codebook-size", 16]
@@ -195,7 +194,7 @@ def test_the_commands_train_encode_and_decode(tmp_path: Path, maps: Path):
     ],
 )
 def test_the_commands_refuse_what_cannot_be(tmp_path: Path, maps: Path, arguments: list[str], message: str):
-    result = CliRunner().invoke(app, ["vqvae", "train", str(maps), "--out", str(tmp_path / "vqvae"), *arguments])
+    result = llava_aurora("vqvae", "train", maps, "--out", tmp_path / "vqvae", *arguments)
     assert result.exit_code == 1
     assert isinstance(result.exception, AuroraError)
     assert message in str(result.exception)

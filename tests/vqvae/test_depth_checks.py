@@ -2,10 +2,9 @@
 
 import numpy as np
 import pytest
+from command import llava_aurora
 from PIL import Image
-from typer.testing import CliRunner
 
-from llava_aurora.cli.__main__ import app
 from llava_aurora.data.sources.depth.depth_import import import_maps
 from llava_aurora.data.sources.scenes.photograph import load_photograph
 from llava_aurora.data.sources.scenes.scene import SceneConfig, render_scene
@@ -132,7 +131,7 @@ def enter(door, folder, maps, *options):
         "vqvae encode": [maps, *out, "--vqvae", folder / "vqvae"],
         "data hardblink": ["--images", folder / "images", "--depth", maps, *out],
     }
-    return CliRunner().invoke(app, [*door.split(), *map(str, [*arguments[door], *options])])
+    return llava_aurora(*door.split(), *arguments[door], *options)
 
 
 def written(folder):
@@ -159,9 +158,7 @@ def test_reversed_depth_is_refused_until_its_polarity_is_said(kitti, door):
 @pytest.mark.parametrize("door", DOORS)
 def test_maps_read_by_their_scale_are_the_converted_ones(kitti, door):
     scale = ["--values", "metric", "--closer", "lower", "--unknown", "65535"]
-    result = CliRunner().invoke(
-        app, ["data", "depth", "--maps", str(kitti / "maps"), "--out", str(kitti / "converted"), *scale]
-    )
+    result = llava_aurora("data", "depth", "--maps", kitti / "maps", "--out", kitti / "converted", *scale)
     assert result.exit_code == 0, result.output
     assert enter(door, kitti, kitti / "converted").exit_code == 0
     converted = written(kitti)

@@ -5,10 +5,9 @@ from collections import Counter
 
 import numpy as np
 import pytest
+from command import llava_aurora
 from PIL import Image
-from typer.testing import CliRunner
 
-from llava_aurora.cli.__main__ import app
 from llava_aurora.data.curriculum.sampler import Curriculum
 from llava_aurora.data.curriculum.schedule_file import read_schedule
 from llava_aurora.data.sources.aurora_records import AuroraRecords, truth_of
@@ -76,7 +75,7 @@ def theirs(tmp_path):
 
 
 def convert(theirs, out, *options):
-    done = CliRunner().invoke(app, ["data", "convert", "--from", "aurora", *options, str(theirs), str(out)])
+    done = llava_aurora("data", "convert", "--from", "aurora", *options, theirs, out)
     assert done.exit_code == 0, done.output
     return json.loads(out.read_text()), done
 

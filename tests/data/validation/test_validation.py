@@ -6,12 +6,11 @@ import json
 
 import numpy as np
 import pytest
+from command import llava_aurora
 from PIL import Image
 from transformers import AutoTokenizer
-from typer.testing import CliRunner
 from written import write_record
 
-from llava_aurora.cli.__main__ import app
 from llava_aurora.data.validation import checks as validation
 from llava_aurora.data.validation.checks import CheckSettings, check_file
 from llava_aurora.data.validation.findings import KINDS, Findings
@@ -528,8 +527,8 @@ def command(tmp_path, images):
     def run(records, *options):
         path = tmp_path / "train.json"
         path.write_text(json.dumps(records))
-        arguments = ["data", "check", str(path), "--image-folder", str(images), "--frame", str(FRAME), "--workers", "1"]
-        return CliRunner().invoke(app, [*arguments, *map(str, options)])
+        arguments = ["data", "check", path, "--image-folder", images, "--frame", FRAME, "--workers", 1]
+        return llava_aurora(*arguments, *options)
 
     return run
 

@@ -3,12 +3,11 @@
 import numpy as np
 import pytest
 import torch
+from command import llava_aurora
 from PIL import Image
 from skimage import data as photographs
 from transformers import DepthAnythingConfig, DepthAnythingForDepthEstimation, Dinov2Config, DPTImageProcessor
-from typer.testing import CliRunner
 
-from llava_aurora.cli.__main__ import app
 from llava_aurora.data.sources.depth.depth_estimation import DepthEstimator, default_device, estimate_maps, read_image
 from llava_aurora.errors import AuroraError
 from llava_aurora.vqvae.depth_scale import DepthScale
@@ -202,7 +201,7 @@ def test_two_processes_share_the_images(tmp_path, images, model, estimated, star
 
 def test_the_command_takes_an_estimator(tmp_path, images, model):
     arguments = ("data", "depth", "--images", images, "--out", tmp_path, "--model", model, "--device", "cpu")
-    result = CliRunner().invoke(app, [str(part) for part in arguments])
+    result = llava_aurora(*arguments)
     assert result.exit_code == 1
     assert "7 maps written" in result.stdout
     assert "broken.jpg: cannot read the image" in result.stderr

@@ -2,10 +2,9 @@
 
 import numpy as np
 import pytest
+from command import llava_aurora
 from PIL import Image
-from typer.testing import CliRunner
 
-from llava_aurora.cli.__main__ import app
 from llava_aurora.data.sources.depth.depth_import import import_maps
 from llava_aurora.data.sources.scenes.scene import SceneConfig, render_scene
 from llava_aurora.errors import AuroraError
@@ -32,7 +31,7 @@ def test_maps_keep_their_places_and_are_scaled(tmp_path, depth):
 
 
 def run(*arguments):
-    return CliRunner().invoke(app, ["data", "depth", *map(str, arguments)])
+    return llava_aurora("data", "depth", *arguments)
 
 
 def test_the_command_imports_warns_and_goes_on(tmp_path, depth):

@@ -4,10 +4,9 @@ import json
 
 import numpy as np
 import pytest
+from command import llava_aurora
 from PIL import Image
-from typer.testing import CliRunner
 
-from llava_aurora.cli.__main__ import app
 from llava_aurora.data.images.frame import FrameTransform
 from llava_aurora.data.sources.depth.depth_records import DepthTasks, write_depth_records
 from llava_aurora.data.validation.checks import CheckSettings, check_file
@@ -136,7 +135,7 @@ def test_the_command_goes_from_maps_to_records_with_codes_made_here_or_before(ph
     save_depth_vqvae(KIND.vqvae, tmp_path / "vq")
 
     def run(*arguments):
-        result = CliRunner().invoke(app, list(map(str, arguments)), catch_exceptions=False)
+        result = llava_aurora(*arguments, catch_exceptions=False)
         assert result.exit_code == 0, result.output
         return result.output
 
@@ -162,8 +161,7 @@ def test_reversed_depth_is_refused_until_its_polarity_is_said(photographs, tmp_p
     common = ["--image-folder", photographs, "--depth", upside, "--depth-vqvae", tmp_path / "vqvae", "--out", out]
 
     def run(*options):
-        command = ["data", "depth-records", *map(str, common), "--frame", str(FRAME), *options]
-        return CliRunner().invoke(app, command)
+        return llava_aurora("data", "depth-records", *common, "--frame", FRAME, *options)
 
     assert "closer may be lower. Say what the values are" in str(run().exception)
     assert not out.exists()

@@ -4,11 +4,10 @@ import json
 
 import numpy as np
 import pytest
+from command import llava_aurora
 from PIL import Image
 from refcoco import CUP, DISH, SIZE, filled, write_refs, write_rows
-from typer.testing import CliRunner
 
-from llava_aurora.cli.__main__ import app
 from llava_aurora.data.images.frame import FrameTransform
 from llava_aurora.tasks.mask_measures import mask_iou
 from llava_aurora.tokens.mask import decode_mask
@@ -23,7 +22,7 @@ def run(tmp_path):
         out = tmp_path / "train.json"
         out.unlink(missing_ok=True)
         command = ["data", "masks", "--annotations", annotations, "--images", images, "--out", out, *arguments]
-        done = CliRunner().invoke(app, list(map(str, command)))
+        done = llava_aurora(*command)
         return done, json.loads(out.read_text()) if out.exists() else []
 
     return invoke
