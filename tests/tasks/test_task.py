@@ -23,7 +23,14 @@ from llava_aurora.tokens.vocabulary import by_kind, color_family, mask_family
 def test_every_task_is_of_a_family_and_every_kind_is_there():
     assert {task.kind for task in tasks().values()} == set(KINDS)
     assert (*tasks(), OTHER) == task_names()
-    assert [family.name for family in families()] == ["depth", "counting", "masks", "look_again", "pixels"]
+    assert [family.name for family in families()] == [
+        "depth",
+        "counting",
+        "masks",
+        "look_again",
+        "pixels",
+        "pixel_masks",
+    ]
     assert all(task in family_of(task).tasks for task in tasks().values())
 
 

@@ -1,4 +1,4 @@
-"""The place that a record about a pixel asks for, drawn anew each time its image is seen."""
+"""The place that a record about a pixel, its colour or its thing, asks for, drawn anew each time its image is seen."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -7,6 +7,7 @@ import numpy as np
 
 from llava_aurora.data.images.image_files import open_image, path_inside
 from llava_aurora.data.images.seen_colors import seen_colors
+from llava_aurora.data.sources.masks.segments import read_segment
 from llava_aurora.data.store.record_store import RecordStore
 from llava_aurora.data.transforms.transform import (
     Transform,
@@ -16,6 +17,7 @@ from llava_aurora.data.transforms.transform import (
     with_turns,
 )
 from llava_aurora.errors import AuroraError
+from llava_aurora.tasks.pixel_masks import drawn_place, known_place
 from llava_aurora.tasks.pixels import drawn_cell, known_facts
 from llava_aurora.tasks.prompts import Prompts
 from llava_aurora.tasks.records import RecordWriter
@@ -25,12 +27,13 @@ from llava_aurora.tasks.task import Record, Task
 if TYPE_CHECKING:
     from llava_aurora.tokens.perception import PerceptionTokens
 
+_FAMILIES = ("pixels", "pixel_masks")
 _TRIED = 20  # records, before training
 
 
 @register_transform
 class FreshPixels(Transform):
-    """Asks for another cell of the same image, in the record's own words. It depends on seed, epoch and record alone.
+    """Asks for another place of the same image, in the record's own words. It depends on seed, epoch and record alone.
 
     Args:
         writer: of coordinates and colours.
@@ -57,13 +60,13 @@ class FreshPixels(Transform):
         )
 
     def changes(self, task: Task) -> bool:
-        return family_of(task).name == "pixels"
+        return family_of(task).name in _FAMILIES
 
     def set_epoch(self, epoch: int) -> None:
         self.epoch = epoch
 
     def check(self, store: RecordStore) -> None:
-        places = [task_names().index(task.name) for task in family_named("pixels").tasks]
+        places = [task_names().index(task.name) for name in _FAMILIES for task in family_named(name).tasks]
         rows = np.flatnonzero(np.isin(store.tasks, places))
         for row in rows[:: max(1, len(rows) // _TRIED)].tolist():
             try:
@@ -76,12 +79,9 @@ class FreshPixels(Transform):
         if task is None or not self.changes(task):
             return record
         try:
-            known = known_facts(record)
-            image = open_image(path_inside(self.image_folder, record["image"]), upright=False, on_white=False)
-            colors = seen_colors(image, aspect_ratio=self.aspect_ratio, side=known.side)
+            known, other = self._drawn(task, record)
         except AuroraError as error:
             raise AuroraError(f"{named(record)}: {error}") from error
-        other = drawn_cell(colors, record_generator(record, seed=self.seed, epoch=self.epoch), frame=known.frame)
         if other is None:
             return record
         family, families = family_of(task), {each.kind: each for each in self.writer.families}
@@ -94,3 +94,20 @@ class FreshPixels(Transform):
             raise AuroraError(f"{text!r} names neither its pixel nor its colour; write the records again")
 
         return {**with_turns(record, rewritten), "aurora": {**record["aurora"], **family.truth(task, other)}}
+
+    def _drawn(self, task: Task, record: Record) -> tuple[Any, Any]:
+        """The facts of a record, and those to take their place; None for no others. Raises AuroraError."""
+        rng = record_generator(record, seed=self.seed, epoch=self.epoch)
+        if family_of(task).name == "pixels":
+            known = known_facts(record)
+            image = open_image(path_inside(self.image_folder, record["image"]), upright=False, on_white=False)
+            colors = seen_colors(image, aspect_ratio=self.aspect_ratio, side=known.side)
+            return known, drawn_cell(colors, rng, frame=known.frame)
+        place = known_place(record)
+        try:
+            runs = record["aurora"]["masks"][0]
+            height, width = runs["size"]
+        except (IndexError, KeyError, TypeError, ValueError) as error:
+            raise AuroraError(f"its mask is missing ({error}); write the records again") from error
+        mask = read_segment(runs, size=(width, height), where="its mask")
+        return place, drawn_place(mask, place.phrase, rng, side=place.side, frame=place.frame)
