@@ -24,7 +24,7 @@ from llava_aurora.errors import AuroraError
 from llava_aurora.files import read_json_object, write_text
 from llava_aurora.ownership import refuse_other_file
 from llava_aurora.report.document import data_uri, render
-from llava_aurora.tasks.marks import draw_points
+from llava_aurora.tasks.marks import mark_points
 from llava_aurora.tasks.points import mentions
 from llava_aurora.tasks.registry import task_name, task_names
 from llava_aurora.tokens.box import BoxKind
@@ -157,10 +157,7 @@ class RecordPage:
         if boxes:
             drawn, caption = self.boxes.draw(boxes, drawn), f"{len(boxes)} boxes {source}"
         if points:
-            across, down = image.width / self.boxes.frame, image.height / self.boxes.frame
-            places = [(int(x * across), int(y * down)) for x, y in points.values()]
-            marked = draw_points(np.asarray(drawn), places, list(points))
-            drawn, caption = Image.fromarray(marked), f"{len(points)} points {source}"
+            drawn, caption = mark_points(drawn, points, frame=self.boxes.frame), f"{len(points)} points {source}"
         if masks := self._masks(text):
             drawn, caption = draw_masks(masks, drawn), f"{caption}, {len(masks)} masks"
         pictures = [_picture(drawn, caption, kind="JPEG")]

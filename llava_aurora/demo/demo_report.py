@@ -29,7 +29,7 @@ from llava_aurora.report.document import Section, Table, interval, percent, writ
 from llava_aurora.report.plots import loss_curves, save_panels
 from llava_aurora.tasks.depth import DepthFacts
 from llava_aurora.tasks.forms import LETTERS
-from llava_aurora.tasks.marks import depth_at, draw_points, sample_points
+from llava_aurora.tasks.marks import depth_at, mark_points, sample_points
 from llava_aurora.tasks.points import MarkedPoint
 from llava_aurora.tasks.prompts import Prompts
 from llava_aurora.tasks.records import RecordWriter
@@ -212,9 +212,8 @@ def photograph(demo: DemoFolder) -> tuple[str, str]:
     image = Image.fromarray(picture.image)
     result = predictor.write([image], [question_of(record)])[0]
     copy = kind.decode(kind.encode(true))
-    shown = np.asarray(image.resize((SIDE, SIDE), Image.Resampling.BICUBIC))
-    places = [(x * SIDE // frame, y * SIDE // frame) for x, y in record["aurora"]["points"].values()]
-    marked = Image.fromarray(draw_points(shown, places, list(record["aurora"]["points"])))
+    shown = image.resize((SIDE, SIDE), Image.Resampling.BICUBIC)
+    marked = mark_points(shown, record["aurora"]["points"], frame=frame)
     maps = {"true depth": true, "the VQ-VAE's copy": copy, "written by the model": result.depth}
     save_panels(
         demo.out / "photograph_motorcycle.png",

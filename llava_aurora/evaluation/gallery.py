@@ -5,14 +5,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from PIL import Image
 
 from llava_aurora.evaluation.benchmarks.question import Question
 from llava_aurora.evaluation.measure import judge, written_of
 from llava_aurora.generation.result import Answer, folded, plain
 from llava_aurora.report.plots import Panel, save_panels
-from llava_aurora.tasks.marks import draw_points
+from llava_aurora.tasks.marks import mark_points
 from llava_aurora.tasks.registry import family_named
 from llava_aurora.tokens.perception import PerceptionTokens
 
@@ -65,9 +64,6 @@ def panels(question: Question, line: Answer, perception: PerceptionTokens | None
     image = question.open().resize((_SIDE, _SIDE), Image.Resampling.BICUBIC)
     shown = image
     if question.points and not question.unmarked:
-        places = [
-            (int(x * _SIDE / question.frame), int(y * _SIDE / question.frame)) for x, y in question.points.values()
-        ]
-        shown = Image.fromarray(draw_points(np.asarray(image), places, list(question.points)))
+        shown = mark_points(image, question.points, frame=question.frame)
     written, annotation = written_of(question, line, perception)
     return [("image", shown), *family_named(question.family).panels(question, written, annotation, image)]

@@ -1,6 +1,5 @@
 """The span, such as a depth map, that the page shows while its codes are written."""
 
-import base64
 import io
 import re
 from collections.abc import Iterable, Sequence
@@ -9,6 +8,7 @@ from html import escape
 import numpy as np
 from PIL import Image
 
+from llava_aurora.report.document import data_uri
 from llava_aurora.tokens.kind import TokenKind
 from llava_aurora.tokens.mask import COLORS
 from llava_aurora.tokens.vocabulary import TokenFamily
@@ -79,4 +79,4 @@ def _uri(picture: Image.Image, format: str, shape: Sequence[int] | None = None) 
     file = io.BytesIO()
     shown = picture.resize((shape[0], shape[1]), Image.Resampling.NEAREST) if shape else picture
     shown.save(file, format=format, quality=88)
-    return f"data:image/{format.lower()};base64,{base64.b64encode(file.getvalue()).decode()}"
+    return data_uri(file.getvalue(), kind=format.lower())

@@ -5,7 +5,7 @@ Points are (x, y) pixels of the image, x to the right, y down. Lengths in pixels
 scale with the shorter side of the image at hand. Source: AURORA, supplement, and HardBLINK for the look of a mark.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 
 import numpy as np
@@ -128,6 +128,12 @@ def any_points(relative_depth: np.ndarray, count: int, rng: np.random.Generator)
         return None
     chosen = rng.choice(known, count, replace=False).tolist()
     return [(place % relative_depth.shape[1], place // relative_depth.shape[1]) for place in chosen]
+
+
+def mark_points(image: Image.Image, points: Mapping[str, Sequence[float]], *, frame: int) -> Image.Image:
+    """An RGB image with points marked that are (x, y) by letter in a square frame of this side over the whole of it."""
+    places = [(int(x * image.width / frame), int(y * image.height / frame)) for x, y in points.values()]
+    return Image.fromarray(draw_points(np.asarray(image), places, list(points)))
 
 
 def draw_points(

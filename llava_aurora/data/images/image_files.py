@@ -10,6 +10,7 @@ import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from llava_aurora.errors import AuroraError
+from llava_aurora.files import atomic_file
 
 # MPO is opened as JPEG. Pillow would open PostScript too, by starting Ghostscript, whatever the file's suffix says.
 FORMATS = ("AVIF", "BMP", "GIF", "JPEG", "JPEG2000", "PNG", "PPM", "TIFF", "WEBP")
@@ -152,4 +153,12 @@ def _check_pixels(image: Image.Image) -> None:
     if Image.MAX_IMAGE_PIXELS and image.width * image.height > Image.MAX_IMAGE_PIXELS:
         raise Image.DecompressionBombError(
             f"{image.width} × {image.height} pixels are too many; at most {Image.MAX_IMAGE_PIXELS} are read"
+        )
+
+
+def save_png(path: Path, image: Image.Image | np.ndarray) -> None:
+    """Writes a PNG that is there whole or not at all. Args: image: an array is as `Image.fromarray` takes it."""
+    with atomic_file(path) as temporary:
+        (Image.fromarray(image) if isinstance(image, np.ndarray) else image).save(
+            temporary, format="PNG", compress_level=3
         )

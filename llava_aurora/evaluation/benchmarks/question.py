@@ -16,7 +16,7 @@ from llava_aurora.data.sources.tables import EmbeddedImage
 from llava_aurora.errors import AuroraError
 from llava_aurora.generation.result import asked
 from llava_aurora.tasks.answers import AnswerKind
-from llava_aurora.tasks.marks import draw_points
+from llava_aurora.tasks.marks import mark_points
 from llava_aurora.tasks.outcome import TrueMask
 from llava_aurora.vqvae.maps import read_depth_map
 
@@ -63,10 +63,7 @@ class Question:
             raise AuroraError(f"question {self.id}: {error}") from error
         if not self.unmarked:
             return picture
-        places = [
-            (int(x * picture.width / self.frame), int(y * picture.height / self.frame)) for x, y in self.points.values()
-        ]
-        return Image.fromarray(draw_points(np.asarray(picture), places, list(self.points)))
+        return mark_points(picture, self.points, frame=self.frame)
 
     def in_image(self, mask: np.ndarray) -> np.ndarray:
         """A mask over the frame, bool (S, S), in pixels of the image, bool (H, W), if its true masks are known."""

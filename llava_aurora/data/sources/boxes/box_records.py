@@ -11,13 +11,12 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from llava_aurora.data.images.image_files import opened_image
+from llava_aurora.data.images.image_files import opened_image, save_png
 from llava_aurora.data.sources.boxes.box_questions import BoxTasks, Question, balance, find_questions
 from llava_aurora.data.sources.boxes.lvis import read_annotations
 from llava_aurora.data.sources.boxes.plurals import names_of
 from llava_aurora.data.sources.made_records import MadeRecords
 from llava_aurora.errors import AuroraError
-from llava_aurora.files import atomic_file
 from llava_aurora.ownership import claim_folder
 from llava_aurora.progress import notes, tracked
 from llava_aurora.tasks.counting import CountFacts, CountingFamily
@@ -113,6 +112,5 @@ def _resize(
             failures.append(f"image {question.image.id}: {error}")
             made[question.file] = None
             continue
-        with atomic_file(resized / name) as temporary:
-            small.save(temporary, format="PNG", compress_level=3)
+        save_png(resized / name, small)
     return [replace(question, file=file) for question in questions if (file := made[question.file]) is not None]

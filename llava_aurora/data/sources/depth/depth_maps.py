@@ -15,10 +15,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image
 
+from llava_aurora.data.images.image_files import save_png
 from llava_aurora.errors import AuroraError
-from llava_aurora.files import atomic_file, write_text
+from llava_aurora.files import write_text
 from llava_aurora.found_files import FoundFiles
 from llava_aurora.ownership import claim_folder
 from llava_aurora.progress import count_bars
@@ -93,8 +93,7 @@ def write_maps(
         if isinstance(relative, AuroraError):
             report.failures[str(path)] = str(relative).removeprefix(f"{path}: ")
             continue
-        with atomic_file(mine[path]) as temporary:
-            Image.fromarray(relative).save(temporary, format="PNG", compress_level=3)
+        save_png(mine[path], relative)
         report.written += 1
     report = _gathered(report, share)
     report.seconds = time.monotonic() - started

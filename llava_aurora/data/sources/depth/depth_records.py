@@ -8,13 +8,11 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 
 from llava_aurora.data.images.frame import FrameTransform
-from llava_aurora.data.images.image_files import SUFFIXES, opened_image, refuse_turned
+from llava_aurora.data.images.image_files import SUFFIXES, opened_image, refuse_turned, save_png
 from llava_aurora.data.sources.made_records import MadeRecords, check_aspect_ratio
 from llava_aurora.errors import AuroraError
-from llava_aurora.files import atomic_file
 from llava_aurora.found_files import find_files
 from llava_aurora.progress import tracked
 from llava_aurora.tasks.annotated import AnnotatedImage, Drawing
@@ -198,5 +196,4 @@ def _mark(path: Path, points: Mapping[str, Sequence[int]], copy: Path, tasks: De
     into = FrameTransform.of(width=image.width, height=image.height, frame=frame, aspect_ratio=tasks.aspect_ratio)
     places = [into.place(point, image.size) for point in points.values()]
     drawn = draw_points(np.asarray(image), places, list(points), side=round(frame / max(into.scale)))
-    with atomic_file(copy) as temporary:
-        Image.fromarray(drawn).save(temporary, format="PNG", compress_level=3)
+    save_png(copy, drawn)

@@ -22,13 +22,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image
 
-from llava_aurora.data.images.image_files import open_image, path_inside
+from llava_aurora.data.images.image_files import open_image, path_inside, save_png
 from llava_aurora.data.sources.scenes.phrases import unique_phrases
 from llava_aurora.data.sources.scenes.scene import SceneConfig, SceneObject, relative_depth, render_scene, scene_seed
 from llava_aurora.errors import AuroraError
-from llava_aurora.files import atomic_file, read_json_lines, write_text
+from llava_aurora.files import read_json_lines, write_text
 from llava_aurora.ownership import claim_folder
 from llava_aurora.progress import count_bars
 from llava_aurora.vqvae.maps import read_depth_map, resize_nearest
@@ -195,17 +194,12 @@ def _write_scene(index: int, out: Path, seed: int, config: SceneConfig, metric: 
         size=(config.frame, config.frame),
         objects=scene.objects,
     )
-    _save_png(out / record.image, scene.image)
-    _save_png(out / record.depth, relative_depth(scene.depth))
-    _save_png(out / f"instances/{name}.png", scene.instances.astype(np.uint8))
+    save_png(out / record.image, scene.image)
+    save_png(out / record.depth, relative_depth(scene.depth))
+    save_png(out / f"instances/{name}.png", scene.instances.astype(np.uint8))
     if record.metric_depth is not None:
-        _save_png(out / record.metric_depth, np.rint(scene.depth * 1000).astype(np.uint16))
+        save_png(out / record.metric_depth, np.rint(scene.depth * 1000).astype(np.uint16))
     return record
-
-
-def _save_png(path: Path, array: np.ndarray) -> None:
-    with atomic_file(path) as temporary:
-        Image.fromarray(array).save(temporary, format="PNG", compress_level=3)
 
 
 def _list(out: Path, records: Mapping[int, SceneRecord]) -> None:

@@ -10,18 +10,18 @@ import numpy as np
 from PIL import Image
 
 from llava_aurora.data.images.crop import crop
-from llava_aurora.data.images.image_files import open_image
+from llava_aurora.data.images.image_files import open_image, save_png
 from llava_aurora.data.images.seen_colors import seen_colors
 from llava_aurora.data.sources.scenes.phrases import unique_phrases
 from llava_aurora.data.sources.scenes.scene import COLORS, SHAPES
 from llava_aurora.data.sources.scenes.scene_folder import SceneRecord, mean_depth, read_scenes, scene_masks
 from llava_aurora.data.store.record_file import refuse_other_than_records
 from llava_aurora.errors import AuroraError
-from llava_aurora.files import atomic_file, write_json
+from llava_aurora.files import write_json
 from llava_aurora.progress import tracked
 from llava_aurora.tasks.annotated import AnnotatedImage, AnnotatedObject, Drawing
 from llava_aurora.tasks.depth_tasks import DepthTask
-from llava_aurora.tasks.marks import draw_points
+from llava_aurora.tasks.marks import mark_points
 from llava_aurora.tasks.records import RecordWriter, write_records
 from llava_aurora.tasks.registry import task_named, task_of
 from llava_aurora.tasks.task import Record
@@ -83,8 +83,7 @@ def write_scene_records(
     records: list[Record] = []
     known = read_scenes(scenes)
     mean = np.rint(mean_depth(scenes, side=known[0].size[0])).astype(np.uint8)
-    with atomic_file(scenes / MEAN_DEPTH) as temporary:
-        Image.fromarray(mean).save(temporary, format="PNG")
+    save_png(scenes / MEAN_DEPTH, mean)
     if tasks.drawing.counts is None:
         tasks = replace(tasks, drawing=replace(tasks.drawing, counts=even_counts(known)))
     for scene in tracked(known, "Writing records"):
@@ -186,7 +185,8 @@ def _ask(
     records = list(filter(keep, made))  # before an image is marked for one
     marked = [record for record in records if record.get("image") == marked_image]
     if marked:
-        _mark(folder, scene, marked[0]["aurora"]["points"], marked_image, drawing.frame)
+        shown = mark_points(_open(folder, scene), marked[0]["aurora"]["points"], frame=drawing.frame)
+        save_png(folder / marked_image, shown)
     for record in records:
         record["aurora"]["depth"] = scene.depth
         if "points" in record["aurora"]:  # how to draw them anew
@@ -198,22 +198,12 @@ def _ask(
                 if drawing.one_height:
                     record["aurora"]["one_height"] = True
         if isinstance(record.get("image"), list):
-            _crop(folder, scene, record["aurora"]["boxes"][0], record["image"][1], drawing.frame)
+            box = [edge * scene.size[0] / drawing.frame for edge in record["aurora"]["boxes"][0]]
+            save_png(folder / record["image"][1], crop(_open(folder, scene), box))
         if record.get("image") == marked_image:
             record["aurora"]["unmarked"] = scene.image  # see transforms/fresh.py
     return records
 
 
-def _crop(folder: Path, scene: SceneRecord, box: Sequence[int], name: str, frame: int) -> None:
-    image = open_image(folder / scene.image, upright=False, on_white=False)
-    with atomic_file(folder / name) as temporary:
-        crop(image, [edge * image.width / frame for edge in box]).save(temporary, format="PNG", compress_level=3)
-
-
-def _mark(folder: Path, scene: SceneRecord, points: Mapping[str, Sequence[int]], name: str, frame: int) -> None:
-    image = np.asarray(open_image(folder / scene.image, upright=False, on_white=False))
-    scale = image.shape[1] / frame
-    places = [(int(x * scale), int(y * scale)) for x, y in points.values()]
-    drawn = draw_points(image, places, list(points))
-    with atomic_file(folder / name) as temporary:
-        Image.fromarray(drawn).save(temporary, format="PNG", compress_level=3)
+def _open(folder: Path, scene: SceneRecord) -> Image.Image:
+    return open_image(folder / scene.image, upright=False, on_white=False)
