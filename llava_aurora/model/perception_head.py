@@ -16,11 +16,11 @@ ROWS = "perception_rows"
 WORDS = "words.weight"
 
 
-class PerceptionEmbedding(nn.Module):
-    """An input embedding whose rows for `ids` are a parameter of their own.
+class _SplitRows(nn.Module):
+    """A vocabulary matrix whose rows for `ids` are a parameter of their own.
 
     Args:
-        words: the frozen embedding of all other ids; rows that it has for `ids` are not used.
+        words: the frozen embedding or head of all other ids; rows that it has for `ids` are not used.
         rows: (len(ids), D), their initial values.
     """
 
@@ -30,6 +30,10 @@ class PerceptionEmbedding(nn.Module):
         self.ids = ids
         self.perception_rows = nn.Parameter(rows)
 
+
+class PerceptionEmbedding(_SplitRows):
+    """An input embedding with rows of its own."""
+
     def forward(self, input_ids: Tensor) -> Tensor:
         """int64 (...) to (..., D)."""
         new = (input_ids >= self.ids.start) & (input_ids < self.ids.stop)
@@ -38,14 +42,8 @@ class PerceptionEmbedding(nn.Module):
         return torch.where(new[..., None], rows.to(words.dtype), words)
 
 
-class PerceptionHead(nn.Module):
-    """An output head whose rows for `ids` are a parameter of their own; arguments as for `PerceptionEmbedding`."""
-
-    def __init__(self, *, words: nn.Module, ids: range, rows: Tensor) -> None:
-        super().__init__()
-        self.words = words
-        self.ids = ids
-        self.perception_rows = nn.Parameter(rows)
+class PerceptionHead(_SplitRows):
+    """An output head with rows of its own."""
 
     def forward(self, hidden: Tensor) -> Tensor:
         """(..., D) to logits (..., V), of words and perception tokens in the order of their ids."""
