@@ -19,6 +19,7 @@ import torch
 from rich.progress import Progress
 from torch import Tensor
 
+from llava_aurora.batches import batches
 from llava_aurora.errors import AuroraError
 from llava_aurora.files import atomic_folder, regular_file, remove_leftovers
 from llava_aurora.progress import count_bars
@@ -190,11 +191,11 @@ class _Run:
         started = time.monotonic()
         generator = torch.Generator().manual_seed(self.recipe.seed * 1_000_003 + epoch)
         shuffled = [self.train[i] for i in torch.randperm(len(self.train), generator=generator).tolist()]
-        batches = [shuffled[i : i + self.recipe.batch_size] for i in range(0, len(shuffled), self.recipe.batch_size)]
+        portions = list(batches(shuffled, self.recipe.batch_size))
         tally = _Tally()
         self.model.train()
-        task = progress.add_task(f"VQ-VAE, epoch {epoch}", total=len(batches))
-        for batch in progress.track(batches, task_id=task):
+        task = progress.add_task(f"VQ-VAE, epoch {epoch}", total=len(portions))
+        for batch in progress.track(portions, task_id=task):
             self._train_step(self.frames.batch(batch).to(self.device), tally)
         progress.remove_task(task)
         indices = torch.cat(tally.indices)
@@ -238,8 +239,8 @@ class _Run:
     def _held_out_mse(self) -> float:
         self.model.eval()
         total = 0.0
-        for start in range(0, len(self.held_out), self.recipe.batch_size):
-            depth = self.frames.batch(self.held_out[start : start + self.recipe.batch_size]).to(self.device)
+        for batch in batches(self.held_out, self.recipe.batch_size):
+            depth = self.frames.batch(batch).to(self.device)
             total += self.model(depth).reconstruction_mse.item() * len(depth)
         return total / len(self.held_out)
 

@@ -23,6 +23,7 @@ from typing import Any
 
 import numpy as np
 
+from llava_aurora.batches import batches
 from llava_aurora.data.images.image_files import open_image, path_inside, save_png
 from llava_aurora.data.sources.scenes.phrases import unique_phrases
 from llava_aurora.data.sources.scenes.scene import SceneConfig, SceneObject, relative_depth, render_scene, scene_seed
@@ -75,13 +76,13 @@ def write_scenes(
     claim_folder(out, "scenes.json", settings, what="scenes")
     done = {int(record.id): record for record in _whole_records(out) if int(record.id) < count}
     missing = [index for index in range(count) if index not in done]
-    batches = [missing[start : start + _BATCH] for start in range(0, len(missing), _BATCH)]
+    portions = list(batches(missing, _BATCH))
     arguments = (out, seed, config, metric_depth)
     listed = len(done)
     try:
         with count_bars() as progress:
             bar = progress.add_task("rendering scenes", total=count, completed=len(done))
-            for records in _in_processes(batches, arguments, workers=workers):
+            for records in _in_processes(portions, arguments, workers=workers):
                 done.update((int(record.id), record) for record in records)
                 progress.advance(bar, len(records))
                 if len(done) - listed >= max(_LISTED_AT_LEAST_EVERY, listed // 4):
@@ -161,18 +162,18 @@ def _files(record: SceneRecord) -> list[str]:
 
 
 def _in_processes(
-    batches: list[list[int]], arguments: tuple[Path, int, SceneConfig, bool], *, workers: int
+    portions: list[list[int]], arguments: tuple[Path, int, SceneConfig, bool], *, workers: int
 ) -> Iterator[list[SceneRecord]]:
     """Results of `_render_batch`, as they come."""
-    if min(workers, len(batches)) < 2:
-        for batch in batches:
+    if min(workers, len(portions)) < 2:
+        for batch in portions:
             yield _render_batch(batch, *arguments)
         return
     # Fresh processes: a fork of one that has run torch can hang in its threads.
     context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(min(workers, len(batches)), mp_context=context) as pool:
+    with ProcessPoolExecutor(min(workers, len(portions)), mp_context=context) as pool:
         try:
-            for future in as_completed([pool.submit(_render_batch, batch, *arguments) for batch in batches]):
+            for future in as_completed([pool.submit(_render_batch, batch, *arguments) for batch in portions]):
                 yield future.result()
         finally:
             pool.shutdown(cancel_futures=True)
