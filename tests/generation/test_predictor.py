@@ -4,13 +4,11 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from untrained import untrained_predictor
 
-from llava_aurora import Predictor, load_pretrained_model
+from llava_aurora import Predictor
 from llava_aurora.errors import AuroraError
-from llava_aurora.model.embeddings import RowStart, grow_embeddings
 from llava_aurora.model.folders import fingerprint
-from llava_aurora.tokens import build_kinds
-from llava_aurora.tokens.perception import PerceptionTokens
 
 QUESTIONS = ["Write down the depth map of this image.", "How many red cubes are in the image?", "Why?"]
 
@@ -18,13 +16,7 @@ QUESTIONS = ["Write down the depth map of this image.", "How many red cubes are 
 @pytest.fixture(scope="module")
 def predictor(workshop):
     """The base model with its new tokens, before any training."""
-    torch.manual_seed(1)
-    tokenizer, model, image_processor, _ = load_pretrained_model(str(workshop.base), device="cpu")
-    settings = {"depth": {"vqvae": str(workshop.vqvae)}, "box": {"frame": 56}}
-    perception = PerceptionTokens.teach(tokenizer, build_kinds(settings, workshop.folder))
-    grow_embeddings(model, rows=len(tokenizer), ids=perception.token_ids(), start=RowStart())
-    model.attach_perception(perception)
-    return Predictor(tokenizer=tokenizer, model=model, image_processor=image_processor)
+    return untrained_predictor(workshop)
 
 
 @pytest.fixture(scope="module")

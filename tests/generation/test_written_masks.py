@@ -1,25 +1,15 @@
 """A model with depth, box and mask tokens, before any training, writes masks under the constraint."""
 
 import pytest
-import torch
 from PIL import Image
+from untrained import untrained_predictor
 
-from llava_aurora import Predictor, load_pretrained_model
-from llava_aurora.model.embeddings import RowStart, grow_embeddings
-from llava_aurora.tokens import build_kinds
 from llava_aurora.tokens.mask import coco_rle
-from llava_aurora.tokens.perception import PerceptionTokens
 
 
 @pytest.fixture(scope="module")
 def predictor(workshop):
-    torch.manual_seed(1)
-    tokenizer, model, image_processor, _ = load_pretrained_model(str(workshop.base), device="cpu")
-    settings = {"depth": {"vqvae": str(workshop.vqvae)}, "box": {"frame": 56}, "mask": {"cells": 8}}
-    perception = PerceptionTokens.teach(tokenizer, build_kinds(settings, workshop.folder))
-    grow_embeddings(model, rows=len(tokenizer), ids=perception.token_ids(), start=RowStart())
-    model.attach_perception(perception)
-    return Predictor(tokenizer=tokenizer, model=model, image_processor=image_processor)
+    return untrained_predictor(workshop, mask={"cells": 8})
 
 
 @pytest.mark.parametrize("decoding", ["greedy", "verified"])

@@ -2,29 +2,15 @@
 
 import pytest
 import torch
-from transformers import LlamaConfig, LlamaForCausalLM
+from untrained import tiny_llama
 
 from llava_aurora.errors import AuroraError
 from llava_aurora.model.embeddings import RowStart, grow_embeddings, initial_rows
 
 
-def tiny(tied: bool = False) -> LlamaForCausalLM:
-    torch.manual_seed(0)
-    return LlamaForCausalLM(
-        LlamaConfig(
-            vocab_size=50,
-            hidden_size=16,
-            intermediate_size=32,
-            num_hidden_layers=1,
-            num_attention_heads=2,
-            tie_word_embeddings=tied,
-        )
-    )
-
-
 @pytest.mark.parametrize("tied", [False, True])
 def test_old_rows_stay_and_new_ones_are_distinct_average_words(tied):
-    model = tiny(tied)
+    model = tiny_llama(tied=tied)
     before = [model.get_input_embeddings().weight.clone(), model.get_output_embeddings().weight.clone()]
     grow_embeddings(model, rows=60, ids=range(50, 60), start=RowStart())
     for old, matrix in zip(before, (model.get_input_embeddings(), model.get_output_embeddings()), strict=True):
@@ -37,7 +23,7 @@ def test_old_rows_stay_and_new_ones_are_distinct_average_words(tied):
 
 
 def test_tokens_that_stand_for_similar_things_start_alike():
-    model = tiny()
+    model = tiny_llama()
     positions = torch.linspace(0, 1, 8)[:, None]
     features = {range(52, 60): torch.cat([positions.sin(), positions.cos()], dim=1)}
     grow_embeddings(model, rows=60, ids=range(50, 60), start=RowStart(features=features))
@@ -47,7 +33,7 @@ def test_tokens_that_stand_for_similar_things_start_alike():
 
 
 def test_the_same_seed_gives_the_same_rows():
-    one, other = tiny(), tiny()
+    one, other = tiny_llama(), tiny_llama()
     for model in (one, other):
         grow_embeddings(model, rows=60, ids=range(50, 60), start=RowStart(seed=3))
     assert torch.equal(one.lm_head.weight, other.lm_head.weight)
@@ -55,7 +41,7 @@ def test_the_same_seed_gives_the_same_rows():
 
 def test_ids_that_do_not_follow_the_words_are_refused():
     with pytest.raises(ValueError, match="do not follow"):
-        grow_embeddings(tiny(), rows=55, ids=range(50, 60), start=RowStart())
+        grow_embeddings(tiny_llama(), rows=55, ids=range(50, 60), start=RowStart())
 
 
 def test_mean_and_words_are_what_they_say():

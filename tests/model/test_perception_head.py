@@ -4,7 +4,8 @@ import copy
 
 import pytest
 import torch
-from transformers import LlamaConfig, LlamaForCausalLM
+from transformers import LlamaForCausalLM
+from untrained import tiny_llama
 
 from llava_aurora.model.embeddings import RowStart, grow_embeddings, initial_rows_of, present_rows_of
 from llava_aurora.model.perception_head import is_split, join_rows, split_rows
@@ -12,24 +13,10 @@ from llava_aurora.model.perception_head import is_split, join_rows, split_rows
 IDS = range(50, 60)
 
 
-def tiny(*, vocabulary: int = 50, tied: bool = False) -> LlamaForCausalLM:
-    torch.manual_seed(0)
-    return LlamaForCausalLM(
-        LlamaConfig(
-            vocab_size=vocabulary,
-            hidden_size=16,
-            intermediate_size=32,
-            num_hidden_layers=1,
-            num_attention_heads=2,
-            tie_word_embeddings=tied,
-        )
-    )
-
-
 @pytest.fixture
 def whole() -> LlamaForCausalLM:
     """Whole matrices with rows for the tokens, then two more rows behind them."""
-    model = tiny()
+    model = tiny_llama()
     grow_embeddings(model, rows=62, ids=IDS, start=RowStart())
     return model
 
@@ -67,7 +54,7 @@ def test_training_moves_the_new_rows_and_no_word(whole, tokens):
 
 
 def test_a_base_without_rows_for_the_tokens_starts_them_as_whole_matrices_do(tokens):
-    grown, split = tiny(), tiny()
+    grown, split = tiny_llama(), tiny_llama()
     grow_embeddings(grown, rows=60, ids=IDS, start=RowStart(seed=1))
     split_rows(split, ids=IDS, rows=initial_rows_of(split, ids=IDS, start=RowStart(seed=1)))
     assert split.config.vocab_size == 60
@@ -80,7 +67,7 @@ def test_a_base_without_rows_for_the_tokens_starts_them_as_whole_matrices_do(tok
 
 
 def test_a_base_padded_beyond_its_words_keeps_the_rows_behind_the_tokens(tokens):
-    padded = tiny(vocabulary=64)
+    padded = tiny_llama(vocabulary=64)
     rows = initial_rows_of(padded, ids=IDS, start=RowStart())
     expected = padded.lm_head.weight[60:].clone()
     split_rows(padded, ids=IDS, rows=rows)
@@ -91,7 +78,7 @@ def test_a_base_padded_beyond_its_words_keeps_the_rows_behind_the_tokens(tokens)
 
 
 def test_tied_matrices_share_their_rows(tokens):
-    model = tiny(tied=True)
+    model = tiny_llama(tied=True)
     split_rows(model, ids=IDS, rows=initial_rows_of(model, ids=IDS, start=RowStart()))
     assert model.lm_head.perception_rows is model.model.embed_tokens.perception_rows
     assert sum("perception_rows" in name for name, _ in model.named_parameters()) == 1
