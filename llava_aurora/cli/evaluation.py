@@ -62,14 +62,18 @@ _Unconstrained = Annotated[bool, typer.Option("--unconstrained", help="Allow mal
     "eval",
     epilog="Examples: llava-aurora eval scenes --model checkpoints/aurora --out eval/aurora  |  llava-aurora eval "
     "hardblink --model checkpoints/aurora --data hardblink/ --out eval/aurora  |  accelerate launch --num_processes 8 "
-    "-m llava_aurora.cli eval seed_bench_counting ... Run again after an interruption to resume.",
+    "-m llava_aurora.cli eval seed_bench_counting ...  |  llava-aurora eval scenes_masks --reasoning direct,pixels "
+    "--model checkpoints/mine --out eval/mine. Run again after an interruption to resume.",
 )
 def evaluate_model(
     tasks: _Tasks,
     out: _Out,
     model: _Model = None,
     data: _Data = None,
-    reasoning: Annotated[str, typer.Option(help="chain, direct, or both.")] = "chain,direct",
+    reasoning: Annotated[
+        str,
+        typer.Option(help="chain, direct; of masks of phrases also pixels: a yes or no for each cell of the box."),
+    ] = "chain,direct",
     base: Base = None,
     device: _Device = None,
     batch_size: _Batch = 16,

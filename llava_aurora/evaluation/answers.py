@@ -25,6 +25,7 @@ from llava_aurora.progress import count_bars
 
 HEADER = "evaluation.json"
 ANSWERS = "answers"
+COSTS = ("seconds", "token_passes")  # of an answer
 _FORMAT = "llava_aurora evaluation 1"
 
 
@@ -166,11 +167,13 @@ def _answer(line: Mapping[str, Any], path: Path) -> tuple[str, Answer]:
     whole = isinstance(ids, list) and all(type(each) is int and each >= 0 for each in ids)
     if not (whole and isinstance(id, str) and isinstance(text, str) and isinstance(finished, bool)):
         raise AuroraError(f"{path}: the line of {id} is damaged; delete it, and the question is asked again")
-    return id, Answer(text=text, ids=tuple(ids), finished=finished)
+    costs = {name: line[name] for name in COSTS if isinstance(line.get(name), int | float)}
+    return id, Answer(text=text, ids=tuple(ids), finished=finished, **costs)
 
 
 def _line(id: str, result: Answer) -> dict[str, Any]:
-    return {"id": id, "text": result.text, "ids": result.ids, "finished": result.finished}
+    costs = {name: value for name in COSTS if (value := getattr(result, name)) is not None}
+    return {"id": id, "text": result.text, "ids": result.ids, "finished": result.finished, **costs}
 
 
 def _shown(questions: Sequence[Question], *, title: str, share: Share) -> Iterable[Question]:

@@ -8,6 +8,7 @@ from llava_aurora.evaluation.gallery import PICTURES
 from llava_aurora.evaluation.run import DAMAGED, RESULTS, read_results
 from llava_aurora.evaluation.tables import (
     answer_table,
+    cost_table,
     family_tables,
     paper_tables,
     published_replacement_table,
@@ -19,13 +20,17 @@ from llava_aurora.report.plots import bars, new_axes, save_axes
 
 FEW = 20  # questions
 MARKDOWN, HTML = "report.md", "report.html"
-COLORS = {"chain": "#4477aa", "direct": "#ee9944"}
+COLORS = {"chain": "#4477aa", "direct": "#ee9944", "pixels": "#66aa55"}
 HOW = (
     "An answer is right if it states exactly the truth. One without a statement is unparsable: it counts as wrong and"
     " is left out of the accuracy of parsed answers. Options of multiple-choice questions are not shown to the model."
     " Intervals are 95 % percentile bootstrap over questions; a mean over several numbers of points gives each the same"
     " weight. Chance is one over the number of options, or the share of the most frequent number; the blind baseline is"
     " the best answer without the image. An interval without width only means that all answers were right, or wrong."
+)
+COSTS = (
+    "What an answer takes is its share of the batch it was asked in, vision tower included; tokens read are those that"
+    " went through the language model, those of the image too."
 )
 SPANS = (
     "Computed from a span: the answer that the span implies, such as the closest of the marked points by a depth map,"
@@ -64,6 +69,9 @@ def report_sections(results: Mapping[str, Any]) -> list[Section]:
         answers.tables.append(answer_table(entry))
         answers.pictures.append((f"{PICTURES}/{task}.png", entry["title"]))
         answers.text.extend(_about(entry))
+    if costs := cost_table(benchmarks):
+        answers.tables.append(costs)
+        answers.text.append(COSTS)
     sections.append(answers)
     tables, notes = family_tables(benchmarks)
     if tables:
@@ -142,12 +150,12 @@ def plot_accuracy(path: Path, entry: Mapping[str, Any]) -> None:
     """A PNG with a bar for each category and reasoning, and chance as a line."""
     ways = list(entry["reasonings"])
     categories = list(entry["reasonings"][ways[0]]["categories"])
-    axes = new_axes(width=max(4.0, 1.6 + 1.5 * len(categories)))
+    axes, width = new_axes(width=max(4.0, 1.6 + 1.5 * len(categories))), 0.36 if len(ways) < 3 else 0.28
     for place, reasoning in enumerate(ways):
         groups = entry["reasonings"][reasoning]["categories"]
-        offset = (place - (len(ways) - 1) / 2) * 0.36
+        offset = (place - (len(ways) - 1) / 2) * width
         shares = [groups[name]["accuracy"] for name in categories]
-        bars(axes, shares, offset=offset, color=COLORS[reasoning], label=reasoning)
+        bars(axes, shares, offset=offset, width=width - 0.02, color=COLORS[reasoning], label=reasoning)
     for place, name in enumerate(categories):
         summary = entry["reasonings"][ways[0]]["categories"][name]
         for baseline, color in (("chance", "black"), ("blind", "#aa3377")):

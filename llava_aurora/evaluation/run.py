@@ -10,8 +10,8 @@ from llava_aurora.data.sources.depth.depth_maps import Share
 from llava_aurora.data.sources.scenes.scene import SceneConfig
 from llava_aurora.data.sources.scenes.scene_folder import write_scenes
 from llava_aurora.errors import AuroraError
-from llava_aurora.evaluation.answers import AnswerSettings, AnswerStore
-from llava_aurora.evaluation.benchmarks.question import REASONINGS, Question, QuestionSet
+from llava_aurora.evaluation.answers import COSTS, AnswerSettings, AnswerStore
+from llava_aurora.evaluation.benchmarks.question import BY_PIXELS, REASONINGS, WAYS, Question, QuestionSet
 from llava_aurora.evaluation.benchmarks.registry import BENCHMARKS, GROUPS, Wording, benchmark_names
 from llava_aurora.evaluation.blind import blind_baseline
 from llava_aurora.evaluation.gallery import draw_gallery
@@ -19,8 +19,9 @@ from llava_aurora.evaluation.measure import Judged, by_category, judge, measures
 from llava_aurora.evaluation.provenance import provenance
 from llava_aurora.evaluation.statistics import Paired, compare_paired
 from llava_aurora.files import read_json, undamaged, write_json
+from llava_aurora.generation.pixel_masks import write_pixel_masks
 from llava_aurora.generation.predictor import Predictor
-from llava_aurora.generation.result import Answer, Result
+from llava_aurora.generation.result import Answer, with_costs
 from llava_aurora.tasks.registry import family_named
 
 RESULTS, FORMAT = "results.json", 2
@@ -34,7 +35,7 @@ class Plan:
 
     tasks: Sequence[str]  # names of benchmarks or groups of them
     data: Path | None = None  # folder of the benchmark; of ray-cast scenes it is made if left out
-    reasonings: Sequence[str] = REASONINGS  # "chain" and "direct", or one of them
+    reasonings: Sequence[str] = REASONINGS  # some of WAYS
     settings: AnswerSettings = field(default_factory=AnswerSettings)  # of the answers
     batch_size: int = 16  # questions at a time
     limit: int | None = None  # the first so many questions of each benchmark; all if None
@@ -46,9 +47,14 @@ class Plan:
     def __post_init__(self) -> None:
         if not self.tasks or not self.reasonings:
             raise AuroraError("no questions: name a benchmark, and chain or direct as the reasoning")
-        if unknown := [name for name in self.reasonings if name not in REASONINGS]:
-            raise AuroraError(f"unknown reasoning {unknown[0]!r}; available: {', '.join(REASONINGS)}")
+        if unknown := [name for name in self.reasonings if name not in WAYS]:
+            raise AuroraError(f"unknown reasoning {unknown[0]!r}; available: {', '.join(WAYS)}")
         names = benchmark_names(self.tasks)
+        if BY_PIXELS in self.reasonings and (others := [name for name in names if not BENCHMARKS[name].of_phrases]):
+            known = ", ".join(name for name, each in BENCHMARKS.items() if each.of_phrases)
+            raise AuroraError(
+                f"{others[0]}: only masks of phrases ({known}) are asked for by {BY_PIXELS}; leave it out"
+            )
         if self.data is None and not set(names) <= {name for names in GROUPS.values() for name in names}:
             raise AuroraError("--data is needed: the folder of the benchmark; only ray-cast scenes are generated")
 
@@ -130,7 +136,7 @@ def write_results(out: Path, *, predictor: Predictor, asked: Sequence[Asked], pl
         benchmark = BENCHMARKS[each.task]
         entry |= {"title": benchmark.title, "family": each.questions.family, **header["benchmarks"][each.task]}
         for name, answers in judged.items():
-            entry["reasonings"][name] = _entry(answers, each.questions.questions)
+            entry["reasonings"][name] = _entry(answers, each.questions.questions) | _costs(each.answers[name])
             entry["reasonings"][name]["gallery"] = draw_gallery(
                 out,
                 task=each.task,
@@ -179,13 +185,15 @@ def paired_json(paired: Paired) -> dict[str, Any]:
     return {**asdict(paired), "difference": paired.difference.to_json()}
 
 
-def _answer(predictor: Predictor, settings: AnswerSettings, reasoning: str, batch: Sequence[Question]) -> list[Result]:
+def _answer(predictor: Predictor, settings: AnswerSettings, reasoning: str, batch: Sequence[Question]) -> list[Answer]:
     again = family_named(batch[0].family).again
+    images, texts = [question.open() for question in batch], [question.text for question in batch]
+    if reasoning == BY_PIXELS:
+        return write_pixel_masks(predictor, images, texts, [question.phrase for question in batch], **asdict(settings))
     if again is not None and reasoning == "chain":
-        images, texts = [question.open() for question in batch], [question.text for question in batch]
-        return predictor.look_again(images, texts, again=again, lenient=True, **asdict(settings))
+        return with_costs(predictor.look_again(images, texts, again=again, lenient=True, **asdict(settings)))
     prompts = [question.prompt(reasoning, settings.reasoning_prompt) for question in batch]
-    return predictor.write([question.open() for question in batch], prompts, **asdict(settings))
+    return with_costs(predictor.write(images, prompts, **asdict(settings)))
 
 
 def _entry(judged: list[Judged], questions: Sequence[Question]) -> dict[str, Any]:
@@ -196,6 +204,16 @@ def _entry(judged: list[Judged], questions: Sequence[Question]) -> dict[str, Any
         "categories": {name: summarize(group) | _blind(asked[name], group) for name, group in groups.items()},
         "answers": [asdict(each) for each in judged],
     }
+
+
+def _costs(answers: Sequence[Answer]) -> dict[str, Any]:
+    """Seconds and tokens read of an answer, on average, where all are known."""
+    found = {}
+    for name in COSTS:
+        values = [value for each in answers if (value := getattr(each, name)) is not None]
+        if len(values) == len(answers):
+            found[name] = sum(values) / len(values)
+    return {"costs": found} if found else {}
 
 
 def _blind(questions: Sequence[Question], judged: Sequence[Judged]) -> dict[str, Any]:

@@ -16,6 +16,7 @@ from llava_aurora.tasks.registry import families
 THEIRS, PUBLISHED = "AURORA's paper", "as published"
 OURS = "this model"
 BASELINES = {"chance": "chance", "blind": "blind baseline"}  # in the order of their columns; "blind" where known
+_COSTS = (("seconds", 2), ("token_passes", 0))
 _DEPTH_HEADER = ("from", "relative depth, %", *paper.POINTS, "mean")
 
 
@@ -78,6 +79,21 @@ def answer_table(entry: Mapping[str, Any]) -> Table:
     columns = ("questions", "right, % [95 %]", "right of the parsed, % [95 %]", *BASELINES, "unparsable", "cut off")
     header = ("reasoning", "", *columns)
     return Table(entry["title"], header, rows, links=links if any(links) else ())
+
+
+def cost_table(benchmarks: Mapping[str, Any]) -> Table | None:
+    """Seconds and tokens of an answer, by benchmark and way of asking; None where they are not known."""
+    rows = [
+        (f"{entry['title']}, {reasoning}", *(_cost(asked["costs"].get(name), digits) for name, digits in _COSTS))
+        for entry in benchmarks.values()
+        for reasoning, asked in entry["reasonings"].items()
+        if "costs" in asked
+    ]
+    return Table("What an answer takes", ("", "seconds", "tokens read"), rows) if rows else None
+
+
+def _cost(value: float | None, digits: int) -> str:
+    return NONE if value is None else f"{value:,.{digits}f}"
 
 
 def family_tables(benchmarks: Mapping[str, Any]) -> tuple[list[Table], list[str]]:

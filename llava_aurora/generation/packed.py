@@ -55,6 +55,7 @@ def decode_packed(
     limits: Sequence[int],
     processor: PerceptionLogitsProcessor | None,
     eos_token_id: int,
+    among: Sequence[int] = (),
     row: int = ROW,
 ) -> Packed:
     """Answers every prompt, greedily.
@@ -65,6 +66,7 @@ def decode_packed(
         starts: the last ids of each, which belong to its answer; all of one length.
         limits: new tokens of each answer, at least 1.
         processor: the constraint, made without starts; None for free text.
+        among: ids of which the first one of each answer is the likeliest; none: any.
         row: tokens of questions that are fed at once.
     Raises AuroraError for a model whose attention kernel takes no mask of its own.
     """
@@ -79,7 +81,7 @@ def decode_packed(
     prefix = inputs.embeddings[:, : common - 1 + image]
     cache = DynamicCache()
     model.model(inputs_embeds=prefix, past_key_values=cache, use_cache=True)
-    packed = _Row(model, cache, processor, eos=eos_token_id)
+    packed = _Row(model, cache, processor, eos=eos_token_id, among=among)
     questions = [
         _Question(number, list(ids[common:]), limit, tuple(start))
         for number, (ids, start, limit) in enumerate(zip(prompts, starts, limits, strict=True))
@@ -106,6 +108,7 @@ def write_packed(
     constrained: bool,
     conversation: str,
     answer_start: Starts,
+    among: Sequence[int] = (),
 ) -> Written:
     """Questions about equal images together. Args: questions: as asked; most: new tokens of an answer."""
     if len(images) != len(questions):
@@ -151,6 +154,7 @@ def write_packed(
             limits=[limits[place] for place in places],
             processor=PerceptionLogitsProcessor(perception) if constrained and perception is not None else None,
             eos_token_id=tokenizer.eos_token_id,
+            among=among,
         )
         read += packed.read
         for place, row in zip(places, packed.rows, strict=True):
@@ -171,9 +175,15 @@ class _Row:
     """Answers groups of questions behind one prefix, which stays in the cache. Args: cache: of the prefix."""
 
     def __init__(
-        self, model: AuroraLlamaForCausalLM, cache: Any, processor: PerceptionLogitsProcessor | None, *, eos: int
+        self,
+        model: AuroraLlamaForCausalLM,
+        cache: Any,
+        processor: PerceptionLogitsProcessor | None,
+        *,
+        eos: int,
+        among: Sequence[int],
     ) -> None:
-        self.model, self.cache, self.processor, self.eos = model, cache, processor, eos
+        self.model, self.cache, self.processor, self.eos, self.among = model, cache, processor, eos, among
         self.prefix = int(cache.get_seq_length())
 
     def answer(self, group: Sequence[_Question]) -> None:
@@ -229,6 +239,9 @@ class _Row:
         if self.processor is not None:
             standing = [[*each.start, *each.written] for each in active]
             scores = self.processor(torch.tensor(standing, dtype=torch.long, device=hidden.device), scores)
+        if self.among and not active[0].written:  # all of a group begin in one pass
+            ids = torch.tensor(self.among, device=scores.device)
+            scores = torch.full_like(scores, float("-inf")).index_copy(1, ids, scores[:, ids])
         chosen = scores.argmax(dim=-1, keepdim=True)
         noted = scores.log_softmax(dim=-1).gather(1, chosen)
         for each, token, value in zip(active, chosen[:, 0].tolist(), noted[:, 0].tolist(), strict=True):

@@ -146,6 +146,7 @@ class Predictor:
         constrained: bool = True,
         decoding: Decoding = "greedy",
         refinements: int = 1,
+        among: Sequence[int] = (),
         before: Sequence[Turn] = (),
         **options: Any,
     ) -> list[Result]:
@@ -165,6 +166,7 @@ class Predictor:
                 each map as it is after `refinements` passes (span_decoding.py). "packed" is greedy too, and reads an
                 image that several questions share once (packed.py).
             refinements: passes over each map in parallel decoding.
+            among: with "packed", the token ids of which the first one of each answer is the likeliest; none: any.
             before: the turn that comes before each question, or nothing.
             options: for transformers' `generate` (do_sample, num_beams, …), with "greedy" only; `streamer` and
                 `stopping_criteria` with any.
@@ -177,6 +179,8 @@ class Predictor:
         decoder = self._decoder(decoding, refinements)
         prompts = [asked(question, reasoning, reasoning_prompt) for question in questions]
         wording: dict[str, Any] = {"conversation": conversation, "answer_start": answer_start}
+        if among and decoding != "packed":
+            raise AuroraError(f"among: not available with {decoding} decoding; use packed")
         if decoding == "packed":
             if unknown := [*options, *(["before"] if before else [])]:
                 raise AuroraError(f"{', '.join(unknown)}: not available with packed decoding, which is greedy")
@@ -188,6 +192,7 @@ class Predictor:
                 questions=prompts,
                 most=max_new_tokens,
                 constrained=constrained,
+                among=among,
                 **wording,
             )
             prepared = began

@@ -49,6 +49,9 @@ class Answer:
     text: str  # without the end-of-sequence token
     ids: tuple[int, ...]  # of the text
     finished: bool  # False if the text was cut off by `max_new_tokens` or the end of the context
+    # what it took, its share of the batch: seconds, and tokens that the language model read; None where not known
+    seconds: float | None = field(default=None, compare=False)
+    token_passes: float | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -192,6 +195,16 @@ class Result(Answer):
             if kind.frame is not None
             for pair in zip(self.spans[name], self.annotations(name), strict=True)
         ]
+
+
+def with_costs(answers: Sequence[Answer]) -> list[Answer]:
+    """The answers of one batch, each with its share of what the batch took; as they are where that is not known."""
+    times = [each.timings for each in answers if isinstance(each, Result)]
+    if len(times) < len(answers) or not times:
+        return list(answers)
+    seconds = max(each.preparing + each.generating for each in times) / len(times)
+    passes = max(each.token_passes for each in times) / len(times) or None
+    return [replace(each, seconds=seconds, token_passes=passes) for each in answers]
 
 
 def _drawn(kind: TokenKind, annotations: Sequence[Any], image: Image.Image) -> Image.Image:

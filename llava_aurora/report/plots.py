@@ -50,7 +50,7 @@ def bars(axes: Axes, intervals: Sequence[Mapping[str, Any]], *, offset: float = 
     """Bars of mean shares in percent with their 95 % intervals, at 0, 1, 2 … + offset; settings as for `Axes.bar`."""
     values, lows, highs = (np.array([100 * each[name] for each in intervals]) for name in ("value", "low", "high"))
     places = np.arange(len(values)) + offset
-    axes.bar(places, values, width=0.34, **settings)
+    axes.bar(places, values, **{"width": 0.34, **settings})
     axes.errorbar(places, values, yerr=[values - lows, highs - values], fmt="none", ecolor="black", capsize=3, lw=1)
 
 

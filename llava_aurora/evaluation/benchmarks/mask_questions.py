@@ -40,6 +40,7 @@ def read_refcoco(folder: Path, *, aspect_ratio: str) -> QuestionSet:
             for number, phrase in enumerate(each.phrases):
                 yield _question(
                     _text("segmentation", phrase=phrase),
+                    phrase=phrase,
                     id=f"{each.file.parent.name}/{each.id}/{number}",
                     image=each.image,
                     image_id=each.image_name,
@@ -72,6 +73,7 @@ def read_scene_masks(folder: Path, *, aspect_ratio: str, seed: int = 0) -> Quest
                     phrase, item = found[int(rng.integers(len(found)))]
                     yield _question(
                         _text("segmentation", phrase=phrase),
+                        phrase=phrase,
                         id=f"{scene.id}/{category}",
                         image=folder / scene.image,
                         image_id=scene.id,

@@ -21,6 +21,8 @@ from llava_aurora.tasks.outcome import TrueMask
 from llava_aurora.vqvae.maps import read_depth_map
 
 REASONINGS = ("chain", "direct")
+BY_PIXELS = "pixels"  # a third way, for masks of phrases: the box, then each cell of it (generation/pixel_masks.py)
+WAYS = (*REASONINGS, BY_PIXELS)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,14 +45,15 @@ class Question:
     unmarked: bool = False  # the points are still to be drawn into the image
     boxes: tuple[tuple[int, ...], ...] | None = None  # the true ones (x1, y1, x2, y2), where they are known
     masks: tuple[TrueMask, ...] | None = None  # the true ones, where they are known
+    phrase: str = ""  # whose mask is asked for
     aspect_ratio: str = "resize"  # how the model's square shows the image, see `FrameTransform.of`
     depth: Path | None = None  # file of the true depth map, where there is one
     # of the true span of a token kind, by its name, where they are known without encoding
     codes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
 
     def prompt(self, reasoning: str, reasoning_prompt: str | None = None) -> str:
-        """What the model is asked: "direct" as it is, "chain" to think step by step or as `reasoning_prompt` says."""
-        return asked(self.text, reasoning, reasoning_prompt)
+        """What the model is asked: "direct" as it is, else to think step by step or as `reasoning_prompt` says."""
+        return asked(self.text, "chain" if reasoning == BY_PIXELS else reasoning, reasoning_prompt)
 
     def open(self) -> Image.Image:
         """The image as the model is shown it, RGB. Raises AuroraError naming file and question."""

@@ -46,6 +46,7 @@ class Benchmark:
     title: str  # as reports call it
     family: str | None  # name of the task family that it is about; None where its records say so
     read: Read  # questions from a folder
+    of_phrases: bool = False  # each asks for the mask of a phrase
 
 
 def _scenes(*, marked: bool, one_height: bool = False) -> Read:
@@ -85,6 +86,7 @@ BENCHMARKS: dict[str, Benchmark] = {
         "Ray-cast scenes, masks of phrases",
         "masks",
         lambda folder, wording: read_scene_masks(folder, aspect_ratio=wording.aspect_ratio),
+        of_phrases=True,
     ),
     "grounded": Benchmark(
         "Ray-cast scenes, descriptions with masks",
@@ -95,6 +97,7 @@ BENCHMARKS: dict[str, Benchmark] = {
         "RefCOCO, RefCOCO+, RefCOCOg",
         "masks",
         lambda folder, wording: read_refcoco(folder, aspect_ratio=wording.aspect_ratio),
+        of_phrases=True,
     ),
 }
 BENCHMARKS["records"] = Benchmark("Own records", None, lambda folder, _: read_record_questions(folder))
