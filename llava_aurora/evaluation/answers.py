@@ -5,6 +5,7 @@ An evaluation's folder holds
     evaluation.json                      the model, the settings, and of each benchmark its folder and questions
     answers/TASK.REASONING.jsonl         a line for each question, in their order, once all are answered
     answers/TASK.REASONING.partN.jsonl   what process N has so far; a last line that was cut off is asked again
+    costs/TASK.REASONING.partN.jsonl     what answers of process N took, which differs from run to run
 """
 
 import itertools
@@ -25,7 +26,7 @@ from llava_aurora.progress import count_bars
 
 HEADER = "evaluation.json"
 ANSWERS = "answers"
-COSTS = ("seconds", "token_passes")  # of an answer
+COSTS = "costs"
 _FORMAT = "llava_aurora evaluation 1"
 
 
@@ -121,8 +122,22 @@ class AnswerStore:
         if not mine:
             return
         file = _line_file(self.out / ANSWERS / f"{task}.{reasoning}.part{share.index}.jsonl")
+        costs = _costs_file(self.out / COSTS / f"{task}.{reasoning}.part{share.index}.jsonl")
         for batch in batches(_shown(mine, title=f"{task}, {reasoning}", share=share), batch_size):
-            file.append(_line(q.id, result) for q, result in zip(batch, answer(batch), strict=True))
+            answers = answer(batch)
+            file.append(_line(q.id, result) for q, result in zip(batch, answers, strict=True))
+            costs.append(
+                {"id": q.id, "seconds": result.seconds, "token_passes": result.token_passes}
+                for q, result in zip(batch, answers, strict=True)
+                if result.seconds is not None
+            )
+
+    def costs(self, task: str, reasoning: str) -> dict[str, float]:
+        """Means over the answers of which they are known: seconds, token_passes (see `Answer`)."""
+        files = sorted((self.out / COSTS).glob(f"{task}.{reasoning}.part*.jsonl"))
+        lines = [line for path in files for line in _costs_file(path).read()]
+        known = {name: [line[name] for line in lines if line[name] is not None] for name in ("seconds", "token_passes")}
+        return {name: sum(values) / len(values) for name, values in known.items() if values}
 
     def finish(self, questions: Sequence[Question], *, task: str, reasoning: str) -> list[Answer]:
         """Puts the parts of all processes together. Raises AuroraError if a question has no answer."""
@@ -162,18 +177,20 @@ def _line_file(path: Path) -> LineFile:
     return LineFile(path, keys=("id", "text", "ids", "finished"), what="answer of an evaluation")
 
 
+def _costs_file(path: Path) -> LineFile:
+    return LineFile(path, keys=("id", "seconds", "token_passes"), what="cost of an answer")
+
+
 def _answer(line: Mapping[str, Any], path: Path) -> tuple[str, Answer]:
     id, text, ids, finished = (line[name] for name in ("id", "text", "ids", "finished"))
     whole = isinstance(ids, list) and all(type(each) is int and each >= 0 for each in ids)
     if not (whole and isinstance(id, str) and isinstance(text, str) and isinstance(finished, bool)):
         raise AuroraError(f"{path}: the line of {id} is damaged; delete it, and the question is asked again")
-    costs = {name: line[name] for name in COSTS if isinstance(line.get(name), int | float)}
-    return id, Answer(text=text, ids=tuple(ids), finished=finished, **costs)
+    return id, Answer(text=text, ids=tuple(ids), finished=finished)
 
 
 def _line(id: str, result: Answer) -> dict[str, Any]:
-    costs = {name: value for name in COSTS if (value := getattr(result, name)) is not None}
-    return {"id": id, "text": result.text, "ids": result.ids, "finished": result.finished, **costs}
+    return {"id": id, "text": result.text, "ids": result.ids, "finished": result.finished}
 
 
 def _shown(questions: Sequence[Question], *, title: str, share: Share) -> Iterable[Question]:

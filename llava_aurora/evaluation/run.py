@@ -10,7 +10,7 @@ from llava_aurora.data.sources.depth.depth_maps import Share
 from llava_aurora.data.sources.scenes.scene import SceneConfig
 from llava_aurora.data.sources.scenes.scene_folder import write_scenes
 from llava_aurora.errors import AuroraError
-from llava_aurora.evaluation.answers import COSTS, AnswerSettings, AnswerStore
+from llava_aurora.evaluation.answers import AnswerSettings, AnswerStore
 from llava_aurora.evaluation.benchmarks.question import BY_PIXELS, REASONINGS, WAYS, Question, QuestionSet
 from llava_aurora.evaluation.benchmarks.registry import BENCHMARKS, GROUPS, Wording, benchmark_names
 from llava_aurora.evaluation.blind import blind_baseline
@@ -136,7 +136,9 @@ def write_results(out: Path, *, predictor: Predictor, asked: Sequence[Asked], pl
         benchmark = BENCHMARKS[each.task]
         entry |= {"title": benchmark.title, "family": each.questions.family, **header["benchmarks"][each.task]}
         for name, answers in judged.items():
-            entry["reasonings"][name] = _entry(answers, each.questions.questions) | _costs(each.answers[name])
+            entry["reasonings"][name] = _entry(answers, each.questions.questions)
+            if costs := AnswerStore(out).costs(each.task, name):
+                entry["reasonings"][name]["costs"] = costs
             entry["reasonings"][name]["gallery"] = draw_gallery(
                 out,
                 task=each.task,
@@ -204,16 +206,6 @@ def _entry(judged: list[Judged], questions: Sequence[Question]) -> dict[str, Any
         "categories": {name: summarize(group) | _blind(asked[name], group) for name, group in groups.items()},
         "answers": [asdict(each) for each in judged],
     }
-
-
-def _costs(answers: Sequence[Answer]) -> dict[str, Any]:
-    """Seconds and tokens read of an answer, on average, where all are known."""
-    found = {}
-    for name in COSTS:
-        values = [value for each in answers if (value := getattr(each, name)) is not None]
-        if len(values) == len(answers):
-            found[name] = sum(values) / len(values)
-    return {"costs": found} if found else {}
 
 
 def _blind(questions: Sequence[Question], judged: Sequence[Judged]) -> dict[str, Any]:
