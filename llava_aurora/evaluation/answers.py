@@ -9,7 +9,7 @@ An evaluation's folder holds
 """
 
 import itertools
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -110,20 +110,28 @@ class AnswerStore:
         reasoning: str,
         batch_size: int,
         share: Share,
+        by_image: bool = False,
     ) -> None:
         """Asks what has no answer yet of this process's share, and keeps each batch of answers at once.
 
         Args:
             questions: all of the benchmark, in the same order in every process.
+            by_image: batches are about one image each, whose questions one process asks.
         Raises AuroraError if an image cannot be read, or the folder not be written.
         """
         done = self.read(task, reasoning)
-        mine = [question for question in questions[share.index :: share.count] if question.id not in done]
+        groups: dict[Hashable, list[Question]] = {}
+        for question in questions:
+            groups.setdefault(_image(question) if by_image else question.id, []).append(question)
+        shared = itertools.chain.from_iterable(list(groups.values())[share.index :: share.count])
+        mine = [question for question in shared if question.id not in done]
         if not mine:
             return
         file = _line_file(self.out / ANSWERS / f"{task}.{reasoning}.part{share.index}.jsonl")
         costs = _costs_file(self.out / COSTS / f"{task}.{reasoning}.part{share.index}.jsonl")
-        for batch in batches(_shown(mine, title=f"{task}, {reasoning}", share=share), batch_size):
+        asked = _shown(mine, title=f"{task}, {reasoning}", share=share)
+        images = itertools.groupby(asked, _image if by_image else lambda _: None)
+        for batch in itertools.chain.from_iterable(batches(group, batch_size) for _, group in images):
             answers = answer(batch)
             file.append(_line(q.id, result) for q, result in zip(batch, answers, strict=True))
             costs.append(
@@ -175,6 +183,11 @@ class AnswerStore:
 
 def _line_file(path: Path) -> LineFile:
     return LineFile(path, keys=("id", "text", "ids", "finished"), what="answer of an evaluation")
+
+
+def _image(question: Question) -> Hashable:
+    """What tells its image from those of other questions; of one inside of a Parquet file perhaps only its id."""
+    return question.image if isinstance(question.image, Path) else question.image_id or question.id
 
 
 def _costs_file(path: Path) -> LineFile:

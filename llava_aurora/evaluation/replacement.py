@@ -90,8 +90,8 @@ def replacement_test(predictor: Predictor, plan: Plan, *, out: Path, share: Shar
         codes = replacements(chains, predictor.perception, seed=plan.seed)
         for name, maps in codes.items():
             answer = partial(_go_on, predictor, plan.settings, {c.question.id: c for c in chains}, maps)
-            about = {"task": task, "reasoning": f"chain-{name}"}
-            store.ask(answer, asked, batch_size=plan.batch_size, share=share, **about)
+            way = f"chain-{name}"
+            store.ask(answer, asked, task=task, reasoning=way, batch_size=plan.batch_size, share=share)
         wait(share)
         if share.index == 0:
             lines = {name: store.finish(asked, task=task, reasoning=f"chain-{name}") for name in codes}

@@ -95,6 +95,7 @@ def evaluate(predictor: Predictor, plan: Plan, *, out: Path, share: Share | None
                 reasoning=reasoning,
                 batch_size=plan.batch_size,
                 share=share,
+                by_image=plan.settings.decoding == "packed",
             )
         asked.append((task, questions))
     wait(share)
