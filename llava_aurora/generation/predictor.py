@@ -15,14 +15,7 @@ from llava_aurora.data.images.frame import FrameTransform
 from llava_aurora.errors import AuroraError
 from llava_aurora.generation.decoding import Written, decode_by_token
 from llava_aurora.generation.drafts import Phrases, wording_of
-from llava_aurora.generation.inputs import (
-    Inputs,
-    Starts,
-    Turn,
-    decoded_text,
-    prepare_inputs,
-    start_ids,
-)
+from llava_aurora.generation.inputs import Inputs, Starts, Turn, decoded_text, prepare_inputs, start_ids
 from llava_aurora.generation.packed import write_packed
 from llava_aurora.generation.result import Reasoning, Result, Timings, asked, joined
 from llava_aurora.generation.span_decoding import Decoded, Mode, SpanDecoder
@@ -178,34 +171,18 @@ class Predictor:
             raise AuroraError(f"max_new_tokens must be at least 1, not {max_new_tokens}")
         decoder = self._decoder(decoding, refinements)
         prompts = [asked(question, reasoning, reasoning_prompt) for question in questions]
-        wording: dict[str, Any] = {"conversation": conversation, "answer_start": answer_start}
+        parts = self.tokenizer, self.model, self.image_processor
+        asks: dict[str, Any] = {"images": images, "questions": prompts}
+        asks |= {"conversation": conversation, "answer_start": answer_start}
         if among and decoding != "packed":
             raise AuroraError(f"among: not available with {decoding} decoding; use packed")
         if decoding == "packed":
             if unknown := [*options, *(["before"] if before else [])]:
                 raise AuroraError(f"{', '.join(unknown)}: not available with packed decoding, which is greedy")
-            written = write_packed(
-                self.tokenizer,
-                self.model,
-                self.image_processor,
-                images=images,
-                questions=prompts,
-                most=max_new_tokens,
-                constrained=constrained,
-                among=among,
-                **wording,
-            )
+            written = write_packed(*parts, **asks, most=max_new_tokens, constrained=constrained, among=among)
             prepared = began
         else:
-            inputs = prepare_inputs(
-                self.tokenizer,
-                self.model,
-                self.image_processor,
-                images=images,
-                questions=prompts,
-                before=before,
-                **wording,
-            )
+            inputs = prepare_inputs(*parts, **asks, before=before)
             limits = [room if max_new_tokens is None else min(room, max_new_tokens) for room in inputs.room]
             prepared = time.perf_counter()
             if decoder is None:
