@@ -120,8 +120,10 @@ class AuroraLlamaForCausalLM(LlavaLlamaForCausalLM):
         have a number of rows that its tokenizer and the new tokens do not explain.
         """
         super().initialize_vision_tokenizer(model_args, tokenizer)
+        tower = self.get_vision_tower()
+        # A base keeps its tower, but LLaVA has noted the flag's.
+        self.config.mm_vision_tower = tower.vision_tower_name
         if model_args.unfreeze_mm_vision_tower:
-            tower = self.get_vision_tower()
             tower.to(dtype=self.dtype)  # train() has made it half precision, which is too coarse to be trained in
             tower.vision_tower.requires_grad_(True)
             self.config.mm_vision_tower_trained = True

@@ -12,6 +12,7 @@ from peft import LoraConfig, get_peft_model
 from safetensors.torch import load_file, save_file
 
 from llava_aurora import load_pretrained_model
+from llava_aurora.configuration import ModelArguments
 from llava_aurora.errors import AuroraError
 from llava_aurora.model.folders import BASE_RECORD, check_trainable, load_tokenizer
 from llava_aurora.model.merge import merge
@@ -92,6 +93,15 @@ def test_a_moved_folder_with_a_trained_tower_is_exported_for_llava(taught, tmp_p
     expected = model.state_dict()
     assert theirs.state_dict().keys() == expected.keys()
     assert all(torch.equal(value, expected[name]) for name, value in theirs.state_dict().items())
+
+
+def test_config_names_the_tower_of_the_base_whatever_the_flag_names(workshop):
+    tokenizer, model, *_ = load_pretrained_model(str(workshop.base))
+    own = model.config.mm_vision_tower
+    model.config.mm_vision_tower = "openai/clip-vit-large-patch14-336"  # as LLaVA's initialize_vision_modules does
+    flags = {"model_name_or_path": str(workshop.base), "mm_use_im_patch_token": False}
+    model.initialize_vision_tokenizer(ModelArguments(**flags), tokenizer)
+    assert model.config.mm_vision_tower == own == model.get_vision_tower().vision_tower_name
 
 
 # --- damaged folders --------------------------------------------------------------------------------------------------
