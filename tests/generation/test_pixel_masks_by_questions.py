@@ -1,12 +1,14 @@
 """Masks that are put together from a yes or no for each cell of a box."""
 
 import re
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 from stub_predictor import StubPredictor
+from transformers import AutoTokenizer
 
 from llava_aurora.demo.tiny_base import copy_tiny_base
 from llava_aurora.errors import AuroraError
@@ -17,7 +19,7 @@ from llava_aurora.generation.result import Answer
 from llava_aurora.model.checkpoint import load_pretrained_model
 from llava_aurora.model.embeddings import RowStart, grow_embeddings
 from llava_aurora.tokens import build_kinds
-from llava_aurora.tokens.mask import decode_mask, encode_mask
+from llava_aurora.tokens.mask import MaskKind, decode_mask, encode_mask
 from llava_aurora.tokens.perception import PerceptionTokens
 from llava_aurora.tokens.vocabulary import pixel_family
 
@@ -53,12 +55,16 @@ class Knowing(StubPredictor):
         box = (columns.min(), rows.min(), columns.max() + 1, rows.max() + 1)
         return f"It is in the box {PIXELS.text([min(int(edge), FRAME - 1) for edge in box])}. Its mask"
 
+    def place(self, question):
+        x, y = map(int, re.findall(r"PIXEL_(\d+)", question))
+        return x, y
+
     def write(self, images, questions, *, among=(), answer_start=None, **settings):
         if not among:
             assert settings["reasoning"] == "chain"
             return super().write(images, questions, **settings)
         assert (settings["decoding"], settings["max_new_tokens"]) == ("packed", 1)
-        places = [tuple(map(int, re.findall(r"PIXEL_(\d+)", question))) for question in questions]
+        places = map(self.place, questions)
         ids = [among[int(self.mask[y, x])] for x, y in places]
         pairs = zip(answer_start, ids, strict=True)
         return [Answer(text="", ids=(*start, each), finished=False) for start, each in pairs]
@@ -84,6 +90,25 @@ def test_true_answers_make_the_exact_mask(model, seed):
     (span,) = family.parse(answer.text)
     assert (decode_mask(span.codes, (FRAME, FRAME)) == mask).all()
     assert model.perception.ids.spans(family, answer.ids)[0].codes == span.codes
+
+
+def test_a_model_without_coordinate_tokens_is_asked_in_the_papers_text(model, workshop):
+    tokenizer, mask = AutoTokenizer.from_pretrained(workshop.base, use_fast=False), blocky(0)
+    model = SimpleNamespace(tokenizer=tokenizer, perception=PerceptionTokens.teach(tokenizer, {"mask": MaskKind()}))
+    asked = []
+
+    class Plain(Knowing):
+        def said(self, question, start):
+            return "It is in the box (16,32,80,127). Its mask"
+
+        def place(self, question):
+            asked.append(question)
+            column, row = map(int, re.search(r"loc: \[(\d+),(\d+)\] mask:", question).groups())
+            return int((column + 0.5) * FRAME / 64), int((row + 0.5) * FRAME / 64)
+
+    (answer,) = write_pixel_masks(Plain(model, mask), [None], [QUESTION], [PHRASE])
+    assert asked[0] == "[segmentation] red cube loc: [10,19] mask:"  # of the cells from column 8, row 16 on, of 4 by 6
+    assert answer.text == f"It is in the box (16,32,80,127). Its mask is {MaskKind().text(mask)}."
 
 
 def test_cells_get_the_answers_that_each_question_gets_alone(model, monkeypatch):
