@@ -63,14 +63,20 @@ def model_folder(name: str | Path) -> Path:
     if Path(name).exists() or is_path(str(name)):
         return Path(name)
     from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import LocalEntryNotFoundError
 
     try:
         return Path(snapshot_download(str(name), ignore_patterns=["*.py", "*.md", "*.msgpack", "*.h5"]))
+    except LocalEntryNotFoundError as error:  # offline by choice, or by accident
+        raise AuroraError(
+            f"{name}: no such folder here, and the download from the Hugging Face hub failed: no network, or"
+            " HF_HUB_OFFLINE is set; give an existing folder, or try again with a network"
+        ) from error
     except Exception as error:  # of the network, of the hub, of its cache
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise AuroraError(
             f"{name}: no such folder here, and the download from the Hugging Face hub failed ({reason}); give an"
-            " existing folder, or, with a network, a name on the hub"
+            " existing folder, or another name on the hub"
         ) from error
 
 

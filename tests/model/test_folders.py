@@ -196,6 +196,7 @@ def test_a_name_that_is_no_folder_is_looked_for_on_the_hub():
     with pytest.raises(AuroraError, match=r"^owner/model: no such folder here, and the download") as error:
         load_pretrained_model("owner/model")  # tests are offline
     assert "\n" not in str(error.value)
+    assert "try again with a network" in str(error.value)
 
 
 @pytest.mark.parametrize(
